@@ -1,0 +1,283 @@
+"""Opens a picture file as what a person sees of it, and keeps file names inside their folder.
+
+Nothing here changes Pillow's settings (they are global, and this is called from threads), and only formats
+that Pillow decodes itself are tried: never one that starts another program, as EPS does with Ghostscript.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+# "JPEG" opens MPO, the format of 3-D cameras, as well.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI", "PSD")
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm")
+MAX_PIXELS = 100_000_000
+MAX_FILE_BYTES = 1 << 29
+ORIENTATION_TAG = 0x0112
+TIFF_BITS_TAG, TIFF_PHOTOMETRIC_TAG = 258, 262
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadablePicture(ValueError):
+    """A picture that cannot be shown; `path` and `reason` say which and why, the message both."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class with the message alone, and fail on the way out of a worker process.
+        return type(self), (self.path, self.reason)
+
+
+def open_picture(
+    path: str | os.PathLike[str],
+    data: bytes | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    target_size: tuple[int, int] | None = None,
+) -> Image.Image:
+    """Decodes a picture to 8-bit RGB as a person sees it.
+
+    Turned as its EXIF orientation says; CMYK with Adobe's inverted polarity; colour profiles other than sRGB
+    applied; alpha and palette transparency over white; 16-bit grey divided by 257 (not clipped); the first frame of an
+    animation. The contents decide the format, not the ending of the name.
+
+    Args:
+        path: the file; with `data` it only names the picture in messages.
+        data: the file's contents, where the caller has them already.
+        max_pixels: the largest width * height decoded; compared with the header, before memory is taken.
+            Pillow's own bound (twice `Image.MAX_IMAGE_PIXELS`) holds as well.
+        target_size: (width, height) that the caller will resize to. A large JPEG is then decoded at 1/2, 1/4 or
+            1/8 of its size, never below target_size: quicker, in less memory. The result is not resized further.
+
+    Returns:
+        The picture, mode "RGB", loaded, with no file left open.
+
+    Raises:
+        UnreadablePicture: missing, empty, truncated, damaged, too large, or not a picture; the message names the
+            file and the reason.
+
+    Example:
+        >>> picture = open_picture("photograph.jpg", target_size=(299, 299))
+        >>> picture.mode
+        'RGB'
+    """
+    try:
+        source = BytesIO(data) if data is not None else _open_file(path)
+        with source:
+            if not source.read(1):
+                raise UnreadablePicture(path, "empty file (0 bytes): copy it again")
+            source.seek(0)
+            with Image.open(source, formats=_formats()) as picture:
+                width, height = picture.size
+                if width * height > max_pixels:
+                    raise UnreadablePicture(path, _too_large(f"{width}x{height} pixels", max_pixels))
+                return _as_seen(picture, target_size)
+    except UnreadablePicture:
+        raise
+    except UnidentifiedImageError:
+        known = ", ".join(_formats())
+        raise UnreadablePicture(path, f"not a picture, or its first bytes are damaged (known: {known})") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnreadablePicture(path, _too_large("more pixels than Pillow allows", max_pixels)) from None
+    except MemoryError:
+        raise UnreadablePicture(path, "not enough memory to decode it") from None
+    except Exception as error:  # decoders raise nearly anything on damaged bytes (SyntaxError, struct.error, ...)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadablePicture(path, f"truncated or damaged: {reason}") from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _too_large(size: str, max_pixels: int) -> str:
+    return f"{size}, at most {max_pixels:,} are decoded: make it smaller"
+
+
+def _open_file(path: str | os.PathLike[str]) -> Any:
+    """Opens a regular file for reading; a named pipe or a device would hang or never end."""
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise UnreadablePicture(path, "a folder, not a picture")
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadablePicture(path, "not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise UnreadablePicture(path, f"{status.st_size:,} bytes, at most {MAX_FILE_BYTES:,} are read")
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise UnreadablePicture(path, "no such file") from None
+    except OSError as error:
+        raise UnreadablePicture(path, f"cannot be opened: {error.strerror or error}") from None
+    except UnreadablePicture:
+        raise
+    except ValueError as error:  # NUL bytes and lone surrogates in the name
+        raise UnreadablePicture(repr(os.fspath(path)), f"not a file name: {error}") from None
+
+
+def _as_seen(picture: Image.Image, target_size: tuple[int, int] | None) -> Image.Image:
+    if target_size is not None and picture.format in ("JPEG", "MPO"):
+        turned = _orientation(picture) >= 5
+        picture.draft(None, (target_size[1], target_size[0]) if turned else target_size)
+    picture.load()
+    orientation = _orientation(picture)  # after load: a TIFF is already turned, a PNG may carry EXIF at its end
+    seen = _to_rgb(picture)
+    seen = seen.transpose(TURNS[orientation]) if orientation in TURNS else seen
+    seen.info = {}
+    return seen
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        value = picture.getexif().get(ORIENTATION_TAG, 1)
+        return int(value) if value in TURNS else 1
+    except Exception:  # broken EXIF hides no picture: viewers show it unturned
+        return 1
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    mode = picture.mode
+    if mode.startswith(("I", "F")):
+        return _scaled_grey(picture).convert("RGB")
+    if mode == "LAB":
+        return _through_profiles(picture, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+    if picture.has_transparency_data:
+        return _over_white(picture)
+    return _in_srgb(picture, picture)
+
+
+def _over_white(picture: Image.Image) -> Image.Image:
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, tuple) and max(transparent) > 255:
+        # A 16-bit PNG is decoded to 8 bits, but its transparent colour is left in 16.
+        picture.info["transparency"] = tuple(value >> 8 for value in transparent)
+    layer = picture.convert("RGBA")
+    colours = _in_srgb(layer.convert("RGB"), picture)
+    white = Image.new("RGB", picture.size, "white")
+    white.paste(colours, mask=layer.getchannel("A"))
+    return white
+
+
+def _scaled_grey(picture: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits to 8: by the format's own range where it has one, else by the values' range."""
+    values = np.asarray(picture, dtype=np.float64)  # (rows, cols)
+    tags = getattr(picture, "tag_v2", {})
+    bits = int(np.atleast_1d(tags.get(TIFF_BITS_TAG, 16))[0])
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if picture.mode.startswith("I;16") or picture.format == "PPM":
+        low, high = 0.0, float(2 ** min(bits, 16) - 1)
+    elif low >= 0.0 and high <= 1.0 and picture.mode == "F":
+        low, high = 0.0, 1.0
+    elif low >= 0.0 and high <= 255.0:
+        low, high = 0.0, 255.0
+    elif low >= 0.0 and high <= 65535.0:
+        low, high = 0.0, 65535.0
+    scaled = np.nan_to_num((values - low) * (255.0 / max(high - low, 1e-30)), nan=0.0, posinf=255.0, neginf=0.0)
+    grey = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    if tags.get(TIFF_PHOTOMETRIC_TAG) == 0:  # "white is zero", which Pillow undoes for 8 bits alone
+        grey = 255 - grey
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _foreign_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    """The embedded colour profile, unless there is none, or it is sRGB, or it is not for this kind of picture."""
+    contents = picture.info.get("icc_profile")
+    if not contents:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(contents))
+        space = str(profile.profile.xcolor_space).strip()
+        described = str(profile.profile.profile_description)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    wanted = "CMYK" if picture.mode == "CMYK" else "RGB"
+    coloured = picture.mode in ("RGB", "RGBA", "P", "PA", "CMYK")
+    return profile if coloured and space == wanted and "srgb" not in described.lower() else None
+
+
+def _in_srgb(colours: Image.Image, picture: Image.Image) -> Image.Image:
+    """RGB of `colours` through the profile that `picture` carries, if any."""
+    profile = _foreign_profile(picture)
+    if profile is not None:
+        # A profile that does not fit the picture is ignored, as viewers do.
+        with contextlib.suppress(ImageCms.PyCMSError, ValueError, OSError):
+            return _through_profiles(colours, profile)
+    return colours.convert("RGB")  # a copy, also of what is RGB already
+
+
+def _through_profiles(picture: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    source = picture if picture.mode in ("RGB", "CMYK", "LAB") else picture.convert("RGB")
+    seen = ImageCms.profileToProfile(source, profile, srgb, outputMode="RGB")
+    assert seen is not None  # None only with inPlace
+    return seen
+
+
+def inside_folder(folder: str | os.PathLike[str], name: str) -> Path:
+    """Joins folder and name, and refuses a name that leaves the folder.
+
+    A backslash counts as a separator on every system, so that a list written on Windows reads anywhere and hides no
+    `..`. Links are followed: a name is refused when the file that it stands for lies outside.
+
+    Args:
+        folder: the pictures' folder.
+        name: a file name, or a path below the folder, as a data set's list has it.
+
+    Returns:
+        The joined path (the file need not exist).
+
+    Raises:
+        ValueError: an empty or absolute name, a drive letter, `..`, a NUL byte, half of a surrogate pair, or a link
+            to somewhere outside; the message names the name and the folder.
+
+    Example:
+        >>> inside_folder("images", "train/cat.jpg").as_posix()
+        'images/train/cat.jpg'
+    """
+
+    def refuse(why: str) -> ValueError:
+        return ValueError(f"{name!r}: {why}: name a file inside {os.fspath(folder)}")
+
+    if not name.strip():
+        raise refuse("empty file name")
+    if "\0" in name:
+        raise refuse("NUL byte in a file name")
+    slashed = name.replace("\\", "/")
+    if slashed.startswith("/") or re.match(r"[A-Za-z]:", slashed):
+        raise refuse("absolute path")
+    if ".." in slashed.split("/"):
+        raise refuse("'..' in a file name")
+    joined = Path(folder) / slashed
+    try:
+        if not joined.resolve().is_relative_to(Path(folder).resolve()):
+            raise refuse("a link that leaves the folder")
+    except (OSError, RuntimeError, UnicodeError) as error:  # loops of links; names the file system cannot hold
+        raise refuse(f"not a file name ({error})") from None
+    return joined

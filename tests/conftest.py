@@ -1,0 +1,63 @@
+"""What every test shares: a quiet, separate environment, seeds, and the folder of real photographs."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+# Before anything imports TensorFlow, Keras or matplotlib. A Keras backend that the caller chose is kept.
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores: none of them starts a thread for each
+    threads = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+_CACHE = tempfile.mkdtemp(prefix="attncap-test-cache-")
+os.environ["ATTNCAP_CACHE"] = _CACHE
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+def _why_no_shared_data() -> str | None:
+    folder = os.environ.get("ATTNCAP_DATA")
+    if not folder:
+        return "ATTNCAP_DATA is unset: set it to the folder of real photographs to run this test"
+    if not Path(folder).is_dir():
+        return f"ATTNCAP_DATA names {folder!r}, which is not a folder"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = _why_no_shared_data()
+    for item in items:
+        if reason and item.get_closest_marker("real"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real photographs, `ATTNCAP_DATA`; the test is skipped, saying so, where there is none."""
+    reason = _why_no_shared_data()
+    if reason:
+        pytest.skip(reason)
+    return Path(os.environ["ATTNCAP_DATA"])
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """The same random numbers for a test, whatever ran before it; Keras is seeded only where it is loaded already."""
+    random.seed(0)
+    np.random.seed(0)
+    keras = sys.modules.get("keras")
+    if keras is not None and hasattr(keras, "utils"):
+        keras.utils.set_random_seed(0)

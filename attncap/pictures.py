@@ -106,6 +106,19 @@ def open_picture(
         raise UnreadablePicture(path, f"truncated or damaged: {reason}") from None
 
 
+def picture_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The contents of a picture file, for a caller that also hashes them; refuses as `open_picture` does.
+
+    Raises:
+        UnreadablePicture: missing, a folder, a pipe, larger than MAX_FILE_BYTES, or not to be read.
+    """
+    try:
+        with _open_file(path) as file:
+            return file.read()
+    except OSError as error:
+        raise UnreadablePicture(path, f"cannot be read: {error.strerror or error}") from None
+
+
 @cache
 def _formats() -> tuple[str, ...]:
     """Those of FORMATS that this Pillow was built with."""

@@ -1,0 +1,352 @@
+"""Captioners: `init_state` reads the picture once, `step` adds one word; training runs all steps at once.
+
+Every captioner works on B pictures with K captions of each side by side: K references in training, K beams in
+decoding, 1 in greedy decoding. What depends on the picture alone is computed once and shared by its K captions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from attncap.layers import BahdanauAttention
+from attncap.text import END, NEVER_GENERATED, PAD, CaptionTokenizer
+
+
+class CaptionerState(NamedTuple):
+    """The state that `step` takes and returns.
+
+    Args:
+        memory: tensors of shape (B, ...), a function of the picture alone; no step changes them.
+        recurrent: tensors of shape (B, K, ...), one row a caption; each step returns new ones.
+    """
+
+    memory: dict[str, Any]
+    recurrent: dict[str, Any]
+
+
+@keras.saving.register_keras_serializable("attncap")
+class MaskedCrossentropy(keras.losses.Loss):
+    """Cross-entropy over real tokens only: the mean over tokens that are not `<pad>`.
+
+        loss = sum_t m_t [ (1 - s) * -log p_t(y_t) + s * mean_v -log p_t(v) ] / sum_t m_t
+
+    where m_t is 0 on padding and s the label smoothing. Dividing by the number of real tokens, not by the padded
+    size, keeps the loss (and the step size) independent of how long the longest caption of the batch is.
+
+    Args:
+        label_smoothing: s in [0, 1); default 0.1, which costs likelihood and gains BLEU.
+    """
+
+    def __init__(self, label_smoothing: float = 0.1, name: str = "masked_crossentropy", **kwargs: Any):
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        log_probs = ops.log_softmax(ops.cast(y_pred, "float32"), axis=-1)  # (..., T, V)
+        targets = ops.expand_dims(ops.cast(y_true, "int32"), -1)
+        negative = -ops.squeeze(ops.take_along_axis(log_probs, targets, axis=-1), -1)
+        if self.label_smoothing:
+            spread = -ops.mean(log_probs, axis=-1)
+            negative = (1.0 - self.label_smoothing) * negative + self.label_smoothing * spread
+        real = ops.cast(ops.not_equal(y_true, PAD), "float32")
+        return ops.sum(negative * real) / ops.maximum(ops.sum(real), 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+class Captioner(keras.Model):
+    """What all captioners share: teacher forcing over all steps at once, one `step`, saving with everything inside.
+
+    A subclass gives `init_state`, `advance` (the recurrence of one step) and `readout` (state to logits). `step` and
+    the training pass `call` are built from these three, so that they cannot drift apart.
+
+    Args:
+        tokenizer: the vocabulary; saved inside the model.
+        feature_shape: (rows, cols, D) of the picture's features; None takes the encoder's.
+        encoder: the `FeatureExtractor` whose features the captioner was trained on, saved inside, never trained here.
+        embedding_units: E, size of token embeddings.
+        hidden_units: H, size of the recurrent state.
+        dropout: share of embeddings, values and outputs dropped in training.
+        attention_penalty: weight of the doubly stochastic penalty (see `AttentionCaptioner`); 0 without attention.
+        scheduled_sampling: share of input words that are replaced in training by the model's own choice.
+
+    Raises:
+        ValueError: neither encoder nor feature_shape is given, or they disagree.
+    """
+
+    has_attention = False
+
+    def __init__(
+        self,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: Any = None,
+        *,
+        embedding_units: int = 512,
+        hidden_units: int = 512,
+        dropout: float = 0.5,
+        attention_penalty: float = 0.0,
+        scheduled_sampling: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if feature_shape is None and encoder is None:
+            raise ValueError("give an encoder, or the feature_shape (rows, cols, D) of the features")
+        if encoder is not None:
+            if feature_shape is not None and tuple(feature_shape) != encoder.feature_shape:
+                raise ValueError(f"feature_shape {tuple(feature_shape)} is not the encoder's {encoder.feature_shape}")
+            feature_shape = encoder.feature_shape
+            encoder.trainable = False
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.feature_shape: tuple[int, int, int] = tuple(feature_shape)  # type: ignore[arg-type, assignment]
+        self.embedding_units = embedding_units
+        self.hidden_units = hidden_units
+        self.dropout_rate = dropout
+        self.attention_penalty = attention_penalty
+        self.scheduled_sampling = scheduled_sampling
+        self.embedding = keras.layers.Embedding(
+            tokenizer.vocabulary_size(), embedding_units, dtype=self.dtype_policy, name="embedding"
+        )
+        self.embedding_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.logits_dense = keras.layers.Dense(tokenizer.vocabulary_size(), dtype=self.dtype_policy, name="logits")
+        self.sampling_seed = keras.random.SeedGenerator()
+
+    # -- what a subclass gives -----------------------------------------------------------------------------------
+
+    def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
+        """Read the picture: features (B, rows, cols, D) -> the state before the first word of K = captions captions."""
+        raise NotImplementedError
+
+    def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
+        """Return the recurrent state after the word embedded (B, K, E)."""
+        raise NotImplementedError
+
+    def readout(self, embedded: Any, recurrent: dict[str, Any], training: bool = False) -> Any:
+        """Return logits (..., V) from the embedded word and the state after it, any leading axes."""
+        raise NotImplementedError
+
+    # -- what follows from it ------------------------------------------------------------------------------------
+
+    def step(self, token_ids: Any, state: CaptionerState) -> tuple[Any, CaptionerState, Any]:
+        """Read one word of each caption and predict the next.
+
+        Args:
+            token_ids: int, shape (B, K): the previous words, `<start>` at first.
+            state: from `init_state` or the previous `step`.
+
+        Returns:
+            logits: float32, shape (B, K, V).
+            state: with a new recurrent part.
+            attention_weights: float32, shape (B, K, L), rows sum to 1; None without attention.
+        """
+        embedded = self.embedding(token_ids)  # (B, K, E)
+        recurrent = self.advance(embedded, state)
+        logits = ops.cast(self.readout(embedded, recurrent), "float32")
+        return logits, CaptionerState(state.memory, recurrent), recurrent.get("attention_weights")
+
+    def run(self, state: CaptionerState, embedded: Any) -> dict[str, Any]:
+        """Run all T steps: embedded (B, K, T, E) -> every recurrent tensor, stacked on axis 2, (B, K, T, ...)."""
+        steps = ops.transpose(embedded, (2, 0, 1, 3))  # (T, B, K, E)
+
+        def body(recurrent: dict[str, Any], word: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+            after = self.advance(word, CaptionerState(state.memory, recurrent))
+            return after, after
+
+        _, stacked = ops.scan(body, state.recurrent, steps)
+        return {name: ops.moveaxis(values, 0, 2) for name, values in stacked.items()}  # (B, K, T, ...)
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        """Teacher forcing: features (B, rows, cols, D) and token_ids (B, K, T) -> logits (B, K, T, V).
+
+        The recurrence alone runs step by step; the vocabulary's logits are one matrix product over all steps.
+        """
+        token_ids = inputs["token_ids"]
+        state = self.init_state(inputs["features"], ops.shape(token_ids)[1], training=training)
+        if training and self.scheduled_sampling:
+            token_ids = self._mix_in_own_words(token_ids, state)
+        embedded = self.embedding_dropout(self.embedding(token_ids), training=training)  # (B, K, T, E)
+        outputs = self.run(state, embedded)
+        if training and self.attention_penalty:
+            self.add_loss(self.attention_penalty * _doubly_stochastic(outputs["attention_weights"], token_ids))
+        return self.readout(embedded, outputs, training=training)
+
+    def _mix_in_own_words(self, token_ids: Any, state: CaptionerState) -> Any:
+        # Scheduled sampling in two passes: the first, teacher-forced, gives the model's own word at every step, and the
+        # second reads some of them instead of the reference's. All steps of both still run as one matrix product.
+        # Bengio et al. 2015; in parallel: Duckworth et al. 2019, Mihaylova and Martins 2019.
+        embedded = self.embedding(token_ids)
+        logits = ops.cast(self.readout(embedded, self.run(state, embedded)), "float32")
+        own = ops.argmax(ops.stop_gradient(logits + forbidden_logits(logits.shape[-1])), axis=-1)
+        own = ops.cast(ops.concatenate([token_ids[:, :, :1], own[:, :, :-1]], axis=2), token_ids.dtype)
+        # A random tensor of the token's shape; <start>, <end> and padding stay, so that lengths do not change.
+        chance = keras.random.uniform(ops.shape(token_ids), seed=self.sampling_seed)
+        inner = ops.logical_and(token_ids > END, own > END)
+        return ops.where(ops.logical_and(inner, chance < self.scheduled_sampling), own, token_ids)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update(
+            tokenizer=keras.saving.serialize_keras_object(self.tokenizer),
+            encoder=None if self.encoder is None else keras.saving.serialize_keras_object(self.encoder),
+            feature_shape=list(self.feature_shape),
+            embedding_units=self.embedding_units,
+            hidden_units=self.hidden_units,
+            dropout=self.dropout_rate,
+            attention_penalty=self.attention_penalty,
+            scheduled_sampling=self.scheduled_sampling,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Captioner:
+        config = dict(config)
+        for name in ("tokenizer", "encoder"):
+            if config[name] is not None:
+                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
+        config["feature_shape"] = tuple(config["feature_shape"])
+        return cls(**config)
+
+    def _readout_layers_built(self, units: int) -> None:
+        self.embedding.build((None, None))
+        self.logits_dense.build((None, None, units))
+        self.built = True
+
+
+@keras.saving.register_keras_serializable("attncap")
+class AttentionCaptioner(Captioner):
+    """Captioning with visual attention: a GRU that looks at the picture's regions before each word.
+
+    values a_l = dropout(norm(W_a f_l)) of the features f_l; h_0 = tanh(W_0 mean_l a_l); then, for each word y:
+
+        z_t = attention(h_{t-1}, a);    with the context gate  z_t <- sigmoid(W_b h_{t-1} + b) * z_t
+        h_t = GRU([E y_{t-1}, z_t], h_{t-1})
+        p(y_t) = softmax(W_o dropout(tanh(E y_{t-1} + W_h h_t + W_z z_t)))            (deep output)
+
+    Departures from the paper: a GRU for its LSTM; regions are projected to `projection_units` and normalised before they
+    are attended to; the gate has one value a unit where the paper has one for the whole context.
+
+    The doubly stochastic penalty adds `attention_penalty * mean_l (1 - sum_t alpha_{t,l})^2` to the loss, the sum over
+    a caption's real words, so that in the course of a caption every region is looked at.
+
+    Args:
+        projection_units: D', size of the attended values.
+        attention_units: A, size of the space of queries and keys.
+        context_gate: whether a gate on the context (beta of Show, Attend and Tell) is learnt.
+        others: see `Captioner`.
+
+    Example:
+        >>> captioner = AttentionCaptioner(tokenizer, encoder=FeatureExtractor("mixed8"))
+        >>> captioner.compile(keras.optimizers.AdamW(1e-3), loss=MaskedCrossentropy())
+        >>> captioner.fit(batches)
+
+    Reference: Xu et al. 2015, "Show, Attend and Tell", sections 3.1.2 and 4.2; Bahdanau et al. 2015.
+    """
+
+    has_attention = True
+
+    def __init__(
+        self,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: Any = None,
+        *,
+        projection_units: int = 512,
+        attention_units: int = 256,
+        context_gate: bool = True,
+        attention_penalty: float = 1.0,
+        **kwargs: Any,
+    ):
+        super().__init__(tokenizer, feature_shape, encoder, attention_penalty=attention_penalty, **kwargs)
+        policy = self.dtype_policy
+        self.projection_units = projection_units
+        self.attention_units = attention_units
+        self.context_gate = context_gate
+        self.value_dense = keras.layers.Dense(projection_units, dtype=policy, name="values")
+        self.value_norm = keras.layers.LayerNormalization(dtype=policy, name="value_norm")
+        self.value_dropout = keras.layers.Dropout(self.dropout_rate, dtype=policy)
+        self.attention = BahdanauAttention(attention_units, dtype=policy, name="attention")
+        self.initial_dense = keras.layers.Dense(self.hidden_units, activation="tanh", dtype=policy, name="initial")
+        self.gate_dense = keras.layers.Dense(projection_units, activation="sigmoid", dtype=policy, name="gate")
+        self.cell = keras.layers.GRUCell(self.hidden_units, dtype=policy, name="gru")
+        self.hidden_dense = keras.layers.Dense(self.embedding_units, dtype=policy, name="hidden_readout")
+        self.context_dense = keras.layers.Dense(
+            self.embedding_units, use_bias=False, dtype=policy, name="context_readout"
+        )
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        values, hidden, embedded = self.projection_units, self.hidden_units, self.embedding_units
+        self.value_dense.build((None, None, self.feature_shape[-1]))
+        self.value_norm.build((None, None, values))
+        self.attention.build((None, None, hidden), (None, None, values))
+        self.initial_dense.build((None, values))
+        if self.context_gate:
+            self.gate_dense.build((None, None, hidden))
+        self.cell.build((None, embedded + values))
+        self.hidden_dense.build((None, None, hidden))
+        self.context_dense.build((None, None, values))
+        self._readout_layers_built(embedded)
+
+    def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
+        rows, cols, size = self.feature_shape
+        features = ops.reshape(ops.cast(features, self.compute_dtype), (-1, rows * cols, size))  # (B, L, D)
+        values = self.value_norm(self.value_dense(features))  # (B, L, D')
+        values = self.value_dropout(values, training=training)
+        memory = {"values": values, "keys": self.attention.project(values)}
+        batch = ops.shape(values)[0]
+
+        def for_each_caption(tensor: Any) -> Any:
+            return ops.broadcast_to(tensor[:, None, :], (batch, captions, tensor.shape[-1]))  # (B, K, ...)
+
+        recurrent = {
+            "hidden": for_each_caption(self.initial_dense(ops.mean(values, axis=1))),
+            "context": ops.zeros((batch, captions, self.projection_units), self.compute_dtype),
+            "attention_weights": ops.zeros((batch, captions, rows * cols), "float32"),
+        }
+        return CaptionerState(memory, recurrent)
+
+    def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
+        hidden = state.recurrent["hidden"]  # (B, K, H), the query: the state before this word
+        context, attention_weights = self.attention(
+            hidden, state.memory["values"], keys=state.memory["keys"], return_attention_scores=True
+        )
+        if self.context_gate:
+            context = context * self.gate_dense(hidden)
+        read = ops.concatenate([embedded, context], axis=-1)
+        flat = ops.reshape(read, (-1, read.shape[-1]))  # (B K, E + D'): Keras's cell takes one batch axis
+        flat, _ = self.cell(flat, [ops.reshape(hidden, (-1, self.hidden_units))])
+        hidden = ops.reshape(flat, ops.shape(hidden))  # (B, K, H)
+        return {"hidden": hidden, "context": context, "attention_weights": attention_weights}
+
+    def readout(self, embedded: Any, recurrent: dict[str, Any], training: bool = False) -> Any:
+        deep = embedded + self.hidden_dense(recurrent["hidden"]) + self.context_dense(recurrent["context"])
+        return self.logits_dense(self.output_dropout(ops.tanh(deep), training=training))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "projection_units": self.projection_units,
+            "attention_units": self.attention_units,
+            "context_gate": self.context_gate,
+        }
+
+
+def forbidden_logits(vocabulary_size: int) -> Any:
+    """Return a row (V,) to add to logits: very negative on the tokens that no decoding may emit, 0 elsewhere."""
+    one_hot = ops.one_hot(ops.array(NEVER_GENERATED, "int32"), vocabulary_size, dtype="float32")
+    return -1e9 * ops.sum(one_hot, axis=0)
+
+
+def _doubly_stochastic(attention_weights: Any, token_ids: Any) -> Any:
+    real = ops.logical_and(ops.not_equal(token_ids, PAD), ops.not_equal(token_ids, END))
+    real = ops.cast(real, "float32")  # (B, K, T)
+    looked = ops.einsum("bktl,bkt->bkl", attention_weights, real)  # (B, K, L)
+    there = ops.cast(ops.any(real > 0, axis=-1), "float32")  # (B, K), 0 for the padding of missing captions
+    penalty = ops.mean(ops.square(1.0 - looked), axis=-1)
+    return ops.sum(penalty * there) / ops.maximum(ops.sum(there), 1.0)

@@ -1,0 +1,48 @@
+"""`Caption`: what every captioner says of a picture, with where it looked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Caption:
+    """A decoded caption: its words and, of a model with attention, a map for each word.
+
+    Args:
+        words: the T words in order, without `<start>` and `<end>`.
+        token_ids: the decoder's ids behind the words (as many as words, or more with a subword tokenizer).
+        log_prob: natural log-probability of the whole caption, its end included; not divided by length.
+        attention_weights: float array, shape (T, rows, cols); entry t is the map of the step that emitted
+            word t, non-negative, summing to 1. None for a model without attention.
+        word_log_probs: float array, shape (T,), natural log-probability of each word given those before it.
+        image_id: the picture's id, where there is one.
+
+    Raises:
+        ValueError: when the maps or the log-probabilities are not one to a word.
+    """
+
+    words: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    log_prob: float
+    attention_weights: np.ndarray | None = None
+    word_log_probs: np.ndarray | None = None
+    image_id: str | None = None
+
+    def __post_init__(self) -> None:
+        maps = self.attention_weights
+        if maps is not None and (maps.ndim != 3 or len(maps) != len(self.words)):
+            raise ValueError(
+                f"attention_weights needs shape (T, rows, cols) with T = {len(self.words)} words, got {maps.shape}"
+            )
+        if self.word_log_probs is not None and self.word_log_probs.shape != (len(self.words),):
+            raise ValueError(
+                f"word_log_probs needs shape ({len(self.words)},), one to a word, got {self.word_log_probs.shape}"
+            )
+
+    @property
+    def text(self) -> str:
+        """The words joined by blanks: what metrics and people read."""
+        return " ".join(self.words)

@@ -1,0 +1,296 @@
+"""Decoding: from a captioner's `init_state` and `step` to captions. Greedy, beam search, sampling; one code for all.
+
+Search finds token ids alone. Probabilities and attention maps are then read by replaying the finished captions through
+`step`: one step a word for the captions that are kept, in place of carrying the maps of every beam along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from attncap.captioners import CaptionerState, forbidden_logits
+from attncap.captions import Caption
+from attncap.text import END, PAD, START, CaptionTokenizer
+
+Step = Callable[[Any, CaptionerState], tuple[Any, CaptionerState, Any]]
+
+
+def beam_search(
+    step: Step,
+    state: CaptionerState,
+    *,
+    beam_width: int = 3,
+    max_length: int = 40,
+    length_penalty: float = 0.7,
+) -> tuple[Any, Any]:
+    """Find the beam_width best captions of each picture, all pictures at once, inside the graph.
+
+    A caption of n tokens (its `<end>` counted) is ranked by
+
+        log p(caption) / n ** length_penalty
+
+    At each step every live beam is extended by every token and the best beam_width of a picture are kept. A finished
+    beam is frozen: its one extension is `<pad>`, at no cost, so that it keeps its rank until a better one displaces it.
+    The search stops when all beams are finished, or at max_length.
+
+    Args:
+        step: (token_ids (B, K), state) -> logits (B, K, V), state, attention_weights.
+        state: from `init_state(features, captions=beam_width)`.
+        beam_width: K; 1 is greedy decoding.
+        max_length: most tokens of a caption, `<end>` included.
+        length_penalty: exponent; 0 prefers short captions, 1 ranks by the mean log-probability of a token.
+
+    Returns:
+        token_ids: int32, shape (B, K, max_length), best first; `<end>` and then `<pad>` after the last word.
+        log_probs: float32, shape (B, K), natural log-probability of each caption.
+    """
+    batch = ops.shape(next(iter(state.recurrent.values())))[0]
+    beams = ops.arange(beam_width)
+    live_from_start = ops.where(beams == 0, 0.0, -1e9)  # all beams start equal: let one of them speak
+    log_probs = ops.broadcast_to(ops.cast(live_from_start, "float32"), (batch, beam_width))
+    token_ids = ops.full((batch, beam_width, max_length), PAD, dtype="int32")
+    last = ops.full((batch, beam_width), START, dtype="int32")
+    finished = ops.zeros((batch, beam_width), dtype="bool")
+    lengths = ops.zeros((batch, beam_width), dtype="float32")
+
+    def unfinished(index: Any, *loop: Any) -> Any:
+        return ops.logical_not(ops.all(loop[3]))
+
+    def extend(
+        index: Any, token_ids: Any, log_probs: Any, last: Any, finished: Any, lengths: Any, recurrent: Any
+    ) -> Any:
+        logits, after, _ = step(last, CaptionerState(state.memory, recurrent))
+        vocabulary = logits.shape[-1]
+        logits = ops.cast(logits, "float32") + forbidden_logits(vocabulary)
+        word_log_probs = ops.log_softmax(logits, axis=-1)  # (B, K, V)
+        only_pad = ops.where(ops.arange(vocabulary) == PAD, 0.0, -1e9)
+        word_log_probs = ops.where(finished[:, :, None], only_pad, word_log_probs)
+        candidates = log_probs[:, :, None] + word_log_probs  # (B, K, V)
+        longer = lengths + ops.cast(ops.logical_not(finished), "float32")
+        ranks = candidates / ops.expand_dims(ops.power(longer, length_penalty), -1)
+        _, best = ops.top_k(ops.reshape(ranks, (-1, beam_width * vocabulary)), beam_width)  # (B, K) of K V
+        best = ops.cast(best, "int32")
+        parent, word = best // vocabulary, best % vocabulary
+        log_probs = ops.take_along_axis(ops.reshape(candidates, (-1, beam_width * vocabulary)), best, axis=1)
+        token_ids = ops.take_along_axis(token_ids, parent[:, :, None], axis=1)
+        token_ids = ops.where(ops.arange(max_length) == index, word[:, :, None], token_ids)
+        finished = ops.take_along_axis(finished, parent, axis=1)
+        lengths = ops.take_along_axis(longer, parent, axis=1)
+        finished = ops.logical_or(finished, word == END)
+        recurrent = {name: _of_parents(values, parent) for name, values in after.recurrent.items()}
+        return index + 1, token_ids, log_probs, word, finished, lengths, recurrent
+
+    loop = (ops.zeros((), "int32"), token_ids, log_probs, last, finished, lengths, state.recurrent)
+    loop = ops.while_loop(unfinished, extend, loop, maximum_iterations=max_length)
+    return loop[1], loop[2]
+
+
+def _of_parents(values: Any, parent: Any) -> Any:
+    # values (B, K, ...), parent (B, K): row k of the result is the row of beam k's parent.
+    index = ops.reshape(parent, (*ops.shape(parent), *([1] * (len(values.shape) - 2))))
+    return ops.take_along_axis(values, index, axis=1)
+
+
+def sample(
+    step: Step,
+    state: CaptionerState,
+    sampler: Any,
+    *,
+    max_length: int = 40,
+) -> Any:
+    """Draw one caption a row with a keras-nlp sampler (`TopKSampler`, `TopPSampler`, `RandomSampler`, ...).
+
+    Args:
+        step, state: as in `beam_search`, of K captions a picture.
+        sampler: a `keras_nlp.samplers.Sampler`; its seed makes the draw repeatable.
+        max_length: most tokens of a caption.
+
+    Returns:
+        token_ids: int32, shape (B, K, max_length).
+    """
+    batch, captions = ops.shape(next(iter(state.recurrent.values())))[:2]
+
+    def next_logits(prompt: Any, recurrent: Any, index: Any) -> tuple[Any, None, Any]:
+        last = ops.reshape(ops.take(prompt, index - 1, axis=1), (batch, captions))
+        logits, after, _ = step(last, CaptionerState(state.memory, recurrent))
+        logits = ops.cast(logits, "float32") + forbidden_logits(logits.shape[-1])
+        return (
+            ops.reshape(logits, (-1, logits.shape[-1])),
+            None,
+            after.recurrent,
+        )  # (B K, V): keras-nlp's one batch axis
+
+    prompt = ops.full((batch * captions, max_length + 1), PAD, dtype="int32")
+    prompt = ops.where(ops.arange(max_length + 1) == 0, START, prompt)
+    drawn = sampler(next_logits, prompt, cache=state.recurrent, index=1, stop_token_ids=(END,))
+    token_ids = ops.reshape(drawn[:, 1:], (batch, captions, max_length))
+    ended = ops.cumsum(ops.cast(token_ids == END, "int32"), axis=-1)
+    after_end = ended - ops.cast(token_ids == END, "int32") > 0  # a row goes on until the last row of the batch ends
+    return ops.where(after_end, PAD, token_ids)
+
+
+def replay(step: Step, state: CaptionerState, token_ids: Any) -> tuple[Any, Any]:
+    """Read finished captions through `step` again: the probability and the map of every token.
+
+    Args:
+        step, state: as in `beam_search`, of K captions a picture.
+        token_ids: int, shape (B, K, T), without `<start>`.
+
+    Returns:
+        word_log_probs: float32, shape (B, K, T); among the tokens that decoding may emit; 0 on padding.
+        attention_weights: float32, shape (B, K, T, L), or None for a captioner without attention.
+    """
+    batch, captions, steps = ops.shape(token_ids)
+    start = ops.full((batch, captions, 1), START, dtype="int32")
+    token_ids = ops.cast(token_ids, "int32")
+    inputs = ops.moveaxis(ops.concatenate([start, token_ids[:, :, :-1]], axis=2), 2, 0)  # (T, B, K)
+    targets = ops.moveaxis(token_ids, 2, 0)  # (T, B, K)
+
+    def body(carry: Any, tokens: Any) -> tuple[Any, Any]:
+        recurrent, _ = carry
+        token, target = tokens
+        logits, after, _ = step(token, CaptionerState(state.memory, recurrent))
+        log_probs = ops.log_softmax(ops.cast(logits, "float32") + forbidden_logits(logits.shape[-1]), axis=-1)
+        chosen = ops.squeeze(ops.take_along_axis(log_probs, target[:, :, None], axis=2), 2)
+        carry = (after.recurrent, chosen)
+        return carry, carry
+
+    nothing = ops.zeros((batch, captions), "float32")
+    _, (recurrent, chosen) = ops.scan(body, (state.recurrent, nothing), (inputs, targets))
+    word_log_probs = ops.where(token_ids == PAD, 0.0, ops.moveaxis(chosen, 0, 2))  # (B, K, T)
+    weights = recurrent.get("attention_weights")
+    return word_log_probs, None if weights is None else ops.moveaxis(weights, 0, 2)
+
+
+class Decoder:
+    """A captioner's decoding with its settings, compiled once and used for many batches.
+
+    Args:
+        captioner: anything with `init_state`, `step`, `tokenizer` and `feature_shape`.
+        beam_width: K of `beam_search`; 1 decodes greedily.
+        length_penalty: see `beam_search`.
+        max_length: most tokens of a caption, `<end>` included.
+        n_best: how many captions a picture to return, best first; at most beam_width.
+        sampler: None, or a keras-nlp sampler, which then draws n_best captions instead of the search.
+        batch_size: pictures at a time.
+
+    Raises:
+        ValueError: n_best above beam_width, or a width below 1.
+
+    Example:
+        >>> captions = Decoder(captioner, beam_width=5)(features)
+        >>> captions[0].text
+        'a woman with curly red hair and round glasses'
+    """
+
+    def __init__(
+        self,
+        captioner: Any,
+        *,
+        beam_width: int = 3,
+        length_penalty: float = 0.7,
+        max_length: int = 40,
+        n_best: int = 1,
+        sampler: Any = None,
+        batch_size: int = 64,
+    ):
+        if beam_width < 1 or n_best < 1 or (sampler is None and n_best > beam_width):
+            raise ValueError(f"1 <= n_best <= beam_width is needed, got n_best={n_best}, beam_width={beam_width}")
+        self.captioner = captioner
+        self.n_best = n_best
+        self.batch_size = batch_size
+
+        def decode(features: Any) -> tuple[Any, ...]:
+            if sampler is None:
+                state = captioner.init_state(features, captions=beam_width)
+                token_ids, _ = beam_search(
+                    captioner.step,
+                    state,
+                    beam_width=beam_width,
+                    max_length=max_length,
+                    length_penalty=length_penalty,
+                )
+                token_ids = token_ids[:, :n_best]
+            else:
+                state = captioner.init_state(features, captions=n_best)
+                token_ids = sample(captioner.step, state, sampler, max_length=max_length)
+            outputs = replay(captioner.step, captioner.init_state(features, captions=n_best), token_ids)
+            return token_ids, *outputs
+
+        self._decode = _compile(decode)
+
+    def __call__(self, features: np.ndarray, image_ids: Sequence[str] | None = None) -> list[Any]:
+        """Decode features (N, rows, cols, D) to N captions (lists of n_best captions when n_best > 1)."""
+        captions: list[Any] = []
+        for start in range(0, len(features), self.batch_size):
+            batch = features[start : start + self.batch_size]
+            full = np.zeros((self.batch_size, *batch.shape[1:]), batch.dtype)  # one shape, one compiled graph
+            full[: len(batch)] = batch
+            if len(features) < self.batch_size:
+                full = batch
+            token_ids, log_probs, weights = (
+                None if output is None else ops.convert_to_numpy(output) for output in self._decode(full)
+            )
+            for row in range(len(batch)):
+                image_id = None if image_ids is None else str(image_ids[start + row])
+                best = [
+                    self._caption(
+                        token_ids[row, k], log_probs[row, k], None if weights is None else weights[row, k], image_id
+                    )
+                    for k in range(self.n_best)
+                ]
+                captions.append(best if self.n_best > 1 else best[0])
+        return captions
+
+    def _caption(
+        self, token_ids: np.ndarray, log_probs: np.ndarray, weights: np.ndarray | None, image_id: str | None
+    ) -> Caption:
+        rows, cols = self.captioner.feature_shape[:2]
+        return caption_of(self.captioner.tokenizer, token_ids, log_probs, weights, (rows, cols), image_id)
+
+
+def caption_of(
+    tokenizer: CaptionTokenizer,
+    token_ids: np.ndarray,
+    log_probs: np.ndarray,
+    attention_weights: np.ndarray | None,
+    grid: tuple[int, int],
+    image_id: str | None = None,
+) -> Caption:
+    """Make a `Caption` of one row of `replay`: token_ids (T,), log_probs (T,), attention_weights (T, L).
+
+    A word of several pieces has the product of their probabilities and the mean of their maps.
+    """
+    kept = [int(token_id) for token_id in token_ids if token_id not in (PAD, END)]
+    words = tokenizer.words(kept)
+    positions = [np.array(where) for _, where in words]
+    maps = None
+    if attention_weights is not None:
+        rows = [attention_weights[where].mean(axis=0).reshape(grid) for where in positions]  # (rows, cols) each
+        maps = np.array(rows, np.float32).reshape(-1, *grid)
+    return Caption(
+        words=tuple(word for word, _ in words),
+        token_ids=tuple(kept),
+        log_prob=float(log_probs.sum()),
+        attention_weights=maps,
+        word_log_probs=np.array([log_probs[where].sum() for where in positions], np.float32),
+        image_id=image_id,
+    )
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, reduce_retracing=True)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function

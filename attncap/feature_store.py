@@ -1,0 +1,272 @@
+"""`FeatureStore`: the features of many pictures on disk, computed once, read at memory-map speed.
+
+The store is an LMDB file: memory-mapped reads without a copy of the whole, transactions that survive a kill at any
+moment, readers that never wait for the writer. HDF5 and plain arrays have no transactions, and Zarr's chunk files cost a
+decompression a read. A picture is known by the digest of its bytes, so a renamed or copied picture is not computed again
+and a changed one is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import filelock
+import keras
+import lmdb
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from attncap.features import FeatureExtractor
+from attncap.pictures import UnreadablePicture, open_picture
+
+FORMAT_VERSION = 1
+
+
+class _Decoded(NamedTuple):
+    path: str
+    stamp: list[int]  # size and modification time: a cheap sign that the file is the one whose digest we know
+    digest: bytes | None
+    pixels: np.ndarray | None  # None when the features of these bytes are in the store already
+    reason: str | None = None  # why the picture cannot be read
+
+
+class FeatureStore:
+    """Features of pictures under one encoder configuration, half precision, on disk.
+
+    Args:
+        folder: where stores live; each encoder configuration has a file of its own in it, named by fingerprint.
+        extractor: the encoder. Another layer, weights, size or arithmetic has another fingerprint, hence another file.
+
+    Raises:
+        ValueError: the file is not a feature store, is damaged, or was written by another version.
+
+    Example:
+        >>> store = FeatureStore("features", FeatureExtractor("mixed8"))
+        >>> rejects = store.extract(pictures["path"])
+        >>> store.get(pictures["path"][:32]).shape
+        (32, 8, 8, 1280)
+    """
+
+    def __init__(self, folder: str | Path, extractor: FeatureExtractor):
+        self.extractor = extractor
+        self.feature_shape = extractor.feature_shape
+        self.fingerprint = extractor.fingerprint()
+        self.path = Path(folder) / f"{extractor.layer}-{self.fingerprint}.lmdb"
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._environment = lmdb.open(str(self.path), max_dbs=3, map_size=self._size_on_disk() + 2**24)
+            self._features = self._environment.open_db(b"features")  # digest -> float16 bytes
+            self._pictures = self._environment.open_db(b"pictures")  # path -> stamp and digest
+            self._rejects = self._environment.open_db(b"rejects")  # path -> stamp and reason
+            self._check_header()
+        except lmdb.Error as error:
+            raise ValueError(
+                f"{self.path}: not a feature store, or damaged ({error}): delete it to start anew"
+            ) from error
+
+    def extract(self, paths: Sequence[str], batch_size: int = 32, progress: bool = True) -> pd.DataFrame:
+        """Compute and keep the features of every picture that is not in the store yet.
+
+        Interrupted at any moment, a later call goes on: a batch is in the store whole or not at all. A second process on
+        the same store waits for the first, and then finds its work done.
+
+        Args:
+            paths: picture files.
+            batch_size: pictures a pass through the network.
+            progress: show a bar with pictures/s.
+
+        Returns:
+            rejects: DataFrame (path, reason) of the pictures among `paths` that cannot be read.
+        """
+        with filelock.FileLock(self.path / "extract.lock"):
+            todo = [path for path in dict.fromkeys(map(str, paths)) if not self._is_current(path)]
+            self._grow(len(todo))
+            if todo:
+                self._extract(todo, batch_size, progress)
+        return self.rejects(paths)
+
+    def get(self, paths: Sequence[str]) -> np.ndarray:
+        """Return the features of pictures: float16, shape (len(paths), rows, cols, D).
+
+        Raises:
+            KeyError: a picture whose features are not in the store.
+        """
+        features = np.empty((len(paths), *self.feature_shape), np.float16)
+        with self._read() as transaction:
+            for row, path in zip(features, paths, strict=True):
+                known = transaction.get(_key(path), db=self._pictures)
+                stored = None if known is None else transaction.get(bytes(known)[16:], db=self._features)
+                if stored is None:
+                    raise KeyError(f"{path}: no features in {self.path}; call extract first")
+                row[...] = np.frombuffer(stored, np.float16).reshape(self.feature_shape)
+        return features
+
+    def rejects(self, paths: Sequence[str]) -> pd.DataFrame:
+        """Return DataFrame (path, reason): which of `paths` could not be read, and why."""
+        found = []
+        with self._read() as transaction:
+            for path in map(str, paths):
+                entry = transaction.get(_key(path), db=self._rejects)
+                if entry is not None:
+                    found.append((path, json.loads(bytes(entry))["reason"]))
+        return pd.DataFrame(found, columns=["path", "reason"])
+
+    def __contains__(self, path: str) -> bool:
+        with self._read() as transaction:
+            return transaction.get(_key(path), db=self._pictures) is not None
+
+    def __len__(self) -> int:
+        with self._read() as transaction:
+            return int(transaction.stat(self._pictures)["entries"])
+
+    def close(self) -> None:
+        self._environment.close()
+
+    # -- the work ------------------------------------------------------------------------------------------------
+
+    def _extract(self, todo: list[str], batch_size: int, progress: bool) -> None:
+        network = _compiled(self.extractor)
+        size = self.extractor.image_size
+        with (
+            ThreadPoolExecutor(4, "decode") as decoders,
+            ThreadPoolExecutor(1, "write") as writer,
+            tqdm(total=len(todo), unit=" pictures", desc="features", disable=not progress) as bar,
+        ):
+            written: Future[None] | None = None
+            for batch in _in_batches(_ahead(decoders, self._decode, todo, 3 * batch_size), batch_size):
+                fresh = list({item.digest: item for item in batch if item.pixels is not None}.values())
+                features = np.empty((0, *self.feature_shape), np.float16)
+                if fresh:
+                    pixels = np.zeros((batch_size, size, size, 3), np.uint8)  # one shape, one compiled graph
+                    pixels[: len(fresh)] = [item.pixels for item in fresh]
+                    features = np.asarray(network.predict_on_batch(pixels)[: len(fresh)], np.float16)
+                if written is not None:
+                    written.result()  # a full disk stops here, with what was written before intact
+                written = writer.submit(self._write, batch, fresh, features)
+                bar.update(len(batch))
+            if written is not None:
+                written.result()
+
+    def _decode(self, path: str) -> _Decoded:
+        try:
+            stamp = _stamp(path)
+            data = Path(path).read_bytes()
+        except OSError as error:
+            return _Decoded(path, [0, 0], None, None, f"cannot be opened: {error.strerror}")
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        with self._read() as transaction:
+            if transaction.get(digest, db=self._features) is not None:
+                return _Decoded(path, stamp, digest, None)
+        try:
+            picture = open_picture(path, data=data)
+        except UnreadablePicture as error:
+            return _Decoded(path, stamp, digest, None, str(error))
+        return _Decoded(path, stamp, digest, self.extractor.preprocess(picture))
+
+    def _write(self, batch: list[_Decoded], fresh: list[_Decoded], features: np.ndarray) -> None:
+        overflowed = {
+            item.digest: f"features of {self.extractor.layer} overflow half precision"
+            for item, row in zip(fresh, features, strict=True)
+            if not np.isfinite(row).all()
+        }
+        with self._environment.begin(write=True) as transaction:
+            for item, row in zip(fresh, features, strict=True):
+                if item.digest not in overflowed:
+                    transaction.put(item.digest, np.ascontiguousarray(row).tobytes(), db=self._features)
+            for item in batch:
+                reason = item.reason or overflowed.get(item.digest)
+                if reason:
+                    entry = json.dumps({"stamp": item.stamp, "reason": reason, "path": item.path})
+                    transaction.put(_key(item.path), entry.encode(), db=self._rejects)
+                    transaction.delete(_key(item.path), db=self._pictures)
+                else:
+                    known = np.array(item.stamp, np.int64).tobytes() + (item.digest or b"")
+                    transaction.put(_key(item.path), known, db=self._pictures)
+                    transaction.delete(_key(item.path), db=self._rejects)
+
+    # -- the file ------------------------------------------------------------------------------------------------
+
+    def _is_current(self, path: str) -> bool:
+        try:
+            stamp = _stamp(path)
+        except OSError:
+            return False
+        with self._read() as transaction:
+            known = transaction.get(_key(path), db=self._pictures)
+            if known is not None:
+                return np.frombuffer(bytes(known)[:16], np.int64).tolist() == stamp
+            rejected = transaction.get(_key(path), db=self._rejects)
+            return rejected is not None and json.loads(bytes(rejected))["stamp"] == stamp
+
+    def _check_header(self) -> None:
+        header = {"attncap": "feature store", "version": FORMAT_VERSION, "feature_shape": list(self.feature_shape)}
+        with self._environment.begin(write=True, db=self._rejects) as transaction:
+            found = transaction.get(b"header")
+            if found is None:
+                transaction.put(b"header", json.dumps(header).encode())
+            elif json.loads(found) != header:
+                raise ValueError(
+                    f"{self.path}: a store of another version or shape: {found.decode()}; expected {header}"
+                )
+
+    def _grow(self, pictures: int) -> None:
+        bytes_each = 2 * int(np.prod(self.feature_shape)) + 2 * 4096  # values lie on whole pages
+        self._environment.set_mapsize(self._size_on_disk() + int(1.1 * pictures * bytes_each) + 2**24)
+
+    def _size_on_disk(self) -> int:
+        file = self.path / "data.mdb"
+        return file.stat().st_size if file.exists() else 0
+
+    def _read(self) -> Any:
+        try:
+            return self._environment.begin(buffers=True)
+        except lmdb.MapResizedError:  # another process made the file grow
+            self._environment.set_mapsize(0)
+            return self._environment.begin(buffers=True)
+
+
+def _compiled(extractor: FeatureExtractor) -> keras.Model:
+    size = extractor.image_size
+    pixels = keras.Input((size, size, 3), dtype="uint8")
+    network = keras.Model(pixels, extractor(pixels))
+    # On a processor XLA's convolutions are slower than oneDNN's; elsewhere Keras decides.
+    network.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
+    return network
+
+
+def _key(path: str) -> bytes:
+    return hashlib.blake2b(str(Path(path).absolute()).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+def _stamp(path: str) -> list[int]:
+    status = Path(path).stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Any, items: Sequence[str], window: int) -> Iterator[_Decoded]:
+    # Like `pool.map`, but never more than `window` pictures decoded and waiting: memory stays flat.
+    waiting: deque[Future[_Decoded]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= window:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _in_batches(items: Iterator[_Decoded], size: int) -> Iterator[list[_Decoded]]:
+    batch: list[_Decoded] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,224 @@
+"""`FeatureExtractor`: picture in, InceptionV3 features out; the one preprocessing function of training and inference."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+from keras import ops
+from PIL import Image
+
+PREPROCESSING_VERSION = 1  # part of every feature store's key: raise it when `preprocess` changes
+FACES_WEIGHTS = "faces_mixed2.weights.h5"
+# For each kind of weights: the layer cut at, the picture size, and the pooling that gives an 8x8 grid of regions.
+DEFAULTS = {"imagenet": ("mixed10", 299, 1), "faces": ("mixed2", 150, 2)}
+
+
+def preprocess(picture: Image.Image, image_size: int) -> np.ndarray:
+    """Turn an RGB picture into the network's input: the whole picture, squashed to a square.
+
+    Squashing, not cropping, keeps every region of the picture on the attention map, and the map lies back over the
+    picture by stretching. Scaling to [-1, 1] happens inside the extractor.
+
+    Args:
+        picture: PIL image in mode RGB, from `open_picture`.
+        image_size: side of the square, pixels.
+
+    Returns:
+        pixels: uint8, shape (image_size, image_size, 3).
+    """
+    square = picture.resize((image_size, image_size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(square, np.uint8)
+
+
+@cache
+def best_dtype_policy() -> str:
+    """Return "mixed_bfloat16" where the processor multiplies bfloat16 natively, else "float32"."""
+    if keras.backend.backend() != "tensorflow" or platform.system() != "Linux":
+        return "float32"
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "float32"
+    return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+@keras.saving.register_keras_serializable("attncap")
+class FeatureExtractor(keras.layers.Layer):
+    """InceptionV3 up to a named layer, as a grid of region features.
+
+    Args:
+        layer: name of the InceptionV3 layer to stop at, `mixed0` to `mixed10`; default `mixed10` for imagenet and for
+            files, `mixed2` for faces.
+        weights: "imagenet" (downloaded by Keras), "faces" (ships with the package, for the drawn faces), "random", or
+            the path of a Keras weights file of `InceptionV3(include_top=False)`.
+        image_size: side of the input square, at least 75; default 299 (150 for faces).
+        pool: average pooling of pool x pool cells after the layer; default 1 (2 for faces).
+        dtype: Keras dtype policy; None takes bfloat16 arithmetic where the processor has it, else float32.
+
+    Call arguments:
+        pixels: uint8 or float, shape (B, image_size, image_size, 3), 0 to 255.
+
+    Returns:
+        features: shape (B, rows, cols, D), `self.feature_shape` without the batch.
+
+    Raises:
+        ValueError: no such layer; a weights file that does not fit, is truncated or damaged.
+        FileNotFoundError: the weights file is not there.
+        RuntimeError: imagenet weights cannot be downloaded.
+
+    Example:
+        >>> extractor = FeatureExtractor(layer="mixed8", weights="inception_v3.weights.h5")
+        >>> extractor(extractor.preprocess(open_picture("me.jpg"))[None]).shape
+        (1, 8, 8, 1280)
+
+    Reference: Szegedy et al. 2016, "Rethinking the Inception architecture".
+    """
+
+    def __init__(
+        self,
+        layer: str | None = None,
+        weights: str | Path = "imagenet",
+        image_size: int | None = None,
+        pool: int | None = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(dtype=dtype or best_dtype_policy(), **kwargs)
+        defaults = DEFAULTS.get(str(weights), DEFAULTS["imagenet"])
+        self.layer = layer or defaults[0]
+        self.image_size = image_size or defaults[1]
+        self.pool = pool or (defaults[2] if self.layer == defaults[0] else 1)
+        self.weights_source = str(weights)
+        with _global_dtype(self.dtype_policy):
+            whole = _inception(self.image_size, "imagenet" if self.weights_source == "imagenet" else None)
+            names = [item.name for item in whole.layers]
+            if self.layer not in names:
+                mixed = [name for name in names if name.startswith("mixed") and "_" not in name]
+                raise ValueError(f"InceptionV3 has no layer {self.layer!r}: choose one of {', '.join(mixed)}")
+            self.network = keras.Model(whole.input, whole.get_layer(self.layer).output, name="inception_v3")
+        _load_weights(self.weights_source, whole, self.network)
+        self.network.trainable = False
+        rows, cols, size = self.network.output.shape[1:]
+        self.feature_shape = (rows // self.pool, cols // self.pool, size)
+        self.built = True
+
+    def call(self, pixels: Any) -> Any:
+        scaled = ops.cast(pixels, "float32") / 127.5 - 1.0  # InceptionV3 was trained on [-1, 1]
+        features = self.network(scaled, training=False)
+        return ops.average_pool(features, self.pool, self.pool) if self.pool > 1 else features
+
+    def preprocess(self, picture: Image.Image) -> np.ndarray:
+        """Return `preprocess(picture, self.image_size)`: uint8, shape (image_size, image_size, 3)."""
+        return preprocess(picture, self.image_size)
+
+    def fingerprint(self) -> str:
+        """Return a digest of everything that the features depend on: layer, sizes, arithmetic, and every weight."""
+        digest = hashlib.blake2b(digest_size=12)
+        described = (self.layer, self.image_size, self.pool, self.dtype_policy.name, PREPROCESSING_VERSION)
+        digest.update(repr(described).encode())
+        for variable in self.network.weights:
+            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())
+        return digest.hexdigest()
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], *self.feature_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        # Only the name of a weights file is kept: a saved model says nothing of its maker's disk.
+        source = self.weights_source if self.weights_source in _NAMED else Path(self.weights_source).name
+        config.update(layer=self.layer, weights=source, image_size=self.image_size, pool=self.pool)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FeatureExtractor:
+        # The weights come from the saved model itself: nothing is downloaded or opened here.
+        config = dict(config)
+        source = config.pop("weights")
+        extractor = cls(weights="random", **config)
+        extractor.weights_source = source
+        return extractor
+
+
+_NAMED = ("imagenet", "faces", "random")
+
+
+@contextmanager
+def _global_dtype(policy: Any) -> Iterator[None]:
+    # keras.applications takes its dtype from the global policy alone.
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _load_weights(source: str, whole: keras.Model, cut: keras.Model) -> None:
+    if source in ("random", "imagenet"):
+        return
+    if source == "faces":
+        with resources.as_file(resources.files("attncap") / FACES_WEIGHTS) as path:
+            _load_file(path, whole, cut)
+    else:
+        _load_file(Path(source), whole, cut)
+
+
+def _inception(image_size: int, weights: str | None) -> keras.Model:
+    try:
+        return keras.applications.InceptionV3(
+            include_top=False, weights=weights, input_shape=(image_size, image_size, 3)
+        )
+    except ValueError:
+        raise  # a size that InceptionV3 does not take: Keras's message says which
+    except Exception as error:  # whatever the network raises: the mend is the same
+        name = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+        place = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / name
+        raise RuntimeError(
+            f"ImageNet weights cannot be downloaded ({str(error).splitlines()[0]}). Put that file at {place}, or name "
+            "a weights file (weights='path/to/inception_v3.weights.h5'), or use 'faces' (drawn faces) or 'random'"
+        ) from None
+
+
+def _load_file(path: Path, whole: keras.Model, cut: keras.Model) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights file; other choices: {', '.join(_NAMED)}")
+    try:
+        model = whole if _count_convolutions(path) == _convolutions(whole) else cut
+        model.load_weights(path)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{path}: not the weights of InceptionV3(include_top=False), or truncated ({reason})"
+        ) from error
+    for variable in cut.weights:
+        values = ops.convert_to_numpy(variable)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path}: {variable.path} holds values that are not finite: the file is damaged")
+        if variable.name == "kernel" and (values == 0).mean() > 0.02:
+            share = (values == 0).mean()
+            raise ValueError(
+                f"{path}: {share:.0%} of {variable.path} is exactly zero: the file is damaged there; "
+                "stop at an earlier layer, or take another file"
+            )
+
+
+def _convolutions(model: keras.Model) -> int:
+    return sum(isinstance(layer, keras.layers.Conv2D) for layer in model.layers)
+
+
+def _count_convolutions(path: Path) -> int:
+    with h5py.File(path, "r") as file:
+        groups = file["layers"] if "layers" in file else file  # Keras 3's layout, or the legacy one
+        return sum(name.startswith("conv2d") for name in groups)

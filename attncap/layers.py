@@ -1,0 +1,96 @@
+"""`BahdanauAttention`: additive attention over the regions of a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("attncap")
+class BahdanauAttention(keras.layers.Layer):
+    """Additive (Bahdanau) attention whose keys are projected once a picture.
+
+    For a query q (the decoder's previous state) and regions a_1 .. a_L:
+
+        attention_scores_l  = w . tanh(W_q q + W_k a_l + b)
+        attention_weights   = softmax(attention_scores)
+        context             = sum_l attention_weights_l a_l
+
+    W_k a_l + b are the keys. They depend on the picture alone, so `project` computes them once and every step, every
+    caption and every beam of the picture reuses them; the tutorials' form multiplies all regions again at each word.
+
+    Args:
+        units: A, the width of the space in which queries and keys are added.
+
+    Call arguments:
+        query: float, shape (B, H), or (B, K, H) for K captions of each picture side by side.
+        values: float, shape (B, L, D).
+        keys: float, shape (B, L, A), from `project(values)`; None projects here.
+        mask: bool, shape (B, L), True where a region may be looked at; None looks everywhere.
+        return_attention_scores: also return the weights (Keras's name for them).
+
+    Returns:
+        context: shape (B, D) or (B, K, D).
+        attention_weights: float32, shape (B, L) or (B, K, L), rows sum to 1; with return_attention_scores.
+
+    Raises:
+        ValueError: query and values do not belong to the same pictures, or have the wrong rank.
+
+    Example:
+        >>> attention = BahdanauAttention(units=512)
+        >>> keys = attention.project(values)
+        >>> context, weights = attention(query, values, keys=keys, return_attention_scores=True)
+
+    Reference: Bahdanau et al. 2015, appendix A.1.2; Xu et al. 2015, section 3.1.2, eq. 4-6.
+    """
+
+    def __init__(self, units: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.units = units
+        self.query_dense = keras.layers.Dense(units, use_bias=False, dtype=self.dtype_policy, name="query")
+        self.key_dense = keras.layers.Dense(units, dtype=self.dtype_policy, name="keys")
+        self.score_dense = keras.layers.Dense(1, use_bias=False, dtype=self.dtype_policy, name="scores")
+
+    def build(self, query_shape: tuple[int | None, ...], values_shape: tuple[int | None, ...]) -> None:
+        self.query_dense.build((None, None, query_shape[-1]))
+        self.key_dense.build(values_shape)
+        self.score_dense.build((None, None, None, self.units))
+        self.built = True
+
+    def project(self, values: Any) -> Any:
+        """Return the keys of a picture's regions: (B, L, D) -> (B, L, A)."""
+        return self.key_dense(values)
+
+    def call(
+        self,
+        query: Any,
+        values: Any,
+        keys: Any = None,
+        mask: Any = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
+        if len(query.shape) not in (2, 3) or len(values.shape) != 3:
+            raise ValueError(
+                f"query needs shape (B, H) or (B, K, H) and values (B, L, D), got {query.shape} and {values.shape}"
+            )
+        one_caption = len(query.shape) == 2
+        if one_caption:
+            query = ops.expand_dims(query, 1)  # (B, 1, H)
+        if keys is None:
+            keys = self.project(values)
+        added = ops.expand_dims(self.query_dense(query), 2) + ops.expand_dims(keys, 1)  # (B, K, L, A)
+        attention_scores = ops.squeeze(self.score_dense(ops.tanh(added)), -1)  # (B, K, L)
+        attention_scores = ops.cast(attention_scores, "float32")  # bfloat16 weights would not sum to 1
+        if mask is not None:
+            attention_scores = ops.where(ops.expand_dims(mask, 1), attention_scores, -1e9)
+        attention_weights = ops.softmax(attention_scores, axis=-1)
+        context = ops.matmul(ops.cast(attention_weights, self.compute_dtype), values)  # (B, K, D)
+        if one_caption:
+            context = ops.squeeze(context, 1)  # (B, D)
+            attention_weights = ops.squeeze(attention_weights, 1)  # (B, L)
+        return (context, attention_weights) if return_attention_scores else context
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}

@@ -1,0 +1,125 @@
+"""`RunFolder`: everything about one training, on disk, such that a kill at any moment loses one epoch at most."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pandas as pd
+
+VERSIONED = ("attncap", "tensorflow", "keras", "keras-nlp", "jax", "numpy", "pandas", "pillow")
+
+
+class RunFolder:
+    """A folder with `config.json`, `manifest.json`, `rejects.csv`, `history.csv`, `best.keras` and `state.npz`.
+
+    Every file is written beside its place and moved there, so that a reader sees the old one or the new one, never half
+    of one. `state.npz` (weights, optimizer, history) is written last in an epoch: what it says has happened.
+
+    Args:
+        path: the folder; made when missing.
+        resume: go on with the run that is there.
+
+    Raises:
+        ValueError: the folder holds a run and resume is False, or holds none and resume is True.
+        RuntimeError: another process is training in it.
+    """
+
+    def __init__(self, path: str | Path, resume: bool = False):
+        self.path = Path(path)
+        if resume and not self.config_file.exists():
+            raise ValueError(f"{self.path}: no run to resume (config.json is missing)")
+        if not resume and self.config_file.exists():
+            raise ValueError(f"{self.path}: holds a run already; resume it (--resume) or name another folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(self.path / "run.lock", blocking=False)
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise RuntimeError(f"{self.path}: another process is training in this folder") from None
+
+    config_file = property(lambda self: self.path / "config.json")
+    manifest_file = property(lambda self: self.path / "manifest.json")
+    history_file = property(lambda self: self.path / "history.csv")
+    rejects_file = property(lambda self: self.path / "rejects.csv")
+    best_file = property(lambda self: self.path / "best.keras")
+    state_file = property(lambda self: self.path / "state.npz")
+
+    def close(self) -> None:
+        """Let other processes train here."""
+        self._lock.release()
+
+    def write_json(self, file: Path, content: Any) -> None:
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def save_state(self, arrays: dict[str, np.ndarray], history: list[dict[str, float]]) -> None:
+        """Commit an epoch: `arrays` by name, and the history up to it."""
+        with replacing(self.history_file) as temporary:
+            pd.DataFrame(history).to_csv(temporary, index=False)
+        with replacing(self.state_file) as temporary, open(temporary, "wb") as file:
+            np.savez(file, history=np.array(json.dumps(history)), **arrays)  # type: ignore[arg-type]
+
+    def load_state(self) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
+        """Return what `save_state` wrote last; ({}, []) before the first epoch's end.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        if not self.state_file.exists():
+            return {}, []
+        try:
+            with np.load(self.state_file, allow_pickle=False) as saved:
+                arrays = {name: saved[name] for name in saved.files}
+            history = json.loads(str(arrays.pop("history")))
+        except Exception as error:
+            raise ValueError(f"{self.state_file}: damaged ({error}); start anew in another folder") from error
+        return arrays, history
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give a temporary path beside `file`; on success it takes the place of `file`, on any error it is deleted."""
+    temporary = file.with_name(f".{os.getpid()}.{file.name}")  # the ending stays: writers choose the format by it
+    try:
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def environment() -> dict[str, Any]:
+    """Return where a run is made: versions, git commit of the working directory, backend's machine, command line."""
+    versions = {}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, or not a repository: a run needs neither
+    return done.stdout.strip()

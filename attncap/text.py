@@ -1,0 +1,203 @@
+"""From caption to token ids and back: a vocabulary of words, or keras-nlp's word pieces.
+
+Both tokenizers answer to keras-nlp's names (`tokenize`, `detokenize`, `id_to_token`, ...), travel inside a saved
+captioner, and agree on four special tokens: `<pad>` = 0, `<start>` = 1, `<end>` = 2, `<unk>` = 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
+PAD, START, END, UNK = range(4)
+NEVER_GENERATED = (PAD, START, UNK)
+
+# Letters or digits, with apostrophes and hyphens inside a word; everything else separates words.
+_WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
+
+
+def split_words(caption: str) -> list[str]:
+    """Split a caption into lower-case words.
+
+    Rule: Unicode NFKC, lower case; a word is a run of letters or digits that may hold apostrophes and hyphens inside
+    ("t-shirt", "man's"); all other punctuation separates words and is dropped.
+
+    Args:
+        caption: text as a person wrote it.
+
+    Returns:
+        words: list of str, possibly empty.
+
+    Example:
+        >>> split_words("A man's T-shirt, in RED.")
+        ['a', "man's", 't-shirt', 'in', 'red']
+    """
+    return [word.replace("’", "'") for word in _WORD.findall(unicodedata.normalize("NFKC", caption).lower())]
+
+
+class CaptionTokenizer:
+    """What both tokenizers share: special tokens, packing, saving. Not made directly.
+
+    Args:
+        vocabulary: tokens in the order of their ids; the four special tokens come first.
+
+    Raises:
+        ValueError: the vocabulary does not begin with the special tokens, or names a token twice.
+    """
+
+    def __init__(self, vocabulary: Sequence[str]):
+        self.vocabulary = tuple(vocabulary)
+        if self.vocabulary[:4] != SPECIAL_TOKENS:
+            raise ValueError(f"a vocabulary begins with {SPECIAL_TOKENS}, got {self.vocabulary[:4]}")
+        self._ids = {token: index for index, token in enumerate(self.vocabulary)}
+        if len(self._ids) != len(self.vocabulary):
+            twice = next(token for token, count in Counter(self.vocabulary).items() if count > 1)
+            raise ValueError(f"the vocabulary names the token {twice!r} twice")
+
+    def tokenize(self, caption: str) -> list[int]:
+        """Return the caption's token ids, without `<start>` and `<end>`."""
+        raise NotImplementedError
+
+    def words(self, token_ids: Sequence[int]) -> list[tuple[str, list[int]]]:
+        """Group token ids into words: each word with the positions of its tokens in `token_ids`."""
+        raise NotImplementedError
+
+    def vocabulary_size(self) -> int:
+        return len(self.vocabulary)
+
+    def get_vocabulary(self) -> list[str]:
+        return list(self.vocabulary)
+
+    def id_to_token(self, token_id: int) -> str:
+        return self.vocabulary[token_id]
+
+    def token_to_id(self, token: str) -> int:
+        return self._ids.get(token, UNK)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Return the words of `token_ids` joined by blanks; special tokens other than `<unk>` are left out."""
+        kept = [int(token_id) for token_id in token_ids if token_id not in (PAD, START, END)]
+        return " ".join(word for word, _ in self.words(kept))
+
+    def pack(self, captions: Sequence[str], max_length: int) -> np.ndarray:
+        """Tokenize captions into one padded array (keras-nlp's `StartEndPacker` on a batch).
+
+        Args:
+            captions: N texts.
+            max_length: longest row, `<start>` and `<end>` included; a longer caption is cut before its `<end>`.
+
+        Returns:
+            token_ids: int32, shape (N, T), T the longest row; `<start> words <end> <pad>...`.
+        """
+        rows = [[START, *self.tokenize(caption)[: max_length - 2], END] for caption in captions]
+        packed = np.full((len(rows), max(map(len, rows), default=0)), PAD, np.int32)
+        for row, token_ids in zip(packed, rows, strict=True):
+            row[: len(token_ids)] = token_ids
+        return packed
+
+    def digest(self) -> str:
+        """Return a hexadecimal digest of the vocabulary, for manifests: equal digests, equal ids."""
+        return hashlib.blake2b("\n".join(self.vocabulary).encode(), digest_size=16).hexdigest()
+
+    def get_config(self) -> dict[str, Any]:
+        return {"vocabulary": list(self.vocabulary)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> CaptionTokenizer:
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("attncap")
+class WordTokenizer(CaptionTokenizer):
+    """One token a word (`split_words`); a word outside the vocabulary is `<unk>`, which is never generated.
+
+    Example:
+        >>> tokenizer = WordTokenizer.from_captions(["A dog runs.", "A dog."], min_count=2)
+        >>> tokenizer.tokenize("a dog barks")
+        [4, 5, 3]
+    """
+
+    @classmethod
+    def from_captions(cls, captions: Iterable[str], min_count: int = 5, max_size: int | None = None) -> WordTokenizer:
+        """Build the vocabulary from training captions alone.
+
+        Args:
+            captions: training captions; those of validation and test would leak words the model could not know.
+            min_count: a word seen fewer times is `<unk>`; default 5, as Karpathy and Show, Attend and Tell do.
+            max_size: keep this many words at most, the most frequent ones; None keeps all.
+
+        Raises:
+            ValueError: no word reaches min_count.
+        """
+        counts = Counter(word for caption in captions for word in split_words(caption))
+        frequent = [(word, count) for word, count in counts.items() if count >= min_count]
+        if not frequent:
+            raise ValueError(f"no word occurs {min_count} times among {len(counts)} words: lower min_count")
+        frequent.sort(key=lambda item: (-item[1], item[0]))
+        return cls([*SPECIAL_TOKENS, *(word for word, _ in frequent[:max_size])])
+
+    def tokenize(self, caption: str) -> list[int]:
+        return [self._ids.get(word, UNK) for word in split_words(caption)]
+
+    def words(self, token_ids: Sequence[int]) -> list[tuple[str, list[int]]]:
+        return [(self.vocabulary[token_id], [position]) for position, token_id in enumerate(token_ids)]
+
+
+@keras.saving.register_keras_serializable("attncap")
+class WordPieceTokenizer(CaptionTokenizer):
+    """keras-nlp's WordPiece: rare words are spelt from pieces ("climb" + "##ing"), so that no word is lost.
+
+    Captions go through `split_words` first, so that both tokenizers see the same words.
+    """
+
+    def __init__(self, vocabulary: Sequence[str]):
+        super().__init__(vocabulary)
+        import keras_nlp
+
+        self._pieces = keras_nlp.tokenizers.WordPieceTokenizer(
+            vocabulary=list(self.vocabulary),
+            oov_token="<unk>",
+            lowercase=False,
+            split=False,
+            special_tokens=list(SPECIAL_TOKENS),
+        )
+
+    @classmethod
+    def from_captions(cls, captions: Iterable[str], vocabulary_size: int = 4000) -> WordPieceTokenizer:
+        """Learn `vocabulary_size` pieces from training captions with `keras_nlp`'s trainer (needs TensorFlow)."""
+        import keras_nlp
+        import tensorflow as tf
+
+        lines = [" ".join(split_words(caption)) for caption in captions]
+        pieces = keras_nlp.tokenizers.compute_word_piece_vocabulary(
+            tf.data.Dataset.from_tensor_slices(lines).batch(1024),
+            vocabulary_size=vocabulary_size,
+            reserved_tokens=list(SPECIAL_TOKENS),
+        )
+        return cls(pieces)
+
+    def tokenize(self, caption: str) -> list[int]:
+        words = split_words(caption)
+        if not words:
+            return []
+        rows = self._pieces.tokenize(words)
+        return [int(piece) for row in rows for piece in np.asarray(row) if piece != PAD]
+
+    def words(self, token_ids: Sequence[int]) -> list[tuple[str, list[int]]]:
+        grouped: list[tuple[str, list[int]]] = []
+        for position, token_id in enumerate(token_ids):
+            piece = self.vocabulary[token_id]
+            if piece.startswith("##") and grouped:
+                word, positions = grouped[-1]
+                grouped[-1] = (word + piece[2:], [*positions, position])
+            else:
+                grouped.append((piece.removeprefix("##"), [position]))
+        return grouped

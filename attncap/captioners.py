@@ -6,13 +6,15 @@ decoding, 1 in greedy decoding. What depends on the picture alone is computed on
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from attncap.layers import BahdanauAttention
-from attncap.text import END, NEVER_GENERATED, PAD, CaptionTokenizer
+from attncap.losses import doubly_stochastic_penalty
+from attncap.text import END, NEVER_GENERATED, CaptionTokenizer
 
 
 class CaptionerState(NamedTuple):
@@ -25,37 +27,6 @@ class CaptionerState(NamedTuple):
 
     memory: dict[str, Any]
     recurrent: dict[str, Any]
-
-
-@keras.saving.register_keras_serializable("attncap")
-class MaskedCrossentropy(keras.losses.Loss):
-    """Cross-entropy over real tokens only: the mean over tokens that are not `<pad>`.
-
-        loss = sum_t m_t [ (1 - s) * -log p_t(y_t) + s * mean_v -log p_t(v) ] / sum_t m_t
-
-    where m_t is 0 on padding and s the label smoothing. Dividing by the number of real tokens, not by the padded
-    size, keeps the loss (and the step size) independent of how long the longest caption of the batch is.
-
-    Args:
-        label_smoothing: s in [0, 1); default 0.1, which costs likelihood and gains BLEU.
-    """
-
-    def __init__(self, label_smoothing: float = 0.1, name: str = "masked_crossentropy", **kwargs: Any):
-        super().__init__(name=name, **kwargs)
-        self.label_smoothing = label_smoothing
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        log_probs = ops.log_softmax(ops.cast(y_pred, "float32"), axis=-1)  # (..., T, V)
-        targets = ops.expand_dims(ops.cast(y_true, "int32"), -1)
-        negative = -ops.squeeze(ops.take_along_axis(log_probs, targets, axis=-1), -1)
-        if self.label_smoothing:
-            spread = -ops.mean(log_probs, axis=-1)
-            negative = (1.0 - self.label_smoothing) * negative + self.label_smoothing * spread
-        real = ops.cast(ops.not_equal(y_true, PAD), "float32")
-        return ops.sum(negative * real) / ops.maximum(ops.sum(real), 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
 class Captioner(keras.Model):
@@ -173,7 +144,7 @@ class Captioner(keras.Model):
         embedded = self.embedding_dropout(self.embedding(token_ids), training=training)  # (B, K, T, E)
         outputs = self.run(state, embedded)
         if training and self.attention_penalty:
-            self.add_loss(self.attention_penalty * _doubly_stochastic(outputs["attention_weights"], token_ids))
+            self.add_loss(self.attention_penalty * doubly_stochastic_penalty(outputs["attention_weights"], token_ids))
         return self.readout(embedded, outputs, training=training)
 
     def _mix_in_own_words(self, token_ids: Any, state: CaptionerState) -> Any:
@@ -343,10 +314,37 @@ def forbidden_logits(vocabulary_size: int) -> Any:
     return -1e9 * ops.sum(one_hot, axis=0)
 
 
-def _doubly_stochastic(attention_weights: Any, token_ids: Any) -> Any:
-    real = ops.logical_and(ops.not_equal(token_ids, PAD), ops.not_equal(token_ids, END))
-    real = ops.cast(real, "float32")  # (B, K, T)
-    looked = ops.einsum("bktl,bkt->bkl", attention_weights, real)  # (B, K, L)
-    there = ops.cast(ops.any(real > 0, axis=-1), "float32")  # (B, K), 0 for the padding of missing captions
-    penalty = ops.mean(ops.square(1.0 - looked), axis=-1)
-    return ops.sum(penalty * there) / ops.maximum(ops.sum(there), 1.0)
+def save_captioner(captioner: Captioner, path: str | Path) -> None:
+    """Save a captioner for use: everything but the optimizer's state, which would double the file.
+
+    The state that training goes on from is the run folder's `state.npz`.
+    """
+    optimizer = captioner.optimizer
+    captioner.optimizer = None
+    try:
+        captioner.save(path)
+    finally:
+        captioner.optimizer = optimizer
+
+
+def load_captioner(path: str | Path) -> Captioner:
+    """Load a saved captioner: vocabulary, preprocessing, encoder and weights are all in the file.
+
+    Args:
+        path: a `.keras` file, or a run folder, whose `best.keras` is taken.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a captioner, damaged, or made to run code on loading (Keras's safe mode refuses that).
+    """
+    path = Path(path)
+    file = path / "best.keras" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such captioner")
+    try:
+        captioner = keras.saving.load_model(file, compile=False, safe_mode=True)
+    except Exception as error:
+        raise ValueError(f"{file}: cannot be loaded as a captioner ({str(error).strip().splitlines()[0]})") from error
+    if not isinstance(captioner, Captioner):
+        raise ValueError(f"{file}: holds a {type(captioner).__name__}, not a captioner")
+    return captioner

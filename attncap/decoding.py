@@ -233,9 +233,9 @@ class Decoder:
             full[: len(batch)] = batch
             if len(features) < self.batch_size:
                 full = batch
-            token_ids, log_probs, weights = (
-                None if output is None else ops.convert_to_numpy(output) for output in self._decode(full)
-            )
+            outputs = self._decode(full)
+            token_ids, log_probs = map(ops.convert_to_numpy, outputs[:2])
+            weights = None if outputs[2] is None else ops.convert_to_numpy(outputs[2])
             for row in range(len(batch)):
                 image_id = None if image_ids is None else str(image_ids[start + row])
                 best = [

@@ -32,7 +32,7 @@ FORMAT_VERSION = 1
 class _Decoded(NamedTuple):
     path: str
     stamp: list[int]  # size and modification time: a cheap sign that the file is the one whose digest we know
-    digest: bytes | None
+    digest: bytes  # of the file's bytes; empty where it could not be read
     pixels: np.ndarray | None  # None when the features of these bytes are in the store already
     reason: str | None = None  # why the picture cannot be read
 
@@ -145,7 +145,7 @@ class FeatureStore:
                 features = np.empty((0, *self.feature_shape), np.float16)
                 if fresh:
                     pixels = np.zeros((batch_size, size, size, 3), np.uint8)  # one shape, one compiled graph
-                    pixels[: len(fresh)] = [item.pixels for item in fresh]
+                    pixels[: len(fresh)] = np.stack([item.pixels for item in fresh])  # type: ignore[misc]
                     features = np.asarray(network.predict_on_batch(pixels)[: len(fresh)], np.float16)
                 if written is not None:
                     written.result()  # a full disk stops here, with what was written before intact
@@ -159,7 +159,7 @@ class FeatureStore:
             stamp = _stamp(path)
             data = Path(path).read_bytes()
         except OSError as error:
-            return _Decoded(path, [0, 0], None, None, f"cannot be opened: {error.strerror}")
+            return _Decoded(path, [0, 0], b"", None, f"cannot be opened: {error.strerror}")
         digest = hashlib.blake2b(data, digest_size=16).digest()
         with self._read() as transaction:
             if transaction.get(digest, db=self._features) is not None:
@@ -187,7 +187,7 @@ class FeatureStore:
                     transaction.put(_key(item.path), entry.encode(), db=self._rejects)
                     transaction.delete(_key(item.path), db=self._pictures)
                 else:
-                    known = np.array(item.stamp, np.int64).tobytes() + (item.digest or b"")
+                    known = np.array(item.stamp, np.int64).tobytes() + item.digest
                     transaction.put(_key(item.path), known, db=self._pictures)
                     transaction.delete(_key(item.path), db=self._rejects)
 

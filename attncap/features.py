@@ -1,4 +1,4 @@
-"""`FeatureExtractor`: picture in, InceptionV3 features out; the one preprocessing function of training and inference."""
+"""`FeatureExtractor`: picture in, InceptionV3 features out; one preprocessing for training and inference."""
 
 from __future__ import annotations
 
@@ -220,5 +220,5 @@ def _convolutions(model: keras.Model) -> int:
 
 def _count_convolutions(path: Path) -> int:
     with h5py.File(path, "r") as file:
-        groups = file["layers"] if "layers" in file else file  # Keras 3's layout, or the legacy one
+        groups = file.get("layers", file)  # Keras 3's layout, or the legacy one
         return sum(name.startswith("conv2d") for name in groups)

@@ -3,75 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pandas as pd
 
 from attncap.batches import CaptionBatches
-from attncap.captioners import AttentionCaptioner, Captioner, MaskedCrossentropy
+from attncap.captioners import AttentionCaptioner, Captioner, load_captioner
 from attncap.data import CaptionData, cache_folder
 from attncap.decoding import Decoder
 from attncap.evaluation import References, bleu
 from attncap.feature_store import FeatureStore
 from attncap.features import FeatureExtractor, best_dtype_policy
-from attncap.run_folder import RunFolder, environment, replacing
+from attncap.losses import MaskedCrossentropy
+from attncap.recorder import RunRecorder
+from attncap.run_folder import RunFolder, environment
 from attncap.text import CaptionTokenizer, WordPieceTokenizer, WordTokenizer
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Every setting of a training, each with its reason. Saved as `config.json` in the run folder."""
-
-    weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
-    layer: str | None = None  # InceptionV3 layer; None takes the weights' default
-    tokenizer: str = "words"  # or "wordpiece": no <unk>, longer captions
-    min_count: int = 5  # rarer words are <unk>: Karpathy's and Show, Attend and Tell's threshold
-    wordpiece_size: int = 4000  # pieces to learn with tokenizer="wordpiece"
-    max_length: int = (
-        40  # tokens; the longest Flickr8k caption has 38 words, and long ones cost every batch they are in
-    )
-    embedding_units: int = 512  # as hidden_units, so that the deep output adds them without a projection
-    hidden_units: int = 512  # larger gains nothing on 6,000 pictures
-    projection_units: int = 512  # the attended values: 1280 or 2048 numbers a region cost time and overfit
-    attention_units: int = 256  # the tanh over regions is the dearest operation of a step: half the state's size
-    context_gate: bool = True  # Show, Attend and Tell's beta
-    dropout: float = 0.5  # small data sets overfit within five epochs without
-    label_smoothing: float = 0.1  # five people give five answers: certainty is not wanted
-    attention_penalty: float = 1.0  # doubly stochastic attention: look everywhere once
-    scheduled_sampling: float = 0.0  # no gain with label smoothing and dropout; there to be tried
-    pictures: int = 32  # a batch, with all their captions: 160 captions of Flickr8k
-    epochs: int = 15  # the cosine ends here; early stopping ends before
-    learning_rate: float = 1e-3  # AdamW's peak, after warm-up
-    warmup: float = 0.05  # share of all steps: attention needs a slow start
-    weight_decay: float = 0.01  # AdamW's
-    clip_norm: float = 5.0  # of the whole gradient: recurrent nets have rare steep steps
-    ema_epochs: float = 1.0  # horizon of the average of weights that is validated and saved; 0 turns it off
-    patience: int = 5  # epochs without a better validation BLEU-4 before stopping
-    validation_pictures: int = 1000  # decoded each epoch; more is slow and changes little
-    dtype: str = "auto"  # bfloat16 arithmetic where the processor has it
-    seed: int = 0  # of weights, batches, dropout
-
-    def __post_init__(self) -> None:
-        for name in ("pictures", "epochs", "min_count", "max_length", "validation_pictures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.tokenizer not in ("words", "wordpiece"):
-            raise ValueError(f'tokenizer is "words" or "wordpiece", got {self.tokenizer!r}')
-
-    @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:
-        """Make a configuration of a dictionary; an unknown setting is an error that lists the known ones."""
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(settings) - set(known))
-        if unknown:
-            raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(known)}")
-        return cls(**settings)
+from attncap.train_config import TrainConfig
 
 
 def train(
@@ -133,130 +84,7 @@ def train(
         folder.close()
 
 
-def load_captioner(path: str | Path) -> Captioner:
-    """Load a saved captioner: vocabulary, preprocessing, encoder and weights are all in the file.
-
-    Args:
-        path: a `.keras` file, or a run folder, whose `best.keras` is taken.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a captioner, damaged, or made to run code on loading (Keras's safe mode refuses that).
-    """
-    path = Path(path)
-    file = path / "best.keras" if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such captioner")
-    try:
-        captioner = keras.saving.load_model(file, compile=False, safe_mode=True)
-    except Exception as error:
-        raise ValueError(f"{file}: cannot be loaded as a captioner ({str(error).strip().splitlines()[0]})") from error
-    if not isinstance(captioner, Captioner):
-        raise ValueError(f"{file}: holds a {type(captioner).__name__}, not a captioner")
-    return captioner
-
-
-def save_captioner(captioner: Captioner, path: str | Path) -> None:
-    """Save a captioner for use: everything but the optimizer's state, which would double the file.
-
-    The state that training goes on from is the run folder's `state.npz`.
-    """
-    optimizer = captioner.optimizer
-    captioner.optimizer = None
-    try:
-        captioner.save(path)
-    finally:
-        captioner.optimizer = optimizer
-
-
-class RunRecorder(keras.callbacks.Callback):
-    """After each epoch: decode the validation pictures, score, keep the best, commit the state, stop when it is time.
-
-    Args:
-        folder: where to.
-        config: epochs, patience, seed and averaging.
-        validate: captioner -> {"val_bleu_1": ..., ..., "val_bleu_4": ...}.
-        batches: the training batches, for naming the pictures of a batch whose loss is not a number.
-    """
-
-    def __init__(self, folder: RunFolder, config: TrainConfig, validate: Any, batches: CaptionBatches):
-        super().__init__()
-        self.folder = folder
-        self.config = config
-        self.validate = validate
-        self.batches = batches
-        self.history: list[dict[str, float]] = []
-
-    def restore(self, captioner: Captioner) -> None:
-        """Put the last committed epoch's weights, optimizer and history back, where there is one."""
-        arrays, self.history = self.folder.load_state()
-        if arrays:
-            variables = _state_variables(captioner)
-            if {name: value.shape for name, value in arrays.items()} != {
-                k: tuple(v.shape) for k, v in variables.items()
-            }:
-                raise ValueError(f"{self.folder.state_file}: the weights of another model")
-            for name, variable in variables.items():
-                variable.assign(arrays[name])
-
-    def best_epoch(self) -> int:
-        return int(np.argmax([epoch["val_bleu_4"] for epoch in self.history]))
-
-    def finished(self) -> bool:
-        """Whether all epochs are done, or patience is at its end."""
-        done = len(self.history)
-        return done >= self.config.epochs or (done > 0 and done - 1 - self.best_epoch() >= self.config.patience)
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.batches.start_epoch(epoch)
-        # Dropout's random state depends on (seed, epoch) alone, so that it need not be saved to be resumed.
-        for index, variable in enumerate(_seed_states(self.model)):
-            variable.assign(np.random.default_rng([self.config.seed, epoch, index]).integers(0, 2**31, 2))
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(float(loss)):
-            names = ", ".join(self.batches.image_ids(batch)[:5])
-            raise FloatingPointError(
-                f"the loss is {loss} in batch {batch} (pictures {names}, ...): lower learning_rate"
-            )
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = {} if logs is None else logs
-        with averaged_weights(self.model):
-            logs.update(self.validate(self.model))
-            row = {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
-            self.history.append(row)
-            if self.best_epoch() == len(self.history) - 1:
-                with replacing(self.folder.best_file) as temporary:
-                    save_captioner(self.model, temporary)
-        arrays = {name: keras.ops.convert_to_numpy(value) for name, value in _state_variables(self.model).items()}
-        self.folder.save_state(arrays, self.history)
-        self.model.stop_training = self.finished()
-
-
-@contextmanager
-def averaged_weights(captioner: Captioner) -> Iterator[None]:
-    """Inside the block the captioner has the moving average of its weights, where its optimizer keeps one."""
-    optimizer = captioner.optimizer
-    averages = getattr(optimizer, "_model_variables_moving_average", None) if optimizer.use_ema else None
-    if not averages:
-        yield
-        return
-    pairs = list(zip(captioner.trainable_variables, averages, strict=True))
-    kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable, _ in pairs]
-    for variable, average in pairs:
-        variable.assign(average)
-    try:
-        yield
-    finally:
-        for (variable, _), values in zip(pairs, kept, strict=True):
-            variable.assign(values)
-
-
 def _same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
-    import json
-
     saved = TrainConfig.from_dict(json.loads(folder.config_file.read_text(encoding="utf-8")))
     default = asdict(TrainConfig())
     asked = {name: value for name, value in asdict(config).items() if value != default[name]}
@@ -278,8 +106,6 @@ def _readable(data: CaptionData, store: FeatureStore, folder: RunFolder) -> Capt
     captions = data.captions[data.captions["image_id"].isin(pictures["image_id"])]
     if captions.empty:
         raise ValueError(f"{data.name}: no readable picture with a caption")
-    from dataclasses import replace
-
     return replace(data, pictures=pictures, captions=captions)
 
 
@@ -317,8 +143,6 @@ def _digest(table: pd.DataFrame) -> str:
 
 
 def _check_or_write(folder: RunFolder, config: TrainConfig, manifest: dict[str, Any], resume: bool) -> None:
-    import json
-
     if not resume or not folder.manifest_file.exists():
         folder.write_json(folder.manifest_file, manifest)
         folder.write_json(folder.config_file, asdict(config))
@@ -407,13 +231,3 @@ def _validator(config: TrainConfig, store: FeatureStore, data: CaptionData) -> A
         return {f"val_bleu_{n}": float(score) for n, score in enumerate(scores, start=1)}
 
     return validate
-
-
-def _state_variables(captioner: Captioner) -> dict[str, Any]:
-    weights = {f"weight_{index}": variable for index, variable in enumerate(captioner.trainable_variables)}
-    optimizer = {f"optimizer_{index}": variable for index, variable in enumerate(captioner.optimizer.variables)}
-    return weights | optimizer
-
-
-def _seed_states(captioner: Captioner) -> list[Any]:
-    return [variable for variable in captioner.variables if variable.name == "seed_generator_state"]

@@ -1,0 +1,62 @@
+"""What training minimises: cross-entropy over real tokens, and a penalty that makes attention visit every region."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from attncap.text import END, PAD
+
+
+@keras.saving.register_keras_serializable("attncap")
+class MaskedCrossentropy(keras.losses.Loss):
+    """Cross-entropy over real tokens only: the mean over tokens that are not `<pad>`.
+
+        loss = sum_t m_t [ (1 - s) * -log p_t(y_t) + s * mean_v -log p_t(v) ] / sum_t m_t
+
+    where m_t is 0 on padding and s the label smoothing. Dividing by the number of real tokens, not by the padded
+    size, keeps the loss (and the step size) independent of how long the longest caption of the batch is.
+
+    Args:
+        label_smoothing: s in [0, 1); default 0.1, which costs likelihood and gains BLEU.
+    """
+
+    def __init__(self, label_smoothing: float = 0.1, name: str = "masked_crossentropy", **kwargs: Any):
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        log_probs = ops.log_softmax(ops.cast(y_pred, "float32"), axis=-1)  # (..., T, V)
+        targets = ops.expand_dims(ops.cast(y_true, "int32"), -1)
+        negative = -ops.squeeze(ops.take_along_axis(log_probs, targets, axis=-1), -1)
+        if self.label_smoothing:
+            spread = -ops.mean(log_probs, axis=-1)
+            negative = (1.0 - self.label_smoothing) * negative + self.label_smoothing * spread
+        real = ops.cast(ops.not_equal(y_true, PAD), "float32")
+        return ops.sum(negative * real) / ops.maximum(ops.sum(real), 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def doubly_stochastic_penalty(attention_weights: Any, token_ids: Any) -> Any:
+    """Return the mean over captions and regions of (1 - sum_t alpha_{t,l})^2: each region is to be looked at once.
+
+    Args:
+        attention_weights: float, shape (B, K, T, L).
+        token_ids: int, shape (B, K, T): the words read; `<pad>` and `<end>` steps do not count.
+
+    Returns:
+        penalty: scalar; captions that are all padding do not count.
+
+    Reference: Xu et al. 2015, section 4.2.1, eq. 14.
+    """
+    real = ops.cast(
+        ops.logical_and(ops.not_equal(token_ids, PAD), ops.not_equal(token_ids, END)), "float32"
+    )  # (B, K, T)
+    looked = ops.einsum("bktl,bkt->bkl", attention_weights, real)
+    there = ops.cast(ops.any(real > 0, axis=-1), "float32")  # (B, K)
+    penalty = ops.mean(ops.square(1.0 - looked), axis=-1)
+    return ops.sum(penalty * there) / ops.maximum(ops.sum(there), 1.0)

@@ -1,0 +1,56 @@
+"""`TrainConfig`: every setting of a training, with its default and the reason for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every setting of a training, each with its reason. Saved as `config.json` in the run folder."""
+
+    weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
+    layer: str | None = None  # InceptionV3 layer; None takes the weights' default
+    tokenizer: str = "words"  # or "wordpiece": no <unk>, longer captions
+    min_count: int = 5  # rarer words are <unk>: Karpathy's and Show, Attend and Tell's threshold
+    wordpiece_size: int = 4000  # pieces to learn with tokenizer="wordpiece"
+    max_length: int = (
+        40  # tokens; the longest Flickr8k caption has 38 words, and long ones cost every batch they are in
+    )
+    embedding_units: int = 512  # as hidden_units, so that the deep output adds them without a projection
+    hidden_units: int = 512  # larger gains nothing on 6,000 pictures
+    projection_units: int = 512  # the attended values: 1280 or 2048 numbers a region cost time and overfit
+    attention_units: int = 256  # the tanh over regions is the dearest operation of a step: half the state's size
+    context_gate: bool = True  # Show, Attend and Tell's beta
+    dropout: float = 0.5  # small data sets overfit within five epochs without
+    label_smoothing: float = 0.1  # five people give five answers: certainty is not wanted
+    attention_penalty: float = 1.0  # doubly stochastic attention: look everywhere once
+    scheduled_sampling: float = 0.0  # no gain with label smoothing and dropout; there to be tried
+    pictures: int = 32  # a batch, with all their captions: 160 captions of Flickr8k
+    epochs: int = 15  # the cosine ends here; early stopping ends before
+    learning_rate: float = 1e-3  # AdamW's peak, after warm-up
+    warmup: float = 0.05  # share of all steps: attention needs a slow start
+    weight_decay: float = 0.01  # AdamW's
+    clip_norm: float = 5.0  # of the whole gradient: recurrent nets have rare steep steps
+    ema_epochs: float = 1.0  # horizon of the average of weights that is validated and saved; 0 turns it off
+    patience: int = 5  # epochs without a better validation BLEU-4 before stopping
+    validation_pictures: int = 1000  # decoded each epoch; more is slow and changes little
+    dtype: str = "auto"  # bfloat16 arithmetic where the processor has it
+    seed: int = 0  # of weights, batches, dropout
+
+    def __post_init__(self) -> None:
+        for name in ("pictures", "epochs", "min_count", "max_length", "validation_pictures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.tokenizer not in ("words", "wordpiece"):
+            raise ValueError(f'tokenizer is "words" or "wordpiece", got {self.tokenizer!r}')
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:
+        """Make a configuration of a dictionary; an unknown setting is an error that lists the known ones."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(known)}")
+        return cls(**settings)

@@ -23,6 +23,7 @@ from attncap.regions import Phrase, cell_cover, point_in_boxes
 
 MEASURES = (
     "attention_correctness",
+    "mean_correctness",
     "uniform",
     "centre",
     "pointing_game",
@@ -38,6 +39,8 @@ class Grounding:
 
     Attributes:
         attention_correctness: mass of the map inside the region, the largest over the phrase's words.
+        mean_correctness: the mean over the phrase's words in place of the largest; this one compares with the baselines
+            word for word: a map of pure noise has its own average's mass, no more.
         uniform, centre: the same mass of a uniform map (the region's share of the picture) and of the average map.
         pointing_game: share of phrases whose maximum falls into the region; `pointing_uniform`, `pointing_centre`
             likewise for the two baselines.
@@ -52,6 +55,7 @@ class Grounding:
     """
 
     attention_correctness: float
+    mean_correctness: float
     uniform: float
     centre: float
     pointing_game: float
@@ -93,7 +97,7 @@ class Grounding:
     def to_text(self) -> str:
         """A table for people: a row a type, then all phrases with their intervals."""
         width = max([12, *(len(str(kind)) for kind in self.per_type.index)])
-        head = ("phrases", "correct.", "uniform", "centre", "pointing", "uniform", "centre")
+        head = ("phrases", "correct.", "mean", "uniform", "centre", "pointing", "uniform", "centre")
         rows = [f"{'type':<{width}}" + "".join(f"{name:>10}" for name in head)]
         table = [
             (str(kind), int(row["n_phrases"]), [row[name] for name in MEASURES])
@@ -132,7 +136,9 @@ def measure_grounding(
 
     Attention correctness of a phrase: max over its words t of the sum of alpha[t + shift] inside the region, where
     each map alpha sums to 1 and a cell that the region cuts counts by the area inside. The baselines are one map for
-    all words: the maximum, which favours long phrases, adds nothing to them.
+    all words: the maximum adds nothing to them, but lifts any map that changes from word to word, noise included
+    (on Flickr8k's dev phrases noise around the centre reaches 0.40, its average map 0.37, a uniform one 0.30).
+    `mean_correctness` has no such lift.
 
     Args:
         captions: N captions with maps, all of one grid; human ones fed in, or generated ones.
@@ -190,6 +196,7 @@ def measure_grounding(
             else:
                 cover = cell_cover(phrase.boxes, rows, cols)
                 own = alphas[steps[0].start : steps[0].stop]  # (words, rows, cols)
+                masses = (own * cover).sum(axis=(1, 2))  # (words,)
                 points = {"strongest": own.max(axis=0)[None], "last": own[-1:], "any": own}[pointing_words]
                 measured.append(
                     {
@@ -198,7 +205,8 @@ def measure_grounding(
                         "start": phrase.start,
                         "end": phrase.end,
                         "type": phrase.type,
-                        "attention_correctness": float((own * cover).sum(axis=(1, 2)).max()),
+                        "attention_correctness": float(masses.max()),
+                        "mean_correctness": float(masses.mean()),
                         "uniform": float(cover.mean()),
                         "centre": float((average * cover).sum()),
                         "pointing_game": max(point_in_boxes(point, phrase.boxes, upsample) for point in points),
@@ -262,5 +270,5 @@ def _intervals(table: pd.DataFrame, n_bootstrap: int, confidence: float, seed: i
     means = dict(zip(MEASURES, (draws @ sums / (draws @ counts)[:, None]).T, strict=True))
     means["correctness_over_uniform"] = means["attention_correctness"] / means["uniform"]
     tail = (1 - confidence) / 2
-    wanted = ("attention_correctness", "correctness_over_uniform", "pointing_game")
+    wanted = ("attention_correctness", "correctness_over_uniform", "mean_correctness", "pointing_game")
     return {name: tuple(np.quantile(means[name], [tail, 1 - tail]).tolist()) for name in wanted}

@@ -108,11 +108,20 @@ def test_correctness_is_the_largest_mass_of_the_phrases_words() -> None:
     result = measure(weights, Phrase("1.jpg", 1, 3, "dog", box(1.5, 1, 3, 2)))
     # Word 1: 0.3. Word 2: 0.5 * 0.5 + 0.5. Word 0 has all its mass there, and is not of the phrase.
     assert result.attention_correctness == pytest.approx(0.75)
+    assert result.mean_correctness == pytest.approx((0.3 + 0.75) / 2)
     assert result.uniform == pytest.approx(1.5 / 35)
     # Average of three maps: (1, 2) 1.8 / 3, (1, 1) 0.5 / 3.
     assert result.centre == pytest.approx(1.8 / 3 + 0.25 / 3)
     assert result.correctness_over_uniform == pytest.approx(0.75 / (1.5 / 35))
     assert (result.n_phrases, result.n_pictures, result.n_without_box, result.n_without_map) == (1, 1, 0, 0)
+
+
+def test_the_mean_over_words_gives_noise_no_lift() -> None:
+    noise = np.random.default_rng(7).gamma(1, size=(601, ROWS, COLS))
+    phrases = [Phrase("1.jpg", start, start + 3, "dog", box(1, 1, 4, 3)) for start in range(0, 600, 3)]
+    result = measure(noise, *phrases)
+    assert result.mean_correctness == pytest.approx(result.centre, abs=0.005)
+    assert result.attention_correctness > 1.25 * result.centre  # what the maximum alone is worth
 
 
 def test_maps_are_renormalised() -> None:
@@ -219,7 +228,7 @@ def test_json_and_text() -> None:
     assert numbers["per_type"]["hat"]["n_phrases"] == numbers["n_phrases"] == 1
     assert set(numbers) >= {*MEASURES, "shift", "intervals", "mean_over_types", "n_without_box", "n_pictures"}
     text = result.to_text()
-    assert "hat                  1     0.800     0.029     0.800     1.000     0.029     1.000" in text
+    assert "hat                  1     0.800     0.800     0.029     0.800     1.000     0.029     1.000" in text
     assert "maps of the words' own steps; 1 pictures; left out: 0 phrases without box, 0 without map" in text
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 # "JPEG" opens MPO, the format of 3-D cameras, as well.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI", "PSD")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm")
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 1 << 29
@@ -196,27 +196,37 @@ def _over_white(picture: Image.Image) -> Image.Image:
 
 def _scaled_grey(picture: Image.Image) -> Image.Image:
     """Grey of more than 8 bits to 8: by the format's own range where it has one, else by the values' range."""
-    values = np.asarray(picture, dtype=np.float64)  # (rows, cols)
+    values = np.array(picture, dtype=np.float32)  # (rows, cols); worked on in place, for it may be large
     tags = getattr(picture, "tag_v2", {})
-    bits = int(np.atleast_1d(tags.get(TIFF_BITS_TAG, 16))[0])
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    if picture.mode.startswith("I;16") or picture.format == "PPM":
-        low, high = 0.0, float(2 ** min(bits, 16) - 1)
-    elif low >= 0.0 and high <= 1.0 and picture.mode == "F":
-        low, high = 0.0, 1.0
-    elif low >= 0.0 and high <= 255.0:
-        low, high = 0.0, 255.0
-    elif low >= 0.0 and high <= 65535.0:
-        low, high = 0.0, 65535.0
-    scaled = np.nan_to_num((values - low) * (255.0 / max(high - low, 1e-30)), nan=0.0, posinf=255.0, neginf=0.0)
-    grey = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    key = picture.info.get("transparency")
+    transparent = values == key if isinstance(key, int) else None
+    low, high = _grey_range(picture, values, tags)
+    values -= low
+    values *= 255.0 / max(high - low, 1e-30)
+    np.nan_to_num(values, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+    np.rint(values, out=values)
+    grey = np.clip(values, 0.0, 255.0, out=values).astype(np.uint8)
     if tags.get(TIFF_PHOTOMETRIC_TAG) == 0:  # "white is zero", which Pillow undoes for 8 bits alone
-        grey = 255 - grey
-    transparent = picture.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
+        np.subtract(255, grey, out=grey)
+    if transparent is not None:
+        grey[transparent] = 255
     return Image.fromarray(grey)
+
+
+def _grey_range(picture: Image.Image, values: np.ndarray, tags: Any) -> tuple[float, float]:
+    """The values that stand for black and white."""
+    if picture.mode.startswith("I;16") or picture.format == "PPM":
+        bits = int(np.atleast_1d(tags.get(TIFF_BITS_TAG, 16))[0])
+        return 0.0, float(2 ** min(bits, 16) - 1)
+    finite = np.isfinite(values)
+    low = float(np.min(values, where=finite, initial=np.inf))
+    high = float(np.max(values, where=finite, initial=-np.inf))
+    if not finite.any():
+        return 0.0, 1.0
+    for white in (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0):
+        if low >= 0.0 and high <= white:
+            return 0.0, white
+    return low, high
 
 
 def _foreign_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:

@@ -103,9 +103,14 @@ class Collector:
             self.captions.append((image_id, caption))
 
     def parts(self, integer_ids: bool = False) -> Parts:
-        rows = [(image_id, path, split) for image_id, (path, split) in self.pictures.items()]
         rejects = pd.DataFrame(self.rejects, columns=REJECT_COLUMNS).astype({"line": "Int64"})
-        pictures = pd.DataFrame(rows, columns=["image_id", "path", "split"]).astype({"image_id": str, "path": str})
+        pictures = pd.DataFrame(
+            {
+                "image_id": pd.Series(list(self.pictures), dtype=str),
+                "path": pd.Series([path for path, _ in self.pictures.values()], dtype=str),
+                "split": pd.Series([split for _, split in self.pictures.values()], dtype=object),
+            }
+        )
         captions = pd.DataFrame(self.captions, columns=["image_id", "caption"]).astype(str)
         return Parts(pictures, captions, rejects, integer_ids)
 

@@ -297,10 +297,11 @@ def inside_folder(folder: str | os.PathLike[str], name: str) -> Path:
         raise refuse("absolute path")
     if ".." in slashed.split("/"):
         raise refuse("'..' in a file name")
-    joined = Path(folder) / slashed
     try:
-        if not joined.resolve().is_relative_to(Path(folder).resolve()):
-            raise refuse("a link that leaves the folder")
-    except (OSError, RuntimeError, UnicodeError) as error:  # loops of links; names the file system cannot hold
+        root = os.path.realpath(folder)  # a third of the time of Path.resolve, which a million names feel
+        real = os.path.realpath(os.path.join(folder, slashed))
+    except (OSError, UnicodeError) as error:  # names the file system cannot hold
         raise refuse(f"not a file name ({error})") from None
-    return joined
+    if real != root and not real.startswith(root.rstrip(os.sep) + os.sep):
+        raise refuse("a link that leaves the folder")
+    return Path(folder) / slashed

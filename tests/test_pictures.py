@@ -237,7 +237,9 @@ def test_a_lower_limit_of_pixels() -> None:
 
 def test_files_that_are_not_regular_are_refused_and_do_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
     for path, reason in (
+        (inside_folder(tmp_path, "round/a.jpg"), "cannot be opened: Too many levels of symbolic links"),
         (tmp_path / "pipe.jpg", "not a regular file"),
         (tmp_path, "a folder"),
         (tmp_path / "none.jpg", "no such file"),
@@ -302,7 +304,6 @@ def test_orientations_here_agree_with_pillows_own() -> None:
         ("\ud800.jpg", "not a file name"),
         ("out/a.jpg", "link that leaves"),
         ("alias.jpg", "link that leaves"),
-        ("round/a.jpg", "not a file name"),
     ],
 )
 def test_a_name_that_leaves_the_folder_is_refused(name: str, why: str, tmp_path: Path) -> None:
@@ -311,7 +312,6 @@ def test_a_name_that_leaves_the_folder_is_refused(name: str, why: str, tmp_path:
     (tmp_path / "secret.jpg").write_bytes(b"x")
     (folder / "out").symlink_to(tmp_path)
     (folder / "alias.jpg").symlink_to(tmp_path / "secret.jpg")
-    (folder / "round").symlink_to(folder / "round")
     with pytest.raises(ValueError, match=why) as caught:
         inside_folder(folder, name)
     assert str(folder) in str(caught.value)

@@ -23,7 +23,17 @@ PACKAGE = ROOT / "attncap"
 LAYERS: list[set[str]] = [
     {"captions", "pictures"}
     | {"readers", "table_reader", "caption_data", "check", "data", "faces", "faces_captions"}
-    | {"evaluation", "ngram_metrics", "ptb", "coco_json", "uncertainty", "grounding", "regions", "entities"}
+    | {
+        "evaluation",
+        "ngram_metrics",
+        "ptb",
+        "coco_json",
+        "uncertainty",
+        "score_report",
+        "grounding",
+        "regions",
+        "entities",
+    }
     | {"retrieval", "plotting", "charts", "drawing", "explorer"},
     {"text", "features", "feature_store", "layers", "losses"},
     {"captioners", "attributes"},
@@ -41,7 +51,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "check": {"caption_data", "readers"},
     "data": {"caption_data", "check", "readers", "table_reader", "faces"},
     "entities": {"regions"},
-    "evaluation": {"ngram_metrics", "ptb", "coco_json", "uncertainty"},
+    "evaluation": {"ngram_metrics", "ptb", "coco_json", "uncertainty", "score_report"},
     "faces": {"faces_captions"},
     "feature_store": {"features"},
     "grounding": {"regions"},
@@ -49,6 +59,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "ngram_metrics": {"ptb"},
     "plotting": {"charts", "drawing"},
     "recorder": {"batches", "run_folder", "train_config"},
+    "score_report": {"ngram_metrics", "ptb", "uncertainty"},
     "table_reader": {"readers"},
     "uncertainty": {"ngram_metrics", "ptb"},
 }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
+from attncap.files import replacing
 from attncap.readers import REJECT_COLUMNS, SPLIT_NAMES
 
 SPLITS = ("train", "val", "test")
@@ -116,15 +116,11 @@ class CaptionData:
     def write_rejects(self, path: str | os.PathLike[str]) -> Path:
         """Writes `rejects` as CSV; the file is there whole, or as it was before."""
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                self.rejects.to_csv(file, index=False)
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with (
+            replacing(target) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            self.rejects.to_csv(file, index=False)
         return target
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from attncap.files import replacing
 
 PathLike = str | os.PathLike[str]
 
@@ -177,20 +178,9 @@ def _read(path: PathLike) -> Any:
 
 
 def _write(path: PathLike, value: Any, indent: int | None = None) -> None:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=indent)
-            file.write("\n")
-        mask = os.umask(0)  # mkstemp makes a private file; a result is as readable as any other file
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, indent=indent)
+        file.write("\n")
 
 
 def _entry(entry: Any, where: str) -> tuple[str, str]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from attncap.batches import CaptionBatches
 from attncap.captioners import Captioner, save_captioner
-from attncap.run_folder import RunFolder, replacing
+from attncap.files import replacing
+from attncap.run_folder import RunFolder
 from attncap.train_config import TrainConfig
 
 

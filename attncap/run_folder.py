@@ -7,8 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,8 @@ from typing import Any
 import filelock
 import numpy as np
 import pandas as pd
+
+from attncap.files import remove_unfinished, replacing
 
 VERSIONED = ("attncap", "tensorflow", "keras", "keras-nlp", "jax", "numpy", "pandas", "pillow")
 
@@ -47,6 +47,7 @@ class RunFolder:
             self._lock.acquire()
         except filelock.Timeout:
             raise RuntimeError(f"{self.path}: another process is training in this folder") from None
+        remove_unfinished(self.path)
 
     config_file = property(lambda self: self.path / "config.json")
     manifest_file = property(lambda self: self.path / "manifest.json")
@@ -85,19 +86,6 @@ class RunFolder:
         except Exception as error:
             raise ValueError(f"{self.state_file}: damaged ({error}); start anew in another folder") from error
         return arrays, history
-
-
-@contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """Give a temporary path beside `file`; on success it takes the place of `file`, on any error it is deleted."""
-    temporary = file.with_name(f".{os.getpid()}.{file.name}")  # the ending stays: writers choose the format by it
-    try:
-        yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def environment() -> dict[str, Any]:

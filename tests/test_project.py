@@ -21,7 +21,7 @@ PACKAGE = ROOT / "attncap"
 
 # A module imports from lower layers only; a new module must be placed here. Layer 0 knows no TensorFlow.
 LAYERS: list[set[str]] = [
-    {"captions", "pictures"}
+    {"captions", "pictures", "files"}
     | {"readers", "table_reader", "caption_data", "check", "data", "faces", "faces_captions"}
     | {
         "evaluation",
@@ -43,8 +43,8 @@ LAYERS: list[set[str]] = [
 ]
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
-# Inside a layer a module imports only these; anyone may import `captions` and `pictures`.
-FOUNDATIONS = {"captions", "pictures"}
+# Inside a layer a module imports only these; anyone may import these three.
+FOUNDATIONS = {"captions", "pictures", "files"}
 NEIGHBOURS: dict[str, set[str]] = {
     "caption_data": {"readers"},
     "charts": {"drawing"},

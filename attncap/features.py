@@ -122,6 +122,14 @@ class FeatureExtractor(keras.layers.Layer):
         """Return `preprocess(picture, self.image_size)`: uint8, shape (image_size, image_size, 3)."""
         return preprocess(picture, self.image_size)
 
+    def network_for_pixels(self) -> keras.Model:
+        """Return a compiled model from uint8 pixels to features, for `predict_on_batch`."""
+        pixels = keras.Input((self.image_size, self.image_size, 3), dtype="uint8")
+        network = keras.Model(pixels, self(pixels))
+        # On a processor XLA's convolutions are slower than oneDNN's; on other backends Keras decides.
+        network.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
+        return network
+
     def fingerprint(self) -> str:
         """Return a digest of everything that the features depend on: layer, sizes, arithmetic, and every weight."""
         digest = hashlib.blake2b(digest_size=12)

@@ -1,0 +1,297 @@
+"""The command line: `attncap demo | train | predict | caption | evaluate | check`. Thin: it parses, calls and prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from attncap.train_config import TrainConfig
+
+# Settings of `train` that have an option of their own name; the others are set with --set NAME=VALUE.
+TRAIN_OPTIONS = ("weights", "layer", "epochs", "seed", "tokenizer", "min_count", "learning_rate", "pictures", "dtype")
+SPEC_HELP = (
+    "flickr8k:FOLDER, coco:JSON:IMAGES, karpathy:JSON:IMAGES, table:CSV:IMAGES[:FILE COLUMN:CAPTION COLUMN], "
+    "faces, faces:4000, or a folder whose format is guessed"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status: 0, 2 after an error that the user can mend, 130 when interrupted."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+        print(f"attncap {parsed.command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nattncap {parsed.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from attncap.demo import demo
+
+    demo(options.out, seed=options.seed, pictures=options.pictures)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from attncap.data import load
+    from attncap.training import train
+
+    settings = {name: getattr(options, name) for name in TRAIN_OPTIONS if getattr(options, name) is not None}
+    settings |= dict(_setting(text) for text in options.set)
+    config = TrainConfig.from_dict(settings)
+    data = load(options.data, seed=config.seed)
+    print(data.summary())
+    train(
+        data,
+        options.run_folder,
+        config,
+        resume=options.resume,
+        features=options.features,
+        tensorboard=options.tensorboard,
+    )
+    print(f"the best captioner is {Path(options.run_folder) / 'best.keras'}")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    kinds = {field.name: type(field.default) for field in fields(TrainConfig)}
+    if not equals or name not in kinds:
+        raise ValueError(f"--set {text}: NAME=VALUE expected, NAME one of {', '.join(kinds)}")
+    if kinds[name] is bool:
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"--set {text}: true or false expected")
+        return name, value.lower() == "true"
+    try:
+        return name, kinds[name](value) if kinds[name] in (int, float) else value
+    except ValueError:
+        raise ValueError(f"--set {text}: {kinds[name].__name__} expected") from None
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from attncap.captioners import load_captioner
+    from attncap.coco_json import write_predictions
+    from attncap.predict import caption_pictures, find_pictures
+
+    paths = find_pictures(options.images)
+    root = Path(options.images) if Path(options.images).is_dir() else None
+    image_ids = [path.relative_to(root).as_posix() if root else path.name for path in paths]
+    captioner = load_captioner(options.run_folder)
+    captions, rejects = caption_pictures(captioner, paths, image_ids, **_decoding(options))
+    write_predictions(options.out, {caption.image_id: caption.text for caption in captions})
+    print(f"{len(captions)} captions in {options.out}")
+    if len(rejects):
+        listed = Path(options.out).with_suffix(".rejects.csv")
+        rejects.to_csv(listed, index=False)
+        print(f"{len(rejects)} pictures cannot be read: see {listed}", file=sys.stderr)
+
+
+def _caption(options: argparse.Namespace) -> None:
+    from attncap.captioners import load_captioner
+    from attncap.predict import caption_pictures
+
+    captioner = load_captioner(options.run_folder)
+    pictures = options.picture
+    captions, rejects = caption_pictures(captioner, pictures, pictures, progress=False, **_decoding(options))
+    for caption in captions:
+        print(f"{caption.image_id}: {caption.text}" if len(pictures) > 1 else caption.text)
+        if options.heatmap:
+            print(f"heatmap: {_save_heatmap(caption, Path(options.heatmap), len(pictures) > 1)}", file=sys.stderr)
+    if len(rejects):
+        raise ValueError("; ".join(rejects["reason"]))
+
+
+def _save_heatmap(caption: Any, out: Path, several: bool) -> Path:
+    from attncap.plotting import plot_attention
+
+    file = out.with_name(f"{out.stem}_{Path(caption.image_id).stem}{out.suffix}") if several else out
+    plot_attention(caption.image_id, caption).savefig(file)
+    return file
+
+
+def _decoding(options: argparse.Namespace) -> dict[str, Any]:
+    return {"beam_width": options.beam_width, "length_penalty": options.length_penalty}
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from attncap.evaluation import compare, evaluate, read_predictions
+
+    predictions = read_predictions(options.predictions)
+    references, training = _references(options.references, options.split, options.seed)
+    against = None if options.against is None else read_predictions(options.against)
+    scores = evaluate(
+        predictions,
+        references,
+        brevity=options.brevity,
+        seed=options.seed,
+        train_captions=training,
+        meteor=options.meteor,
+    )
+    difference = None if against is None else compare(predictions, against, references, seed=options.seed)
+    if options.json:
+        content = scores.to_json_dict()
+        if difference is not None:
+            content["against"] = difference.to_json_dict()
+        print(json.dumps(content, indent=2))
+        return
+    print(scores.table())
+    if difference is not None:
+        print(difference.table())
+
+
+def _references(where: str, split: str | None, seed: int) -> tuple[dict[str, list[str]], list[str] | None]:
+    from attncap.data import load
+    from attncap.evaluation import read_references
+
+    if Path(where).is_file():
+        return read_references(where), None
+    data = load(where, seed=seed)
+    training = list(data.split("train").captions["caption"])
+    return data.references(split), training or None
+
+
+def _check(options: argparse.Namespace) -> None:
+    from attncap.data import check, check_summary, load
+
+    clean, report = check(load(options.data, seed=options.seed))
+    print(check_summary(clean, report))
+    if options.out:
+        clean.write_rejects(options.out)
+        print(f"rejects are listed in {options.out}")
+
+
+# ---------------------------------------------------------------- the parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="attncap", description="Captions for pictures, with a map of where the model looked for every word."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = _command(
+        commands, "demo", _demo, "draw faces, train on them, score, draw heatmaps", "attncap demo --out runs/demo"
+    )
+    demo.add_argument("--out", default="runs/demo", metavar="DIR", help="folder to write to (default runs/demo)")
+    demo.add_argument("--seed", type=int, default=0, help="of faces and training (default 0)")
+    demo.add_argument(
+        "--pictures", type=int, default=None, metavar="N", help="faces to draw (default: see attncap.demo)"
+    )
+
+    train = _command(
+        commands,
+        "train",
+        _train,
+        "train an attention captioner; a run folder holds all about it",
+        "attncap train --data table:captions.csv:photographs --run runs/mine --layer mixed8",
+    )
+    train.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
+    train.add_argument(
+        "--run", required=True, dest="run_folder", metavar="DIR", help="run folder, made by this command"
+    )
+    train.add_argument("--resume", action="store_true", help="go on from the last completed epoch of the run")
+    train.add_argument("--features", metavar="DIR", help="folder of feature stores, shared by runs (default: cache)")
+    train.add_argument("--tensorboard", action="store_true", help="also write TensorBoard logs into the run folder")
+    defaults = TrainConfig()
+    for name in TRAIN_OPTIONS:
+        value = getattr(defaults, name)
+        train.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(value) if value is not None else str,
+            metavar=name[0].upper(),
+            help=f"default {'of the weights' if value is None else value}",
+        )
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"any setting of TrainConfig: {', '.join(f.name for f in fields(TrainConfig) if f.name not in TRAIN_OPTIONS)}",
+    )
+
+    predict = _command(
+        commands,
+        "predict",
+        _predict,
+        "caption a folder of pictures into COCO results JSON (image_id is the file name)",
+        "attncap predict --run runs/mine --images photographs --out predictions.json --beam-width 5",
+    )
+    predict.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
+    predict.add_argument(
+        "--images", required=True, metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line"
+    )
+    predict.add_argument("--out", required=True, metavar="JSON", help="COCO results JSON to write")
+    _add_decoding(predict)
+
+    caption = _command(
+        commands,
+        "caption",
+        _caption,
+        "print the caption of pictures, and draw where the model looked",
+        "attncap caption --run runs/demo me.jpg --heatmap me_heatmap.png",
+    )
+    caption.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
+    caption.add_argument("picture", nargs="+", metavar="PICTURE")
+    caption.add_argument("--heatmap", metavar="PNG", help="figure to write: the map of every word over the picture")
+    _add_decoding(caption)
+
+    evaluate = _command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "score predictions against references",
+        "attncap evaluate --predictions predictions.json --references flickr8k:flickr8k --split dev",
+    )
+    evaluate.add_argument("--predictions", required=True, metavar="JSON", help="COCO results JSON")
+    evaluate.add_argument("--references", required=True, metavar="REFS", help=f"COCO captions JSON, or {SPEC_HELP}")
+    evaluate.add_argument("--split", metavar="S", help="train, val (or dev) or test of a SPEC (default: all)")
+    evaluate.add_argument("--against", metavar="JSON", help="a second system's results, for a paired test")
+    evaluate.add_argument("--brevity", choices=("closest", "shortest", "none"), default="closest", help="BLEU's policy")
+    evaluate.add_argument("--meteor", action="store_true", help="also METEOR (needs pycocoevalcap and Java)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of splits and resampling (default 0)")
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    check = _command(
+        commands,
+        "check",
+        _check,
+        "decode every picture and list what is wrong",
+        "attncap check --data flickr8k:flickr8k",
+    )
+    check.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
+    check.add_argument("--out", metavar="CSV", help="list the rejects here")
+    check.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, what: str, example: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_decoding(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--beam-width", type=int, default=3, metavar="K", help="beams; 1 is greedy (default 3)")
+    parser.add_argument("--length-penalty", type=float, default=0.7, metavar="A", help="exponent (default 0.7)")

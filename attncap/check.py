@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -61,6 +61,37 @@ def check(data: CaptionData, workers: int | None = None, progress: bool = True) 
     return clean, report.astype({"rejected": bool})
 
 
+def leave_out(data: CaptionData, reasons: Mapping[str, str]) -> CaptionData:
+    """Leaves out pictures that turned out unreadable later than `check`, and lists them and their captions as it does.
+
+    Args:
+        data: the data.
+        reasons: path of a picture -> why it cannot be read; paths that `data` does not have count for nothing.
+
+    Returns:
+        The data without these pictures; every row that went is in `rejects`, once.
+
+    Example:
+        >>> kept = leave_out(data, {"images/7.jpg": "empty file (0 bytes): copy it again"})
+        >>> kept.rejects["kind"].tolist()
+        ['unreadable picture', 'caption of a rejected picture', 'caption of a rejected picture']
+    """
+    found: list[Finding] = []
+    refused: dict[str, str] = {}
+    for image_id, path in zip(data.pictures["image_id"], data.pictures["path"], strict=True):
+        if path in reasons:
+            refused[image_id] = _kind_of_unreadable(path)
+            found.append(_finding(path, image_id, refused[image_id], reasons[path], "pictures"))
+    if not found:
+        return data
+    for image_id in data.captions["image_id"]:
+        if image_id in refused:
+            kind = "caption of a rejected picture"
+            found.append(_finding(data.name, image_id, kind, refused[image_id], "captions"))
+    kept = data.only(image_id for image_id in data.pictures["image_id"] if image_id not in refused)
+    return replace(kept, rejects=pd.concat([data.rejects, _frame(found)], ignore_index=True))
+
+
 def check_summary(clean: CaptionData, report: pd.DataFrame, examples: int = 3) -> str:
     """The report in a few lines, for the command line: the count of every kind and its first examples."""
     lines = [clean.summary()]
@@ -71,6 +102,10 @@ def check_summary(clean: CaptionData, report: pd.DataFrame, examples: int = 3) -
             lines.append(f"           {place}: {reason.removeprefix(kind).lstrip(': ') or image_id}")
         lines += ["           ..."] * (len(rows) > examples)
     return "\n".join(lines if len(report) else [*lines, "  nothing to report"])
+
+
+def _kind_of_unreadable(path: str) -> str:
+    return "unreadable picture" if os.path.exists(path) else "missing picture"
 
 
 def _finding(source: str, image_id: str, kind: str, why: str, table: str) -> Finding:
@@ -100,7 +135,7 @@ def _check_pictures(
         if image_id in seen:
             kind, why = "duplicate picture", f"{image_id!r} again"
         elif problem is not None:
-            kind, why = "unreadable picture" if os.path.exists(path) else "missing picture", problem
+            kind, why = _kind_of_unreadable(path), problem
         elif image_id not in captioned:
             kind = "picture without caption"
         kept.append(not kind)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from attncap.caption_data import CaptionData, split_pictures
-from attncap.check import check, check_summary
+from attncap.check import check, check_summary, leave_out
 from attncap.readers import (
     Parts,
     find_flickr8k,
@@ -28,6 +28,7 @@ __all__ = [
     "check",
     "check_summary",
     "guess_format",
+    "leave_out",
     "load",
     "load_table",
     "split_pictures",

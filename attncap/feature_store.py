@@ -1,15 +1,16 @@
 """`FeatureStore`: the features of many pictures on disk, computed once, read at memory-map speed.
 
 The store is an LMDB file: memory-mapped reads without a copy of the whole, transactions that survive a kill at any
-moment, readers that never wait for the writer. HDF5 and plain arrays have no transactions, and Zarr's chunk files cost a
-decompression a read. A picture is known by the digest of its bytes, so a renamed or copied picture is not computed again
-and a changed one is.
+moment, readers that never wait for the writer. HDF5 and plain arrays have no transactions, and Zarr's chunk files cost
+a decompression a read. A picture is known by the digest of its bytes, so a renamed or copied picture is not computed
+again and a changed one is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,16 +18,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
-import keras
 import lmdb
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from attncap.features import FeatureExtractor
-from attncap.pictures import UnreadablePicture, open_picture
+from attncap.pictures import UnreadablePicture, open_picture, picture_bytes
 
 FORMAT_VERSION = 1
+DAMAGE = (
+    lmdb.BadDbiError,
+    lmdb.CorruptedError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.VersionMismatchError,
+)
+SLACK_PAGES = 16  # LMDB may leave the last few pages of a sound file unwritten
+# LMDB forbids opening a file twice in a process; a notebook that runs a cell again does. By device and inode.
+_OPENED: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = weakref.WeakValueDictionary()
 
 
 class _Decoded(NamedTuple):
@@ -46,6 +57,7 @@ class FeatureStore:
 
     Raises:
         ValueError: the file is not a feature store, is damaged, or was written by another version.
+        OSError: the file cannot be opened or written: permissions, a full disk.
 
     Example:
         >>> store = FeatureStore("features", FeatureExtractor("mixed8"))
@@ -61,21 +73,23 @@ class FeatureStore:
         self.path = Path(folder) / f"{extractor.layer}-{self.fingerprint}.lmdb"
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self._environment = lmdb.open(str(self.path), max_dbs=3, map_size=self._size_on_disk() + 2**24)
+            self._environment = self._open()
             self._features = self._environment.open_db(b"features")  # digest -> float16 bytes
             self._pictures = self._environment.open_db(b"pictures")  # path -> stamp and digest
             self._rejects = self._environment.open_db(b"rejects")  # path -> stamp and reason
             self._check_header()
-        except lmdb.Error as error:
+        except DAMAGE as error:
             raise ValueError(
                 f"{self.path}: not a feature store, or damaged ({error}): delete it to start anew"
             ) from error
+        except lmdb.Error as error:
+            raise OSError(f"{self.path}: the feature store cannot be opened ({error})") from error
 
     def extract(self, paths: Sequence[str], batch_size: int = 32, progress: bool = True) -> pd.DataFrame:
         """Compute and keep the features of every picture that is not in the store yet.
 
-        Interrupted at any moment, a later call goes on: a batch is in the store whole or not at all. A second process on
-        the same store waits for the first, and then finds its work done.
+        Interrupted at any moment, a later call goes on: a batch is in the store whole or not at all. A second process
+        on the same store waits for the first, and then finds its work done.
 
         Args:
             paths: picture files.
@@ -84,12 +98,21 @@ class FeatureStore:
 
         Returns:
             rejects: DataFrame (path, reason) of the pictures among `paths` that cannot be read.
+
+        Raises:
+            OSError: the store cannot be written, as when the disk is full; what was in it before stays readable.
         """
         with filelock.FileLock(self.path / "extract.lock"):
             todo = [path for path in dict.fromkeys(map(str, paths)) if not self._is_current(path)]
-            self._grow(len(todo))
             if todo:
-                self._extract(todo, batch_size, progress)
+                try:
+                    self._grow(len(todo))
+                    self._extract(todo, batch_size, progress)
+                except lmdb.Error as error:
+                    raise OSError(
+                        f"{self.path}: features cannot be written: disk full? ({error}) What was there before is "
+                        "intact: make room and start again"
+                    ) from error
         return self.rejects(paths)
 
     def get(self, paths: Sequence[str]) -> np.ndarray:
@@ -127,12 +150,14 @@ class FeatureStore:
             return int(transaction.stat(self._pictures)["entries"])
 
     def close(self) -> None:
-        self._environment.close()
+        """Let go of the file; it is closed when no other store of this process has it open."""
+        for name in ("_features", "_pictures", "_rejects", "_environment"):
+            self.__dict__.pop(name, None)
 
     # -- the work ------------------------------------------------------------------------------------------------
 
     def _extract(self, todo: list[str], batch_size: int, progress: bool) -> None:
-        network = _compiled(self.extractor)
+        network = self.extractor.network_for_pixels()
         size = self.extractor.image_size
         with (
             ThreadPoolExecutor(4, "decode") as decoders,
@@ -155,11 +180,11 @@ class FeatureStore:
                 written.result()
 
     def _decode(self, path: str) -> _Decoded:
+        stamp = _stamp(path)  # before the bytes: a file that changes in between is looked at again next time
         try:
-            stamp = _stamp(path)
-            data = Path(path).read_bytes()
-        except OSError as error:
-            return _Decoded(path, [0, 0], b"", None, f"cannot be opened: {error.strerror}")
+            data = picture_bytes(path)
+        except UnreadablePicture as error:
+            return _Decoded(path, stamp, b"", None, error.reason)
         digest = hashlib.blake2b(data, digest_size=16).digest()
         with self._read() as transaction:
             if transaction.get(digest, db=self._features) is not None:
@@ -167,7 +192,7 @@ class FeatureStore:
         try:
             picture = open_picture(path, data=data)
         except UnreadablePicture as error:
-            return _Decoded(path, stamp, digest, None, str(error))
+            return _Decoded(path, stamp, digest, None, error.reason)
         return _Decoded(path, stamp, digest, self.extractor.preprocess(picture))
 
     def _write(self, batch: list[_Decoded], fresh: list[_Decoded], features: np.ndarray) -> None:
@@ -194,10 +219,7 @@ class FeatureStore:
     # -- the file ------------------------------------------------------------------------------------------------
 
     def _is_current(self, path: str) -> bool:
-        try:
-            stamp = _stamp(path)
-        except OSError:
-            return False
+        stamp = _stamp(path)
         with self._read() as transaction:
             known = transaction.get(_key(path), db=self._pictures)
             if known is not None:
@@ -205,20 +227,38 @@ class FeatureStore:
             rejected = transaction.get(_key(path), db=self._rejects)
             return rejected is not None and json.loads(bytes(rejected))["stamp"] == stamp
 
+    def _open(self) -> lmdb.Environment:
+        file = self.path / "data.mdb"
+        identity = _identity(file)
+        opened = None if identity is None else _OPENED.get(identity)
+        if opened is not None:
+            return opened
+        environment = lmdb.open(str(self.path), max_dbs=3, map_size=self._size_on_disk() + 2**24)
+        environment.reader_check()  # readers that were killed hold old pages, and a place in the table of readers
+        pages = environment.info()["last_pgno"] + 1 - SLACK_PAGES
+        if pages * environment.stat()["psize"] > self._size_on_disk():  # reading what is not there would be SIGBUS
+            raise ValueError(f"{self.path}: damaged (data.mdb is cut off): delete it to start anew")
+        identity = _identity(file)
+        if identity is not None:
+            _OPENED[identity] = environment
+        return environment
+
     def _check_header(self) -> None:
         header = {"attncap": "feature store", "version": FORMAT_VERSION, "feature_shape": list(self.feature_shape)}
-        with self._environment.begin(write=True, db=self._rejects) as transaction:
-            found = transaction.get(b"header")
-            if found is None:
-                transaction.put(b"header", json.dumps(header).encode())
-            elif json.loads(found) != header:
-                raise ValueError(
-                    f"{self.path}: a store of another version or shape: {found.decode()}; expected {header}"
-                )
+        with self._read() as transaction:  # most often enough, and does not wait for another process that writes
+            entry = transaction.get(b"header", db=self._rejects)
+            found = None if entry is None else bytes(entry)
+        if found is None:
+            with self._environment.begin(write=True, db=self._rejects) as transaction:
+                transaction.put(b"header", json.dumps(header).encode(), overwrite=False)
+        elif json.loads(found) != header:
+            raise ValueError(f"{self.path}: a store of another version or shape: {found.decode()}; expected {header}")
 
     def _grow(self, pictures: int) -> None:
         bytes_each = 2 * int(np.prod(self.feature_shape)) + 2 * 4096  # values lie on whole pages
-        self._environment.set_mapsize(self._size_on_disk() + int(1.1 * pictures * bytes_each) + 2**24)
+        needed = self._size_on_disk() + int(1.1 * pictures * bytes_each) + 2**24
+        if needed > self._environment.info()["map_size"]:
+            self._environment.set_mapsize(needed)
 
     def _size_on_disk(self) -> int:
         file = self.path / "data.mdb"
@@ -232,13 +272,12 @@ class FeatureStore:
             return self._environment.begin(buffers=True)
 
 
-def _compiled(extractor: FeatureExtractor) -> keras.Model:
-    size = extractor.image_size
-    pixels = keras.Input((size, size, 3), dtype="uint8")
-    network = keras.Model(pixels, extractor(pixels))
-    # On a processor XLA's convolutions are slower than oneDNN's; elsewhere Keras decides.
-    network.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
-    return network
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _key(path: str) -> bytes:
@@ -246,7 +285,10 @@ def _key(path: str) -> bytes:
 
 
 def _stamp(path: str) -> list[int]:
-    status = Path(path).stat()
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):  # ValueError: not a file name at all
+        return [0, 0]
     return [status.st_size, status.st_mtime_ns]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from attncap.batches import CaptionBatches
 from attncap.captioners import AttentionCaptioner, Captioner, load_captioner
-from attncap.data import CaptionData, cache_folder
+from attncap.data import CaptionData, cache_folder, leave_out
 from attncap.decoding import Decoder
 from attncap.evaluation import References, bleu
 from attncap.feature_store import FeatureStore
@@ -40,7 +40,8 @@ def train(
     Args:
         data: pictures, captions and splits; "train" is trained on, "val" is decoded after every epoch.
         run: run folder; see `RunFolder`.
-        config: settings; on resume, those of the run, and a config that differs in anything but epochs is an error.
+        config: settings; on resume, those of the run: None, or the same ones. (Another number of epochs would be
+            another learning rate from the first step on.)
         resume: go on from the last completed epoch; gives the history that a run never stopped would have.
         features: folder of feature stores, shared by runs; default `features` in the cache folder.
         tensorboard: also write TensorBoard logs into the run folder.
@@ -60,10 +61,13 @@ def train(
             config = _same_settings(folder, config)
         extractor = FeatureExtractor(config.layer, config.weights)
         store = FeatureStore(features or cache_folder() / "features", extractor)
-        training, validation = (_readable(data.split(name), store, folder) for name in ("train", "val"))
+        if not resume:  # before the pictures are read, which takes long: a run killed there can be resumed as well
+            folder.write_json(folder.config_file, asdict(config))
+        readable = _readable(data, store, folder)
+        training, validation = readable.split("train"), readable.split("val")
         tokenizer = _tokenizer(config, list(training.captions["caption"]))
         manifest = _manifest(data, training, validation, tokenizer, store, config)
-        _check_or_write(folder, config, manifest, resume)
+        _check_or_write(folder, manifest, resume)
         captioner, batches = _prepare(config, tokenizer, extractor, store, training)
         recorder = RunRecorder(folder, config, _validator(config, store, validation), batches)
         callbacks: list[keras.callbacks.Callback] = [recorder]
@@ -80,6 +84,10 @@ def train(
                 verbose=verbose,
             )
         return load_captioner(folder.best_file)
+    except ValueError:  # unfit data or settings: where nothing has begun, the folder stays free for the next try
+        if not resume and not folder.manifest_file.exists():
+            folder.config_file.unlink(missing_ok=True)
+        raise
     finally:
         folder.close()
 
@@ -95,18 +103,17 @@ def _same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
 
 
 def _readable(data: CaptionData, store: FeatureStore, folder: RunFolder) -> CaptionData:
-    # Computes features; pictures that cannot be read are listed in the run folder and left out.
-    rejects = store.extract(list(data.pictures["path"]))
-    unreadable = set(rejects["path"])
-    if unreadable:
-        new = not folder.rejects_file.exists()
-        rejects.to_csv(folder.rejects_file, mode="a", header=new, index=False)
+    # Computes features; what cannot be read is left out, and listed in the run folder with what the reader rejected.
+    data = data.only(data.pictures.loc[data.pictures["split"] != "test", "image_id"])
+    unreadable = store.extract(list(data.pictures["path"]))
+    kept = leave_out(data, dict(zip(unreadable["path"], unreadable["reason"], strict=True)))
+    kept.write_rejects(folder.rejects_file)
+    if len(unreadable):
         print(f"{len(unreadable)} pictures cannot be read and are left out: see {folder.rejects_file}")
-    pictures = data.pictures[~data.pictures["path"].isin(unreadable)]
-    captions = data.captions[data.captions["image_id"].isin(pictures["image_id"])]
-    if captions.empty:
-        raise ValueError(f"{data.name}: no readable picture with a caption")
-    return replace(data, pictures=pictures, captions=captions)
+    for name in ("train", "val"):
+        if kept.split(name).captions.empty:
+            raise ValueError(f"{data.name}: no readable picture with a caption in the split {name!r}")
+    return kept
 
 
 def _tokenizer(config: TrainConfig, captions: list[str]) -> CaptionTokenizer:
@@ -142,10 +149,9 @@ def _digest(table: pd.DataFrame) -> str:
     return hashlib.blake2b(table.to_csv(index=False).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def _check_or_write(folder: RunFolder, config: TrainConfig, manifest: dict[str, Any], resume: bool) -> None:
+def _check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -> None:
     if not resume or not folder.manifest_file.exists():
         folder.write_json(folder.manifest_file, manifest)
-        folder.write_json(folder.config_file, asdict(config))
         return
     saved = json.loads(folder.manifest_file.read_text(encoding="utf-8"))
     for name in ("split_digest", "captions_digest", "vocabulary_digest", "encoder_fingerprint"):
@@ -214,9 +220,9 @@ def _optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizers.Op
 
 
 def _validator(config: TrainConfig, store: FeatureStore, data: CaptionData) -> Any:
-    pictures = data.pictures.head(config.validation_pictures)
-    image_ids = list(pictures["image_id"])
     references = data.references()
+    pictures = data.pictures[data.pictures["image_id"].isin(references)].head(config.validation_pictures)
+    image_ids = list(pictures["image_id"])
     prepared = References({image_id: references[image_id] for image_id in image_ids})
     decoders: dict[int, Decoder] = {}
 

@@ -27,7 +27,8 @@ class BahdanauAttention(keras.layers.Layer):
     Call arguments:
         query: float, shape (B, H), or (B, K, H) for K captions of each picture side by side.
         values: float, shape (B, L, D).
-        keys: float, shape (B, L, A), from `project(values)`; None projects here.
+        keys: float, shape (B, L, A), from `project(values)`; None projects here. Leave them out in a functional model,
+            which would save `project` as a second layer.
         mask: bool, shape (B, L), True where a region may be looked at; None looks everywhere.
         return_attention_scores: also return the weights (Keras's name for them).
 
@@ -48,6 +49,7 @@ class BahdanauAttention(keras.layers.Layer):
 
     def __init__(self, units: int, **kwargs: Any):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.units = units
         self.query_dense = keras.layers.Dense(units, use_bias=False, dtype=self.dtype_policy, name="query")
         self.key_dense = keras.layers.Dense(units, dtype=self.dtype_policy, name="keys")
@@ -55,7 +57,8 @@ class BahdanauAttention(keras.layers.Layer):
 
     def build(self, query_shape: tuple[int | None, ...], values_shape: tuple[int | None, ...]) -> None:
         self.query_dense.build((None, None, query_shape[-1]))
-        self.key_dense.build(values_shape)
+        if not self.key_dense.built:  # `project` may have been called first
+            self.key_dense.build(values_shape)
         self.score_dense.build((None, None, None, self.units))
         self.built = True
 
@@ -75,6 +78,10 @@ class BahdanauAttention(keras.layers.Layer):
             raise ValueError(
                 f"query needs shape (B, H) or (B, K, H) and values (B, L, D), got {query.shape} and {values.shape}"
             )
+        if None not in (query.shape[0], values.shape[0]) and query.shape[0] != values.shape[0]:
+            raise ValueError(
+                f"query and values are of different numbers of pictures: {query.shape[0]} and {values.shape[0]}"
+            )
         one_caption = len(query.shape) == 2
         if one_caption:
             query = ops.expand_dims(query, 1)  # (B, 1, H)
@@ -91,6 +98,9 @@ class BahdanauAttention(keras.layers.Layer):
             context = ops.squeeze(context, 1)  # (B, D)
             attention_weights = ops.squeeze(attention_weights, 1)  # (B, L)
         return (context, attention_weights) if return_attention_scores else context
+
+    def compute_mask(self, query: Any, previous_mask: Any = None) -> None:
+        return None  # the mask is of regions, and no output has an axis of regions that goes on being masked
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units}

@@ -82,7 +82,7 @@ class CaptionTokenizer:
     def token_to_id(self, token: str) -> int:
         return self._ids.get(token, UNK)
 
-    def detokenize(self, token_ids: Sequence[int]) -> str:
+    def detokenize(self, token_ids: Sequence[int] | np.ndarray) -> str:
         """Return the words of `token_ids` joined by blanks; special tokens other than `<unk>` are left out."""
         kept = [int(token_id) for token_id in token_ids if token_id not in (PAD, START, END)]
         return " ".join(word for word, _ in self.words(kept))
@@ -96,7 +96,12 @@ class CaptionTokenizer:
 
         Returns:
             token_ids: int32, shape (N, T), T the longest row; `<start> words <end> <pad>...`.
+
+        Raises:
+            ValueError: max_length below 2, which leaves no room for `<start>` and `<end>`.
         """
+        if max_length < 2:
+            raise ValueError(f"max_length counts <start> and <end>: at least 2, got {max_length}")
         rows = [[START, *self.tokenize(caption)[: max_length - 2], END] for caption in captions]
         packed = np.full((len(rows), max(map(len, rows), default=0)), PAD, np.int32)
         for row, token_ids in zip(packed, rows, strict=True):
@@ -176,20 +181,19 @@ class WordPieceTokenizer(CaptionTokenizer):
         import keras_nlp
         import tensorflow as tf
 
-        lines = [" ".join(split_words(caption)) for caption in captions]
+        words = [word for caption in captions for word in split_words(caption)]
         pieces = keras_nlp.tokenizers.compute_word_piece_vocabulary(
-            tf.data.Dataset.from_tensor_slices(lines).batch(1024),
+            tf.data.Dataset.from_tensor_slices(words).batch(1024),
             vocabulary_size=vocabulary_size,
+            split=False,  # the words that `tokenize` will spell: "t-shirt" is one
             reserved_tokens=list(SPECIAL_TOKENS),
         )
         return cls(pieces)
 
     def tokenize(self, caption: str) -> list[int]:
         words = split_words(caption)
-        if not words:
-            return []
-        rows = self._pieces.tokenize(words)
-        return [int(piece) for row in rows for piece in np.asarray(row) if piece != PAD]
+        # With split=False, keras-nlp takes a list of words as one text and gives its pieces in one flat array.
+        return np.asarray(self._pieces.tokenize(words)).tolist() if words else []
 
     def words(self, token_ids: Sequence[int]) -> list[tuple[str, list[int]]]:
         grouped: list[tuple[str, list[int]]] = []

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-BrevityPolicy = Literal["closest", "shortest", "none"]
-BREVITY_POLICIES: tuple[str, ...] = ("closest", "shortest", "none")
+BREVITY_POLICIES = ("closest", "shortest", "none")
+SCORE_NAMES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "cider_plain")
 MAX_ORDER = 4
 CIDER_SIGMA = 6.0  # words; the width of CIDEr-D's length penalty, as in the COCO tools
 ROUGE_BETA = 1.2  # weight of recall in ROUGE-L's F, as in the COCO tools
@@ -85,32 +84,57 @@ def bleu_from_sums(
     return scores * penalty[..., None]
 
 
-def bleu_of(statistics: PictureStatistics, brevity: str = "closest", weights: np.ndarray | None = None) -> np.ndarray:
-    """Corpus BLEU-1..4, of all pictures once or of weighted sets of them (a bootstrap).
+def reference_lengths(statistics: PictureStatistics, brevity: str) -> np.ndarray | None:
+    """The reference lengths that a brevity policy counts, shape (N,); None for "none"; ValueError for another word."""
+    if brevity not in BREVITY_POLICIES:
+        raise ValueError(f"brevity is one of {', '.join(BREVITY_POLICIES)}, got {brevity!r}")
+    return {"closest": statistics.closest, "shortest": statistics.shortest, "none": None}[brevity]
+
+
+def columns(statistics: PictureStatistics, brevity: str = "closest") -> np.ndarray:
+    """A row of sums for each picture: weigh the rows, add them up and give the sums to `scores_from_sums`.
 
     Args:
         statistics: N pictures.
         brevity: "closest" (the COCO tools' way), "shortest" or "none".
-        weights: None, or array, shape (S, N): how often each picture counts in each of S samples.
 
     Returns:
-        float64 array, shape (4,), or (S, 4) with weights.
+        float64 array, shape (N, 14): 4 matches, 4 totals, length, reference length (without a penalty: the length
+        again), ROUGE-L, CIDEr-D, plain CIDEr, 1.
 
     Raises:
         ValueError: when brevity is none of the three policies.
     """
-    reference_length = {"closest": statistics.closest, "shortest": statistics.shortest, "none": None}
-    if brevity not in reference_length:
-        raise ValueError(f"brevity is one of {', '.join(BREVITY_POLICIES)}, got {brevity!r}")
-    reference = reference_length[brevity]
-    if weights is None:
-        weights = np.ones((1, len(statistics)))
-        return bleu_of(statistics, brevity, weights)[0]
-    columns = [statistics.matches, statistics.totals, statistics.length[:, None]]
-    sums = weights @ np.concatenate(
-        [*columns, (statistics.length if reference is None else reference)[:, None]], axis=1
-    )
-    return bleu_from_sums(sums[:, :4], sums[:, 4:8], sums[:, 8], None if reference is None else sums[:, 9])
+    reference = reference_lengths(statistics, brevity)
+    single = [
+        statistics.length,
+        statistics.length if reference is None else reference,
+        statistics.rouge_l,
+        statistics.cider_d,
+        statistics.cider_plain,
+        np.ones(len(statistics)),
+    ]
+    return np.concatenate([statistics.matches, statistics.totals, np.stack(single, axis=1)], axis=1)  # (N, 14)
+
+
+def scores_from_sums(sums: np.ndarray, brevity: str = "closest") -> np.ndarray:
+    """Corpus scores of one or many weighted sets of pictures.
+
+    Args:
+        sums: array, shape (..., 14): weighted sums of the rows of `columns`, which was given the same brevity.
+        brevity: "closest", "shortest" or "none".
+
+    Returns:
+        float64 array, shape (..., 7): BLEU-1..4, ROUGE-L, CIDEr-D, plain CIDEr (`SCORE_NAMES`).
+
+    Example:
+        >>> index = NgramIndex([["a dog runs", "a dog"], ["a red car"]])
+        >>> rows = columns(index.statistics(["a dog runs", "a red car"]))
+        >>> scores_from_sums(rows.sum(axis=0)).round(3)[:3]
+        array([1., 1., 1.])
+    """
+    bleu = bleu_from_sums(sums[..., :4], sums[..., 4:8], sums[..., 8], None if brevity == "none" else sums[..., 9])
+    return np.concatenate([bleu, sums[..., 10:13] / sums[..., 13:]], axis=-1)
 
 
 def bleu_per_picture(statistics: PictureStatistics, brevity: str = "closest") -> np.ndarray:
@@ -123,7 +147,7 @@ def bleu_per_picture(statistics: PictureStatistics, brevity: str = "closest") ->
     Returns:
         float64 array, shape (N, 4).
     """
-    reference = {"closest": statistics.closest, "shortest": statistics.shortest, "none": None}[brevity]
+    reference = reference_lengths(statistics, brevity)
     return bleu_from_sums(statistics.matches, statistics.totals, statistics.length, reference)
 
 
@@ -141,8 +165,8 @@ class NgramIndex:
 
     Example:
         >>> index = NgramIndex([["a dog runs", "a dog"], ["a red car"]])
-        >>> bleu_of(index.statistics(["a dog runs", "a red car"])).round(6)[:3]
-        array([1., 1., 1.])
+        >>> index.statistics(["a dog", "a blue car"]).matches[:, 0]
+        array([2, 2])
 
     Reference: Vedantam et al. 2015 (CIDEr, CIDEr-D); Lin 2004 (ROUGE-L).
     """

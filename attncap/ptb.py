@@ -98,7 +98,7 @@ _RULES = [
     _rule(r"([!?]{2,}|<<|>>|@@|-{2,}|\.{3,}|''|``|\*{1,3}|_+|#+)"),
     _rule(r"(&(?:amp|lt|gt|quot|apos|nbsp|mdash|ndash);|&#[1-9]\d{1,3};)", re.I),
 ]
-_PLAIN = re.compile(r"([A-Za-z]+)(?=\s|$)|([,;](?=\s|$)|\.(?=$))|(\s+)")  # what most of a caption is made of
+_PLAIN = re.compile(r"([A-Za-z][A-Za-z0-9]*)(?=\s|$)|([,;](?=\s|$)|\.(?=$))|(\s+)")  # what most of a caption is made of
 _SINGLE = {
     "(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-",
     "\u00a3": "#", "\u20ac": "$", "\u00a4": "$", "\u20a0": "$", "\u0080": "$", "\u00a2": "cents",

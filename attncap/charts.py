@@ -184,20 +184,20 @@ def _curve_name(column: str) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def plot_scores(scores: Any, *, ax: Axes | None = None, title: str = "Scores with their intervals") -> Axes:
+def plot_scores(scores: Any, *, ax: Axes | None = None, title: str | None = None) -> Axes:
     """Scores as dots with their intervals, for one or several systems.
 
     Args:
         scores: DataFrame with `metric` and `score`, perhaps `low`, `high` and `system`; or a dict of metric to score or
             (score, low, high); or a dict of system to such a dict. Drawn in the order given, from the top.
         ax: where to draw; default: a new figure's.
-        title: say the interval's level and the data here.
+        title: say the interval's level and the data here; default: that they are scores, with intervals where so.
 
     Returns:
-        The axes, a container (`ax.containers`) for each system.
+        The axes: a line of dots for each system in `lines`, its intervals in `collections`.
 
     Raises:
-        ValueError: nothing to draw, or a score outside its interval.
+        ValueError: nothing to draw, or an interval that ends below its start.
 
     Example:
         >>> plot_scores({"beam 5": {"BLEU-4": (0.223, 0.214, 0.232)}, "greedy": {"BLEU-4": (0.199, 0.190, 0.208)}})
@@ -211,17 +211,20 @@ def plot_scores(scores: Any, *, ax: Axes | None = None, title: str = "Scores wit
     for n, system in enumerate(systems):
         own = [row for row in rows if row.system == system]
         values = np.array([row.score for row in own])
-        arms = np.nan_to_num(np.array([[r.score - r.low for r in own], [r.high - r.score for r in own]]))
         places = np.array([metrics.index(row.metric) for row in own]) + step * (n - (len(systems) - 1) / 2)
-        look: dict[str, Any] = {"color": COLOURS[n % len(COLOURS)], "fmt": MARKERS[n % len(MARKERS)]}
-        ax.errorbar(
-            values, places, xerr=arms, **look, markersize=7, elinewidth=2, capsize=4, label=drawable(system) or "_"
-        )
+        colour, marker = COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]
+        ax.plot(values, places, marker, color=colour, markersize=7, label=drawable(system) or "_")
+        # Not error bars, which start from the score: a bootstrap interval may leave it out.
+        low, high = np.array([(row.low, row.high) for row in own]).T
+        ax.hlines(places, low, high, color=colour, linewidth=2)
+        for ends in (low, high):
+            ax.plot(ends, places, "|", color=colour, markersize=9, markeredgewidth=2, label="_")
         for row, place in zip(own, places, strict=True):
-            end = row.score if isnan(row.high) else row.high
+            end = row.score if isnan(row.high) else max(row.score, row.high)
             offset: dict[str, Any] = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
             ax.annotate(short_number(row.score), (end, place), **offset, fontsize=10.5)
-    _graph(ax, title, "score", "")
+    known = any(not isnan(row.low) for row in rows)
+    _graph(ax, title or ("Scores with their intervals" if known else "Scores"), "score", "")
     ax.margins(x=0.12)
     ax.set_ylim(len(metrics) - 0.5, -0.5)
     ax.set_yticks(range(len(metrics)), [drawable(metric) for metric in metrics], parse_math=False)
@@ -266,8 +269,8 @@ def _score_row(system: str, metric: str, value: Any) -> _Score:
     if len(parts) not in (1, 3):
         raise ValueError(f"{metric}: needs a score or (score, low, high), got {value!r}")
     score, low, high = parts if len(parts) == 3 else (parts[0], nan, nan)
-    if low > score or high < score:
-        raise ValueError(f"{metric}: the score {score} lies outside its interval ({low}, {high})")
+    if low > high:
+        raise ValueError(f"{metric}: the interval ({low}, {high}) ends below its start: give (score, low, high)")
     return _Score(system, metric, score, low, high)
 
 

@@ -327,11 +327,12 @@ SYSTEMS = {"beam_5 $k$": {"BLEU-1": (0.64, 0.62, 0.65), "BLEU-4": (0.22, 0.21, 0
 
 def test_scores_and_their_intervals() -> None:
     ax = plot_scores(SYSTEMS, title="dev")
-    first, second = ax.containers
-    dots, _, (arms,) = first.lines
-    np.testing.assert_allclose(dots.get_xdata(), [0.64, 0.22])
-    np.testing.assert_allclose([line[:, 0] for line in arms.get_segments()], [[0.62, 0.65], [0.21, 0.24]])
-    np.testing.assert_allclose(second.lines[0].get_xdata(), [0.19])
+    first, second = (line for line in ax.lines if not line.get_label().startswith("_"))
+    np.testing.assert_allclose(first.get_xdata(), [0.64, 0.22])
+    np.testing.assert_allclose(second.get_xdata(), [0.19])
+    segments = ax.collections[0].get_segments()
+    np.testing.assert_allclose([line[:, 0] for line in segments], [[0.62, 0.65], [0.21, 0.24]])
+    np.testing.assert_allclose([line[:, 1] for line in segments], np.transpose([first.get_ydata()] * 2))
     assert [label.get_text() for label in ax.get_yticklabels()] == ["BLEU-1", "BLEU-4"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(SYSTEMS)
     assert ax.get_ylim() == (1.5, -0.5) and [text.get_text() for text in ax.texts] == ["0.640", "0.220", "0.190"]
@@ -344,15 +345,21 @@ def test_scores_as_a_table_or_of_one_system() -> None:
     )
     ax = plot_scores(table)
     assert [text.get_text() for text in ax.texts] == ["1.100", "22.3"] and ax.get_legend() is None
+    assert ax.get_title(loc="left") == "Scores with their intervals"
     own = Figure().add_subplot()
-    assert plot_scores({"BLEU-4": 0.2}, ax=own) is own
+    assert plot_scores({"BLEU-4": 0.2}, ax=own) is own and own.get_title(loc="left") == "Scores"
+
+
+def test_an_interval_that_leaves_its_score_out_is_drawn_as_it_is() -> None:
+    ax = plot_scores({"BLEU-4": (0.3, 0.31, 0.4)})
+    np.testing.assert_allclose(ax.collections[0].get_segments()[0][:, 0], [0.31, 0.4])
 
 
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
         ({}, "empty"),
-        ({"BLEU-4": (0.3, 0.4, 0.5)}, r"BLEU-4: the score 0.3 lies outside its interval \(0.4, 0.5\)"),
+        ({"BLEU-4": (0.3, 0.5, 0.4)}, r"BLEU-4: the interval \(0.5, 0.4\) ends below its start"),
         ({"BLEU-4": (0.3, 0.4)}, r"score or \(score, low, high\), got \(0.3, 0.4\)"),
         (pd.DataFrame({"a": [1]}), r"columns metric and score, got \['a'\]"),
         ([1, 2], "a DataFrame or a dict, got list"),

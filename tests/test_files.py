@@ -1,0 +1,92 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attncap.files import remove_unfinished, replacing
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    file.write_text("old")
+    with replacing(file) as temporary:
+        temporary.write_text("new")
+        assert file.read_text() == "old"
+        assert temporary.parent == tmp_path and temporary.suffix == ".json"
+    assert file.read_text() == "new"
+    assert os.listdir(tmp_path) == ["scores.json"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    file = tmp_path / "scores.json"
+    file.write_text("old")
+    with pytest.raises(error), replacing(file) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["scores.json"]
+
+
+def test_a_writer_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "empty.json"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_folder_is_made_and_the_mode_is_that_of_any_file(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "a" / "b.txt") as temporary:
+            temporary.write_text("x")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "a" / "b.txt").stat().st_mode) == 0o640
+
+
+def test_two_writers_at_once_do_not_meet(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    with replacing(file) as one, replacing(file) as two:
+        one.write_text("one")
+        two.write_text("two")
+    assert file.read_text() == "one"  # the inner one moved first, the outer one last
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with replacing(pipe) as target:
+            target.write_bytes(b"through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from attncap.files import replacing\n"
+        "with replacing(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    file = tmp_path / "state.npz"
+    file.write_text("old")
+    (tmp_path / ".hidden.npz").write_text("somebody's")
+    done = subprocess.run([sys.executable, "-c", code, str(file)], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert len(os.listdir(tmp_path)) == 3
+    remove_unfinished(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".hidden.npz", "state.npz"]
+    assert file.read_text() == "old"

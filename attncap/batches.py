@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from attncap.text import PAD, CaptionTokenizer
+from attncap.text import END, PAD, CaptionTokenizer
+
+
+class NamedRegion(NamedTuple):
+    """Tokens of a caption that name a region: `tokenizer.tokenize(caption)[start:end]`, and its cells.
+
+    Args:
+        start, end: tokens, `<start>` not counted.
+        cover: float, shape (L,): how much of each cell of the attention grid, row by row, the region covers.
+    """
+
+    start: int
+    end: int
+    cover: np.ndarray
 
 
 class CaptionBatches(keras.utils.PyDataset):
@@ -28,12 +41,17 @@ class CaptionBatches(keras.utils.PyDataset):
         max_length: most tokens a caption, `<start>` and `<end>` included; longer ones are cut (`self.cut` counts them).
         seed: of shuffling.
         epoch: the epoch to begin with, when a run is resumed.
+        regions: picture id -> a list for each of its captions of `NamedRegion`s, for supervised attention; pictures and
+            captions without any are fine.
+        region_cells: L, cells of the attention grid; needed with regions.
 
     Item i is `({"features": (B, rows, cols, D), "token_ids": (B, K, T)}, targets (B, K, T))`; targets are the token ids
-    one step later.
+    one step later. With regions there is also `"regions"` (B, K, T, L) float32: how much of each cell the region that
+    target t names covers, zeros where it names none. Step t emits target t from the map that it computes, so that maps
+    and regions have the same index.
 
     Raises:
-        ValueError: no picture has a caption.
+        ValueError: no picture has a caption; the regions are not one list to a caption, or of another grid.
     """
 
     round_length_to = 4  # few different T: backends that compile for each shape compile few graphs
@@ -50,6 +68,8 @@ class CaptionBatches(keras.utils.PyDataset):
         max_length: int = 40,
         seed: int = 0,
         epoch: int = 0,
+        regions: Mapping[str, Sequence[Sequence[NamedRegion]]] | None = None,
+        region_cells: int = 0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -65,6 +85,8 @@ class CaptionBatches(keras.utils.PyDataset):
             self.cut += int((rows[:, max_length:] != PAD).any(axis=1).sum())
             packed = tokenizer.pack(captions[image_id], max_length)
             self._token_ids[image_id] = [row[row != PAD].tolist() for row in packed]
+        self._regions = None if regions is None else self._checked(regions, captions, region_cells)
+        self._region_cells = region_cells
         most = max(len(rows) for rows in self._token_ids.values())
         self.captions_each = captions_each or min(most, 5)
         self.pictures = pictures
@@ -83,8 +105,41 @@ class CaptionBatches(keras.utils.PyDataset):
         for picture, captions in enumerate(rows):
             for caption, row in enumerate(captions):
                 token_ids[picture, caption, : len(row)] = row
-        features = self._get_features([self._paths[image_id] for image_id in image_ids])
-        return {"features": features, "token_ids": token_ids[:, :, :-1]}, token_ids[:, :, 1:]
+        inputs = {
+            "features": self._get_features([self._paths[image_id] for image_id in image_ids]),
+            "token_ids": token_ids[:, :, :-1],
+        }
+        if self._regions is not None:
+            inputs["regions"] = self._covers(image_ids, token_ids[:, :, 1:])
+        return inputs, token_ids[:, :, 1:]
+
+    def _covers(self, image_ids: Sequence[str], targets: np.ndarray) -> np.ndarray:
+        assert self._regions is not None
+        covers = np.zeros((*targets.shape, self._region_cells), np.float32)  # (B, K, T, L)
+        for picture, image_id in enumerate(image_ids):
+            own = self._regions.get(image_id, ())
+            for row, caption in enumerate(self._chosen_captions[image_id] if own else ()):
+                for region in own[caption]:
+                    covers[picture, row, region.start : region.end] += region.cover
+        covers[(targets == PAD) | (targets == END)] = 0  # a cut caption ends where a word was
+        return covers
+
+    @staticmethod
+    def _checked(
+        regions: Mapping[str, Sequence[Sequence[NamedRegion]]], captions: Mapping[str, Sequence[str]], cells: int
+    ) -> Mapping[str, Sequence[Sequence[NamedRegion]]]:
+        for image_id, own in regions.items():
+            if image_id in captions and len(own) != len(captions[image_id]):
+                raise ValueError(
+                    f"picture {image_id!r}: regions of {len(own)} captions, it has {len(captions[image_id])}: "
+                    "give one list a caption"
+                )
+            for region in (region for caption in own for region in caption):
+                if region.cover.shape != (cells,):
+                    raise ValueError(
+                        f"picture {image_id!r}: a region's cover needs shape ({cells},), got {region.cover.shape}"
+                    )
+        return regions
 
     def image_ids(self, index: int) -> list[str]:
         """Return the pictures of batch `index` in this epoch."""
@@ -101,7 +156,10 @@ class CaptionBatches(keras.utils.PyDataset):
 
         tokens = tf.TensorSpec((None, self.captions_each, None), tf.int32)
         grid = self[0][0]["features"].shape[1:]
-        signature = ({"features": tf.TensorSpec((None, *grid), tf.float16), "token_ids": tokens}, tokens)
+        inputs = {"features": tf.TensorSpec((None, *grid), tf.float16), "token_ids": tokens}
+        if self._regions is not None:
+            inputs["regions"] = tf.TensorSpec((None, self.captions_each, None, self._region_cells), tf.float32)
+        signature = (inputs, tokens)
         dataset = tf.data.Dataset.from_generator(lambda: iter(self), output_signature=signature)
         return dataset.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(4)
 
@@ -113,12 +171,15 @@ class CaptionBatches(keras.utils.PyDataset):
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self._image_ids))
+        self._chosen_captions = {}  # picture id -> which of its captions, in the order of the batch's rows
         self._chosen = {}
         for image_id in self._image_ids:
             rows = self._token_ids[image_id]
+            chosen = list(range(len(rows)))
             if len(rows) > self.captions_each:
-                rows = [rows[i] for i in rng.permutation(len(rows))[: self.captions_each]]
-            self._chosen[image_id] = rows
+                chosen = rng.permutation(len(rows))[: self.captions_each].tolist()
+            self._chosen_captions[image_id] = chosen
+            self._chosen[image_id] = [rows[i] for i in chosen]
         shuffled = [self._image_ids[i] for i in order]
         # Sort by length within pools of 16 batches: nearly as little padding as a full sort, and batches still vary.
         pool = 16 * self.pictures

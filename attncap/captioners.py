@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from attncap.layers import BahdanauAttention
-from attncap.losses import doubly_stochastic_penalty
+from attncap.losses import attention_supervision, doubly_stochastic_penalty
 from attncap.text import END, NEVER_GENERATED, CaptionTokenizer
 
 
@@ -44,6 +44,8 @@ class Captioner(keras.Model):
         dropout: share of embeddings, values and outputs dropped in training.
         attention_penalty: weight of the doubly stochastic penalty (see `AttentionCaptioner`); 0 without attention.
         scheduled_sampling: share of input words that are replaced in training by the model's own choice.
+        attention_supervision: weight of `losses.attention_supervision` where batches carry regions; 0 learns the maps
+            from words alone.
 
     Raises:
         ValueError: neither encoder nor feature_shape is given, or they disagree.
@@ -62,6 +64,7 @@ class Captioner(keras.Model):
         dropout: float = 0.5,
         attention_penalty: float = 0.0,
         scheduled_sampling: float = 0.0,
+        attention_supervision: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -80,6 +83,7 @@ class Captioner(keras.Model):
         self.dropout_rate = dropout
         self.attention_penalty = attention_penalty
         self.scheduled_sampling = scheduled_sampling
+        self.attention_supervision = attention_supervision
         self.embedding = keras.layers.Embedding(
             tokenizer.vocabulary_size(), embedding_units, dtype=self.dtype_policy, name="embedding"
         )
@@ -135,6 +139,8 @@ class Captioner(keras.Model):
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         """Teacher forcing: features (B, rows, cols, D) and token_ids (B, K, T) -> logits (B, K, T, V).
 
+        `regions` (B, K, T, L), where there, supervises the maps in training; see `CaptionBatches`.
+
         The recurrence alone runs step by step; the vocabulary's logits are one matrix product over all steps.
         """
         token_ids = inputs["token_ids"]
@@ -145,6 +151,9 @@ class Captioner(keras.Model):
         outputs = self.run(state, embedded)
         if training and self.attention_penalty:
             self.add_loss(self.attention_penalty * doubly_stochastic_penalty(outputs["attention_weights"], token_ids))
+        if training and self.attention_supervision and inputs.get("regions") is not None:
+            named = attention_supervision(outputs["attention_weights"], inputs["regions"])
+            self.add_loss(self.attention_supervision * named)
         return self.readout(embedded, outputs, training=training)
 
     def _mix_in_own_words(self, token_ids: Any, state: CaptionerState) -> Any:
@@ -171,6 +180,7 @@ class Captioner(keras.Model):
             dropout=self.dropout_rate,
             attention_penalty=self.attention_penalty,
             scheduled_sampling=self.scheduled_sampling,
+            attention_supervision=self.attention_supervision,
         )
         return config
 

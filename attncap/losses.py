@@ -1,4 +1,5 @@
-"""What training minimises: cross-entropy over real tokens, and a penalty that makes attention visit every region."""
+"""What training minimises: cross-entropy over real tokens, a penalty that makes attention visit every region, and, with
+boxes, the cross-entropy between the map of a word and the region that it names."""
 
 from __future__ import annotations
 
@@ -60,3 +61,28 @@ def doubly_stochastic_penalty(attention_weights: Any, token_ids: Any) -> Any:
     there = ops.cast(ops.any(real > 0, axis=-1), "float32")  # (B, K)
     penalty = ops.mean(ops.square(1.0 - looked), axis=-1)
     return ops.sum(penalty * there) / ops.maximum(ops.sum(there), 1.0)
+
+
+def attention_supervision(attention_weights: Any, regions: Any) -> Any:
+    """Return the cross-entropy between maps and the regions that words name, mean over the steps that name one.
+
+        beta_t = cover_t / sum_l cover_{t,l};    loss = mean_t - sum_l beta_{t,l} log alpha_{t,l}
+
+    Least where a map is spread over its region as the region covers the cells; then it is the entropy of beta, not 0.
+
+    Args:
+        attention_weights: float, shape (B, K, T, L), rows sum to 1.
+        regions: float, shape (B, K, T, L): how much of each cell the region of step t covers, on any scale; all zeros
+            where the step names nothing (and on padding).
+
+    Returns:
+        loss: scalar; 0 where no step names a region.
+
+    Reference: Liu et al. 2017, "Attention Correctness in Neural Image Captioning", section 3.2, strong supervision.
+    """
+    regions = ops.cast(regions, "float32")
+    total = ops.sum(regions, axis=-1)  # (B, K, T)
+    names = ops.cast(total > 0, "float32")
+    target = regions / ops.maximum(total, 1e-9)[..., None]
+    log_weights = ops.log(ops.cast(attention_weights, "float32") + 1e-8)  # a softmax may underflow to 0
+    return -ops.sum(target * log_weights) / ops.maximum(ops.sum(names), 1.0)

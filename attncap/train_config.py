@@ -27,6 +27,7 @@ class TrainConfig:
     label_smoothing: float = 0.1  # five people give five answers: certainty is not wanted
     attention_penalty: float = 1.0  # doubly stochastic attention: look everywhere once
     scheduled_sampling: float = 0.0  # no gain with label smoothing and dropout; there to be tried
+    attention_supervision: float = 0.0  # weight of maps against boxes (--boxes); 0: words alone teach where to look
     pictures: int = 32  # a batch, with all their captions: 160 captions of Flickr8k
     epochs: int = 15  # the cosine ends here; early stopping ends before
     learning_rate: float = 1e-3  # AdamW's peak, after warm-up
@@ -43,6 +44,8 @@ class TrainConfig:
         for name in ("pictures", "epochs", "min_count", "max_length", "validation_pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.attention_supervision >= 0:
+            raise ValueError(f"attention_supervision is a weight, at least 0, got {self.attention_supervision}")
         if self.tokenizer not in ("words", "wordpiece"):
             raise ValueError(f'tokenizer is "words" or "wordpiece", got {self.tokenizer!r}')
 

@@ -71,7 +71,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
-    kinds = {field.name: type(field.default) for field in fields(TrainConfig)}
+    kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(TrainConfig)}
     if not equals or name not in kinds:
         raise ValueError(f"--set {text}: NAME=VALUE expected, NAME one of {', '.join(kinds)}")
     if kinds[name] is bool:
@@ -87,6 +87,7 @@ def _setting(text: str) -> tuple[str, Any]:
 def _predict(options: argparse.Namespace) -> None:
     from attncap.captioners import load_captioner
     from attncap.coco_json import write_predictions
+    from attncap.files import replacing
     from attncap.predict import caption_pictures, find_pictures
 
     paths = find_pictures(options.images)
@@ -98,7 +99,8 @@ def _predict(options: argparse.Namespace) -> None:
     print(f"{len(captions)} captions in {options.out}")
     if len(rejects):
         listed = Path(options.out).with_suffix(".rejects.csv")
-        rejects.to_csv(listed, index=False)
+        with replacing(listed) as temporary:
+            rejects.to_csv(temporary, index=False)
         print(f"{len(rejects)} pictures cannot be read: see {listed}", file=sys.stderr)
 
 
@@ -130,10 +132,11 @@ def _decoding(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from attncap.evaluation import compare, evaluate, read_predictions
+    from attncap.evaluation import check_ids, compare, evaluate, read_predictions
 
     predictions = read_predictions(options.predictions)
     references, training = _references(options.references, options.split, options.seed)
+    check_ids(predictions, references, options.predictions, options.references)
     against = None if options.against is None else read_predictions(options.against)
     scores = evaluate(
         predictions,

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "attncap"
 # A module imports from lower layers only; a new module must be placed here. Layer 0 knows no TensorFlow.
 LAYERS: list[set[str]] = [
     {"captions", "pictures", "files"}
-    | {"readers", "table_reader", "caption_data", "check", "data", "faces", "faces_captions"}
+    | {"readers", "table_reader", "caption_data", "check", "data", "faces", "faces_drawing", "faces_captions"}
     | {
         "evaluation",
         "ngram_metrics",
@@ -37,8 +37,9 @@ LAYERS: list[set[str]] = [
     | {"retrieval", "plotting", "charts", "drawing", "explorer"},
     {"text", "features", "feature_store", "layers", "losses"},
     {"captioners", "attributes"},
-    {"decoding", "batches", "run_folder", "train_config", "recorder"},
+    {"decoding", "batches", "run_folder", "train_config", "recorder", "predict"},
     {"training"},
+    {"demo"},
     {"cli"},
 ]
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
@@ -52,12 +53,14 @@ NEIGHBOURS: dict[str, set[str]] = {
     "data": {"caption_data", "check", "readers", "table_reader", "faces"},
     "entities": {"regions"},
     "evaluation": {"ngram_metrics", "ptb", "coco_json", "uncertainty", "score_report"},
-    "faces": {"faces_captions"},
+    "faces": {"faces_captions", "faces_drawing"},
+    "faces_drawing": {"faces_captions"},
     "feature_store": {"features"},
     "grounding": {"regions"},
     "losses": {"text"},
     "ngram_metrics": {"ptb"},
     "plotting": {"charts", "drawing"},
+    "predict": {"decoding"},
     "recorder": {"batches", "run_folder", "train_config"},
     "score_report": {"ngram_metrics", "ptb", "uncertainty"},
     "table_reader": {"readers"},

@@ -1,0 +1,145 @@
+"""`attncap demo`: drawn faces, from pixels to captions, scores and heatmaps, in a few minutes on two cores."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from attncap.caption_data import CaptionData
+from attncap.captions import Caption
+from attncap.charts import plot_history, plot_predictions
+from attncap.data import load
+from attncap.evaluation import Scores, evaluate, write_predictions
+from attncap.faces import stated_characteristics, true_share
+from attncap.feature_store import FeatureStore
+from attncap.files import replacing
+from attncap.grounding import Grounding, measure_grounding
+from attncap.plotting import plot_attention
+from attncap.predict import caption_stored
+from attncap.regions import faces_phrases
+from attncap.train_config import TrainConfig
+from attncap.training import train
+
+PICTURES = 3000
+BEAM_WIDTH = 3
+HEATMAPS = 6  # figures of single faces: the first held-out ones
+# Small sizes: the faces have about a hundred words, and the demo is to end in minutes.
+CONFIG = TrainConfig(
+    weights="faces",
+    min_count=2,
+    embedding_units=256,
+    hidden_units=256,
+    projection_units=256,
+    attention_units=128,
+    dropout=0.2,
+    label_smoothing=0.05,
+    epochs=8,
+    learning_rate=2e-3,
+    validation_pictures=200,
+)
+
+
+def demo(
+    out: str | Path, *, seed: int = 0, pictures: int | None = None, config: TrainConfig = CONFIG
+) -> dict[str, Any]:
+    """Draw faces, train on them, caption held-out faces, score the captions, and draw where the model looked.
+
+    Args:
+        out: folder to write to: `faces/`, `run/`, `predictions.json`, `scores.json` and figures.
+        seed: of faces, weights and training.
+        pictures: faces to draw; default `PICTURES`.
+        config: settings of the training.
+
+    Returns:
+        scores: what is in `scores.json`.
+
+    Raises:
+        ValueError: `out` holds the run of an earlier demo.
+    """
+    began = time.monotonic()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    data = load(f"faces:{pictures or PICTURES}", seed=seed, folder=out / "faces")
+    print(data.summary())
+    captioner = train(data, out / "run", replace(config, seed=seed), features=out / "features", verbose=2)
+    trained = time.monotonic()
+    held_out = data.split("test")
+    store = FeatureStore(out / "features", captioner.encoder)
+    store.extract(list(held_out.pictures["path"]))
+    captions = caption_stored(captioner, store, held_out.pictures, beam_width=BEAM_WIDTH)
+    predictions = {caption.image_id: caption.text for caption in captions}
+    write_predictions(out / "predictions.json", predictions)
+    scores = evaluate(predictions, held_out.references(), train_captions=list(data.split("train").captions["caption"]))
+    content = _summary(scores, captions, held_out)
+    content["seconds"] = {"training": round(trained - began, 1), "all": round(time.monotonic() - began, 1)}
+    with replacing(out / "scores.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _draw(out, held_out, captions, scores)
+    print(_table(scores, content, out))
+    return content
+
+
+def _summary(scores: Scores, captions: Sequence[Caption], held_out: CaptionData) -> dict[str, Any]:
+    assert held_out.attributes is not None
+    share, stated = true_share({str(c.image_id): c.text for c in captions}, held_out.attributes)
+    content = scores.to_json_dict()
+    content["true_characteristics"] = {"share": share, "stated": stated}
+    grounding = ground_faces(captions, held_out)
+    measured = grounding.to_json_dict()
+    content["grounding"] = {**measured, "per_characteristic": measured.pop("per_type")}
+    return content
+
+
+def ground_faces(captions: Sequence[Caption], faces: CaptionData, **options: Any) -> Grounding:
+    """Measure whether the maps of words that state a characteristic fall on its box.
+
+    Args:
+        captions: of faces, with maps.
+        faces: their data, with boxes.
+        options: of `measure_grounding`.
+    """
+    assert faces.boxes is not None
+    stated = [stated_characteristics(caption.text) for caption in captions]
+    return measure_grounding(captions, faces_phrases(captions, stated, faces.boxes), **options)
+
+
+def _draw(out: Path, held_out: CaptionData, captions: Sequence[Caption], scores: Scores) -> None:
+    paths = dict(zip(held_out.pictures["image_id"], held_out.pictures["path"], strict=True))
+    references = held_out.references()
+    for number, caption in enumerate(captions[:HEATMAPS], start=1):
+        plot_attention(paths[str(caption.image_id)], caption).savefig(out / f"heatmap_{number}.png")
+    plot_history(pd.read_csv(out / "run" / "history.csv")).savefig(out / "training.png")
+    ranked = scores.per_picture.sort_values("cider_d")["image_id"].tolist()
+    sheet = [*ranked[-6:][::-1], *ranked[:6]]  # the best and the worst, so that nobody is shown only luck
+    by_id = {str(caption.image_id): caption for caption in captions}
+    score_of = scores.per_picture.set_index("image_id")["cider_d"]
+    plot_predictions(
+        [paths[image_id] for image_id in sheet],
+        [by_id[image_id] for image_id in sheet],
+        [references[image_id] for image_id in sheet],
+        [float(score_of[image_id]) for image_id in sheet],
+        title="The six best and the six worst captions of held-out faces, by CIDEr-D",
+    ).savefig(out / "predictions.png")
+
+
+def _table(scores: Scores, content: dict[str, Any], out: Path) -> str:
+    true = content["true_characteristics"]
+    grounding = content["grounding"]
+    return "\n".join(
+        [
+            "",
+            f"Held-out faces, beam width {BEAM_WIDTH}:",
+            scores.table(),
+            f"{true['share']:.1%} of {true['stated']} stated characteristics are true of the face",
+            f"attention correctness {grounding['attention_correctness']:.3f} "
+            f"(a uniform map: {grounding['uniform']:.3f}), pointing game {grounding['pointing_game']:.3f}, over {grounding['n_phrases']} words that name a region",
+            f"{content['seconds']['all']:.0f} s in all; scores, captions and figures are in {out}",
+            f"caption a picture of yours:  attncap caption --run {out / 'run'} face.png --heatmap heatmap.png",
+        ]
+    )

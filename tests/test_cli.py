@@ -1,0 +1,143 @@
+"""The command line from end to end on a small demo: every command, its files, and its errors without a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from attncap.cli import main
+
+PICTURES = 120
+EPOCHS = 2
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A demo of few faces and epochs, through the function that the command calls."""
+    from attncap.demo import CONFIG, demo
+
+    out = tmp_path_factory.mktemp("demo") / "out"
+    demo(out, seed=3, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS))
+    yield out
+
+
+def test_demo_writes_scores_figures_and_a_run(demo_folder: Path) -> None:
+    scores = json.loads((demo_folder / "scores.json").read_text())
+    assert len(scores["bleu"]) == 4 and all(0 <= score <= 1 for score in scores["bleu"])
+    assert scores["bleu"] == sorted(scores["bleu"], reverse=True)
+    assert scores["bleu_policy"] == "closest"
+    assert 0 <= scores["true_characteristics"]["share"] <= 1 and scores["true_characteristics"]["stated"] > 0
+    assert set(scores["grounding"]) >= {"attention_correctness", "uniform", "pointing_game", "per_characteristic"}
+    for name in ("heatmap_1.png", "training.png", "predictions.png"):
+        with Image.open(demo_folder / name) as figure:
+            assert figure.width > 400 and np.asarray(figure.convert("L")).std() > 10
+    history = pd.read_csv(demo_folder / "run" / "history.csv")
+    assert history["epoch"].tolist() == list(range(EPOCHS))
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+def test_demo_predictions_are_of_held_out_faces_alone(demo_folder: Path) -> None:
+    from attncap.data import load
+
+    data = load(f"faces:{PICTURES}", seed=3, folder=demo_folder / "faces")
+    predicted = {row["image_id"] for row in json.loads((demo_folder / "predictions.json").read_text())}
+    assert predicted == set(data.split("test").pictures["image_id"])
+
+
+def test_predict_evaluate_and_caption(demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, images = demo_folder / "run", tmp_path / "images"
+    images.mkdir()
+    faces = sorted((demo_folder / "faces").rglob("*.png"))[:5]
+    for face in faces:
+        (images / face.name).write_bytes(face.read_bytes())
+    (images / "broken.png").write_bytes(faces[0].read_bytes()[:200])
+    out = tmp_path / "predictions.json"
+    assert main(["predict", "--run", str(run), "--images", str(images), "--out", str(out), "--beam-width", "2"]) == 0
+    rows = json.loads(out.read_text())
+    assert [row["image_id"] for row in rows] == [face.name for face in faces]
+    assert pd.read_csv(tmp_path / "predictions.rejects.csv")["image_id"].tolist() == ["broken.png"]
+
+    references = tmp_path / "references.json"
+    captions = [{"id": n, "image_id": row["image_id"], "caption": row["caption"]} for n, row in enumerate(rows)]
+    images_json = [{"id": row["image_id"], "file_name": row["image_id"]} for row in rows]
+    references.write_text(json.dumps({"images": images_json, "annotations": captions}))
+    capsys.readouterr()
+    assert main(["evaluate", "--predictions", str(out), "--references", str(references), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bleu"] == pytest.approx([1.0] * 4)
+    assert main(["evaluate", "--predictions", str(out), "--references", str(references), "--against", str(out)]) == 0
+    assert "BLEU-4" in capsys.readouterr().out
+
+    heatmap = tmp_path / "heatmap.png"
+    assert main(["caption", "--run", str(run), str(faces[0]), "--beam-width", "2", "--heatmap", str(heatmap)]) == 0
+    assert capsys.readouterr().out.strip() == rows[0]["caption"]
+    with Image.open(heatmap) as figure:
+        assert figure.width > 400
+
+
+def test_training_resumes_and_refuses_a_second_run(demo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--data", "faces:20", "--run", str(demo_folder / "run"), "--weights", "faces"]
+    assert main(arguments) == 2
+    assert "holds a run already; resume it" in capsys.readouterr().err
+    assert main([*arguments, "--resume", "--epochs", "7"]) == 2
+    assert "other settings: epochs" in capsys.readouterr().err
+
+
+def test_check_lists_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (9, 7), "red").save(tmp_path / "red.png")
+    (tmp_path / "captions.csv").write_text("file,caption\nred.png,a red picture\nblue.png,a blue picture\n")
+    out = tmp_path / "rejects.csv"
+    assert main(["check", "--data", f"table:{tmp_path / 'captions.csv'}:{tmp_path}", "--out", str(out)]) == 0
+    assert "1 pictures" in capsys.readouterr().out
+    assert "blue.png" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "nowhere", "--run", "r"], r"nowhere.*no such folder"),
+        (
+            ["train", "--data", "faces:9", "--run", "r", "--set", "hiden_units=3"],
+            r"hiden_units=3.*NAME one of.*hidden_units",
+        ),
+        (["train", "--data", "faces:9", "--run", "r", "--set", "dropout=much"], r"dropout=much: float expected"),
+        (["train", "--data", "faces:9", "--run", "r", "--epochs", "0"], r"epochs must be at least 1"),
+        (["caption", "--run", "no_run", "a.png"], r"no_run.*no such captioner"),
+        (["predict", "--run", "r", "--images", "no_folder", "--out", "p.json"], r"no_folder.*neither a folder"),
+        (["evaluate", "--predictions", "none.json", "--references", "faces:9"], r"none\.json"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and error[0].startswith(f"attncap {arguments[0]}: ")
+    assert re.search(message, error[0])
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "predict", "caption", "evaluate", "check"])
+def test_help_shows_an_example_and_imports_no_tensorflow(command: str) -> None:
+    program = (
+        "import sys; from attncap.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program, command, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"example:\n  attncap {command}" in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -102,10 +103,10 @@ class FeatureExtractor(keras.layers.Layer):
         self.weights_source = str(weights)
         with _global_dtype(self.dtype_policy):
             whole = _inception(self.image_size, "imagenet" if self.weights_source == "imagenet" else None)
-            names = [item.name for item in whole.layers]
+            # Keras numbers the other layers anew for each network that a process builds: their names mean nothing later.
+            names = [item.name for item in whole.layers if re.fullmatch(r"mixed\d+", item.name)]
             if self.layer not in names:
-                mixed = [name for name in names if name.startswith("mixed") and "_" not in name]
-                raise ValueError(f"InceptionV3 has no layer {self.layer!r}: choose one of {', '.join(mixed)}")
+                raise ValueError(f"InceptionV3 has no layer {self.layer!r}: choose one of {', '.join(names)}")
             self.network = keras.Model(whole.input, whole.get_layer(self.layer).output, name="inception_v3")
         _load_weights(self.weights_source, whole, self.network)
         self.network.trainable = False

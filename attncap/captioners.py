@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from attncap.features import FeatureExtractor  # also registers it: a file that holds one loads in a fresh process
 from attncap.layers import BahdanauAttention
 from attncap.losses import attention_supervision, doubly_stochastic_penalty
 from attncap.text import END, NEVER_GENERATED, CaptionTokenizer
@@ -57,7 +58,7 @@ class Captioner(keras.Model):
         self,
         tokenizer: CaptionTokenizer,
         feature_shape: tuple[int, int, int] | None = None,
-        encoder: Any = None,
+        encoder: FeatureExtractor | None = None,
         *,
         embedding_units: int = 512,
         hidden_units: int = 512,
@@ -209,8 +210,8 @@ class AttentionCaptioner(Captioner):
         h_t = GRU([E y_{t-1}, z_t], h_{t-1})
         p(y_t) = softmax(W_o dropout(tanh(E y_{t-1} + W_h h_t + W_z z_t)))            (deep output)
 
-    Departures from the paper: a GRU for its LSTM; regions are projected to `projection_units` and normalised before they
-    are attended to; the gate has one value a unit where the paper has one for the whole context.
+    Departures from the paper: a GRU for its LSTM; regions are projected to `projection_units` and normalised before
+    they are attended to; the gate has one value a unit where the paper has one for the whole context.
 
     The doubly stochastic penalty adds `attention_penalty * mean_l (1 - sum_t alpha_{t,l})^2` to the loss, the sum over
     a caption's real words, so that in the course of a caption every region is looked at.
@@ -235,7 +236,7 @@ class AttentionCaptioner(Captioner):
         self,
         tokenizer: CaptionTokenizer,
         feature_shape: tuple[int, int, int] | None = None,
-        encoder: Any = None,
+        encoder: FeatureExtractor | None = None,
         *,
         projection_units: int = 512,
         attention_units: int = 256,
@@ -276,6 +277,9 @@ class AttentionCaptioner(Captioner):
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
         rows, cols, size = self.feature_shape
+        given = tuple(features.shape[1:])
+        if None not in given and given != self.feature_shape:  # a reshape alone would take regions for other pictures
+            raise ValueError(f"features need shape (B, {rows}, {cols}, {size}), got {tuple(features.shape)}")
         features = ops.reshape(ops.cast(features, self.compute_dtype), (-1, rows * cols, size))  # (B, L, D)
         values = self.value_norm(self.value_dense(features))  # (B, L, D')
         values = self.value_dropout(values, training=training)
@@ -329,7 +333,10 @@ def save_captioner(captioner: Captioner, path: str | Path) -> None:
 
     The state that training goes on from is the run folder's `state.npz`.
     """
-    optimizer = captioner.optimizer
+    optimizer = getattr(captioner, "optimizer", None)  # none where nothing was compiled
+    if optimizer is None:
+        captioner.save(path)
+        return
     captioner.optimizer = None
     try:
         captioner.save(path)

@@ -222,7 +222,7 @@ class Decoder:
             outputs = replay(captioner.step, captioner.init_state(features, captions=n_best), token_ids)
             return token_ids, *outputs
 
-        self._decode = _compile(decode)
+        self._decode = compiled(decode)
 
     def __call__(self, features: np.ndarray, image_ids: Sequence[str] | None = None) -> list[Any]:
         """Decode features (N, rows, cols, D) to N captions (lists of n_best captions when n_best > 1)."""
@@ -283,7 +283,8 @@ def caption_of(
     )
 
 
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function compiled by the backend in use; on JAX it keeps the weights of its first call."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import keras
 import pandas as pd
 
 from attncap.batches import CaptionBatches
+from attncap.boxes import Phrases, load_phrases, named_regions
 from attncap.captioners import AttentionCaptioner, Captioner, load_captioner
 from attncap.data import CaptionData, cache_folder, leave_out
 from attncap.decoding import Decoder
@@ -33,6 +34,7 @@ def train(
     resume: bool = False,
     features: str | Path | None = None,
     tensorboard: bool = False,
+    boxes: str | None = None,
     verbose: Any = "auto",
 ) -> Captioner:
     """Train an attention captioner: features, vocabulary, fit, validation by decoding, best checkpoint.
@@ -45,13 +47,17 @@ def train(
         resume: go on from the last completed epoch; gives the history that a run never stopped would have.
         features: folder of feature stores, shared by runs; default `features` in the cache folder.
         tensorboard: also write TensorBoard logs into the run folder.
+        boxes: with `config.attention_supervision` above 0, the boxes that supervise attention, `entities:FOLDER_OR_ZIP`
+            or `faces` (see `load_phrases`). Training pictures without boxes stay, unsupervised; validation is the same
+            as without boxes.
         verbose: of Keras's `fit`.
 
     Returns:
         captioner: the epoch with the best validation BLEU-4, as saved in `best.keras`.
 
     Raises:
-        ValueError: no training or validation pictures with captions; a run of other data or settings.
+        ValueError: no training or validation pictures with captions; a run of other data or settings; boxes without
+            `attention_supervision`, or that without boxes.
         FloatingPointError: the loss is not a number.
     """
     config = config or TrainConfig()
@@ -59,16 +65,20 @@ def train(
     try:
         if resume:
             config = _same_settings(folder, config)
+        _check_supervision(config, boxes)
         extractor = FeatureExtractor(config.layer, config.weights)
         store = FeatureStore(features or cache_folder() / "features", extractor)
         if not resume:  # before the pictures are read, which takes long: a run killed there can be resumed as well
             folder.write_json(folder.config_file, asdict(config))
         readable = _readable(data, store, folder)
         training, validation = readable.split("train"), readable.split("val")
+        training, phrases = (training, None) if boxes is None else _with_phrases(boxes, training)
         tokenizer = _tokenizer(config, list(training.captions["caption"]))
         manifest = _manifest(data, training, validation, tokenizer, store, config)
+        if phrases is not None:
+            manifest |= {"boxes": boxes, "boxes_digest": _boxes_digest(phrases)}
         _check_or_write(folder, manifest, resume)
-        captioner, batches = _prepare(config, tokenizer, extractor, store, training)
+        captioner, batches = _prepare(config, tokenizer, extractor, store, training, phrases)
         recorder = RunRecorder(folder, config, _validator(config, store, validation), batches)
         callbacks: list[keras.callbacks.Callback] = [recorder]
         if tensorboard:
@@ -100,6 +110,41 @@ def _same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
     if other:
         raise ValueError(f"{folder.path}: the run to resume has other settings: {', '.join(other)}")
     return saved
+
+
+def _check_supervision(config: TrainConfig, boxes: str | None) -> None:
+    if config.attention_supervision and boxes is None:
+        raise ValueError(
+            f"attention_supervision is {config.attention_supervision}, but there are no boxes: give --boxes "
+            "entities:FOLDER_OR_ZIP or faces"
+        )
+    if boxes is not None and not config.attention_supervision:
+        raise ValueError(
+            f"boxes {boxes!r} are given, but attention_supervision is 0: add --set attention_supervision=1.0"
+        )
+
+
+def _with_phrases(boxes: str, training: CaptionData) -> tuple[CaptionData, Phrases]:
+    # Sentences of pictures with boxes are those that the boxes' source has; the other pictures keep theirs.
+    annotated, phrases = load_phrases(boxes, training)
+    others = training.captions[~training.captions["image_id"].isin(annotated.pictures["image_id"])]
+    n_others = len(training.pictures) - len(annotated.pictures)
+    n_phrases = sum(len(phrase.boxes) > 0 for own in phrases.values() for named in own for phrase in named)
+    print(
+        f"attention is supervised by {n_phrases:,} phrases of {len(phrases):,} pictures"
+        + (f"; {n_others:,} training pictures have no boxes and teach words alone" if n_others else "")
+    )
+    return replace(training, captions=pd.concat([annotated.captions, others], ignore_index=True)), phrases
+
+
+def _boxes_digest(phrases: Phrases) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for image_id in sorted(phrases):
+        for number, named in enumerate(phrases[image_id]):
+            for phrase in named:
+                digest.update(f"{image_id}\0{number} {phrase.start} {phrase.end}\0".encode("utf-8", "surrogatepass"))
+                digest.update(phrase.boxes.tobytes())
+    return digest.hexdigest()
 
 
 def _readable(data: CaptionData, store: FeatureStore, folder: RunFolder) -> CaptionData:
@@ -154,11 +199,10 @@ def _check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -
         folder.write_json(folder.manifest_file, manifest)
         return
     saved = json.loads(folder.manifest_file.read_text(encoding="utf-8"))
-    for name in ("split_digest", "captions_digest", "vocabulary_digest", "encoder_fingerprint"):
-        if saved[name] != manifest[name]:
-            raise ValueError(
-                f"{folder.path}: cannot resume: {name} is {manifest[name]}, the run began with {saved[name]}"
-            )
+    for name in ("split_digest", "captions_digest", "vocabulary_digest", "encoder_fingerprint", "boxes_digest"):
+        now, then = manifest.get(name), saved.get(name)
+        if now != then:
+            raise ValueError(f"{folder.path}: cannot resume: {name} is {now}, the run began with {then}")
 
 
 def _prepare(
@@ -167,6 +211,7 @@ def _prepare(
     extractor: FeatureExtractor,
     store: FeatureStore,
     data: CaptionData,
+    phrases: Phrases | None = None,
 ) -> tuple[Captioner, CaptionBatches]:
     keras.utils.set_random_seed(config.seed)
     captioner = AttentionCaptioner(
@@ -180,9 +225,11 @@ def _prepare(
         dropout=config.dropout,
         attention_penalty=config.attention_penalty,
         scheduled_sampling=config.scheduled_sampling,
+        attention_supervision=config.attention_supervision,
         dtype=best_dtype_policy() if config.dtype == "auto" else config.dtype,
     )
     paths = dict(zip(data.pictures["image_id"], data.pictures["path"], strict=True))
+    rows, cols = captioner.feature_shape[:2]
     batches = CaptionBatches(
         store.get,
         paths,
@@ -191,6 +238,8 @@ def _prepare(
         pictures=config.pictures,
         max_length=config.max_length,
         seed=config.seed,
+        regions=None if phrases is None else named_regions(data, phrases, tokenizer, rows, cols),
+        region_cells=rows * cols,
     )
     if batches.cut:
         print(f"{batches.cut} captions are longer than {config.max_length} tokens and are cut")

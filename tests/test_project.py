@@ -37,9 +37,9 @@ LAYERS: list[set[str]] = [
     | {"retrieval", "plotting", "charts", "drawing", "explorer"},
     {"text", "features", "feature_store", "layers", "losses"},
     {"captioners", "attributes"},
-    {"decoding", "batches", "run_folder", "train_config", "recorder", "predict"},
-    {"training"},
-    {"demo"},
+    {"decoding", "batches", "boxes", "run_folder", "train_config", "recorder", "predict"},
+    {"training", "probes"},
+    {"demo", "ground"},
     {"cli"},
 ]
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
@@ -47,6 +47,7 @@ LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module i
 # Inside a layer a module imports only these; anyone may import these three.
 FOUNDATIONS = {"captions", "pictures", "files"}
 NEIGHBOURS: dict[str, set[str]] = {
+    "boxes": {"batches"},
     "caption_data": {"readers"},
     "charts": {"drawing"},
     "check": {"caption_data", "readers"},

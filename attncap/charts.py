@@ -236,6 +236,65 @@ def plot_scores(scores: Any, *, ax: Axes | None = None, title: str | None = None
     return ax
 
 
+@matplotlib.rc_context(STYLE)
+def plot_grounding(
+    grounding: Any, *, measure: str = "attention_correctness", ax: Axes | None = None, title: str | None = None
+) -> Axes:
+    """How much of the maps lies where the words point, type by type, beside what it costs nothing to reach.
+
+    Args:
+        grounding: a `Grounding`, or its `per_type` table.
+        measure: "attention_correctness", "mean_correctness" or "pointing_game".
+        ax: where to draw; default: a new figure's.
+        title: default: says the measure.
+
+    Returns:
+        The axes: three lines of markers, the maps, the average map and the uniform one, the type with the highest
+        measure on top.
+
+    Raises:
+        ValueError: another measure, or nothing measured.
+
+    Example:
+        >>> plot_grounding(measure_grounding(captions, phrases)).figure.savefig("grounding.png")
+    """
+    words = {
+        "attention_correctness": "Share of the map inside the region that the word names",
+        "mean_correctness": "Share of the map inside the region, mean over a phrase's words",
+        "pointing_game": "Share of words whose map is highest inside their region",
+    }
+    if measure not in words:
+        raise ValueError(f"measure is one of {', '.join(words)}, got {measure!r}")
+    table = getattr(grounding, "per_type", grounding)
+    if not len(table):
+        raise ValueError("no phrase was measured: there is nothing to draw")
+    table = table.sort_values(measure, ascending=False, kind="stable")
+    if ax is None:
+        figure = SheetFigure(figsize=(8.0, 1.7 + 0.34 * len(table)), layout=_layout())
+        ax = figure.add_subplot(axes_class=PanelAxes)
+    prefix = "pointing_" if measure == "pointing_game" else ""
+    places = np.arange(len(table))
+    ax.hlines(places, table[f"{prefix}uniform"], table[measure], color=MUTED, linewidth=1.2, zorder=1)
+    hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": MUTED, "markeredgewidth": 1.6}
+    look: dict[str, Any] = {"linestyle": "none", "markersize": 8}
+    ax.plot(table[measure], places, marker="o", color=COLOURS[0], **look, label="map of the word", zorder=4)
+    ax.plot(table[f"{prefix}centre"], places, marker="|", color=INK, **look, markeredgewidth=2, label="average map")
+    ax.plot(table[f"{prefix}uniform"], places, marker="o", **look, **hollow, label="uniform map")
+    for place, (value, low) in enumerate(zip(table[measure], table[f"{prefix}uniform"], strict=True)):
+        side: dict[str, Any] = {"xytext": (9 if value >= low else -9, 0), "ha": "left" if value >= low else "right"}
+        ax.annotate(short_number(value), (value, place), **side, textcoords="offset points", va="center", fontsize=10.5)
+    _graph(ax, title or words[measure], "share", "")
+    ax.set_xlim(0, min(1.0, table[[measure, f"{prefix}uniform", f"{prefix}centre"]].to_numpy().max()) * 1.12)
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    names = [f"{str(kind).replace('_', ' ')} ({count:,.0f})" for kind, count in table["n_phrases"].items()]
+    ax.set_yticks(places, [drawable(name) for name in names], parse_math=False)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color=RULE, linewidth=0.8)
+    ax.grid(visible=False, axis="y")
+    _legends_above([ax], columns=3)
+    return ax
+
+
 def _graph(ax: Axes, title: str, across: str, up: str) -> None:
     ax.set_title(drawable(title), loc="left", parse_math=False)
     ax.set_xlabel(across)

@@ -1,4 +1,4 @@
-"""The command line: `attncap demo | train | predict | caption | evaluate | check`. Thin: it parses, calls and prints."""
+"""The command line. Thin: it parses, calls and prints; `attncap --help` lists the commands."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ SPEC_HELP = (
     "flickr8k:FOLDER, coco:JSON:IMAGES, karpathy:JSON:IMAGES, table:CSV:IMAGES[:FILE COLUMN:CAPTION COLUMN], "
     "faces, faces:4000, or a folder whose format is guessed"
 )
+BOXES_HELP = "entities:FOLDER_OR_ZIP (Flickr30k Entities) or faces (the drawn faces' own)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +66,7 @@ def _train(options: argparse.Namespace) -> None:
         resume=options.resume,
         features=options.features,
         tensorboard=options.tensorboard,
+        boxes=options.boxes,
     )
     print(f"the best captioner is {Path(options.run_folder) / 'best.keras'}")
 
@@ -169,6 +171,36 @@ def _references(where: str, split: str | None, seed: int) -> tuple[dict[str, lis
     return data.references(split), training or None
 
 
+def _ground(options: argparse.Namespace) -> None:
+    from attncap.captioners import load_captioner
+    from attncap.data import load
+    from attncap.ground import ground
+
+    report = ground(
+        load_captioner(options.run_folder),
+        load(options.data, seed=options.seed),
+        options.boxes,
+        split=options.split,
+        generated=options.generated,
+        shifts=options.shift,
+        features=options.features,
+        limit=options.limit,
+        probes=options.probes,
+        seed=options.seed,
+        **_decoding(options),
+    )
+    for count, why in ((report.n_left_out, "have no boxes"), (report.n_unreadable, "cannot be read")):
+        if count:
+            print(f"{count} pictures {why} and are left out", file=sys.stderr)
+    if options.plot:
+        from attncap.charts import plot_grounding
+
+        figure = plot_grounding(report.grounding).get_figure(root=True)
+        assert figure is not None
+        figure.savefig(options.plot)
+    print(json.dumps(report.to_json_dict(), indent=2) if options.json else report.to_text())
+
+
 def _check(options: argparse.Namespace) -> None:
     from attncap.data import check, check_summary, load
 
@@ -211,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the last completed epoch of the run")
     train.add_argument("--features", metavar="DIR", help="folder of feature stores, shared by runs (default: cache)")
     train.add_argument("--tensorboard", action="store_true", help="also write TensorBoard logs into the run folder")
+    train.add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}, for --set attention_supervision=1.0")
     defaults = TrainConfig()
     for name in TRAIN_OPTIONS:
         value = getattr(defaults, name)
@@ -269,6 +302,36 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--meteor", action="store_true", help="also METEOR (needs pycocoevalcap and Java)")
     evaluate.add_argument("--seed", type=int, default=0, help="of splits and resampling (default 0)")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    ground = _command(
+        commands,
+        "ground",
+        _ground,
+        "measure whether the captioner looks at what the words name, against boxes",
+        "attncap ground --run runs/mine --data flickr8k:flickr8k --split dev --boxes entities:flickr30k_entities.zip",
+    )
+    ground.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
+    ground.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
+    ground.add_argument("--split", metavar="S", help="train, val (or dev) or test (default: all)")
+    ground.add_argument("--boxes", required=True, metavar="BOXES", help=BOXES_HELP)
+    ground.add_argument(
+        "--generated", action="store_true", help="the captioner's own captions (default: human captions fed in)"
+    )
+    ground.add_argument(
+        "--shift",
+        type=int,
+        nargs="+",
+        default=[-1, 0, 1],
+        metavar="N",
+        help="read a word's map at its own step (0), the one before (-1) or after (1) (default: -1 0 1)",
+    )
+    ground.add_argument("--probes", action="store_true", help="also force attention uniform, and blank what is seen")
+    ground.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
+    ground.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
+    ground.add_argument("--plot", metavar="PNG", help="figure to write: where the captioner looks, by type")
+    ground.add_argument("--seed", type=int, default=0, help="of splits and resampling (default 0)")
+    ground.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    _add_decoding(ground)
 
     check = _command(
         commands,

@@ -103,7 +103,7 @@ class FeatureExtractor(keras.layers.Layer):
         self.weights_source = str(weights)
         with _global_dtype(self.dtype_policy):
             whole = _inception(self.image_size, "imagenet" if self.weights_source == "imagenet" else None)
-            # Keras numbers the other layers anew for each network that a process builds: their names mean nothing later.
+            # Keras numbers the other layers anew in each network of a process: a saved model would not find them again.
             names = [item.name for item in whole.layers if re.fullmatch(r"mixed\d+", item.name)]
             if self.layer not in names:
                 raise ValueError(f"InceptionV3 has no layer {self.layer!r}: choose one of {', '.join(names)}")

@@ -280,11 +280,12 @@ def plot_grounding(
     ax.plot(table[measure], places, marker="o", color=COLOURS[0], **look, label="map of the word", zorder=4)
     ax.plot(table[f"{prefix}centre"], places, marker="|", color=INK, **look, markeredgewidth=2, label="average map")
     ax.plot(table[f"{prefix}uniform"], places, marker="o", **look, **hollow, label="uniform map")
-    for place, (value, low) in enumerate(zip(table[measure], table[f"{prefix}uniform"], strict=True)):
-        side: dict[str, Any] = {"xytext": (9 if value >= low else -9, 0), "ha": "left" if value >= low else "right"}
-        ax.annotate(short_number(value), (value, place), **side, textcoords="offset points", va="center", fontsize=10.5)
+    ends = table[[measure, f"{prefix}uniform", f"{prefix}centre"]].max(axis=1)
+    for place, (value, end) in enumerate(zip(table[measure], ends, strict=True)):
+        offset: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(short_number(value), (end, place), **offset, fontsize=10.5)
     _graph(ax, title or words[measure], "share", "")
-    ax.set_xlim(0, min(1.0, table[[measure, f"{prefix}uniform", f"{prefix}centre"]].to_numpy().max()) * 1.12)
+    ax.set_xlim(0, min(1.0, ends.max()) * 1.12)
     ax.set_ylim(len(table) - 0.5, -0.5)
     names = [f"{str(kind).replace('_', ' ')} ({count:,.0f})" for kind, count in table["n_phrases"].items()]
     ax.set_yticks(places, [drawable(name) for name in names], parse_math=False)

@@ -29,7 +29,7 @@ class GroundReport:
         fed: "human captions fed in" or "generated captions".
         n_left_out: pictures without annotation.
         n_unreadable: pictures that cannot be read.
-        uniform, faithfulness: the probes, where asked for.
+        uniform, faithfulness: the probes, where asked for; faithfulness with one cell and with 3 x 3 blanked.
     """
 
     grounding: Grounding
@@ -38,7 +38,7 @@ class GroundReport:
     n_left_out: int
     n_unreadable: int
     uniform: Comparison | None = None
-    faithfulness: Faithfulness | None = None
+    faithfulness: tuple[Faithfulness, ...] = ()
 
     def to_json_dict(self) -> dict[str, Any]:
         content = {
@@ -48,10 +48,10 @@ class GroundReport:
             "unreadable_pictures": self.n_unreadable,
             "shifts": {str(shift): measured.to_json_dict() for shift, measured in self.at_shifts.items()},
         }
-        if self.uniform is not None and self.faithfulness is not None:
+        if self.uniform is not None:
             content["probes"] = {
                 "uniform_attention": self.uniform.to_json_dict(),
-                "faithfulness": self.faithfulness.to_json_dict(),
+                "faithfulness": [blanked.to_json_dict() for blanked in self.faithfulness],
             }
         return content
 
@@ -61,8 +61,7 @@ class GroundReport:
             parts.append(self._shift_table())
         if self.uniform is not None:
             parts.append("A attends, B is the same captioner with uniform attention: " + self.uniform.table())
-        if self.faithfulness is not None:
-            parts.append(self.faithfulness.to_text())
+        parts += [blanked.to_text() for blanked in self.faithfulness]
         return "\n\n".join(parts)
 
     def _shift_table(self) -> str:
@@ -150,11 +149,14 @@ def ground(
         captions = [caption for own in read.values() for caption in own]
         named = [list(own) for image_id in read for own in phrases[image_id]]
     report = _measured(captions, named, shifts, seed)
-    uniform = faithfulness = None
+    uniform, faithfulness = None, ()
     if probes:
         with_captions = data.pictures[data.pictures["image_id"].isin(data.captions["image_id"])]
         uniform = compare_with_uniform(captioner, store, with_captions, data.references(), seed=seed, **decoding)
-        faithfulness = measure_faithfulness(captioner, store, data.pictures, captions, named, seed=seed)
+        faithfulness = tuple(
+            measure_faithfulness(captioner, store, data.pictures, captions, named, radius=radius, seed=seed)
+            for radius in (0, 1)
+        )
     fed = "generated captions" if generated else "human captions fed in"
     return GroundReport(*report, fed, n_left_out, len(unreadable), uniform, faithfulness)
 

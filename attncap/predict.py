@@ -140,10 +140,19 @@ class CaptionReplay:
         self.captioner = captioner
         self.batch_size = batch_size
 
-        def read(features: Any, token_ids: Any) -> tuple[Any, Any]:
-            return replay(captioner.step, captioner.init_state(features, keras.ops.shape(token_ids)[1]), token_ids)
+        # One compiled function a shape: given two shapes, TensorFlow would leave the length open, and Keras's scan
+        # needs to know it.
+        self._reads: dict[tuple[int, ...], Any] = {}
 
-        self._read = compiled(read)
+    def _read(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[Any, Any]:
+        captioner, captions = self.captioner, token_ids.shape[1]
+
+        def read(features: Any, token_ids: Any) -> tuple[Any, Any]:
+            return replay(captioner.step, captioner.init_state(features, captions=captions), token_ids)
+
+        if token_ids.shape not in self._reads:
+            self._reads[token_ids.shape] = compiled(read)
+        return self._reads[token_ids.shape](features, token_ids)
 
     def __call__(
         self, features: np.ndarray, captions: Sequence[Sequence[str]], image_ids: Sequence[str] | None = None

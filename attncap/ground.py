@@ -149,7 +149,8 @@ def ground(
         captions = [caption for own in read.values() for caption in own]
         named = [list(own) for image_id in read for own in phrases[image_id]]
     report = _measured(captions, named, shifts, seed)
-    uniform, faithfulness = None, ()
+    uniform: Comparison | None = None
+    faithfulness: tuple[Faithfulness, ...] = ()
     if probes:
         with_captions = data.pictures[data.pictures["image_id"].isin(data.captions["image_id"])]
         uniform = compare_with_uniform(captioner, store, with_captions, data.references(), seed=seed, **decoding)

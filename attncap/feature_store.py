@@ -35,7 +35,7 @@ DAMAGE = (
     lmdb.PageNotFoundError,
     lmdb.VersionMismatchError,
 )
-SLACK_PAGES = 16  # LMDB may leave the last few pages of a sound file unwritten
+SLACK_PAGES = 4  # LMDB may leave the last pages of a sound file unwritten: those that the last write freed again
 # LMDB forbids opening a file twice in a process; a notebook that runs a cell again does. By device and inode.
 _OPENED: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = weakref.WeakValueDictionary()
 
@@ -184,7 +184,7 @@ class FeatureStore:
         try:
             data = picture_bytes(path)
         except UnreadablePicture as error:
-            return _Decoded(path, stamp, b"", None, error.reason)
+            return _Decoded(path, [0, 0], b"", None, error.reason)  # no stamp: a chmod mends it, and leaves no trace
         digest = hashlib.blake2b(data, digest_size=16).digest()
         with self._read() as transaction:
             if transaction.get(digest, db=self._features) is not None:
@@ -245,14 +245,18 @@ class FeatureStore:
 
     def _check_header(self) -> None:
         header = {"attncap": "feature store", "version": FORMAT_VERSION, "feature_shape": list(self.feature_shape)}
+        expected = json.dumps(header).encode()
         with self._read() as transaction:  # most often enough, and does not wait for another process that writes
             entry = transaction.get(b"header", db=self._rejects)
             found = None if entry is None else bytes(entry)
         if found is None:
             with self._environment.begin(write=True, db=self._rejects) as transaction:
-                transaction.put(b"header", json.dumps(header).encode(), overwrite=False)
-        elif json.loads(found) != header:
-            raise ValueError(f"{self.path}: a store of another version or shape: {found.decode()}; expected {header}")
+                transaction.put(b"header", expected, overwrite=False)
+        elif found != expected:
+            found_text = found.decode(errors="replace")
+            raise ValueError(
+                f"{self.path}: a store of another version or shape: {found_text}; expected {expected.decode()}"
+            )
 
     def _grow(self, pictures: int) -> None:
         bytes_each = 2 * int(np.prod(self.feature_shape)) + 2 * 4096  # values lie on whole pages

@@ -47,7 +47,8 @@ def beam_search(
 
     Returns:
         token_ids: int32, shape (B, K, max_length), best first; `<end>` and then `<pad>` after the last word.
-        log_probs: float32, shape (B, K), natural log-probability of each caption.
+        log_probs: float32, shape (B, K), natural log-probability of each caption; below -1e8 where there are fewer than
+            K captions of max_length tokens.
     """
     batch = ops.shape(next(iter(state.recurrent.values())))[0]
     beams = ops.arange(beam_width)
@@ -102,16 +103,18 @@ def sample(
     sampler: Any,
     *,
     max_length: int = 40,
+    model: keras.Model | None = None,
 ) -> Any:
     """Draw one caption a row with a keras-nlp sampler (`TopKSampler`, `TopPSampler`, `RandomSampler`, ...).
 
     Args:
         step, state: as in `beam_search`, of K captions a picture.
         sampler: a `keras_nlp.samplers.Sampler`; its seed makes the draw repeatable.
-        max_length: most tokens of a caption.
+        max_length: most tokens of a caption, `<end>` included.
+        model: whose weights `step` reads; only the JAX backend needs it, inside a compiled function.
 
     Returns:
-        token_ids: int32, shape (B, K, max_length).
+        token_ids: int32, shape (B, K, max_length); `<end>` and then `<pad>` after the last word.
     """
     batch, captions = ops.shape(next(iter(state.recurrent.values())))[:2]
 
@@ -119,15 +122,12 @@ def sample(
         last = ops.reshape(ops.take(prompt, index - 1, axis=1), (batch, captions))
         logits, after, _ = step(last, CaptionerState(state.memory, recurrent))
         logits = ops.cast(logits, "float32") + forbidden_logits(logits.shape[-1])
-        return (
-            ops.reshape(logits, (-1, logits.shape[-1])),
-            None,
-            after.recurrent,
-        )  # (B K, V): keras-nlp's one batch axis
+        logits = ops.reshape(logits, (-1, logits.shape[-1]))  # (B K, V): keras-nlp's one batch axis
+        return logits, None, after.recurrent
 
     prompt = ops.full((batch * captions, max_length + 1), PAD, dtype="int32")
     prompt = ops.where(ops.arange(max_length + 1) == 0, START, prompt)
-    drawn = sampler(next_logits, prompt, cache=state.recurrent, index=1, stop_token_ids=(END,))
+    drawn = sampler(next_logits, prompt, cache=state.recurrent, index=1, stop_token_ids=(END,), model=model)
     token_ids = ops.reshape(drawn[:, 1:], (batch, captions, max_length))
     ended = ops.cumsum(ops.cast(token_ids == END, "int32"), axis=-1)
     after_end = ended - ops.cast(token_ids == END, "int32") > 0  # a row goes on until the last row of the batch ends
@@ -152,19 +152,20 @@ def replay(step: Step, state: CaptionerState, token_ids: Any) -> tuple[Any, Any]
     targets = ops.moveaxis(token_ids, 2, 0)  # (T, B, K)
 
     def body(carry: Any, tokens: Any) -> tuple[Any, Any]:
-        recurrent, _ = carry
+        recurrent, *_ = carry
         token, target = tokens
-        logits, after, _ = step(token, CaptionerState(state.memory, recurrent))
+        logits, after, weights = step(token, CaptionerState(state.memory, recurrent))
         log_probs = ops.log_softmax(ops.cast(logits, "float32") + forbidden_logits(logits.shape[-1]), axis=-1)
         chosen = ops.squeeze(ops.take_along_axis(log_probs, target[:, :, None], axis=2), 2)
-        carry = (after.recurrent, chosen)
-        return carry, carry
+        carry = (after.recurrent, chosen) if weights is None else (after.recurrent, chosen, weights)
+        return carry, carry  # on TensorFlow, Keras's scan stacks what has the form of the carry
 
-    nothing = ops.zeros((batch, captions), "float32")
-    _, (recurrent, chosen) = ops.scan(body, (state.recurrent, nothing), (inputs, targets))
-    word_log_probs = ops.where(token_ids == PAD, 0.0, ops.moveaxis(chosen, 0, 2))  # (B, K, T)
-    weights = recurrent.get("attention_weights")
-    return word_log_probs, None if weights is None else ops.moveaxis(weights, 0, 2)
+    first_weights = step(inputs[0], state)[2]
+    nothing = [ops.zeros((batch, captions), "float32")]
+    nothing += [] if first_weights is None else [ops.zeros_like(first_weights)]
+    _, (_, *outputs) = ops.scan(body, (state.recurrent, *nothing), (inputs, targets))
+    chosen, *weights = (ops.moveaxis(output, 0, 2) for output in outputs)  # (B, K, T), (B, K, T, L)
+    return ops.where(token_ids == PAD, 0.0, chosen), weights[0] if weights else None
 
 
 class Decoder:
@@ -180,7 +181,7 @@ class Decoder:
         batch_size: pictures at a time.
 
     Raises:
-        ValueError: n_best above beam_width, or a width below 1.
+        ValueError: n_best above beam_width, a width or a length below 1; image_ids that are not one to a picture.
 
     Example:
         >>> captions = Decoder(captioner, beam_width=5)(features)
@@ -201,6 +202,8 @@ class Decoder:
     ):
         if beam_width < 1 or n_best < 1 or (sampler is None and n_best > beam_width):
             raise ValueError(f"1 <= n_best <= beam_width is needed, got n_best={n_best}, beam_width={beam_width}")
+        if max_length < 1 or batch_size < 1:
+            raise ValueError(f"at least 1 is needed, got max_length={max_length}, batch_size={batch_size}")
         self.captioner = captioner
         self.n_best = n_best
         self.batch_size = batch_size
@@ -218,15 +221,18 @@ class Decoder:
                 token_ids = token_ids[:, :n_best]
             else:
                 state = captioner.init_state(features, captions=n_best)
-                token_ids = sample(captioner.step, state, sampler, max_length=max_length)
+                token_ids = sample(captioner.step, state, sampler, max_length=max_length, model=model)
             outputs = replay(captioner.step, captioner.init_state(features, captions=n_best), token_ids)
             return token_ids, *outputs
 
-        self._decode = compiled(decode)
+        model = captioner if isinstance(captioner, keras.Model) else None
+        self._decode = compiled(decode, model, sampler)
 
     def __call__(self, features: np.ndarray, image_ids: Sequence[str] | None = None) -> list[Any]:
         """Decode features (N, rows, cols, D) to N captions (lists of n_best captions when n_best > 1)."""
         captions: list[Any] = []
+        if image_ids is not None and len(image_ids) != len(features):
+            raise ValueError(f"one image_id a picture is needed, got {len(image_ids)} for {len(features)} pictures")
         for start in range(0, len(features), self.batch_size):
             batch = features[start : start + self.batch_size]
             full = np.zeros((self.batch_size, *batch.shape[1:]), batch.dtype)  # one shape, one compiled graph
@@ -283,8 +289,12 @@ def caption_of(
     )
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function compiled by the backend in use; on JAX it keeps the weights of its first call."""
+def compiled(function: Callable[..., Any], model: keras.Model | None = None, sampler: Any = None) -> Callable[..., Any]:
+    """Return the function compiled by the backend in use.
+
+    JAX freezes the variables that a function reads at their values of the first call. Those of model (which may be
+    trained on) and of sampler (the seed) go in as arguments instead, and the seed that follows comes out.
+    """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -293,5 +303,20 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if backend == "jax":
         import jax
 
-        return jax.jit(function)
+        seeds = [] if sampler is None else list(sampler.variables)
+        variables = seeds + ([] if model is None else list(model.variables))
+
+        @jax.jit
+        def pure(values: list[Any], *arguments: Any) -> tuple[Any, list[Any]]:
+            with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
+                outputs = function(*arguments)
+            return outputs, [scope.get_current_value(seed) for seed in seeds]
+
+        def with_values_of_now(*arguments: Any) -> Any:
+            outputs, next_seeds = pure([variable.value for variable in variables], *arguments)
+            for seed, value in zip(seeds, next_seeds, strict=True):
+                seed.assign(value)
+            return outputs
+
+        return with_values_of_now
     return function

@@ -1,0 +1,107 @@
+"""Keras's other backend: the model tests that matter run once more on JAX, and a file goes from TensorFlow to JAX."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jax")
+pytestmark = pytest.mark.skipif(
+    os.environ.get("KERAS_BACKEND") == "jax", reason="this process runs on JAX already: every test is a test of JAX"
+)
+
+ROOT = Path(__file__).parents[1]
+ON_JAX = [
+    "tests/test_layers.py",
+    "tests/test_captioners.py::test_steps_equal_teacher_forcing",
+    "tests/test_captioners.py::test_one_batch_can_be_learnt_by_heart",
+    "tests/test_captioners.py::test_a_saved_captioner_gives_equal_logits",
+    "tests/test_decoding.py::test_a_narrow_beam_follows_the_rule",
+    "tests/test_decoding.py::test_a_decoder_that_samples_goes_on_drawing",
+    "tests/test_decoding.py::test_a_decoder_sees_the_weights_of_now",
+]
+# One process for everything: TensorFlow (for keras-nlp) and JAX take seconds to import.
+CAPTION_AND_TEST = """
+import json, sys
+import numpy as np
+import pytest
+import keras
+assert keras.backend.backend() == "jax", keras.backend.backend()
+import attncap
+from attncap.decoding import Decoder
+captioner = attncap.load_captioner(sys.argv[1])
+captions = Decoder(captioner, beam_width=3, max_length=7)(np.load(sys.argv[2]))
+rows = [(caption.text, caption.log_prob, caption.attention_weights.tolist()) for caption in captions]
+with open(sys.argv[3], "w") as file:
+    json.dump(rows, file)
+raise SystemExit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[4:]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def on_tensorflow_and_jax(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list[Any], Any]:
+    """Captions of one file on TensorFlow, the same on JAX, and the finished process of the tests on JAX."""
+    import keras
+
+    from attncap.captioners import AttentionCaptioner, save_captioner
+    from attncap.decoding import Decoder
+    from attncap.text import SPECIAL_TOKENS, WordTokenizer
+
+    folder = tmp_path_factory.mktemp("jax")
+    keras.utils.set_random_seed(0)
+    captioner = AttentionCaptioner(
+        WordTokenizer([*SPECIAL_TOKENS, *"abcdefghijklm"]),
+        (2, 3, 5),
+        embedding_units=7,
+        hidden_units=11,
+        projection_units=13,
+        attention_units=17,
+    )
+    for weight in captioner.trainable_variables:
+        weight.assign(3.0 * weight)  # untrained, it says much the same of every picture
+    features = np.random.default_rng(0).normal(size=(5, 2, 3, 5)).astype(np.float32)
+    captions = Decoder(captioner, beam_width=3, max_length=7)(features)
+    save_captioner(captioner, folder / "captioner.keras")
+    np.save(folder / "features.npy", features)
+
+    files = [str(folder / name) for name in ("captioner.keras", "features.npy", "captions.json")]
+    # Optimisation of graphs that run once takes longer than running them.
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    finished = subprocess.run(
+        [sys.executable, "-c", CAPTION_AND_TEST, *files, *ON_JAX],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    made = folder / "captions.json"
+    return captions, json.loads(made.read_text()) if made.exists() else [], finished
+
+
+def test_a_file_saved_on_tensorflow_says_the_same_on_jax(
+    on_tensorflow_and_jax: tuple[list[Any], list[Any], Any],
+) -> None:
+    captions, on_jax, finished = on_tensorflow_and_jax
+    assert len(on_jax) == 5, finished.stderr[-4000:]
+    assert [text for text, _, _ in on_jax] == [caption.text for caption in captions]
+    assert len({caption.text for caption in captions}) > 2
+    for caption, (_, log_prob, weights) in zip(captions, on_jax, strict=True):
+        assert log_prob == pytest.approx(caption.log_prob, abs=1e-3)
+        np.testing.assert_allclose(np.array(weights).reshape(-1, 2, 3), caption.attention_weights, atol=1e-4)
+
+
+def test_model_tests_pass_on_jax(on_tensorflow_and_jax: tuple[list[Any], list[Any], Any]) -> None:
+    finished = on_tensorflow_and_jax[2]
+    assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
+    assert " passed" in finished.stdout
+    assert "skipped" not in finished.stdout

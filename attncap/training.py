@@ -66,11 +66,12 @@ def train(
         if resume:
             config = _same_settings(folder, config)
         _check_supervision(config, boxes)
+        keras.utils.set_random_seed(config.seed)  # weights="random" are the same ones when the run is resumed
         extractor = FeatureExtractor(config.layer, config.weights)
         store = FeatureStore(features or cache_folder() / "features", extractor)
         if not resume:  # before the pictures are read, which takes long: a run killed there can be resumed as well
             folder.write_json(folder.config_file, asdict(config))
-        readable = _readable(data, store, folder)
+        readable = _readable(data, store, folder, resume)
         training, validation = readable.split("train"), readable.split("val")
         training, phrases = (training, None) if boxes is None else _with_phrases(boxes, training)
         tokenizer = _tokenizer(config, list(training.captions["caption"]))
@@ -147,12 +148,13 @@ def _boxes_digest(phrases: Phrases) -> str:
     return digest.hexdigest()
 
 
-def _readable(data: CaptionData, store: FeatureStore, folder: RunFolder) -> CaptionData:
+def _readable(data: CaptionData, store: FeatureStore, folder: RunFolder, resume: bool) -> CaptionData:
     # Computes features; what cannot be read is left out, and listed in the run folder with what the reader rejected.
     data = data.only(data.pictures.loc[data.pictures["split"] != "test", "image_id"])
     unreadable = store.extract(list(data.pictures["path"]))
     kept = leave_out(data, dict(zip(unreadable["path"], unreadable["reason"], strict=True)))
-    kept.write_rejects(folder.rejects_file)
+    if not resume or not folder.rejects_file.exists():  # data that does not fit a run must not change its list
+        kept.write_rejects(folder.rejects_file)
     if len(unreadable):
         print(f"{len(unreadable)} pictures cannot be read and are left out: see {folder.rejects_file}")
     for name in ("train", "val"):
@@ -181,6 +183,7 @@ def _manifest(
         "captions": {"train": len(training.captions), "val": len(validation.captions)},
         "split_digest": _digest(data.pictures.sort_values("image_id")[["image_id", "split"]]),
         "captions_digest": _digest(training.captions[["image_id", "caption"]]),
+        "validation_digest": _digest(validation.captions[["image_id", "caption"]]),
         "vocabulary_digest": tokenizer.digest(),
         "vocabulary_size": tokenizer.vocabulary_size(),
         "encoder_fingerprint": store.fingerprint,
@@ -199,7 +202,9 @@ def _check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -
         folder.write_json(folder.manifest_file, manifest)
         return
     saved = json.loads(folder.manifest_file.read_text(encoding="utf-8"))
-    for name in ("split_digest", "captions_digest", "vocabulary_digest", "encoder_fingerprint", "boxes_digest"):
+    saved.setdefault("validation_digest", manifest["validation_digest"])  # runs begun before it was recorded
+    names = [name for name in manifest | saved if name.endswith("_digest") or name == "encoder_fingerprint"]
+    for name in names:
         now, then = manifest.get(name), saved.get(name)
         if now != then:
             raise ValueError(f"{folder.path}: cannot resume: {name} is {now}, the run began with {then}")

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 SIZE = 192  # pixels of a side
-VERSION = 1  # raise it when the same seed would give another face, caption or picture
+VERSION = 2  # raise it when the same seed would give another face, caption or picture
 Box = tuple[float, float, float, float]
 
 # Two values that a face of the test split may have together and one of train or val never has: a captioner that learnt

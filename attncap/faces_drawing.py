@@ -46,6 +46,7 @@ class Pen:
         self.cos, self.sin = math.cos(tilt), math.sin(tilt)
         self.boxes: dict[str, list[list[float]]] = {}
         self.open: list[list[float]] = []
+        self.rise = 0.0  # how much higher all is drawn
 
     def mark(self, *names: str) -> None:
         self.open = [[math.inf, math.inf, -math.inf, -math.inf] for _ in names]
@@ -54,7 +55,7 @@ class Pen:
 
     def place(self, points: Iterable[Point]) -> list[Point]:
         (cx, cy), a, b = self.centre, self.scale * self.cos, self.scale * self.sin
-        placed = [(2 * cx + a * x - b * y, 2 * cy + b * x + a * y) for x, y in points]
+        placed = [(2 * cx + a * x - b * y, 2 * cy + b * x + a * y) for x, y in ((x, y - self.rise) for x, y in points)]
         for box in self.open:
             xs, ys = zip(*placed, strict=True)
             box[:] = min(box[0], *xs), min(box[1], *ys), max(box[2], *xs), max(box[3], *ys)
@@ -153,9 +154,9 @@ def draw_parts(pen: Pen, has: Mapping[str, str], skin: Colour, rng: np.random.Ge
         pen.mark("eyebrows")
         brow = mixed(hair, INK, 0.45)
         lift = 3 * (2 * rng.random() - 1)
-        outer, inner = (x + eye * 12, y - 14 - lift), (x - eye * 10, y - 16 + lift)
+        outer, inner = (x + eye * 12, y - 16 - lift), (x - eye * 10, y - 18 + lift)
         bend = ((outer[0] + inner[0]) / 2, (outer[1] + inner[1]) / 2 - 3)
-        pen.line([outer, bend, inner], brow, 8.0 if has["eyebrows"] == "thick" else 2.4)
+        pen.line([outer, bend, inner], brow, 9.5 if has["eyebrows"] == "thick" else 2.4)
     if has["moustache"] != "none":
         pen.mark("moustache")
         for half in (-1, 1):
@@ -166,6 +167,7 @@ def draw_parts(pen: Pen, has: Mapping[str, str], skin: Colour, rng: np.random.Ge
     _draw_nose(pen, has, turn, nod, side, shade)
     _draw_glasses(pen, has, turn, nod, rx, rng)
     if covered:
+        pen.rise = 6.0  # clear of the eyebrows
         _draw_hat(pen, has["hat"], rx, ry, hat, side)
 
 
@@ -236,7 +238,7 @@ def _draw_hair_in_front(
                 for y in (-6, -21):
                     pen.oval(half * (rx + 4), y, 11, 10, hair)
                 continue
-            temple = [(rx + 3, -34.0), (rx + out, low), (rx - 7, low), (rx - 11, -34.0)]
+            temple = [(rx + 3, -38.0), (rx + out, low), (rx - 7, low), (rx - 11, -38.0)]
             pen.shape([(half * x, y) for x, y in temple], hair)
         return
     pen.mark()

@@ -253,12 +253,13 @@ def _parser() -> argparse.ArgumentParser:
             metavar=name[0].upper(),
             help=f"default {'of the weights' if value is None else value}",
         )
+    others = ", ".join(field.name for field in fields(TrainConfig) if field.name not in TRAIN_OPTIONS)
     train.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help=f"any setting of TrainConfig: {', '.join(f.name for f in fields(TrainConfig) if f.name not in TRAIN_OPTIONS)}",
+        help=f"any setting of TrainConfig: {others}",
     )
 
     predict = _command(

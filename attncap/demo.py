@@ -39,6 +39,7 @@ CONFIG = TrainConfig(
     attention_units=128,
     dropout=0.2,
     label_smoothing=0.05,
+    mirror=False,
     epochs=8,
     learning_rate=2e-3,
     validation_pictures=200,
@@ -69,6 +70,7 @@ def demo(
     print(data.summary())
     captioner = train(data, out / "run", replace(config, seed=seed), features=out / "features", verbose=2)
     trained = time.monotonic()
+    assert captioner.encoder is not None
     held_out = data.split("test")
     store = FeatureStore(out / "features", captioner.encoder)
     store.extract(list(held_out.pictures["path"]))
@@ -138,7 +140,8 @@ def _table(scores: Scores, content: dict[str, Any], out: Path) -> str:
             scores.table(),
             f"{true['share']:.1%} of {true['stated']} stated characteristics are true of the face",
             f"attention correctness {grounding['attention_correctness']:.3f} "
-            f"(a uniform map: {grounding['uniform']:.3f}), pointing game {grounding['pointing_game']:.3f}, over {grounding['n_phrases']} words that name a region",
+            f"(a uniform map: {grounding['uniform']:.3f}), pointing game {grounding['pointing_game']:.3f}, "
+            f"over {grounding['n_phrases']} words that name a region",
             f"{content['seconds']['all']:.0f} s in all; scores, captions and figures are in {out}",
             f"caption a picture of yours:  attncap caption --run {out / 'run'} face.png --heatmap heatmap.png",
         ]

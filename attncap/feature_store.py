@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ class _Decoded(NamedTuple):
     digest: bytes  # of the file's bytes; empty where it could not be read
     pixels: np.ndarray | None  # None when the features of these bytes are in the store already
     reason: str | None = None  # why the picture cannot be read
+    mirrored: bool = False
 
 
 class FeatureStore:
@@ -85,7 +87,9 @@ class FeatureStore:
         except lmdb.Error as error:
             raise OSError(f"{self.path}: the feature store cannot be opened ({error})") from error
 
-    def extract(self, paths: Sequence[str], batch_size: int = 32, progress: bool = True) -> pd.DataFrame:
+    def extract(
+        self, paths: Sequence[str], batch_size: int = 32, progress: bool = True, mirrored: bool = False
+    ) -> pd.DataFrame:
         """Compute and keep the features of every picture that is not in the store yet.
 
         Interrupted at any moment, a later call goes on: a batch is in the store whole or not at all. A second process
@@ -95,6 +99,7 @@ class FeatureStore:
             paths: picture files.
             batch_size: pictures a pass through the network.
             progress: show a bar with pictures/s.
+            mirrored: of the pictures as a mirror shows them, which are kept beside the others.
 
         Returns:
             rejects: DataFrame (path, reason) of the pictures among `paths` that cannot be read.
@@ -103,11 +108,11 @@ class FeatureStore:
             OSError: the store cannot be written, as when the disk is full; what was in it before stays readable.
         """
         with filelock.FileLock(self.path / "extract.lock"):
-            todo = [path for path in dict.fromkeys(map(str, paths)) if not self._is_current(path)]
+            todo = [path for path in dict.fromkeys(map(str, paths)) if not self._is_current(path, mirrored)]
             if todo:
                 try:
                     self._grow(len(todo))
-                    self._extract(todo, batch_size, progress)
+                    self._extract(todo, batch_size, progress, mirrored)
                 except lmdb.Error as error:
                     raise OSError(
                         f"{self.path}: features cannot be written: disk full? ({error}) What was there before is "
@@ -115,16 +120,20 @@ class FeatureStore:
                     ) from error
         return self.rejects(paths)
 
-    def get(self, paths: Sequence[str]) -> np.ndarray:
+    def get(self, paths: Sequence[str], mirrored: Sequence[bool] | None = None) -> np.ndarray:
         """Return the features of pictures: float16, shape (len(paths), rows, cols, D).
+
+        Args:
+            paths: picture files.
+            mirrored: for each, whether it is to be as a mirror shows it; None: none of them.
 
         Raises:
             KeyError: a picture whose features are not in the store.
         """
         features = np.empty((len(paths), *self.feature_shape), np.float16)
         with self._read() as transaction:
-            for row, path in zip(features, paths, strict=True):
-                known = transaction.get(_key(path), db=self._pictures)
+            for row, path, flipped in zip(features, paths, mirrored or [False] * len(paths), strict=True):
+                known = transaction.get(_key(path, flipped), db=self._pictures)
                 stored = None if known is None else transaction.get(bytes(known)[16:], db=self._features)
                 if stored is None:
                     raise KeyError(f"{path}: no features in {self.path}; call extract first")
@@ -156,16 +165,22 @@ class FeatureStore:
 
     # -- the work ------------------------------------------------------------------------------------------------
 
-    def _extract(self, todo: list[str], batch_size: int, progress: bool) -> None:
+    def _extract(self, todo: list[str], batch_size: int, progress: bool, mirrored: bool) -> None:
         network = self.extractor.network_for_pixels()
         size = self.extractor.image_size
+        decode = partial(self._decode, mirrored=mirrored)
         with (
             ThreadPoolExecutor(4, "decode") as decoders,
             ThreadPoolExecutor(1, "write") as writer,
-            tqdm(total=len(todo), unit=" pictures", desc="features", disable=not progress) as bar,
+            tqdm(
+                total=len(todo),
+                unit=" pictures",
+                desc="mirrored features" if mirrored else "features",
+                disable=not progress,
+            ) as bar,
         ):
             written: Future[None] | None = None
-            for batch in _in_batches(_ahead(decoders, self._decode, todo, 3 * batch_size), batch_size):
+            for batch in _in_batches(_ahead(decoders, decode, todo, 3 * batch_size), batch_size):
                 fresh = list({item.digest: item for item in batch if item.pixels is not None}.values())
                 features = np.empty((0, *self.feature_shape), np.float16)
                 if fresh:
@@ -179,21 +194,22 @@ class FeatureStore:
             if written is not None:
                 written.result()
 
-    def _decode(self, path: str) -> _Decoded:
+    def _decode(self, path: str, mirrored: bool) -> _Decoded:
         stamp = _stamp(path)  # before the bytes: a file that changes in between is looked at again next time
         try:
             data = picture_bytes(path)
-        except UnreadablePicture as error:
-            return _Decoded(path, [0, 0], b"", None, error.reason)  # no stamp: a chmod mends it, and leaves no trace
-        digest = hashlib.blake2b(data, digest_size=16).digest()
+        except UnreadablePicture as error:  # no stamp: a chmod mends it, and leaves no trace
+            return _Decoded(path, [0, 0], b"", None, error.reason, mirrored)
+        digest = hashlib.blake2b(data, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
         with self._read() as transaction:
             if transaction.get(digest, db=self._features) is not None:
-                return _Decoded(path, stamp, digest, None)
+                return _Decoded(path, stamp, digest, None, None, mirrored)
         try:
             picture = open_picture(path, data=data)
         except UnreadablePicture as error:
-            return _Decoded(path, stamp, digest, None, error.reason)
-        return _Decoded(path, stamp, digest, self.extractor.preprocess(picture))
+            return _Decoded(path, stamp, digest, None, error.reason, mirrored)
+        pixels = self.extractor.preprocess(picture)
+        return _Decoded(path, stamp, digest, pixels[:, ::-1] if mirrored else pixels, None, mirrored)
 
     def _write(self, batch: list[_Decoded], fresh: list[_Decoded], features: np.ndarray) -> None:
         overflowed = {
@@ -209,22 +225,22 @@ class FeatureStore:
                 reason = item.reason or overflowed.get(item.digest)
                 if reason:
                     entry = json.dumps({"stamp": item.stamp, "reason": reason, "path": item.path})
-                    transaction.put(_key(item.path), entry.encode(), db=self._rejects)
-                    transaction.delete(_key(item.path), db=self._pictures)
+                    transaction.put(_key(item.path, item.mirrored), entry.encode(), db=self._rejects)
+                    transaction.delete(_key(item.path, item.mirrored), db=self._pictures)
                 else:
                     known = np.array(item.stamp, np.int64).tobytes() + item.digest
-                    transaction.put(_key(item.path), known, db=self._pictures)
-                    transaction.delete(_key(item.path), db=self._rejects)
+                    transaction.put(_key(item.path, item.mirrored), known, db=self._pictures)
+                    transaction.delete(_key(item.path, item.mirrored), db=self._rejects)
 
     # -- the file ------------------------------------------------------------------------------------------------
 
-    def _is_current(self, path: str) -> bool:
+    def _is_current(self, path: str, mirrored: bool) -> bool:
         stamp = _stamp(path)
         with self._read() as transaction:
-            known = transaction.get(_key(path), db=self._pictures)
+            known = transaction.get(_key(path, mirrored), db=self._pictures)
             if known is not None:
                 return np.frombuffer(bytes(known)[:16], np.int64).tolist() == stamp
-            rejected = transaction.get(_key(path), db=self._rejects)
+            rejected = transaction.get(_key(path, mirrored), db=self._rejects)
             return rejected is not None and json.loads(bytes(rejected))["stamp"] == stamp
 
     def _open(self) -> lmdb.Environment:
@@ -284,8 +300,9 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _key(path: str) -> bytes:
-    return hashlib.blake2b(str(Path(path).absolute()).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+def _key(path: str, mirrored: bool = False) -> bytes:
+    name = str(Path(path).absolute()).encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(name, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
 
 
 def _stamp(path: str) -> list[int]:

@@ -79,6 +79,8 @@ def train(
         if phrases is not None:
             manifest |= {"boxes": boxes, "boxes_digest": _boxes_digest(phrases)}
         _check_or_write(folder, manifest, resume)
+        if config.mirror:
+            store.extract(list(training.pictures["path"]), mirrored=True)
         captioner, batches = _prepare(config, tokenizer, extractor, store, training, phrases)
         recorder = RunRecorder(folder, config, _validator(config, store, validation), batches)
         callbacks: list[keras.callbacks.Callback] = [recorder]
@@ -243,6 +245,7 @@ def _prepare(
         pictures=config.pictures,
         max_length=config.max_length,
         seed=config.seed,
+        mirror=config.mirror,
         regions=None if phrases is None else named_regions(data, phrases, tokenizer, rows, cols),
         region_cells=rows * cols,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import pandas as pd
 
-from attncap.batches import CaptionBatches
+from attncap.batches import CaptionBatches, names_a_side
 from attncap.boxes import Phrases, load_phrases, named_regions
 from attncap.captioners import AttentionCaptioner, Captioner, load_captioner
 from attncap.data import CaptionData, cache_folder, leave_out
@@ -80,7 +80,7 @@ def train(
             manifest |= {"boxes": boxes, "boxes_digest": _boxes_digest(phrases)}
         _check_or_write(folder, manifest, resume)
         if config.mirror:
-            store.extract(list(training.pictures["path"]), mirrored=True)
+            store.extract(_may_mirror(training), mirrored=True)
         captioner, batches = _prepare(config, tokenizer, extractor, store, training, phrases)
         recorder = RunRecorder(folder, config, _validator(config, store, validation), batches)
         callbacks: list[keras.callbacks.Callback] = [recorder]
@@ -163,6 +163,13 @@ def _readable(data: CaptionData, store: FeatureStore, folder: RunFolder, resume:
         if kept.split(name).captions.empty:
             raise ValueError(f"{data.name}: no readable picture with a caption in the split {name!r}")
     return kept
+
+
+def _may_mirror(training: CaptionData) -> list[str]:
+    # What `CaptionBatches` never shows as in a mirror need not be computed so.
+    said = training.references()
+    rows = zip(training.pictures["image_id"], training.pictures["path"], strict=True)
+    return [path for image_id, path in rows if image_id in said and not names_a_side(said[image_id])]
 
 
 def _tokenizer(config: TrainConfig, captions: list[str]) -> CaptionTokenizer:

@@ -151,7 +151,8 @@ class CaptionReplay:
             return replay(captioner.step, captioner.init_state(features, captions=captions), token_ids)
 
         if token_ids.shape not in self._reads:
-            self._reads[token_ids.shape] = compiled(read)
+            model = captioner if isinstance(captioner, keras.Model) else None
+            self._reads[token_ids.shape] = compiled(read, model)
         return self._reads[token_ids.shape](features, token_ids)
 
     def __call__(

@@ -36,8 +36,7 @@ def uniform_attention(captioner: Captioner) -> Iterator[None]:
     """Inside the block every map is exactly uniform: each region weighs 1 / L, whatever the state.
 
     The kernel w of the scores, w . tanh(...), is zero there, so that all scores are 0; it comes back with the end of
-    the block, after an error too. Decode with a `Decoder` made inside the block: on JAX, one that was used before keeps
-    its weights.
+    the block, after an error too.
 
     Args:
         captioner: with attention.

@@ -1,0 +1,162 @@
+"""`attncap train --boxes` and `attncap ground` from end to end on a few drawn faces; the plot of what they measure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from attncap.captioners import Captioner, load_captioner
+from attncap.charts import plot_grounding
+from attncap.cli import main
+from attncap.data import load
+from attncap.ground import ground
+from attncap.text import SPECIAL_TOKENS, WordTokenizer
+
+# One epoch on a few faces: the maps mean nothing, all else is as in earnest.
+FACES = ["--data", "faces:17", "--seed", "5"]
+SMALL = ["embedding_units=7", "hidden_units=11", "projection_units=13", "attention_units=5", "validation_pictures=2"]
+
+
+def settings(*more: str) -> list[str]:
+    return [part for text in (*SMALL, *more) for part in ("--set", text)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was supervised, and its features."""
+    folder = tmp_path_factory.mktemp("ground")
+    train = ["train", *FACES, "--run", str(folder / "run"), "--features", str(folder / "features")]
+    train += ["--weights", "faces", "--epochs", "1", "--min-count", "1", "--boxes", "faces"]
+    assert main([*train, *settings("attention_supervision=1.0")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def captioner(folder: Path) -> Captioner:
+    return load_captioner(folder / "run")
+
+
+def ground_command(folder: Path, *more: str) -> int:
+    places = ["--run", str(folder / "run"), "--features", str(folder / "features")]
+    return main(["ground", *FACES, *places, "--boxes", "faces", *more])
+
+
+def test_supervised_training_is_written_down_and_resumed_with_its_boxes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = folder / "run"
+    assert json.loads((run / "config.json").read_text())["attention_supervision"] == 1.0
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["boxes"] == "faces" and len(manifest["boxes_digest"]) == 32
+    resume = ["train", *FACES, "--run", str(run), "--features", str(folder / "features"), "--resume"]
+    resume += ["--weights", "faces", "--min-count", "1", *settings("attention_supervision=1.0")]
+    assert main(resume) == 2
+    assert "attention_supervision is 1.0, but there are no boxes: give --boxes" in capsys.readouterr().err
+
+
+def test_boxes_without_supervision_leave_the_folder_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert main(["train", *FACES, "--run", str(tmp_path / "run"), "--weights", "faces", "--boxes", "faces"]) == 2
+        assert "attention_supervision is 0: add --set attention_supervision=1.0" in capsys.readouterr().err
+
+
+def test_ground_prints_json_and_draws(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ground_command(folder, "--json", "--limit", "3", "--plot", str(tmp_path / "plot.png")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["captions"] == "human captions fed in" and found["n_pictures"] == 3 and found["shift"] == 0
+    for name in ("attention_correctness", "uniform", "centre"):
+        assert 0 < found[name] < 1
+    assert found["pointing_game"] is not None
+    assert found["n_phrases"] == sum(row["n_phrases"] for row in found["per_type"].values())
+    assert "mouth" in found["per_type"]
+    # The maps of a net that learnt nothing are about uniform, and correctness is about the region's share.
+    assert found["mean_correctness"] == pytest.approx(found["uniform"], rel=0.5)
+    assert set(found["shifts"]) == {"-1", "0", "1"}
+    assert len({measured["n_phrases"] for measured in found["shifts"].values()}) == 1
+    assert [measured["shift"] for measured in found["shifts"].values()] == [-1, 0, 1]
+    with Image.open(tmp_path / "plot.png") as figure:
+        assert figure.width > 400 and np.asarray(figure.convert("L")).std() > 10
+
+
+def test_generated_captions_and_probes(folder: Path, captioner: Captioner) -> None:
+    faces = load("faces:17", seed=5)
+    settings: dict[str, Any] = {"features": folder / "features", "limit": 3, "beam_width": 1, "max_length": 8}
+    report = ground(captioner, faces, "faces", generated=True, shifts=[1], **settings)
+    # A net that learnt nothing repeats a word that may name nothing: then there is nothing to measure, and no error.
+    assert report.fed == "generated captions" and report.grounding.shift == 1
+    assert list(report.at_shifts) == [1] and report.to_json_dict()["n_phrases"] <= 3 * 8
+    report = ground(captioner, faces, "faces", probes=True, shifts=[-1, 0], **settings)
+    found = json.loads(json.dumps(report.to_json_dict()))
+    assert found["probes"]["uniform_attention"]["n"] == 3
+    assert [measured["radius"] for measured in found["probes"]["faithfulness"]] == [0, 1]
+    assert all(set(measured["per_kind"]) == {"region", "function"} for measured in found["probes"]["faithfulness"])
+    for part in ("human captions fed in", "correctness", "pointing game", "A attends, B is", "name a region"):
+        assert part in report.to_text()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"split": "nowhere"}, "no split 'nowhere'"),
+        ({"limit": 0}, "at least one shift and one picture are needed"),
+        ({"shifts": []}, "at least one shift and one picture are needed"),
+        ({"boxes": "cats"}, "'cats': boxes are entities:FOLDER_OR_ZIP"),
+    ],
+)
+def test_errors_name_what_is_wrong(captioner: Captioner, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ground(captioner, load("faces:17", seed=5), **{"boxes": "faces", **asked})
+
+
+def test_a_captioner_without_attention_has_nothing_to_measure() -> None:
+    blind = Captioner(WordTokenizer([*SPECIAL_TOKENS, "a"]), (2, 3, 5), embedding_units=3, hidden_units=5)
+    with pytest.raises(ValueError, match="Captioner has no attention: there are no maps to measure"):
+        ground(blind, load("faces:17", seed=5), "faces")
+
+
+# ------------------------------------------------------------------ the plot
+
+
+def per_type() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "attention_correctness": [0.2, 0.5, 0.3],
+            "mean_correctness": [0.1, 0.4, 0.3],
+            "uniform": [0.25, 0.125, 0.0625],
+            "centre": [0.3, 0.2, 0.1],
+            "pointing_game": [0.9, 0.1, 0.4],
+            "pointing_uniform": [0.2, 0.1, 0.05],
+            "pointing_centre": [0.5, 0.0, 0.0],
+            "n_phrases": [7, 1234, 5],
+        },
+        index=["hat_colour", "mouth", "$x$"],
+    )
+
+
+def test_plot_grounding_draws_the_numbers_highest_first() -> None:
+    ax: Any = plot_grounding(per_type())
+    maps, average, uniform = ax.lines
+    assert maps.get_xdata().tolist() == [0.5, 0.3, 0.2]
+    assert average.get_xdata().tolist() == [0.2, 0.1, 0.3]
+    assert uniform.get_xdata().tolist() == [0.125, 0.0625, 0.25]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["mouth (1,234)", "$x$ (5)", "hat colour (7)"]
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["map of the word", "average map", "uniform map"]
+    pointing: Any = plot_grounding(per_type(), measure="pointing_game")
+    assert pointing.lines[0].get_xdata().tolist() == [0.9, 0.4, 0.1]
+    assert "highest inside their region" in pointing.get_title(loc="left")
+
+
+def test_plot_grounding_errors() -> None:
+    table: Any = per_type()
+    with pytest.raises(ValueError, match="measure is one of .*got 'uniform'"):
+        plot_grounding(table, measure="uniform")
+    with pytest.raises(ValueError, match="no phrase was measured"):
+        plot_grounding(table.iloc[:0])

@@ -184,7 +184,8 @@ def test_blanking_hurts_the_word_where_the_model_looks() -> None:
     found = measure_faithfulness(captioner, store, pictures, captions, phrases, batch_size=3)
     # The unicorn is outside the vocabulary: it has no probability to lose.
     assert found.words["word"].tolist() == ["dog"] * 4 + ["a"] * 8
-    region, function = found.per_kind.loc["region"], found.per_kind.loc["function"]
+    per_kind: Any = found.per_kind
+    region, function = per_kind.loc["region"], per_kind.loc["function"]
     mean = 3.0 / L  # what the brightest cell becomes
     expected = np.log(1 / (1 + np.exp(-mean))) - np.log(1 / (1 + np.exp(-3.0)))
     assert region["attended"] == pytest.approx(expected, rel=1e-2)
@@ -195,7 +196,7 @@ def test_blanking_hurts_the_word_where_the_model_looks() -> None:
 
     few = measure_faithfulness(captioner, store, pictures, captions, phrases, words_each=2, radius=1)
     assert few.per_kind["n_words"].tolist() == [2, 2]
-    assert few.to_json_dict()["radius"] == 1 and few.per_kind.loc["region", "attended"] < -0.2
+    assert few.to_json_dict()["radius"] == 1 and float(few.to_json_dict()["per_kind"]["region"]["attended"]) < -0.2
 
 
 def test_blanking_errors() -> None:

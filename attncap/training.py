@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -57,10 +58,14 @@ def train(
 
     Raises:
         ValueError: no training or validation pictures with captions; a run of other data or settings; boxes without
-            `attention_supervision`, or that without boxes.
+            `attention_supervision`, or that without boxes; tensorboard is not installed.
         FloatingPointError: the loss is not a number.
     """
     config = config or TrainConfig()
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:  # else found out after the first epoch
+        raise ValueError(
+            "tensorboard logs need the package tensorboard, which is not installed: pip install tensorboard"
+        )
     folder = RunFolder(run, resume)
     try:
         if resume:

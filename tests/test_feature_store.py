@@ -163,6 +163,20 @@ def test_paths_are_the_same_from_any_folder(store: FeatureStore, paths: list[str
     np.testing.assert_array_equal(store.get(["3.png"]), expected_features([paths[3]]))
 
 
+def test_mirrored_pictures_are_kept_beside_the_others(store: FeatureStore, paths: list[str]) -> None:
+    quietly(store, paths)
+    with pytest.raises(KeyError, match=r"3\.png: no features"):
+        store.get([paths[3]], [True])
+    store.extract(paths[2:5], batch_size=2, progress=False, mirrored=True)
+    store.extract(paths[2:5], batch_size=2, progress=False, mirrored=True)
+    assert store.extractor.passed == 11 + 3
+    found = store.get([paths[3], paths[3], paths[7]], [False, True, False])
+    turned = preprocess(Image.open(paths[3]).convert("RGB"), SIZE)[None, :, ::-1]
+    np.testing.assert_array_equal(found[[0, 2]], expected_features([paths[3], paths[7]]))
+    np.testing.assert_array_equal(found[1], FakeExtractor().predict_on_batch(turned)[0].astype(np.float16))
+    assert (found[1] != found[0]).any()
+
+
 # ---------------------------------------------------------------- which encoder, which picture
 
 
@@ -254,9 +268,9 @@ def test_a_reject_is_tried_again_when_its_file_changes_and_not_before(store, pat
     tried: list[str] = []
     decode = store._decode
 
-    def noting(path: str) -> Any:
+    def noting(path: str, **more: Any) -> Any:
         tried.append(path)
-        return decode(path)
+        return decode(path, **more)
 
     monkeypatch.setattr(store, "_decode", noting)
     quietly(store, paths)

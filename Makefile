@@ -16,13 +16,14 @@ PYTEST_ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lab bench lint clean
+.PHONY: help demo test test-all lab bench figures lint clean
 
 help:
 	@echo 'make demo      draw faces, train a captioner on them, score it, draw its heatmaps (into $(OUT))'
 	@echo 'make test      run the tests; the slow ones as well: make test-all'
 	@echo 'make lab       open JupyterLab on notebooks/'
 	@echo 'make bench     run every benchmark'
+	@echo 'make figures   draw figures/ from the demo'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make clean     remove caches and build files; .venv and your runs stay'
 	@echo
@@ -57,6 +58,11 @@ test-all: $(VENV)/.stamp-test
 
 lab: $(VENV)/.stamp-lab
 	$(RUN) -m jupyterlab notebooks
+
+# The figures of the README, from the demo in $(OUT), which is made where it is missing.
+figures: $(VENV)/.stamp-run
+	@test -f '$(OUT)/scores.json' || $(MAKE) demo
+	$(RUN) scripts/make_figures.py --demo '$(OUT)'
 
 bench: $(VENV)/.stamp-test
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(RUN) "$$script"; done

@@ -39,6 +39,7 @@ CONFIG = TrainConfig(
     attention_units=128,
     dropout=0.2,
     label_smoothing=0.05,
+    attention_penalty=0.1,  # a caption of a face need not visit its background
     mirror=False,
     epochs=8,
     learning_rate=2e-3,

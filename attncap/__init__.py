@@ -5,8 +5,9 @@ The names below are what most programs need; each is imported from its module wh
 
 Example:
     >>> import attncap
-    >>> captioner = attncap.load_captioner("runs/faces")
-    >>> picture = attncap.open_picture("face.png")
+    >>> captioner = attncap.load_captioner("runs/demo/run")
+    >>> attncap.caption(captioner, "face.png", beam_width=3).text
+    'a smiling person with a brown ponytail and pointed ears wearing square glasses'
 """
 
 from importlib import import_module
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from attncap.layers import BahdanauAttention
     from attncap.pictures import open_picture
     from attncap.plotting import plot_attention
+    from attncap.predict import caption
     from attncap.text import WordPieceTokenizer, WordTokenizer
     from attncap.training import train
 
@@ -35,6 +37,7 @@ _HOME_OF = {
     "WordPieceTokenizer": "text",
     "WordTokenizer": "text",
     "bleu": "evaluation",
+    "caption": "predict",
     "evaluate": "evaluation",
     "load": "data",
     "load_captioner": "captioners",
@@ -53,6 +56,7 @@ __all__ = [
     "WordPieceTokenizer",
     "WordTokenizer",
     "bleu",
+    "caption",
     "evaluate",
     "load",
     "load_captioner",

@@ -41,7 +41,7 @@ CONFIG = TrainConfig(
     label_smoothing=0.05,
     attention_penalty=0.1,  # a caption of a face need not visit its background
     mirror=False,
-    epochs=8,
+    epochs=6,
     learning_rate=2e-3,
     validation_pictures=200,
 )

@@ -18,6 +18,7 @@ from attncap.data import (
     check,
     check_summary,
     guess_format,
+    leave_out,
     load,
     load_table,
     split_pictures,
@@ -331,3 +332,23 @@ def test_check_with_nothing_to_report_shows_its_progress(tmp_path: Path, capsys:
     clean, report = check(data)
     assert check_summary(clean, report).endswith("nothing to report") and report.empty
     assert "pictures/s" in capsys.readouterr().err
+
+
+def test_leaving_out_lists_pictures_and_captions_as_check_does(tmp_path: Path) -> None:
+    paths = {name: tmp_path / f"{name}.png" for name in "abc"}
+    for name in "ac":
+        picture(paths[name])
+    paths["a"].write_bytes(b"")
+    data = made(
+        [(name, str(path), "train") for name, path in paths.items()],
+        [("a", "one"), ("c", "two"), ("b", "three"), ("a", "four")],
+        attributes=pd.DataFrame({"image_id": ["a", "c"], "hat": ["cap", "none"]}),
+    )
+    checked, _ = check(data, progress=False)
+    reasons = {str(paths["a"]): "empty file (0 bytes): copy it again", str(paths["b"]): "no such file"}
+    kept = leave_out(data, {**reasons, "elsewhere.png": "not of this data"})
+    assert kept.pictures["image_id"].tolist() == ["c"] and kept.captions["caption"].tolist() == ["two"]
+    assert kept.attributes is not None and kept.attributes["image_id"].tolist() == ["c"]
+    pd.testing.assert_frame_equal(kept.rejects, checked.rejects)
+    assert len(kept.rejects) == 5  # two pictures, three captions
+    assert leave_out(data, {}) is data

@@ -441,6 +441,7 @@ def test_it_stops_by_patience_and_keeps_the_best(folder: RunFolder) -> None:
     assert int(other.optimizer.iterations) == 12
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="on JAX a model has no weights within an epoch")
 def test_the_average_is_that_computed_by_hand(folder: RunFolder) -> None:
     config = replace(CONFIG, pictures=3, epochs=1, ema_epochs=5.0)  # 2 steps an epoch: horizon 10 steps
     captioner, batches = tiny(config)

@@ -345,9 +345,17 @@ for line in sys.stdin:
 EXTRACT = """
 extractor = FakeExtractor(seconds=order["seconds"])
 store = FeatureStore(order["folder"], extractor)
-say(os.getpid())
 store.extract(order["paths"], batch_size=3, progress=False)
 say("passed", extractor.passed, "stored", len(store))
+"""
+
+EXTRACT_ALOUD = """
+class Aloud(FakeExtractor):
+    def predict_on_batch(self, pixels):
+        say(os.getpid())
+        return super().predict_on_batch(pixels)
+
+FeatureStore(order["folder"], Aloud(seconds=0.02)).extract(order["paths"], batch_size=3, progress=False)
 """
 
 
@@ -395,22 +403,21 @@ def workers() -> Iterator[Workers]:
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path, workers: Workers) -> None:
     paths = draw(tmp_path / "pictures", 67)
     moments = random.Random(23)
-    stored = grew = 0
-    for _ in range(5):
-        workers.start(tmp_path / "features", paths, seconds=0.05)  # 23 batches: over a second
-        process = int(workers.read())
-        time.sleep(moments.uniform(0.02, 0.4))
+    stored = 0
+    for _ in range(4):
+        workers.start(tmp_path / "features", paths, code=EXTRACT_ALOUD)  # 23 batches
+        for _ in range(moments.randint(3, 5)):
+            process = int(workers.read())
+        time.sleep(moments.uniform(0.0, 0.03))  # while a batch is computed or written
         os.kill(process, signal.SIGKILL)
-        assert workers.rest() == ["ended [-9]"]
+        assert workers.rest()[-1] == "ended [-9]"
         store = new_store(tmp_path)
-        grew += len(store) > stored
-        assert stored <= len(store) < len(paths)
+        assert stored < len(store) < len(paths)  # the batches before the last two are surely there
         stored = len(store)
         done = [path for path in paths if path in store]
         assert len(done) == stored
         np.testing.assert_array_equal(store.get(done), expected_features(paths)[[path in done for path in paths]])
         store.close()
-    assert grew >= 2  # the kills did come in the middle of the work
     store = new_store(tmp_path)
     assert quietly(store, paths).empty
     assert store.extractor.passed == len(paths) - stored

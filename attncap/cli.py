@@ -118,7 +118,7 @@ def _caption(options: argparse.Namespace) -> None:
         if options.heatmap:
             print(f"heatmap: {_save_heatmap(caption, Path(options.heatmap), len(pictures) > 1)}", file=sys.stderr)
     if len(rejects):
-        raise ValueError("; ".join(rejects["reason"]))
+        raise ValueError("; ".join(f"{row.path}: {row.reason}" for row in rejects.itertuples()))
 
 
 def _save_heatmap(caption: Any, out: Path, several: bool) -> Path:

@@ -118,7 +118,7 @@ class FeatureStore:
                         f"{self.path}: features cannot be written: disk full? ({error}) What was there before is "
                         "intact: make room and start again"
                     ) from error
-        return self.rejects(paths)
+        return self.rejects(paths, mirrored)
 
     def get(self, paths: Sequence[str], mirrored: Sequence[bool] | None = None) -> np.ndarray:
         """Return the features of pictures: float16, shape (len(paths), rows, cols, D).
@@ -140,12 +140,12 @@ class FeatureStore:
                 row[...] = np.frombuffer(stored, np.float16).reshape(self.feature_shape)
         return features
 
-    def rejects(self, paths: Sequence[str]) -> pd.DataFrame:
-        """Return DataFrame (path, reason): which of `paths` could not be read, and why."""
+    def rejects(self, paths: Sequence[str], mirrored: bool = False) -> pd.DataFrame:
+        """Return DataFrame (path, reason): which of `paths` have no features, and why."""
         found = []
         with self._read() as transaction:
             for path in map(str, paths):
-                entry = transaction.get(_key(path), db=self._rejects)
+                entry = transaction.get(_key(path, mirrored), db=self._rejects)
                 if entry is not None:
                     found.append((path, json.loads(bytes(entry))["reason"]))
         return pd.DataFrame(found, columns=["path", "reason"])

@@ -83,7 +83,7 @@ def caption_pictures(
             kept, pixels = [], []
             for offset, decoded in enumerate(pool.map(lambda path: _pixels(path, encoder), part)):
                 if isinstance(decoded, UnreadablePicture):
-                    rejected.append((image_ids[start + offset], part[offset], str(decoded)))
+                    rejected.append((image_ids[start + offset], part[offset], decoded.reason))
                 else:
                     kept.append(image_ids[start + offset])
                     pixels.append(decoded)

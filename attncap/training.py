@@ -85,7 +85,10 @@ def train(
             manifest |= {"boxes": boxes, "boxes_digest": _boxes_digest(phrases)}
         _check_or_write(folder, manifest, resume)
         if config.mirror:
-            store.extract(_may_mirror(training), mirrored=True)
+            without = store.extract(_may_mirror(training), mirrored=True)
+            if len(without):
+                path, reason = without.iloc[0]
+                raise ValueError(f"{path}: no features in a mirror ({reason}): leave it out, or --set mirror=false")
         captioner, batches = _prepare(config, tokenizer, extractor, store, training, phrases)
         recorder = RunRecorder(folder, config, _validator(config, store, validation), batches)
         callbacks: list[keras.callbacks.Callback] = [recorder]

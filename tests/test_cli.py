@@ -141,3 +141,13 @@ def test_help_shows_an_example_and_imports_no_tensorflow(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", program, command, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"example:\n  attncap {command}" in done.stdout
+
+
+def test_an_unreadable_picture_is_named_once(
+    demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    assert main(["caption", "--run", str(demo_folder / "run"), str(broken)]) == 2
+    error = capsys.readouterr().err
+    assert error.count(str(broken)) == 1 and "empty" in error

@@ -132,18 +132,24 @@ def _draw(out: Path, held_out: CaptionData, captions: Sequence[Caption], scores:
 
 
 def _table(scores: Scores, content: dict[str, Any], out: Path) -> str:
-    true = content["true_characteristics"]
-    grounding = content["grounding"]
     return "\n".join(
         [
             "",
             f"Held-out faces, beam width {BEAM_WIDTH}:",
             scores.table(),
-            f"{true['share']:.1%} of {true['stated']} stated characteristics are true of the face",
-            f"attention correctness {grounding['attention_correctness']:.3f} "
-            f"(a uniform map: {grounding['uniform']:.3f}), pointing game {grounding['pointing_game']:.3f}, "
-            f"over {grounding['n_phrases']} words that name a region",
+            *_claims(content["true_characteristics"], content["grounding"]),
             f"{content['seconds']['all']:.0f} s in all; scores, captions and figures are in {out}",
             f"caption a picture of yours:  attncap caption --run {out / 'run'} face.png --heatmap heatmap.png",
         ]
     )
+
+
+def _claims(true: dict[str, Any], grounding: dict[str, Any]) -> list[str]:
+    if not true["stated"] or not grounding["n_phrases"]:
+        return ["the captions state no characteristic: this model has learnt too little"]
+    return [
+        f"{true['share']:.1%} of {true['stated']} stated characteristics are true of the face",
+        f"attention correctness {grounding['attention_correctness']:.3f} "
+        f"(a uniform map: {grounding['uniform']:.3f}), pointing game {grounding['pointing_game']:.3f}, "
+        f"over {grounding['n_phrases']} words that name a region",
+    ]

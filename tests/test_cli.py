@@ -17,7 +17,7 @@ from PIL import Image
 from attncap.cli import main
 
 PICTURES = 120
-EPOCHS = 2
+EPOCHS = 3
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from attncap.demo import CONFIG, demo
 
     out = tmp_path_factory.mktemp("demo") / "out"
-    demo(out, seed=3, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS))
+    demo(out, seed=3, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS, pictures=4))
     yield out
 
 

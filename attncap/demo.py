@@ -40,7 +40,6 @@ CONFIG = TrainConfig(
     dropout=0.2,
     label_smoothing=0.05,
     attention_penalty=0.1,  # a caption of a face need not visit its background
-    mirror=False,
     epochs=6,
     learning_rate=2e-3,
     validation_pictures=200,

@@ -46,6 +46,7 @@ CONFIG = TrainConfig(
     attention_units=16,
     dropout=0.1,
     scheduled_sampling=0.25,
+    mirror=True,
     pictures=3,
     epochs=3,
     learning_rate=0.03,

@@ -61,14 +61,16 @@ def demo(
         scores: what is in `scores.json`.
 
     Raises:
-        ValueError: `out` holds the run of an earlier demo.
+        ValueError: `out` holds a demo of another seed, size or settings.
     """
     began = time.monotonic()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     data = load(f"faces:{pictures or PICTURES}", seed=seed, folder=out / "faces")
     print(data.summary())
-    captioner = train(data, out / "run", replace(config, seed=seed), features=out / "features", verbose=2)
+    run = out / "run"
+    begun = (run / "config.json").exists()  # an interrupted demo goes on; a finished one is scored and drawn anew
+    captioner = train(data, run, replace(config, seed=seed), resume=begun, features=out / "features", verbose=2)
     trained = time.monotonic()
     assert captioner.encoder is not None
     held_out = data.split("test")

@@ -12,10 +12,11 @@ import shutil
 from pathlib import Path
 
 from attncap.captioners import load_captioner
+from attncap.charts import plot_grounding
 from attncap.data import load
 from attncap.demo import BEAM_WIDTH, PICTURES, ground_faces
 from attncap.faces import true_share
-from attncap.plotting import plot_attention, plot_grounding
+from attncap.plotting import plot_attention
 from attncap.predict import caption_pictures
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of the figures")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="faces that the demo drew")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     faces = load(f"faces:{options.pictures}", folder=options.demo / "faces").split("test")
     paths = dict(zip(faces.pictures["image_id"], faces.pictures["path"], strict=True))
     captioner = load_captioner(options.demo / "run")

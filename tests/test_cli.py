@@ -45,6 +45,18 @@ def test_demo_writes_scores_figures_and_a_run(demo_folder: Path) -> None:
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
 
+def test_a_second_demo_trains_nothing_and_finds_the_same(demo_folder: Path) -> None:
+    from attncap.demo import CONFIG, demo
+
+    before = json.loads((demo_folder / "scores.json").read_text())
+    state = (demo_folder / "run" / "state.npz").stat().st_mtime_ns
+    again = demo(demo_folder, seed=3, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS, pictures=4))
+    assert again["bleu"] == before["bleu"] and again["grounding"] == before["grounding"]
+    assert (demo_folder / "run" / "state.npz").stat().st_mtime_ns == state
+    with pytest.raises(ValueError, match="faces of .*seed.*expected, found"):
+        demo(demo_folder, seed=4, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS, pictures=4))
+
+
 def test_demo_predictions_are_of_held_out_faces_alone(demo_folder: Path) -> None:
     from attncap.data import load
 

@@ -21,11 +21,11 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for everyone; must come before numpy
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from attncap import ngram_metrics, ptb  # noqa: E402
-from attncap.coco_json import write_json  # noqa: E402
-from attncap.evaluation import References, bleu, evaluate  # noqa: E402
+from attncap import ngram_metrics, ptb
+from attncap.coco_json import write_json
+from attncap.evaluation import References, bleu, evaluate
 
 
 def synthetic(pictures: int, references: int, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:

@@ -281,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
         "caption",
         _caption,
         "print the caption of pictures, and draw where the model looked",
-        "attncap caption --run runs/demo me.jpg --heatmap me_heatmap.png",
+        "attncap caption --run runs/demo/run me.jpg --heatmap me_heatmap.png",
     )
     caption.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
     caption.add_argument("picture", nargs="+", metavar="PICTURE")

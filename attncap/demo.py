@@ -11,18 +11,18 @@ from typing import Any
 
 import pandas as pd
 
+from attncap.boxes import phrases_in
 from attncap.caption_data import CaptionData
 from attncap.captions import Caption
 from attncap.charts import plot_history, plot_predictions
 from attncap.data import load
 from attncap.evaluation import Scores, evaluate, write_predictions
-from attncap.faces import stated_characteristics, true_share
+from attncap.faces import true_share
 from attncap.feature_store import FeatureStore
 from attncap.files import replacing
 from attncap.grounding import Grounding, measure_grounding
 from attncap.plotting import plot_attention
 from attncap.predict import caption_stored
-from attncap.regions import faces_phrases
 from attncap.train_config import TrainConfig
 from attncap.training import train
 
@@ -109,8 +109,7 @@ def ground_faces(captions: Sequence[Caption], faces: CaptionData, **options: Any
         options: of `measure_grounding`.
     """
     assert faces.boxes is not None
-    stated = [stated_characteristics(caption.text) for caption in captions]
-    return measure_grounding(captions, faces_phrases(captions, stated, faces.boxes), **options)
+    return measure_grounding(captions, phrases_in(captions, faces, {}), **options)
 
 
 def _draw(out: Path, held_out: CaptionData, captions: Sequence[Caption], scores: Scores) -> None:

@@ -113,7 +113,11 @@ def caption_stored(
     Returns:
         captions: one a picture, in order.
     """
-    decode = Decoder(captioner, **settings)
+    return decode_stored(Decoder(captioner, **settings), store, pictures, part=part)
+
+
+def decode_stored(decode: Decoder, store: FeatureStore, pictures: pd.DataFrame, *, part: int = 256) -> list[Any]:
+    """Do as `caption_stored` with a decoder that is there already, compiled, as after every epoch of a training."""
     captions: list[Any] = []
     for start in range(0, len(pictures), part):
         rows = pictures.iloc[start : start + part]

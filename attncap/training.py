@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from attncap.evaluation import References, bleu
 from attncap.feature_store import FeatureStore
 from attncap.features import FeatureExtractor, best_dtype_policy
 from attncap.losses import MaskedCrossentropy
+from attncap.predict import decode_stored
 from attncap.recorder import RunRecorder
 from attncap.run_folder import RunFolder, environment
 from attncap.text import CaptionTokenizer, WordPieceTokenizer, WordTokenizer
@@ -296,16 +298,14 @@ def _validator(config: TrainConfig, store: FeatureStore, data: CaptionData) -> A
     pictures = data.pictures[data.pictures["image_id"].isin(references)].head(config.validation_pictures)
     image_ids = list(pictures["image_id"])
     prepared = References({image_id: references[image_id] for image_id in image_ids})
-    decoders: dict[int, Decoder] = {}
+
+    @cache  # compiled once, not after every epoch
+    def greedy(captioner: Captioner) -> Decoder:
+        return Decoder(captioner, beam_width=1, max_length=config.max_length)
 
     def validate(captioner: Captioner) -> dict[str, float]:
-        decoder = decoders.setdefault(id(captioner), Decoder(captioner, beam_width=1, max_length=config.max_length))
-        predictions = {}
-        for start in range(0, len(pictures), 256):  # features of a part at a time: memory stays flat
-            part = pictures.iloc[start : start + 256]
-            for caption in decoder(store.get(list(part["path"])), list(part["image_id"])):
-                predictions[caption.image_id] = caption.text
-        scores = bleu(predictions, prepared)
+        captions = decode_stored(greedy(captioner), store, pictures)
+        scores = bleu({caption.image_id: caption.text for caption in captions}, prepared)
         return {f"val_bleu_{n}": float(score) for n, score in enumerate(scores, start=1)}
 
     return validate

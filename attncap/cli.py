@@ -10,15 +10,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command, add_decoding, decoding
 from attncap.train_config import TrainConfig
 
 # Settings of `train` that have an option of their own name; the others are set with --set NAME=VALUE.
 TRAIN_OPTIONS = ("weights", "layer", "epochs", "seed", "tokenizer", "min_count", "learning_rate", "pictures", "dtype")
-SPEC_HELP = (
-    "flickr8k:FOLDER, coco:JSON:IMAGES, karpathy:JSON:IMAGES, table:CSV:IMAGES[:FILE COLUMN:CAPTION COLUMN], "
-    "faces, faces:4000, or a folder whose format is guessed"
-)
-BOXES_HELP = "entities:FOLDER_OR_ZIP (Flickr30k Entities) or faces (the drawn faces' own)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +92,7 @@ def _predict(options: argparse.Namespace) -> None:
     root = Path(options.images) if Path(options.images).is_dir() else None
     image_ids = [path.relative_to(root).as_posix() if root else path.name for path in paths]
     captioner = load_captioner(options.run_folder)
-    captions, rejects = caption_pictures(captioner, paths, image_ids, **_decoding(options))
+    captions, rejects = caption_pictures(captioner, paths, image_ids, **decoding(options))
     write_predictions(options.out, {caption.image_id: caption.text for caption in captions})
     print(f"{len(captions)} captions in {options.out}")
     if len(rejects):
@@ -112,7 +108,7 @@ def _caption(options: argparse.Namespace) -> None:
 
     captioner = load_captioner(options.run_folder)
     pictures = options.picture
-    captions, rejects = caption_pictures(captioner, pictures, pictures, progress=False, **_decoding(options))
+    captions, rejects = caption_pictures(captioner, pictures, pictures, progress=False, **decoding(options))
     for caption in captions:
         print(f"{caption.image_id}: {caption.text}" if len(pictures) > 1 else caption.text)
         if options.heatmap:
@@ -127,10 +123,6 @@ def _save_heatmap(caption: Any, out: Path, several: bool) -> Path:
     file = out.with_name(f"{out.stem}_{Path(caption.image_id).stem}{out.suffix}") if several else out
     plot_attention(caption.image_id, caption).savefig(file)
     return file
-
-
-def _decoding(options: argparse.Namespace) -> dict[str, Any]:
-    return {"beam_width": options.beam_width, "length_penalty": options.length_penalty}
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -187,7 +179,7 @@ def _ground(options: argparse.Namespace) -> None:
         limit=options.limit,
         probes=options.probes,
         seed=options.seed,
-        **_decoding(options),
+        **decoding(options),
     )
     for count, why in ((report.n_left_out, "have no boxes"), (report.n_unreadable, "cannot be read")):
         if count:
@@ -220,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demo = _command(
+    demo = add_command(
         commands, "demo", _demo, "draw faces, train on them, score, draw heatmaps", "attncap demo --out runs/demo"
     )
     demo.add_argument("--out", default="runs/demo", metavar="DIR", help="folder to write to (default runs/demo)")
@@ -229,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pictures", type=int, default=None, metavar="N", help="faces to draw (default: see attncap.demo)"
     )
 
-    train = _command(
+    train = add_command(
         commands,
         "train",
         _train,
@@ -262,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"any setting of TrainConfig: {others}",
     )
 
-    predict = _command(
+    predict = add_command(
         commands,
         "predict",
         _predict,
@@ -274,9 +266,9 @@ def _parser() -> argparse.ArgumentParser:
         "--images", required=True, metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line"
     )
     predict.add_argument("--out", required=True, metavar="JSON", help="COCO results JSON to write")
-    _add_decoding(predict)
+    add_decoding(predict)
 
-    caption = _command(
+    caption = add_command(
         commands,
         "caption",
         _caption,
@@ -286,9 +278,9 @@ def _parser() -> argparse.ArgumentParser:
     caption.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
     caption.add_argument("picture", nargs="+", metavar="PICTURE")
     caption.add_argument("--heatmap", metavar="PNG", help="figure to write: the map of every word over the picture")
-    _add_decoding(caption)
+    add_decoding(caption)
 
-    evaluate = _command(
+    evaluate = add_command(
         commands,
         "evaluate",
         _evaluate,
@@ -304,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=int, default=0, help="of splits and resampling (default 0)")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
-    ground = _command(
+    ground = add_command(
         commands,
         "ground",
         _ground,
@@ -332,9 +324,9 @@ def _parser() -> argparse.ArgumentParser:
     ground.add_argument("--plot", metavar="PNG", help="figure to write: where the captioner looks, by type")
     ground.add_argument("--seed", type=int, default=0, help="of splits and resampling (default 0)")
     ground.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    _add_decoding(ground)
+    add_decoding(ground)
 
-    check = _command(
+    check = add_command(
         commands,
         "check",
         _check,
@@ -345,20 +337,3 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--out", metavar="CSV", help="list the rejects here")
     check.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
     return parser
-
-
-def _command(commands: Any, name: str, run: Any, what: str, example: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=what,
-        description=what[0].upper() + what[1:] + ".",
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_decoding(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--beam-width", type=int, default=3, metavar="K", help="beams; 1 is greedy (default 3)")
-    parser.add_argument("--length-penalty", type=float, default=0.7, metavar="A", help="exponent (default 0.7)")

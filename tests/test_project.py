@@ -40,7 +40,7 @@ LAYERS: list[set[str]] = [
     {"decoding", "batches", "boxes", "run_folder", "train_config", "recorder", "predict"},
     {"training", "probes"},
     {"demo", "ground"},
-    {"cli"},
+    {"cli", "cli_parts"},
 ]
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
@@ -50,6 +50,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "boxes": {"batches"},
     "caption_data": {"readers"},
     "charts": {"drawing"},
+    "cli": {"cli_parts"},
     "check": {"caption_data", "readers"},
     "data": {"caption_data", "check", "readers", "table_reader", "faces"},
     "entities": {"regions"},

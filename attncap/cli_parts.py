@@ -1,0 +1,36 @@
+"""What the modules of the command line share: how a command is declared, and options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+SPEC_HELP = (
+    "flickr8k:FOLDER, coco:JSON:IMAGES, karpathy:JSON:IMAGES, table:CSV:IMAGES[:FILE COLUMN:CAPTION COLUMN], "
+    "faces, faces:4000, or a folder whose format is guessed"
+)
+BOXES_HELP = "entities:FOLDER_OR_ZIP (Flickr30k Entities) or faces (the drawn faces' own)"
+
+
+def add_command(commands: Any, name: str, run: Any, what: str, example: str) -> argparse.ArgumentParser:
+    """Declare a command: its function `run(options)`, one line on what it does, an example for the end of its help."""
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that `decoding` reads."""
+    parser.add_argument("--beam-width", type=int, default=3, metavar="K", help="beams; 1 is greedy (default 3)")
+    parser.add_argument("--length-penalty", type=float, default=0.7, metavar="A", help="exponent (default 0.7)")
+
+
+def decoding(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `add_decoding` as arguments of `Decoder`."""
+    return {"beam_width": options.beam_width, "length_penalty": options.length_penalty}

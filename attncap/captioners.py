@@ -1,203 +1,18 @@
-"""Captioners: `init_state` reads the picture once, `step` adds one word; training runs all steps at once.
-
-Every captioner works on B pictures with K captions of each side by side: K references in training, K beams in
-decoding, 1 in greedy decoding. What depends on the picture alone is computed once and shared by its K captions.
-"""
+"""The captioners: `AttentionCaptioner` looks at regions before each word, `ShowAndTell` reads the picture once."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import ops
 
-from attncap.features import FeatureExtractor  # also registers it: a file that holds one loads in a fresh process
+from attncap.captioner import Captioner, CaptionerState, for_each_caption
+from attncap.features import FeatureExtractor
 from attncap.layers import BahdanauAttention
 from attncap.losses import attention_supervision, doubly_stochastic_penalty
-from attncap.text import END, NEVER_GENERATED, CaptionTokenizer
-
-
-class CaptionerState(NamedTuple):
-    """The state that `step` takes and returns.
-
-    Args:
-        memory: tensors of shape (B, ...), a function of the picture alone; no step changes them.
-        recurrent: tensors of shape (B, K, ...), one row a caption; each step returns new ones.
-    """
-
-    memory: dict[str, Any]
-    recurrent: dict[str, Any]
-
-
-class Captioner(keras.Model):
-    """What all captioners share: teacher forcing over all steps at once, one `step`, saving with everything inside.
-
-    A subclass gives `init_state`, `advance` (the recurrence of one step) and `readout` (state to logits). `step` and
-    the training pass `call` are built from these three, so that they cannot drift apart.
-
-    Args:
-        tokenizer: the vocabulary; saved inside the model.
-        feature_shape: (rows, cols, D) of the picture's features; None takes the encoder's.
-        encoder: the `FeatureExtractor` whose features the captioner was trained on, saved inside, never trained here.
-        embedding_units: E, size of token embeddings.
-        hidden_units: H, size of the recurrent state.
-        dropout: share of embeddings, values and outputs dropped in training.
-        attention_penalty: weight of the doubly stochastic penalty (see `AttentionCaptioner`); 0 without attention.
-        scheduled_sampling: share of input words that are replaced in training by the model's own choice.
-        attention_supervision: weight of `losses.attention_supervision` where batches carry regions; 0 learns the maps
-            from words alone.
-
-    Raises:
-        ValueError: neither encoder nor feature_shape is given, or they disagree.
-    """
-
-    has_attention = False
-
-    def __init__(
-        self,
-        tokenizer: CaptionTokenizer,
-        feature_shape: tuple[int, int, int] | None = None,
-        encoder: FeatureExtractor | None = None,
-        *,
-        embedding_units: int = 512,
-        hidden_units: int = 512,
-        dropout: float = 0.5,
-        attention_penalty: float = 0.0,
-        scheduled_sampling: float = 0.0,
-        attention_supervision: float = 0.0,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
-        if feature_shape is None and encoder is None:
-            raise ValueError("give an encoder, or the feature_shape (rows, cols, D) of the features")
-        if encoder is not None:
-            if feature_shape is not None and tuple(feature_shape) != encoder.feature_shape:
-                raise ValueError(f"feature_shape {tuple(feature_shape)} is not the encoder's {encoder.feature_shape}")
-            feature_shape = encoder.feature_shape
-            encoder.trainable = False
-        self.tokenizer = tokenizer
-        self.encoder = encoder
-        self.feature_shape: tuple[int, int, int] = tuple(feature_shape)  # type: ignore[arg-type, assignment]
-        self.embedding_units = embedding_units
-        self.hidden_units = hidden_units
-        self.dropout_rate = dropout
-        self.attention_penalty = attention_penalty
-        self.scheduled_sampling = scheduled_sampling
-        self.attention_supervision = attention_supervision
-        self.embedding = keras.layers.Embedding(
-            tokenizer.vocabulary_size(), embedding_units, dtype=self.dtype_policy, name="embedding"
-        )
-        self.embedding_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
-        self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
-        self.logits_dense = keras.layers.Dense(tokenizer.vocabulary_size(), dtype=self.dtype_policy, name="logits")
-        self.sampling_seed = keras.random.SeedGenerator()
-
-    # -- what a subclass gives -----------------------------------------------------------------------------------
-
-    def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
-        """Read the picture: features (B, rows, cols, D) -> the state before the first word of K = captions captions."""
-        raise NotImplementedError
-
-    def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
-        """Return the recurrent state after the word embedded (B, K, E)."""
-        raise NotImplementedError
-
-    def readout(self, embedded: Any, recurrent: dict[str, Any], training: bool = False) -> Any:
-        """Return logits (..., V) from the embedded word and the state after it, any leading axes."""
-        raise NotImplementedError
-
-    # -- what follows from it ------------------------------------------------------------------------------------
-
-    def step(self, token_ids: Any, state: CaptionerState) -> tuple[Any, CaptionerState, Any]:
-        """Read one word of each caption and predict the next.
-
-        Args:
-            token_ids: int, shape (B, K): the previous words, `<start>` at first.
-            state: from `init_state` or the previous `step`.
-
-        Returns:
-            logits: float32, shape (B, K, V).
-            state: with a new recurrent part.
-            attention_weights: float32, shape (B, K, L), rows sum to 1; None without attention.
-        """
-        embedded = self.embedding(token_ids)  # (B, K, E)
-        recurrent = self.advance(embedded, state)
-        logits = ops.cast(self.readout(embedded, recurrent), "float32")
-        return logits, CaptionerState(state.memory, recurrent), recurrent.get("attention_weights")
-
-    def run(self, state: CaptionerState, embedded: Any) -> dict[str, Any]:
-        """Run all T steps: embedded (B, K, T, E) -> every recurrent tensor, stacked on axis 2, (B, K, T, ...)."""
-        steps = ops.transpose(embedded, (2, 0, 1, 3))  # (T, B, K, E)
-
-        def body(recurrent: dict[str, Any], word: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-            after = self.advance(word, CaptionerState(state.memory, recurrent))
-            return after, after
-
-        _, stacked = ops.scan(body, state.recurrent, steps)
-        return {name: ops.moveaxis(values, 0, 2) for name, values in stacked.items()}  # (B, K, T, ...)
-
-    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Teacher forcing: features (B, rows, cols, D) and token_ids (B, K, T) -> logits (B, K, T, V).
-
-        `regions` (B, K, T, L), where there, supervises the maps in training; see `CaptionBatches`.
-
-        The recurrence alone runs step by step; the vocabulary's logits are one matrix product over all steps.
-        """
-        token_ids = inputs["token_ids"]
-        state = self.init_state(inputs["features"], ops.shape(token_ids)[1], training=training)
-        if training and self.scheduled_sampling:
-            token_ids = self._mix_in_own_words(token_ids, state)
-        embedded = self.embedding_dropout(self.embedding(token_ids), training=training)  # (B, K, T, E)
-        outputs = self.run(state, embedded)
-        if training and self.attention_penalty:
-            self.add_loss(self.attention_penalty * doubly_stochastic_penalty(outputs["attention_weights"], token_ids))
-        if training and self.attention_supervision and inputs.get("regions") is not None:
-            named = attention_supervision(outputs["attention_weights"], inputs["regions"])
-            self.add_loss(self.attention_supervision * named)
-        return self.readout(embedded, outputs, training=training)
-
-    def _mix_in_own_words(self, token_ids: Any, state: CaptionerState) -> Any:
-        # Scheduled sampling in two passes: the first, teacher-forced, gives the model's own word at every step, and the
-        # second reads some of them instead of the reference's. All steps of both still run as one matrix product.
-        # Bengio et al. 2015; in parallel: Duckworth et al. 2019, Mihaylova and Martins 2019.
-        embedded = self.embedding(token_ids)
-        logits = ops.cast(self.readout(embedded, self.run(state, embedded)), "float32")
-        own = ops.argmax(ops.stop_gradient(logits + forbidden_logits(logits.shape[-1])), axis=-1)
-        own = ops.cast(ops.concatenate([token_ids[:, :, :1], own[:, :, :-1]], axis=2), token_ids.dtype)
-        # A random tensor of the token's shape; <start>, <end> and padding stay, so that lengths do not change.
-        chance = keras.random.uniform(ops.shape(token_ids), seed=self.sampling_seed)
-        inner = ops.logical_and(token_ids > END, own > END)
-        return ops.where(ops.logical_and(inner, chance < self.scheduled_sampling), own, token_ids)
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config.update(
-            tokenizer=keras.saving.serialize_keras_object(self.tokenizer),
-            encoder=None if self.encoder is None else keras.saving.serialize_keras_object(self.encoder),
-            feature_shape=list(self.feature_shape),
-            embedding_units=self.embedding_units,
-            hidden_units=self.hidden_units,
-            dropout=self.dropout_rate,
-            attention_penalty=self.attention_penalty,
-            scheduled_sampling=self.scheduled_sampling,
-            attention_supervision=self.attention_supervision,
-        )
-        return config
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Captioner:
-        config = dict(config)
-        for name in ("tokenizer", "encoder"):
-            if config[name] is not None:
-                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
-        config["feature_shape"] = tuple(config["feature_shape"])
-        return cls(**config)
-
-    def _readout_layers_built(self, units: int) -> None:
-        self.embedding.build((None, None))
-        self.logits_dense.build((None, None, units))
-        self.built = True
+from attncap.text import CaptionTokenizer
 
 
 @keras.saving.register_keras_serializable("attncap")
@@ -220,6 +35,9 @@ class AttentionCaptioner(Captioner):
         projection_units: D', size of the attended values.
         attention_units: A, size of the space of queries and keys.
         context_gate: whether a gate on the context (beta of Show, Attend and Tell) is learnt.
+        attention_penalty: weight of the doubly stochastic penalty.
+        attention_supervision: weight of `losses.attention_supervision` where batches carry `regions` (B, K, T, L), see
+            `CaptionBatches`; 0 learns the maps from words alone.
         others: see `Captioner`.
 
     Example:
@@ -242,13 +60,16 @@ class AttentionCaptioner(Captioner):
         attention_units: int = 256,
         context_gate: bool = True,
         attention_penalty: float = 1.0,
+        attention_supervision: float = 0.0,
         **kwargs: Any,
     ):
-        super().__init__(tokenizer, feature_shape, encoder, attention_penalty=attention_penalty, **kwargs)
+        super().__init__(tokenizer, feature_shape, encoder, **kwargs)
         policy = self.dtype_policy
         self.projection_units = projection_units
         self.attention_units = attention_units
         self.context_gate = context_gate
+        self.attention_penalty = attention_penalty
+        self.attention_supervision = attention_supervision
         self.value_dense = keras.layers.Dense(projection_units, dtype=policy, name="values")
         self.value_norm = keras.layers.LayerNormalization(dtype=policy, name="value_norm")
         self.value_dropout = keras.layers.Dropout(self.dropout_rate, dtype=policy)
@@ -276,21 +97,14 @@ class AttentionCaptioner(Captioner):
         self._readout_layers_built(embedded)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
-        rows, cols, size = self.feature_shape
-        given = tuple(features.shape[1:])
-        if None not in given and given != self.feature_shape:  # a reshape alone would take regions for other pictures
-            raise ValueError(f"features need shape (B, {rows}, {cols}, {size}), got {tuple(features.shape)}")
-        features = ops.reshape(ops.cast(features, self.compute_dtype), (-1, rows * cols, size))  # (B, L, D)
+        rows, cols, _ = self.feature_shape
+        features = self.regions_of(features)  # (B, L, D)
         values = self.value_norm(self.value_dense(features))  # (B, L, D')
         values = self.value_dropout(values, training=training)
         memory = {"values": values, "keys": self.attention.project(values)}
         batch = ops.shape(values)[0]
-
-        def for_each_caption(tensor: Any) -> Any:
-            return ops.broadcast_to(tensor[:, None, :], (batch, captions, tensor.shape[-1]))  # (B, K, ...)
-
         recurrent = {
-            "hidden": for_each_caption(self.initial_dense(ops.mean(values, axis=1))),
+            "hidden": for_each_caption(self.initial_dense(ops.mean(values, axis=1)), captions),
             "context": ops.zeros((batch, captions, self.projection_units), self.compute_dtype),
             "attention_weights": ops.zeros((batch, captions, rows * cols), "float32"),
         }
@@ -313,35 +127,22 @@ class AttentionCaptioner(Captioner):
         deep = embedded + self.hidden_dense(recurrent["hidden"]) + self.context_dense(recurrent["context"])
         return self.logits_dense(self.output_dropout(ops.tanh(deep), training=training))
 
+    def add_losses(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:
+        weights = outputs["attention_weights"]  # (B, K, T, L)
+        if self.attention_penalty:
+            self.add_loss(self.attention_penalty * doubly_stochastic_penalty(weights, inputs["token_ids"]))
+        if self.attention_supervision and inputs.get("regions") is not None:
+            self.add_loss(self.attention_supervision * attention_supervision(weights, inputs["regions"]))
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "projection_units": self.projection_units,
             "attention_units": self.attention_units,
             "context_gate": self.context_gate,
+            "attention_penalty": self.attention_penalty,
+            "attention_supervision": self.attention_supervision,
         }
-
-
-def forbidden_logits(vocabulary_size: int) -> Any:
-    """Return a row (V,) to add to logits: very negative on the tokens that no decoding may emit, 0 elsewhere."""
-    one_hot = ops.one_hot(ops.array(NEVER_GENERATED, "int32"), vocabulary_size, dtype="float32")
-    return -1e9 * ops.sum(one_hot, axis=0)
-
-
-def save_captioner(captioner: Captioner, path: str | Path) -> None:
-    """Save a captioner for use: everything but the optimizer's state, which would double the file.
-
-    The state that training goes on from is the run folder's `state.npz`.
-    """
-    optimizer = getattr(captioner, "optimizer", None)  # none where nothing was compiled
-    if optimizer is None:
-        captioner.save(path)
-        return
-    captioner.optimizer = None
-    try:
-        captioner.save(path)
-    finally:
-        captioner.optimizer = optimizer
 
 
 def load_captioner(path: str | Path) -> Captioner:

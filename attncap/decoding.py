@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap.captioners import CaptionerState, forbidden_logits
+from attncap.captioner import CaptionerState, forbidden_logits
 from attncap.captions import Caption
 from attncap.text import END, PAD, START, CaptionTokenizer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attncap.boxes import load_phrases, phrases_in
-from attncap.captioners import Captioner
+from attncap.captioner import Captioner
 from attncap.captions import Caption
 from attncap.data import CaptionData, cache_folder, leave_out
 from attncap.evaluation import Comparison

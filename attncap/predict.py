@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from attncap.captioners import Captioner
+from attncap.captioner import Captioner
 from attncap.captions import Caption
 from attncap.decoding import Decoder, caption_of, compiled, replay
 from attncap.feature_store import FeatureStore

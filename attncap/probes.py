@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from attncap.captioners import Captioner
+from attncap.captioner import Captioner
 from attncap.captions import Caption
 from attncap.evaluation import Comparison, compare
 from attncap.feature_store import FeatureStore

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from attncap.batches import CaptionBatches
-from attncap.captioners import Captioner, save_captioner
+from attncap.captioner import Captioner, save_captioner
 from attncap.files import replacing
 from attncap.run_folder import RunFolder
 from attncap.train_config import TrainConfig

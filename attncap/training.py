@@ -15,7 +15,8 @@ import pandas as pd
 
 from attncap.batches import CaptionBatches, names_a_side
 from attncap.boxes import Phrases, load_phrases, named_regions
-from attncap.captioners import AttentionCaptioner, Captioner, load_captioner
+from attncap.captioner import Captioner
+from attncap.captioners import AttentionCaptioner, load_captioner
 from attncap.data import CaptionData, cache_folder, leave_out
 from attncap.decoding import Decoder
 from attncap.evaluation import References, bleu

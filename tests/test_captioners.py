@@ -14,14 +14,8 @@ import pytest
 from keras import ops
 
 import attncap
-from attncap.captioners import (
-    AttentionCaptioner,
-    Captioner,
-    CaptionerState,
-    forbidden_logits,
-    load_captioner,
-    save_captioner,
-)
+from attncap.captioner import Captioner, CaptionerState, forbidden_logits, save_captioner
+from attncap.captioners import AttentionCaptioner, load_captioner
 from attncap.decoding import Decoder
 from attncap.features import FeatureExtractor
 from attncap.losses import MaskedCrossentropy, doubly_stochastic_penalty

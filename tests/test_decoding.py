@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from attncap.captioners import AttentionCaptioner, CaptionerState
+from attncap.captioner import CaptionerState
+from attncap.captioners import AttentionCaptioner
 from attncap.captions import Caption
 from attncap.decoding import Decoder, beam_search, caption_of, replay, sample
 from attncap.text import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from attncap import features
-from attncap.captioners import AttentionCaptioner, load_captioner, save_captioner
+from attncap.captioner import save_captioner
+from attncap.captioners import AttentionCaptioner, load_captioner
 from attncap.features import FeatureExtractor, best_dtype_policy, preprocess
 from attncap.pictures import open_picture
 from attncap.text import SPECIAL_TOKENS, WordTokenizer

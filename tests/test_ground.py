@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from attncap.captioners import Captioner, load_captioner
+from attncap.captioner import Captioner
+from attncap.captioners import load_captioner
 from attncap.charts import plot_grounding
 from attncap.cli import main
 from attncap.data import load

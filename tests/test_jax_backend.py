@@ -50,7 +50,8 @@ def on_tensorflow_and_jax(tmp_path_factory: pytest.TempPathFactory) -> tuple[lis
     """Captions of one file on TensorFlow, the same on JAX, and the finished process of the tests on JAX."""
     import keras
 
-    from attncap.captioners import AttentionCaptioner, save_captioner
+    from attncap.captioner import save_captioner
+    from attncap.captioners import AttentionCaptioner
     from attncap.decoding import Decoder
     from attncap.text import SPECIAL_TOKENS, WordTokenizer
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attncap.captioners import AttentionCaptioner, Captioner
+from attncap.captioner import Captioner
+from attncap.captioners import AttentionCaptioner
 from attncap.captions import Caption
 from attncap.predict import CaptionReplay, caption_stored, replay_captions
 from attncap.probes import blank, compare_with_uniform, measure_faithfulness, uniform_attention
@@ -148,7 +149,7 @@ class LooksAtOneCell(Captioner):
         super().__init__(TOKENIZER, (ROWS, COLS, D), embedding_units=3, hidden_units=5)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> Any:
-        from attncap.captioners import CaptionerState
+        from attncap.captioner import CaptionerState
 
         seen = keras.ops.reshape(keras.ops.cast(features, "float32")[..., 0], (-1, L))  # (B, L)
         batch = keras.ops.shape(seen)[0]

@@ -36,7 +36,7 @@ LAYERS: list[set[str]] = [
     }
     | {"retrieval", "plotting", "charts", "drawing", "explorer"},
     {"text", "features", "feature_store", "layers", "losses"},
-    {"captioners", "attributes"},
+    {"captioner", "captioners", "attributes"},
     {"decoding", "batches", "boxes", "run_folder", "train_config", "recorder", "predict"},
     {"training", "probes"},
     {"demo", "ground"},
@@ -49,6 +49,7 @@ FOUNDATIONS = {"captions", "pictures", "files"}
 NEIGHBOURS: dict[str, set[str]] = {
     "boxes": {"batches"},
     "caption_data": {"readers"},
+    "captioners": {"captioner"},
     "charts": {"drawing"},
     "cli": {"cli_parts"},
     "check": {"caption_data", "readers"},
@@ -71,7 +72,7 @@ NEIGHBOURS: dict[str, set[str]] = {
 
 # Written in keras.ops and keras.layers, so that the JAX and torch backends run them too: a backend may be imported
 # inside a function, where that backend is the one in use, and nowhere else.
-ANY_BACKEND = {"layers", "losses", "captioners", "attributes", "decoding"}
+ANY_BACKEND = {"layers", "losses", "captioner", "captioners", "attributes", "decoding"}
 
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"__init__", "__main__"})
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from attncap.batches import CaptionBatches, NamedRegion
-from attncap.captioners import AttentionCaptioner, load_captioner, save_captioner
+from attncap.captioner import save_captioner
+from attncap.captioners import AttentionCaptioner, load_captioner
 from attncap.losses import MaskedCrossentropy, attention_supervision
 from attncap.text import END, SPECIAL_TOKENS, WordTokenizer
 from attncap.train_config import TrainConfig

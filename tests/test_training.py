@@ -20,7 +20,8 @@ from PIL import Image
 
 from attncap import features, training
 from attncap.batches import CaptionBatches
-from attncap.captioners import AttentionCaptioner, Captioner, load_captioner
+from attncap.captioner import Captioner
+from attncap.captioners import AttentionCaptioner, load_captioner
 from attncap.data import CaptionData
 from attncap.decoding import Decoder
 from attncap.evaluation import bleu

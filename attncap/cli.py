@@ -14,7 +14,19 @@ from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command, add_decoding, 
 from attncap.train_config import TrainConfig
 
 # Settings of `train` that have an option of their own name; the others are set with --set NAME=VALUE.
-TRAIN_OPTIONS = ("weights", "layer", "epochs", "seed", "tokenizer", "min_count", "learning_rate", "pictures", "dtype")
+TRAIN_OPTIONS = (
+    "model",
+    "weights",
+    "layer",
+    "epochs",
+    "seed",
+    "tokenizer",
+    "min_count",
+    "learning_rate",
+    "pictures",
+    "dtype",
+)
+OTHER_CHOICE = {"model": "show-and-tell", "tokenizer": "wordpiece"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +81,8 @@ def _train(options: argparse.Namespace) -> None:
 
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
-    kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(TrainConfig)}
+    defaults = TrainConfig()
+    kinds: dict[str, Any] = {field.name: type(getattr(defaults, field.name)) for field in fields(TrainConfig)}
     if not equals or name not in kinds:
         raise ValueError(f"--set {text}: NAME=VALUE expected, NAME one of {', '.join(kinds)}")
     if kinds[name] is bool:
@@ -107,6 +120,11 @@ def _caption(options: argparse.Namespace) -> None:
     from attncap.predict import caption_pictures
 
     captioner = load_captioner(options.run_folder)
+    if options.heatmap and not captioner.has_attention:
+        raise ValueError(
+            f"{options.run_folder}: holds a {type(captioner).__name__}, which has no attention maps to draw: "
+            "leave --heatmap out, or take a run of --model attention"
+        )
     pictures = options.picture
     captions, rejects = caption_pictures(captioner, pictures, pictures, progress=False, **decoding(options))
     for caption in captions:
@@ -225,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "train",
         _train,
-        "train an attention captioner; a run folder holds all about it",
+        "train a captioner; a run folder holds all about it",
         "attncap train --data table:captions.csv:photographs --run runs/mine --layer mixed8",
     )
     train.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
@@ -243,7 +261,8 @@ def _parser() -> argparse.ArgumentParser:
             f"--{name.replace('_', '-')}",
             type=type(value) if value is not None else str,
             metavar=name[0].upper(),
-            help=f"default {'of the weights' if value is None else value}",
+            help=f"default {'of the weights' if value is None else value}"
+            + (f"; or {OTHER_CHOICE[name]}" if name in OTHER_CHOICE else ""),
         )
     others = ", ".join(field.name for field in fields(TrainConfig) if field.name not in TRAIN_OPTIONS)
     train.add_argument(

@@ -126,7 +126,10 @@ def ground(
         >>> print(ground(captioner, load("flickr8k:flickr8k"), "entities:entities.zip", split="dev").to_text())
     """
     if not captioner.has_attention:
-        raise ValueError(f"{type(captioner).__name__} has no attention: there are no maps to measure")
+        raise ValueError(
+            f"{type(captioner).__name__} has no attention, so that there are no maps to measure: "
+            "take a run of --model attention"
+        )
     if captioner.encoder is None:
         raise ValueError("this captioner holds no encoder, so that features of the pictures cannot be computed")
     if not shifts or (limit is not None and limit < 1):

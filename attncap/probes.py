@@ -49,7 +49,7 @@ def uniform_attention(captioner: Captioner) -> Iterator[None]:
         ...     blind = caption_stored(captioner, store, pictures)
     """
     if not captioner.has_attention:
-        raise ValueError(f"{type(captioner).__name__} has no attention to make uniform")
+        raise ValueError(f"{type(captioner).__name__} has no attention to make uniform: take an attention captioner")
     kernel = captioner.attention.score_dense.kernel
     kept = np.array(keras.ops.convert_to_numpy(kernel))
     kernel.assign(np.zeros_like(kept))

@@ -5,11 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+MODELS = ("attention", "show-and-tell")
+OF_MODEL: Any = None  # a setting whose default is the model's own: see `MODEL_DEFAULTS`
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "attention": {
+        "attention_penalty": 1.0,  # doubly stochastic attention: look everywhere once
+    },
+    "show-and-tell": {
+        "attention_penalty": 0.0,  # it has no maps
+    },
+}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Every setting of a training, each with its reason. Saved as `config.json` in the run folder."""
 
+    model: str = "attention"  # or "show-and-tell": no maps, several times as quick to train
     weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
     layer: str | None = None  # InceptionV3 layer; None takes the weights' default
     tokenizer: str = "words"  # or "wordpiece": no <unk>, longer captions
@@ -25,7 +37,7 @@ class TrainConfig:
     context_gate: bool = True  # Show, Attend and Tell's beta
     dropout: float = 0.5  # small data sets overfit within five epochs without
     label_smoothing: float = 0.1  # five people give five answers: certainty is not wanted
-    attention_penalty: float = 1.0  # doubly stochastic attention: look everywhere once
+    attention_penalty: float = OF_MODEL  # weight of doubly stochastic attention
     scheduled_sampling: float = 0.0  # no gain with label smoothing and dropout; there to be tried
     attention_supervision: float = 0.0  # weight of maps against boxes (--boxes); 0: words alone teach where to look
     mirror: bool = False  # half of the pictures as in a mirror; on Flickr8k twice the extraction and no gain (README)
@@ -42,6 +54,17 @@ class TrainConfig:
     seed: int = 0  # of weights, batches, dropout
 
     def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ValueError(f'model is "attention" or "show-and-tell", got {self.model!r}')
+        for name, default in MODEL_DEFAULTS[self.model].items():
+            if getattr(self, name) is OF_MODEL:
+                object.__setattr__(self, name, default)  # the dataclass is frozen
+        for name in ("attention_penalty", "attention_supervision"):
+            if self.model != "attention" and getattr(self, name):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but the model {self.model} has no attention maps: "
+                    f"leave {name} out, or train with --model attention"
+                )
         for name in ("pictures", "epochs", "min_count", "max_length", "validation_pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -16,7 +16,7 @@ import pandas as pd
 from attncap.batches import CaptionBatches, names_a_side
 from attncap.boxes import Phrases, load_phrases, named_regions
 from attncap.captioner import Captioner
-from attncap.captioners import AttentionCaptioner, load_captioner
+from attncap.captioners import AttentionCaptioner, ShowAndTell, load_captioner
 from attncap.data import CaptionData, cache_folder, leave_out
 from attncap.decoding import Decoder
 from attncap.evaluation import References, bleu
@@ -41,7 +41,7 @@ def train(
     boxes: str | None = None,
     verbose: Any = "auto",
 ) -> Captioner:
-    """Train an attention captioner: features, vocabulary, fit, validation by decoding, best checkpoint.
+    """Train a captioner: features, vocabulary, fit, validation by decoding, best checkpoint.
 
     Args:
         data: pictures, captions and splits; "train" is trained on, "val" is decoded after every epoch.
@@ -118,7 +118,7 @@ def train(
 
 def _same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
     saved = TrainConfig.from_dict(json.loads(folder.config_file.read_text(encoding="utf-8")))
-    default = asdict(TrainConfig())
+    default = {**asdict(TrainConfig(model=config.model)), "model": TrainConfig.model}
     asked = {name: value for name, value in asdict(config).items() if value != default[name]}
     other = [name for name, value in asked.items() if value != getattr(saved, name)]
     if other:
@@ -131,6 +131,11 @@ def _check_supervision(config: TrainConfig, boxes: str | None) -> None:
         raise ValueError(
             f"attention_supervision is {config.attention_supervision}, but there are no boxes: give --boxes "
             "entities:FOLDER_OR_ZIP or faces"
+        )
+    if boxes is not None and config.model != "attention":
+        raise ValueError(
+            f"boxes {boxes!r} are given, but the model {config.model} has no attention maps for them to supervise: "
+            "leave --boxes out, or train with --model attention"
         )
     if boxes is not None and not config.attention_supervision:
         raise ValueError(
@@ -230,6 +235,28 @@ def _check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -
             raise ValueError(f"{folder.path}: cannot resume: {name} is {now}, the run began with {then}")
 
 
+def _captioner(config: TrainConfig, tokenizer: CaptionTokenizer, extractor: FeatureExtractor) -> Captioner:
+    shared: dict[str, Any] = {
+        "embedding_units": config.embedding_units,
+        "hidden_units": config.hidden_units,
+        "dropout": config.dropout,
+        "scheduled_sampling": config.scheduled_sampling,
+        "dtype": best_dtype_policy() if config.dtype == "auto" else config.dtype,
+    }
+    if config.model == "show-and-tell":
+        return ShowAndTell(tokenizer, encoder=extractor, **shared)
+    return AttentionCaptioner(
+        tokenizer,
+        encoder=extractor,
+        projection_units=config.projection_units,
+        attention_units=config.attention_units,
+        context_gate=config.context_gate,
+        attention_penalty=config.attention_penalty,
+        attention_supervision=config.attention_supervision,
+        **shared,
+    )
+
+
 def _prepare(
     config: TrainConfig,
     tokenizer: CaptionTokenizer,
@@ -239,20 +266,7 @@ def _prepare(
     phrases: Phrases | None = None,
 ) -> tuple[Captioner, CaptionBatches]:
     keras.utils.set_random_seed(config.seed)
-    captioner = AttentionCaptioner(
-        tokenizer,
-        encoder=extractor,
-        embedding_units=config.embedding_units,
-        hidden_units=config.hidden_units,
-        projection_units=config.projection_units,
-        attention_units=config.attention_units,
-        context_gate=config.context_gate,
-        dropout=config.dropout,
-        attention_penalty=config.attention_penalty,
-        scheduled_sampling=config.scheduled_sampling,
-        attention_supervision=config.attention_supervision,
-        dtype=best_dtype_policy() if config.dtype == "auto" else config.dtype,
-    )
+    captioner = _captioner(config, tokenizer, extractor)
     paths = dict(zip(data.pictures["image_id"], data.pictures["path"], strict=True))
     rows, cols = captioner.feature_shape[:2]
     batches = CaptionBatches(

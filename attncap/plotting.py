@@ -51,7 +51,10 @@ __all__ = [
     "upsample_attention",
 ]
 
-NO_MAPS = "this model has no attention maps"
+NO_MAPS = (
+    "the caption has no attention maps, for its captioner has no attention: "
+    "take one of `attncap train --model attention`, or draw the caption alone with plot_predictions"
+)
 
 
 def upsample_attention(weights: np.ndarray, size: tuple[int, int], smooth: bool = True) -> np.ndarray:
@@ -116,7 +119,7 @@ def plot_attention(
 
     Args:
         picture: Pillow picture, uint8 array of shape (height, width, 3), or path: all of what the encoder saw.
-        caption: with T words; without maps, the picture and the caption are drawn, and a line that says so.
+        caption: with T words and their maps.
         columns: panels in a row; default: as many as keep the rows about equal, and the figure at most 12 inches wide.
         fig: a Figure or SubFigure to fill; default: a new one, as large as the panels need.
         cmap: matplotlib's name of the colours, from little to much attention.
@@ -128,7 +131,7 @@ def plot_attention(
         The figure; its axes are the picture, T words in order, and the colour bar.
 
     Raises:
-        ValueError: columns below 1, or a picture or map that cannot be drawn.
+        ValueError: a caption without maps, columns below 1, or a picture or map that cannot be drawn.
 
     Example:
         >>> figure = plot_attention("photograph.jpg", caption)
@@ -138,10 +141,12 @@ def plot_attention(
     """
     if columns is not None and columns < 1:
         raise ValueError(f"columns needs at least 1, got {columns}")
-    photo, (width, height) = read_picture(picture, PANEL_PIXELS)
     maps = caption.attention_weights
-    if maps is None or not caption.words:
-        why = NO_MAPS if maps is None else "an empty caption: no word, no map"
+    if maps is None:
+        raise ValueError(NO_MAPS)
+    photo, (width, height) = read_picture(picture, PANEL_PIXELS)
+    if not caption.words:
+        why = "an empty caption: no word, no map"
         return _plot_without_maps(photo, (width, height), caption.text if title is None else title, why, fig)
     ratio, panels = min(max(width / height, 0.3), 5.0), len(caption.words) + 1
     note = "Each map is coloured from 0 to its own maximum, so colours do not compare between words; max says how large"
@@ -216,7 +221,7 @@ def plot_word(
 
     Args:
         picture, cmap, alpha, smooth: as in `plot_attention`.
-        caption: without maps, the picture is drawn, and a line that says so.
+        caption: with T words and their maps.
         index: which word, from 0; negative from the end.
         ax: where to draw; default: a new figure's.
         maximum: the colour bar's end, in times uniform, to compare words; default: the map's own maximum, at
@@ -226,7 +231,7 @@ def plot_word(
         The axes; images[0] is the picture, images[1] the map, in the picture's pixel coordinates.
 
     Raises:
-        ValueError: an index beyond the caption.
+        ValueError: a caption without maps, or an index beyond it.
 
     Example:
         >>> plot_word("photograph.jpg", caption, 3).figure.savefig("word.png")
@@ -235,6 +240,8 @@ def plot_word(
     if not -count <= index < count:
         raise ValueError(f"index needs to lie from 0 to {count - 1}, got {index}: the caption has {count} words")
     index %= count
+    if caption.attention_weights is None:
+        raise ValueError(NO_MAPS)
     photo, (width, height) = read_picture(picture, LARGE_PIXELS)
     about = [f"word {index + 1} of {count}"]
     if caption.word_log_probs is not None:
@@ -249,10 +256,6 @@ def plot_word(
         figure = SheetFigure(figsize=(MARGIN + box_width + 1.25, top + box_width / ratio + bottom))
         ax = place_axes(figure, MARGIN, top, box_width, box_width / ratio)
     ax.set_title("\n".join(word), fontsize=size, parse_math=False)
-    if caption.attention_weights is None:
-        show_photo(ax, photo, (width, height))
-        ax.set_xlabel("\n".join([NO_MAPS, *lines]), parse_math=False)
-        return ax
     weights = caption.attention_weights[index]
     peak = float(weights.max()) * weights.size
     look: dict[str, Any] = {"cmap": cmap, "alpha": alpha, "smooth": smooth}

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from attncap.batches import NamedRegion
-from attncap.captions import Caption
+from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.data import CaptionData
 from attncap.entities import Sentence, match_head_nouns, read_entities
 from attncap.faces import stated_characteristics
-from attncap.regions import Phrase, cell_cover, faces_phrases
+from attncap.regions import GridBox, Phrase, cell_cover, faces_phrases
 from attncap.text import CaptionTokenizer, split_words
 
 FORMS = "entities:FOLDER_OR_ZIP (Flickr30k Entities, for Flickr8k and Flickr30k) or faces (drawn faces)"
@@ -94,7 +94,12 @@ def phrases_in(captions: Sequence[Caption], data: CaptionData, phrases: Phrases)
 
 
 def named_regions(
-    data: CaptionData, phrases: Phrases, tokenizer: CaptionTokenizer, rows: int, cols: int
+    data: CaptionData,
+    phrases: Phrases,
+    tokenizer: CaptionTokenizer,
+    rows: int,
+    cols: int,
+    grid_box: GridBox = WHOLE_PICTURE,
 ) -> dict[str, list[list[NamedRegion]]]:
     """Turn phrases into what `CaptionBatches` takes for supervised attention.
 
@@ -102,6 +107,7 @@ def named_regions(
         data, phrases: from `load_phrases`.
         tokenizer: of the captioner; a word of several pieces names its region with each.
         rows, cols: the attention grid.
+        grid_box: the part of the picture that it tiles, `FeatureExtractor.grid_box`.
 
     Returns:
         regions: image_id -> a list for each caption; phrases without box name nothing.
@@ -117,7 +123,9 @@ def named_regions(
                 if len(phrase.boxes):
                     key = phrase.boxes.tobytes()
                     if key not in covers:
-                        covers[key] = cell_cover(phrase.boxes, rows, cols).reshape(-1).astype(np.float32)  # (L,)
+                        covers[key] = (
+                            cell_cover(phrase.boxes, rows, cols, grid_box).reshape(-1).astype(np.float32)
+                        )  # (L,)
                     start, end = places[phrase.start][0], places[phrase.end - 1][-1] + 1
                     regions[image_id][-1].append(NamedRegion(start, end, covers[key]))
     return regions

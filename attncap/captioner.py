@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from attncap.captions import WHOLE_PICTURE
 from attncap.features import FeatureExtractor  # also registers it: a file that holds one loads in a fresh process
 from attncap.text import END, NEVER_GENERATED, CaptionTokenizer
 
@@ -83,6 +84,11 @@ class Captioner(keras.Model):
         self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
         self.logits_dense = keras.layers.Dense(tokenizer.vocabulary_size(), dtype=self.dtype_policy, name="logits")
         self.sampling_seed = keras.random.SeedGenerator()
+
+    @property
+    def grid_box(self) -> tuple[float, float, float, float]:
+        """The part of the picture that the regions tile, see `FeatureExtractor`; without an encoder, the whole."""
+        return WHOLE_PICTURE if self.encoder is None else self.encoder.grid_box
 
     # -- what a subclass gives -----------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Caption:
@@ -19,6 +21,8 @@ class Caption:
             word t, non-negative, summing to 1. None for a model without attention.
         word_log_probs: float array, shape (T,), natural log-probability of each word given those before it.
         image_id: the picture's id, where there is one.
+        grid_box: left, top, right, bottom, as fractions, of the part of the picture that the maps' cells tile, from
+            `FeatureExtractor.grid_box`; default the whole. What lies beyond belongs to the cells at its border.
 
     Raises:
         ValueError: when the maps or the log-probabilities are not one to a word.
@@ -30,6 +34,7 @@ class Caption:
     attention_weights: np.ndarray | None = None
     word_log_probs: np.ndarray | None = None
     image_id: str | None = None
+    grid_box: tuple[float, float, float, float] = WHOLE_PICTURE
 
     def __post_init__(self) -> None:
         maps = self.attention_weights

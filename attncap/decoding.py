@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from attncap.captioner import CaptionerState, forbidden_logits
-from attncap.captions import Caption
+from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.text import END, PAD, START, CaptionTokenizer
 
 Step = Callable[[Any, CaptionerState], tuple[Any, CaptionerState, Any]]
@@ -257,7 +257,8 @@ class Decoder:
         self, token_ids: np.ndarray, log_probs: np.ndarray, weights: np.ndarray | None, image_id: str | None
     ) -> Caption:
         rows, cols = self.captioner.feature_shape[:2]
-        return caption_of(self.captioner.tokenizer, token_ids, log_probs, weights, (rows, cols), image_id)
+        place = getattr(self.captioner, "grid_box", WHOLE_PICTURE)
+        return caption_of(self.captioner.tokenizer, token_ids, log_probs, weights, (rows, cols), image_id, place)
 
 
 def caption_of(
@@ -267,6 +268,7 @@ def caption_of(
     attention_weights: np.ndarray | None,
     grid: tuple[int, int],
     image_id: str | None = None,
+    grid_box: tuple[float, float, float, float] = WHOLE_PICTURE,
 ) -> Caption:
     """Make a `Caption` of one row of `replay`: token_ids (T,), log_probs (T,), attention_weights (T, L).
 
@@ -286,6 +288,7 @@ def caption_of(
         attention_weights=maps,
         word_log_probs=np.array([log_probs[where].sum() for where in positions], np.float32),
         image_id=image_id,
+        grid_box=grid_box,
     )
 
 

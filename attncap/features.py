@@ -73,6 +73,13 @@ class FeatureExtractor(keras.layers.Layer):
     Returns:
         features: shape (B, rows, cols, D), `self.feature_shape` without the batch.
 
+    Attributes:
+        grid_box: left, top, right, bottom, as fractions of the picture, of the square that the grid's cells tile: each
+            cell's centre is the centre of its receptive field. InceptionV3's first convolutions are without padding, so
+            that the grid does not reach the picture's edges: at `mixed8` and 299 pixels, cells of 32 pixels tile
+            those from 21.5 to 277.5. A map stretched over the whole picture is off by a sixth of the distance from
+            the centre.
+
     Raises:
         ValueError: no such layer; a weights file that does not fit, is truncated or damaged.
         FileNotFoundError: the weights file is not there.
@@ -112,6 +119,7 @@ class FeatureExtractor(keras.layers.Layer):
         self.network.trainable = False
         rows, cols, size = self.network.output.shape[1:]
         self.feature_shape = (rows // self.pool, cols // self.pool, size)
+        self.grid_box = _grid_box(self.network, self.feature_shape[0], self.image_size, self.pool)
         self.built = True
 
     def call(self, pixels: Any) -> Any:
@@ -221,6 +229,23 @@ def _load_file(path: Path, whole: keras.Model, cut: keras.Model) -> None:
                 f"{path}: {share:.0%} of {variable.path} is exactly zero: the file is damaged there; "
                 "stop at an earlier layer, or take another file"
             )
+
+
+def _grid_box(network: keras.Model, cells: int, image_size: int, pool: int) -> tuple[float, float, float, float]:
+    # Receptive-field arithmetic (Araujo et al. 2019): of each output, the distance of neighbouring cells and the centre
+    # of the first, in pixels. Branches that are joined agree; padded kernels are odd, with stride 1.
+    place = {network.input.name: (1.0, 0.5)}
+    for layer in network.layers[1:]:
+        given = layer.input[0] if isinstance(layer.input, list) else layer.input
+        step, first = place[given.name]
+        kernel = getattr(layer, "kernel_size", getattr(layer, "pool_size", (1,)))
+        if getattr(layer, "padding", "same") == "valid":
+            first += (kernel[0] - 1) / 2 * step
+        place[layer.output.name] = (step * getattr(layer, "strides", (1,))[0], first)
+    step, first = place[network.output.name]
+    first, step = first + (pool - 1) / 2 * step, step * pool
+    low, high = (first - step / 2) / image_size, (first + (cells - 0.5) * step) / image_size
+    return low, low, high, high
 
 
 def _convolutions(model: keras.Model) -> int:

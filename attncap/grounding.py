@@ -41,7 +41,8 @@ class Grounding:
         attention_correctness: mass of the map inside the region, the largest over the phrase's words.
         mean_correctness: the mean over the phrase's words in place of the largest; this one compares with the baselines
             word for word: a map of pure noise has its own average's mass, no more.
-        uniform, centre: the same mass of a uniform map (the region's share of the picture) and of the average map.
+        uniform, centre: the same mass of a uniform map (all cells weigh the same; the region's share of the picture
+            where the cells do) and of the average map.
         pointing_game: share of phrases whose maximum falls into the region; `pointing_uniform`, `pointing_centre`
             likewise for the two baselines.
         n_phrases: phrases measured, in `n_pictures` pictures.
@@ -194,7 +195,8 @@ def measure_grounding(
             elif not all(map(len, steps)):
                 n_without_map += 1
             else:
-                cover = cell_cover(phrase.boxes, rows, cols)
+                place = caption.grid_box
+                cover = cell_cover(phrase.boxes, rows, cols, place)
                 own = alphas[steps[0].start : steps[0].stop]  # (words, rows, cols)
                 masses = (own * cover).sum(axis=(1, 2))  # (words,)
                 points = {"strongest": own.max(axis=0)[None], "last": own[-1:], "any": own}[pointing_words]
@@ -209,9 +211,9 @@ def measure_grounding(
                         "mean_correctness": float(masses.mean()),
                         "uniform": float(cover.mean()),
                         "centre": float((average * cover).sum()),
-                        "pointing_game": max(point_in_boxes(point, phrase.boxes, upsample) for point in points),
-                        "pointing_uniform": point_in_boxes(flat, phrase.boxes),
-                        "pointing_centre": point_in_boxes(average, phrase.boxes, upsample),
+                        "pointing_game": max(point_in_boxes(point, phrase.boxes, upsample, place) for point in points),
+                        "pointing_uniform": point_in_boxes(flat, phrase.boxes, grid_box=place),
+                        "pointing_centre": point_in_boxes(average, phrase.boxes, upsample, place),
                     }
                 )
     table = pd.DataFrame(measured, columns=["image_id", "caption", "start", "end", "type", *MEASURES])

@@ -17,7 +17,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from attncap.captions import Caption
+from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.charts import plot_history, plot_predictions, plot_scores
 from attncap.drawing import (
     GAP,
@@ -57,18 +57,24 @@ NO_MAPS = (
 )
 
 
-def upsample_attention(weights: np.ndarray, size: tuple[int, int], smooth: bool = True) -> np.ndarray:
+def upsample_attention(
+    weights: np.ndarray,
+    size: tuple[int, int],
+    smooth: bool = True,
+    grid_box: tuple[float, float, float, float] = WHOLE_PICTURE,
+) -> np.ndarray:
     """Enlarges an attention map to the size of the picture that it was computed from.
 
-    Cell (r, c) of a map of R x C cells covers the pixels from r H/R to (r+1) H/R and from c W/C to (c+1) W/C, for the
-    encoder sees the whole picture, squeezed to its input size. Smooth: bicubic interpolation, which keeps each cell's
-    value at its centre, clipped to the map's own range, so that no dark ring (or negative weight) surrounds a peak. The
-    map's border values go on to the picture's edge.
+    The cells tile grid_box: for the whole picture, cell (r, c) of R x C covers the pixels from r H/R to (r+1) H/R and
+    from c W/C to (c+1) W/C. Smooth: bicubic interpolation, which keeps each cell's value at its centre, clipped to the
+    map's own range, so that no dark ring (or negative weight) surrounds a peak. The map's border values go on to the
+    picture's edge.
 
     Args:
         weights: array, shape (rows, cols), any unit, finite.
         size: (height, width) of the result, in pixels.
         smooth: False gives every pixel the weight of its cell.
+        grid_box: `Caption.grid_box`, the part of the picture that the cells tile.
 
     Returns:
         float32 array, shape (height, width), within [weights.min(), weights.max()].
@@ -89,13 +95,18 @@ def upsample_attention(weights: np.ndarray, size: tuple[int, int], smooth: bool 
     if height < 1 or width < 1:
         raise ValueError(f"size needs (height, width) of at least 1 pixel each, got {size}")
     rows, cols = weights.shape
+    left, top, right, bottom = grid_box
+    per_row, per_col = rows / (bottom - top), cols / (right - left)  # cells a picture, were they to go on to its edges
     if not smooth:
-        row_of = (2 * np.arange(height) + 1) * rows // (2 * height)  # the cell that a pixel's centre lies in
-        col_of = (2 * np.arange(width) + 1) * cols // (2 * width)
+        row_of = ((np.arange(height) + 0.5) / height - top) * per_row  # the cell that a pixel's centre lies in
+        col_of = ((np.arange(width) + 0.5) / width - left) * per_col
+        row_of, col_of = (np.clip(np.floor(at), 0, n - 1).astype(int) for at, n in ((row_of, rows), (col_of, cols)))
         return weights[row_of][:, col_of]  # (height, width)
-    border = 3  # cells; Pillow's kernel would otherwise be cut, and renormalised, at the edge
+    beyond = max(left * per_col, top * per_row, (1 - right) * per_col, (1 - bottom) * per_row)
+    border = 3 + ceil(beyond)  # cells; Pillow's kernel would otherwise be cut, and renormalised, at the edge
     bordered = Image.fromarray(np.pad(weights, border, mode="edge"))
-    box = (border, border, border + cols, border + rows)
+    x, y = border - left * per_col, border - top * per_row
+    box = (x, y, x + per_col, y + per_row)
     enlarged = bordered.resize((width, height), Image.Resampling.BICUBIC, box=box)
     return np.clip(np.asarray(enlarged), weights.min(), weights.max())  # (height, width)
 
@@ -193,7 +204,8 @@ def plot_attention(
             show_photo(ax, photo, (width, height))
             continue
         ax.set_label(f"word {panel - 1}")
-        _overlay(ax, photo, (width, height), maps[panel - 1], maximum=None, smooth=smooth, cmap=cmap, alpha=alpha)
+        look: dict[str, Any] = {"smooth": smooth, "grid_box": caption.grid_box, "cmap": cmap, "alpha": alpha}
+        _overlay(ax, photo, (width, height), maps[panel - 1], maximum=None, **look)
         probability = [] if caption.word_log_probs is None else [f"p {exp(caption.word_log_probs[panel - 1]):.2f}"]
         peak = f"max {_times(float(maps[panel - 1].max()) * maps[panel - 1].size)}"
         ax.set_xlabel(" · ".join([*probability, peak]), fontsize=9.5, labelpad=3, color=MUTED)
@@ -258,7 +270,7 @@ def plot_word(
     ax.set_title("\n".join(word), fontsize=size, parse_math=False)
     weights = caption.attention_weights[index]
     peak = float(weights.max()) * weights.size
-    look: dict[str, Any] = {"cmap": cmap, "alpha": alpha, "smooth": smooth}
+    look: dict[str, Any] = {"cmap": cmap, "alpha": alpha, "smooth": smooth, "grid_box": caption.grid_box}
     image = _overlay(ax, photo, (width, height), weights, maximum=maximum or max(peak, 2.0), **look)
     ax.set_xlabel("\n".join(lines), parse_math=False)
     cax = ax.inset_axes((1.03, 0.0, 0.045, 1.0), label="scale")
@@ -279,11 +291,12 @@ def _overlay(
     *,
     maximum: float | None,
     smooth: bool,
+    grid_box: tuple[float, float, float, float],
     **look: Any,
 ) -> AxesImage:
     show_photo(ax, photo, size)
     height, width = photo.shape[:2]
-    times_uniform = upsample_attention(weights, (height, width), smooth) * weights.size  # (height, width)
+    times_uniform = upsample_attention(weights, (height, width), smooth, grid_box) * weights.size  # (height, width)
     top = float(times_uniform.max()) if maximum is None else maximum
     look |= {"vmin": 0.0, "vmax": top if top > 0 else 1.0}
     return ax.imshow(times_uniform, extent=picture_extent(size), origin="upper", aspect="equal", **look)

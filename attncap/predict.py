@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from attncap.captioner import Captioner
-from attncap.captions import Caption
+from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding import Decoder, caption_of, compiled, replay
 from attncap.feature_store import FeatureStore
 from attncap.pictures import PICTURE_ENDINGS, UnreadablePicture, open_picture
@@ -209,6 +209,7 @@ class CaptionReplay:
                     None if maps is None else maps[picture, number],
                     grid,
                     None if image_ids is None else str(image_ids[picture]),
+                    getattr(self.captioner, "grid_box", WHOLE_PICTURE),
                 )
                 read[-1].append(replace(caption, words=tuple(split_words(text))))
         return read

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from attncap.captions import Caption
+from attncap.captions import WHOLE_PICTURE, Caption
+
+GridBox = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,15 @@ class Phrase:
         object.__setattr__(self, "boxes", boxes)
 
 
-def cell_cover(boxes: np.ndarray, rows: int, cols: int) -> np.ndarray:
+def cell_edges(cells: int, first: float, last: float) -> np.ndarray:
+    """Return where cells begin and end along a side: `cells` of one size from first to last, the outer two drawn out to
+    the picture's edges, since no other cell is nearer to what lies there. Shape (cells + 1,), from 0 to 1."""
+    edges = first + (last - first) * np.arange(cells + 1) / cells
+    edges[0], edges[-1] = 0.0, 1.0
+    return edges
+
+
+def cell_cover(boxes: np.ndarray, rows: int, cols: int, grid_box: GridBox = WHOLE_PICTURE) -> np.ndarray:
     """Return how much of each grid cell the union of boxes covers; exact, nothing is resampled.
 
     The cells' edges and the boxes' edges cut the picture into rectangles that lie in one cell each and are covered
@@ -58,27 +68,34 @@ def cell_cover(boxes: np.ndarray, rows: int, cols: int) -> np.ndarray:
     Args:
         boxes: shape (n, 4), left, top, right, bottom as fractions.
         rows, cols: the attention grid.
+        grid_box: the part of the picture that the grid tiles, see `Caption`; its border cells reach to the edges.
 
     Returns:
-        cover: float64, shape (rows, cols), each in [0, 1]; its mean is the region's share of the picture.
+        cover: float64, shape (rows, cols), each in [0, 1]; its mean is the mass that a uniform map has in the region
+            (with the default grid_box, the region's share of the picture).
 
     Example:
         >>> cell_cover(np.array([[0.0, 0.0, 0.75, 1.0]]), rows=1, cols=2)
         array([[1. , 0.5]])
     """
-    xs = np.unique(np.concatenate([np.arange(cols + 1) / cols, boxes[:, 0], boxes[:, 2]]))
-    ys = np.unique(np.concatenate([np.arange(rows + 1) / rows, boxes[:, 1], boxes[:, 3]]))
+    left, top, right, bottom = grid_box
+    edges_x, edges_y = cell_edges(cols, left, right), cell_edges(rows, top, bottom)
+    xs = np.unique(np.concatenate([edges_x, boxes[:, 0], boxes[:, 2]]))
+    ys = np.unique(np.concatenate([edges_y, boxes[:, 1], boxes[:, 3]]))
     mid_x, mid_y = (xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2
     across = (boxes[:, :1] < mid_x) & (mid_x < boxes[:, 2:3])  # (n, X)
     down = (boxes[:, 1:2] < mid_y) & (mid_y < boxes[:, 3:4])  # (n, Y)
     covered = (down[:, :, None] & across[:, None, :]).any(axis=0)  # (Y, X)
-    areas = covered * np.diff(ys)[:, None] * np.diff(xs) * rows * cols  # in cells
+    areas = covered * np.diff(ys)[:, None] * np.diff(xs)
     cover = np.zeros((rows, cols))
-    np.add.at(cover, ((mid_y * rows).astype(int)[:, None], (mid_x * cols).astype(int)), areas)
-    return np.clip(cover, 0.0, 1.0)
+    row_of, col_of = (np.searchsorted(edges, middle) - 1 for edges, middle in ((edges_y, mid_y), (edges_x, mid_x)))
+    np.add.at(cover, (row_of[:, None], col_of), areas)
+    return np.clip(cover / (np.diff(edges_y)[:, None] * np.diff(edges_x)), 0.0, 1.0)
 
 
-def point_in_boxes(weights: np.ndarray, boxes: np.ndarray, upsample: int = 1) -> float:
+def point_in_boxes(
+    weights: np.ndarray, boxes: np.ndarray, upsample: int = 1, grid_box: GridBox = WHOLE_PICTURE
+) -> float:
     """Return whether the map's maximum falls into the boxes (the pointing game of Zhang et al. 2016, margin 0).
 
     The point is the centre of the largest cell, or of the largest pixel after smooth (bicubic) upsampling. Where
@@ -89,6 +106,7 @@ def point_in_boxes(weights: np.ndarray, boxes: np.ndarray, upsample: int = 1) ->
         weights: shape (rows, cols).
         boxes: shape (n, 4), fractions; a point in any of them counts, its edge included.
         upsample: factor; 1 takes the grid as it is, 8 draws the map as the figures do.
+        grid_box: the part of the picture that the grid tiles, see `Caption`: that is where the cells' centres are.
 
     Returns:
         hit: in [0, 1]; 0 or 1 where the maximum is a single one.
@@ -101,7 +119,9 @@ def point_in_boxes(weights: np.ndarray, boxes: np.ndarray, upsample: int = 1) ->
         weights = np.asarray(picture.resize((cols * upsample, rows * upsample), Image.Resampling.BICUBIC))
     largest = weights.max()
     row, col = np.nonzero(weights >= largest - 1e-6 * abs(largest))
-    y, x = (row + 0.5) / weights.shape[0], (col + 0.5) / weights.shape[1]
+    left, top, right, bottom = grid_box
+    y = top + (bottom - top) * (row + 0.5) / weights.shape[0]
+    x = left + (right - left) * (col + 0.5) / weights.shape[1]
     left, top, right, bottom = boxes.T[:, :, None]  # each (n, 1)
     return float(((left <= x) & (x <= right) & (top <= y) & (y <= bottom)).any(axis=0).mean())
 

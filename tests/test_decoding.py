@@ -267,8 +267,15 @@ def test_a_word_of_pieces_has_the_product_of_probabilities_and_the_mean_of_maps(
     tokenizer = WordPieceTokenizer([*SPECIAL_TOKENS, "climb", "##ing", "man"])
     maps = np.array([[1, 0, 0, 0, 0, 0], [0, 0.5, 0, 0, 0, 0.5], [0, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0]], np.float32)
     caption = caption_of(
-        tokenizer, np.array([6, 4, 5, END]), np.array([-0.5, -1.0, -0.25, -2.0]), maps, grid=(2, 3), image_id="x"
+        tokenizer,
+        np.array([6, 4, 5, END]),
+        np.array([-0.5, -1.0, -0.25, -2.0]),
+        maps,
+        grid=(2, 3),
+        image_id="x",
+        grid_box=(0.1, 0.2, 0.8, 0.9),
     )
+    assert caption.grid_box == (0.1, 0.2, 0.8, 0.9)
     assert caption.words == ("man", "climbing")
     assert caption.token_ids == (6, 4, 5)
     assert caption.log_prob == pytest.approx(-3.75)  # <end> counts

@@ -115,6 +115,38 @@ def test_defaults(
     assert sizes == [asked[1]]
 
 
+@pytest.mark.parametrize(
+    ("layer", "size", "pool", "first", "last"),
+    [  # in pixels, by hand: first centre 13.5, step 8 after the stem; 21.5 and 16 at mixed3; 37.5 and 32 at mixed8
+        ("mixed0", 107, 1, 9.5, 97.5),
+        ("mixed2", 150, 2, 9.5, 137.5),
+        ("mixed3", 107, 1, 13.5, 93.5),
+        ("mixed8", 299, 1, 21.5, 277.5),
+        ("mixed10", 299, 1, 21.5, 277.5),
+    ],
+)
+def test_where_the_grid_lies_in_the_picture(
+    extractor_of, layer: str, size: int, pool: int, first: float, last: float
+) -> None:
+    box = extractor_of(layer=layer, weights="random", size=size, pool=pool).grid_box
+    np.testing.assert_allclose(np.array(box) * size, [first, first, last, last])
+
+
+def test_a_cell_sees_most_of_what_is_at_its_centre(extractor_of) -> None:
+    extractor = extractor_of(layer="mixed0", size=107)
+    rng = np.random.default_rng(5)
+    ground = rng.integers(0, 255, (1, 107, 107, 3)).astype(np.float32)
+    rows, cols, _ = extractor.feature_shape
+    left, top, right, bottom = (edge * 107 for edge in extractor.grid_box)
+    before = np.asarray(extractor(ground))
+    for row, col in ((0, 0), (2, 7), (rows - 1, 4)):
+        x, y = left + (right - left) * (col + 0.5) / cols, top + (bottom - top) * (row + 0.5) / rows
+        touched = ground.copy()
+        touched[:, int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4] = 0
+        change = np.abs(np.asarray(extractor(touched)) - before).sum(axis=-1)[0]  # (rows, cols)
+        assert np.unravel_index(change.argmax(), change.shape) == (row, col)
+
+
 def test_pooling_is_the_mean_of_its_cells(extractor_of) -> None:
     whole_grid = np.asarray(extractor_of(pool=1)(pixels()))  # (2, 7, 7, 256)
     pooled = np.asarray(extractor_of(pool=3)(pixels()))

@@ -67,6 +67,36 @@ def test_cover_of_a_box_inside_one_cell_and_of_the_whole_picture() -> None:
     assert cell_cover(np.zeros((0, 4)), ROWS, COLS).sum() == 0
 
 
+def test_a_grid_that_does_not_reach_the_edges() -> None:
+    # Columns of a fifth of the picture, of which the outer two are drawn out: edges at 0, 0.4, 0.6 and 1. One row.
+    place = (0.2, 0.1, 0.8, 0.9)
+    cover = cell_cover(np.array([[0.1, 0.25, 0.5, 1.0]]), 1, 3, place)
+    np.testing.assert_allclose(cover, [[0.75 * 0.75, 0.75 * 0.5, 0]])
+    np.testing.assert_allclose(cell_cover(np.array([[0, 0, 1, 1.0]]), ROWS, COLS, place), 1)
+    centres = [0.3, 0.5, 0.7]  # not of what is drawn out
+    for col, x in enumerate(centres):
+        weights = np.eye(3)[col : col + 1]  # (1, 3)
+        assert point_in_boxes(weights, np.array([[x - 0.01, 0.49, x + 0.01, 0.51]]), grid_box=place) == 1
+        upsampled = point_in_boxes(weights, np.array([[x - 0.07, 0.1, x + 0.07, 0.9]]), upsample=3, grid_box=place)
+        assert upsampled == 1
+
+
+def test_maps_are_read_where_their_grid_lies() -> None:
+    hat = Phrase("1.jpg", 0, 1, "hat", np.array([[0.0, 0.0, 0.4, 1.0]]))
+    weights = np.array([[[0.5, 0.25, 0.25]]])
+    for place, mass, uniform in (((0.2, 0.0, 0.8, 1.0), 0.5, 1 / 3), ((0.0, 0.0, 1.0, 1.0), 0.5 + 0.25 * 0.2, 0.4)):
+        one = Caption(("hat",), (4,), -1.0, weights, image_id="1.jpg", grid_box=place)
+        found = measure_grounding([one], [[hat]], n_bootstrap=0)
+        assert found.attention_correctness == pytest.approx(mass)
+        assert found.uniform == pytest.approx(uniform)
+    narrow = Phrase("1.jpg", 0, 1, "hat", np.array([[0.25, 0.0, 0.35, 1.0]]))  # holds 0.3, not 1/6
+    points = [
+        measure_grounding([Caption(("hat",), (4,), -1.0, weights, grid_box=place)], [[narrow]], n_bootstrap=0)
+        for place in ((0.2, 0.0, 0.8, 1.0), (0.0, 0.0, 1.0, 1.0))
+    ]
+    assert [found.pointing_game for found in points] == [1, 0]
+
+
 def test_cover_agrees_with_counting_points() -> None:
     rng = np.random.default_rng(3)
     corners = np.sort(rng.uniform(size=(11, 3, 2, 2)), axis=2).reshape(11, 3, 4)  # left, top, right, bottom

@@ -122,6 +122,17 @@ def test_cells_by_hand() -> None:
     np.testing.assert_array_equal(cells[:, 0], [1, 1, 4, 4])
 
 
+@pytest.mark.parametrize("smooth", [True, False])
+def test_cells_lie_where_the_grid_lies(smooth: bool) -> None:
+    place = (0.2, 0.1, 0.8, 0.9)  # 3 columns of 20 pixels from 20 on, 2 rows of 40 from 10 on
+    enlarged = upsample_attention(np.array([[0, 0, 1.0], [0, 0, 0]]), (100, 100), smooth, grid_box=place)
+    assert enlarged[30, 70] == pytest.approx(1, abs=0.05)  # the cell's centre
+    assert enlarged[5, 95] == pytest.approx(1, abs=0.05)  # its value goes on to the edges
+    assert enlarged[70, 70] == pytest.approx(0, abs=0.05) and enlarged[30, 50] == pytest.approx(0, abs=0.05)
+    if not smooth:
+        assert (enlarged == 1).sum() == 50 * 40
+
+
 @pytest.mark.parametrize(
     ("weights", "size", "message"),
     [

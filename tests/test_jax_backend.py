@@ -39,43 +39,43 @@ import keras
 assert keras.backend.backend() == "jax", keras.backend.backend()
 import attncap
 from attncap.decoding import Decoder
-captioner = attncap.load_captioner(sys.argv[1])
-captions = Decoder(captioner, beam_width=3, max_length=7)(np.load(sys.argv[2]))
-rows = [(caption.text, caption.log_prob, caption.attention_weights.tolist()) for caption in captions]
-with open(sys.argv[3], "w") as file:
+rows = []
+for saved in sys.argv[1:3]:
+    captioner = attncap.load_captioner(saved)
+    for caption in Decoder(captioner, beam_width=3, max_length=7)(np.load(sys.argv[3])):
+        weights = caption.attention_weights
+        rows.append((caption.text, caption.log_prob, None if weights is None else weights.tolist()))
+with open(sys.argv[4], "w") as file:
     json.dump(rows, file)
-raise SystemExit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[4:]]))
+raise SystemExit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[5:]]))
 """
 
 
 @pytest.fixture(scope="module")
 def on_tensorflow_and_jax(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list[Any], Any]:
-    """Captions of one file on TensorFlow, the same on JAX, and the finished process of the tests on JAX."""
+    """Captions of a file of each captioner on TensorFlow, the same on JAX, and the finished process of the JAX tests."""
     import keras
 
     from attncap.captioner import save_captioner
-    from attncap.captioners import AttentionCaptioner
+    from attncap.captioners import AttentionCaptioner, ShowAndTell
     from attncap.decoding import Decoder
     from attncap.text import SPECIAL_TOKENS, WordTokenizer
 
     folder = tmp_path_factory.mktemp("jax")
     keras.utils.set_random_seed(0)
-    captioner = AttentionCaptioner(
-        WordTokenizer([*SPECIAL_TOKENS, *"abcdefghijklm"]),
-        (2, 3, 5),
-        embedding_units=7,
-        hidden_units=11,
-        projection_units=13,
-        attention_units=17,
-    )
-    for weight in captioner.trainable_variables:
-        weight.assign(3.0 * weight)  # untrained, it says much the same of every picture
+    tokenizer = WordTokenizer([*SPECIAL_TOKENS, *"abcdefghijklm"])
+    sizes: dict[str, Any] = {"embedding_units": 7, "hidden_units": 11}
+    attention = AttentionCaptioner(tokenizer, (2, 3, 5), projection_units=13, attention_units=17, **sizes)
     features = np.random.default_rng(0).normal(size=(5, 2, 3, 5)).astype(np.float32)
-    captions = Decoder(captioner, beam_width=3, max_length=7)(features)
-    save_captioner(captioner, folder / "captioner.keras")
     np.save(folder / "features.npy", features)
+    captions = []
+    for name, captioner in (("attention", attention), ("show_and_tell", ShowAndTell(tokenizer, (2, 3, 5), **sizes))):
+        for weight in captioner.trainable_variables:
+            weight.assign(3.0 * weight)  # untrained, it says much the same of every picture
+        captions += Decoder(captioner, beam_width=3, max_length=7)(features)
+        save_captioner(captioner, folder / f"{name}.keras")
 
-    files = [str(folder / name) for name in ("captioner.keras", "features.npy", "captions.json")]
+    files = [str(folder / name) for name in ("attention.keras", "show_and_tell.keras", "features.npy", "captions.json")]
     # Optimisation of graphs that run once takes longer than running them.
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
@@ -96,12 +96,15 @@ def test_a_file_saved_on_tensorflow_says_the_same_on_jax(
     on_tensorflow_and_jax: tuple[list[Any], list[Any], Any],
 ) -> None:
     captions, on_jax, finished = on_tensorflow_and_jax
-    assert len(on_jax) == 5, finished.stderr[-4000:]
+    assert len(on_jax) == 10, finished.stderr[-4000:]
     assert [text for text, _, _ in on_jax] == [caption.text for caption in captions]
-    assert len({caption.text for caption in captions}) > 2
-    for caption, (_, log_prob, weights) in zip(captions, on_jax, strict=True):
+    for own in (captions[:5], captions[5:]):
+        assert len({caption.text for caption in own}) > 2
+    for number, (caption, (_, log_prob, weights)) in enumerate(zip(captions, on_jax, strict=True)):
         assert log_prob == pytest.approx(caption.log_prob, abs=1e-3)
-        np.testing.assert_allclose(np.array(weights).reshape(-1, 2, 3), caption.attention_weights, atol=1e-4)
+        assert (weights is None) == (caption.attention_weights is None) == (number >= 5)
+        if weights is not None:
+            np.testing.assert_allclose(np.array(weights).reshape(-1, 2, 3), caption.attention_weights, atol=1e-4)
 
 
 def test_model_tests_pass_on_jax(on_tensorflow_and_jax: tuple[list[Any], list[Any], Any]) -> None:

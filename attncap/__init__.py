@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attncap.captioners import AttentionCaptioner, load_captioner
+    from attncap.captioners import AttentionCaptioner, ShowAndTell, load_captioner
     from attncap.captions import Caption
     from attncap.data import CaptionData, load
     from attncap.evaluation import bleu, evaluate
@@ -34,6 +34,7 @@ _HOME_OF = {
     "CaptionData": "data",
     "FeatureExtractor": "features",
     "FeatureStore": "feature_store",
+    "ShowAndTell": "captioners",
     "WordPieceTokenizer": "text",
     "WordTokenizer": "text",
     "bleu": "evaluation",
@@ -53,6 +54,7 @@ __all__ = [
     "CaptionData",
     "FeatureExtractor",
     "FeatureStore",
+    "ShowAndTell",
     "WordPieceTokenizer",
     "WordTokenizer",
     "bleu",

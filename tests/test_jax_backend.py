@@ -53,7 +53,7 @@ raise SystemExit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[5:]]))
 
 @pytest.fixture(scope="module")
 def on_tensorflow_and_jax(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list[Any], Any]:
-    """Captions of a file of each captioner on TensorFlow, the same on JAX, and the finished process of the JAX tests."""
+    """Captions of a file of each captioner on TensorFlow, the same on JAX, and the finished process of its tests."""
     import keras
 
     from attncap.captioner import save_captioner

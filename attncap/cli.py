@@ -10,12 +10,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from attncap.cli_attributes import add_commands as add_attributes
+from attncap.cli_index import add_commands as add_index
 from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command, add_decoding, decoding
 from attncap.train_config import TrainConfig
 
 # Settings of `train` that have an option of their own name; the others are set with --set NAME=VALUE.
 TRAIN_OPTIONS = (
     "model",
+    "objective",
     "weights",
     "layer",
     "epochs",
@@ -63,6 +66,7 @@ def _train(options: argparse.Namespace) -> None:
     from attncap.training import train
 
     settings = {name: getattr(options, name) for name in TRAIN_OPTIONS if getattr(options, name) is not None}
+    settings |= {"start": options.start} if options.start else {}
     settings |= dict(_setting(text) for text in options.set)
     config = TrainConfig.from_dict(settings)
     data = load(options.data, seed=config.seed)
@@ -264,7 +268,13 @@ def _parser() -> argparse.ArgumentParser:
             help=f"default {'of the weights' if value is None else value}"
             + (f"; or {OTHER_CHOICE[name]}" if name in OTHER_CHOICE else ""),
         )
-    others = ", ".join(field.name for field in fields(TrainConfig) if field.name not in TRAIN_OPTIONS)
+    train.add_argument(
+        "--from",
+        dest="start",
+        metavar="RUN",
+        help="run folder or .keras file to go on from; with --objective cider in place of the cross-entropy epochs",
+    )
+    others = ", ".join(field.name for field in fields(TrainConfig) if field.name not in (*TRAIN_OPTIONS, "start"))
     train.add_argument(
         "--set",
         action="append",
@@ -355,4 +365,6 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
     check.add_argument("--out", metavar="CSV", help="list the rejects here")
     check.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
+    add_attributes(commands)
+    add_index(commands)
     return parser

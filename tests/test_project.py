@@ -34,24 +34,35 @@ LAYERS: list[set[str]] = [
         "regions",
         "entities",
     }
-    | {"retrieval", "plotting", "charts", "drawing", "explorer"},
-    {"text", "features", "feature_store", "layers", "losses"},
-    {"captioner", "captioners", "attributes"},
-    {"decoding", "batches", "boxes", "run_folder", "train_config", "recorder", "predict"},
-    {"training", "probes"},
+    | {"attribute_tables", "attribute_split", "attribute_report", "attribute_words"}
+    | {"retrieval", "difference_hash", "picture_database", "vector_search", "neighbour_graph", "neighbour_captions"}
+    | {"thresholds", "robustness", "retrieval_charts"}
+    | {"plotting", "charts", "drawing", "explorer"},
+    {"text", "features", "feature_store", "layers", "losses", "attribute_encoder"},
+    {"captioner", "captioners", "attributes", "embeddings"},
+    {"decoding", "batches", "boxes", "run_folder", "train_config", "recorder", "predict"}
+    | {"cider_reward", "self_critical", "objectives"}
+    | {"attribute_predict", "attribute_tuning"},
+    {"training", "probes", "attribute_training", "attribute_evaluation"},
     {"demo", "ground"},
-    {"cli", "cli_parts"},
+    {"cli", "cli_parts", "cli_index", "cli_attributes"},
 ]
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
 # Inside a layer a module imports only these; anyone may import these three.
 FOUNDATIONS = {"captions", "pictures", "files"}
 NEIGHBOURS: dict[str, set[str]] = {
+    "attribute_encoder": {"features"},
+    "attribute_split": {"caption_data"},
+    "attribute_tables": {"attribute_split", "caption_data", "data", "faces_captions", "readers", "table_reader"},
+    "attribute_tuning": {"attribute_predict"},
+    "attribute_words": {"faces_captions"},
     "boxes": {"batches"},
     "caption_data": {"readers"},
     "captioners": {"captioner"},
     "charts": {"drawing"},
-    "cli": {"cli_parts"},
+    "cli": {"cli_attributes", "cli_index", "cli_parts"},
+    "cli_attributes": {"cli_parts"},
     "check": {"caption_data", "readers"},
     "data": {"caption_data", "check", "readers", "table_reader", "faces"},
     "entities": {"regions"},
@@ -60,19 +71,28 @@ NEIGHBOURS: dict[str, set[str]] = {
     "faces_drawing": {"faces_captions"},
     "feature_store": {"features"},
     "grounding": {"regions"},
+    "cli_index": {"cli_parts"},
     "losses": {"text"},
+    "neighbour_captions": {"ngram_metrics", "ptb", "retrieval"},
+    "neighbour_graph": {"vector_search"},
+    "retrieval": {"difference_hash", "neighbour_graph", "picture_database", "vector_search"},
+    "retrieval_charts": {"drawing"},
+    "robustness": {"retrieval"},
+    "thresholds": {"evaluation", "ngram_metrics"},
     "ngram_metrics": {"ptb"},
+    "objectives": {"batches", "recorder", "self_critical", "train_config"},
     "plotting": {"charts", "drawing"},
     "predict": {"decoding"},
     "recorder": {"batches", "run_folder", "train_config"},
     "score_report": {"ngram_metrics", "ptb", "uncertainty"},
+    "self_critical": {"batches", "cider_reward", "decoding"},
     "table_reader": {"readers"},
     "uncertainty": {"ngram_metrics", "ptb"},
 }
 
 # Written in keras.ops and keras.layers, so that the JAX and torch backends run them too: a backend may be imported
 # inside a function, where that backend is the one in use, and nowhere else.
-ANY_BACKEND = {"layers", "losses", "captioner", "captioners", "attributes", "decoding"}
+ANY_BACKEND = {"attribute_encoder", "layers", "losses", "captioner", "captioners", "attributes", "decoding"}
 
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"__init__", "__main__"})
 

@@ -1,0 +1,79 @@
+"""`evaluate_attributes`: a run's classifier on the pictures that its training held out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from attncap.attribute_predict import readable_pictures, stored_logits
+from attncap.attribute_report import AttributeReport, report, tune_thresholds
+from attncap.attribute_tables import AttributeData
+from attncap.attributes import load_classifier
+from attncap.data import cache_folder
+from attncap.feature_store import FeatureStore
+
+
+def splits_of_run(run: str | Path) -> dict[str, str]:
+    """Return the split of every picture that a run knew, from its `split.csv`.
+
+    Raises:
+        FileNotFoundError: no run of `attncap attributes train` there.
+    """
+    file = Path(run) / "split.csv"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file: the run folder of `attncap attributes train` expected")
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return dict(zip(table["image_id"], table["split"], strict=True))
+
+
+def evaluate_attributes(
+    run: str | Path,
+    data: AttributeData,
+    split: str = "test",
+    *,
+    aim: str | None = None,
+    features: str | Path | None = None,
+) -> tuple[AttributeReport, pd.DataFrame, AttributeData]:
+    """Measure a run's classifier on a split as the run had it; a picture that the run did not know is "test".
+
+    Args:
+        run: the run folder.
+        data: labels and pictures; its own split is not used.
+        split: "test", "val" or "train".
+        aim: thresholds are tuned anew for it, on the run's validation pictures; None: those in the run.
+        features: folder of feature stores, as in training.
+
+    Returns:
+        report: measures; the majority is that of the run's training pictures.
+        probs: DataFrame with `file` and a column an attribute.
+        measured: the pictures and labels of the split that could be read.
+
+    Raises:
+        ValueError: attributes that the classifier does not know or that are not in the data, or an empty split.
+    """
+    classifier, known = load_classifier(run), splits_of_run(run)
+    assert classifier.encoder is not None  # train_attributes gives it one
+    data = data.select(classifier.names)
+    splits = [known.get(image_id, "test") for image_id in data.pictures["image_id"]]
+    data = replace(data, pictures=data.pictures.assign(split=splits))
+    store = FeatureStore(features or cache_folder() / "features", classifier.encoder)
+
+    def answers(part: AttributeData) -> tuple[np.ndarray, AttributeData]:
+        part = readable_pictures(part, store, classifier.mirror)
+        return classifier.calibrated(stored_logits(classifier, store, list(part.pictures["path"]))), part
+
+    if not len(data.split(split).pictures):
+        raise ValueError(f"{data.name}: no {split} pictures of the run {run}: another --split, or another table")
+    thresholds = classifier.thresholds
+    if aim is not None:
+        tuning, on = answers(data.split("val"))
+        thresholds = tune_thresholds(tuning, on.labels, aim)
+    probs, measured = answers(data.split(split))
+    share = json.loads((Path(run) / "manifest.json").read_text(encoding="utf-8"))["train_share"]
+    table = pd.DataFrame(probs, columns=list(classifier.names))
+    table.insert(0, "file", list(measured.pictures["image_id"]))
+    return report(probs, measured.labels, classifier.names, thresholds, np.array(share) > 0.5), table, measured

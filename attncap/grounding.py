@@ -49,6 +49,7 @@ class Grounding:
         n_without_box: phrases left out since their region has no box.
         n_without_map: phrases left out since the caption has no map `shift` steps away.
         shift: 0, the maps of the words' own steps; 1, one step later; -1, one earlier.
+        tolerance: of the pointing game and its baselines, as a fraction of the picture's sides.
         intervals: measure -> (low, high), bootstrap over pictures; also of `correctness_over_uniform`.
         per_type: DataFrame, one row a type with the measures and `n_phrases`, most frequent first.
         phrases: DataFrame, one row a measured phrase (`image_id`, `caption` its place in the input, `start`, `end`,
@@ -67,6 +68,7 @@ class Grounding:
     n_without_box: int
     n_without_map: int
     shift: int
+    tolerance: float
     intervals: dict[str, tuple[float, float]] = field(repr=False)
     per_type: pd.DataFrame = field(repr=False)
     phrases: pd.DataFrame = field(repr=False)
@@ -82,7 +84,7 @@ class Grounding:
 
     def to_json_dict(self) -> dict[str, Any]:
         """Numbers, strings and None (where nothing was measured) only: `json.dumps` takes it."""
-        counts = ("n_phrases", "n_pictures", "n_without_box", "n_without_map", "shift")
+        counts = ("n_phrases", "n_pictures", "n_without_box", "n_without_map", "shift", "tolerance")
         per_type = {
             str(kind): {**{name: _number(row[name]) for name in MEASURES}, "n_phrases": int(row["n_phrases"])}
             for kind, row in self.per_type.iterrows()
@@ -113,6 +115,7 @@ class Grounding:
         rows.append(
             f"maps {step.get(self.shift, f'{self.shift:+d} steps away')}; {self.n_pictures} pictures; left out: "
             f"{self.n_without_box} phrases without box, {self.n_without_map} without map"
+            + (f"; pointing within {self.tolerance:.0%} of the picture's side" if self.tolerance else "")
         )
         return "\n".join(rows)
 
@@ -128,6 +131,7 @@ def measure_grounding(
     shift: int = 0,
     pointing_words: PointingWords = "strongest",
     upsample: int = 1,
+    tolerance: float = 0.0,
     comparable_with: Sequence[int] = (),
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
@@ -148,7 +152,7 @@ def measure_grounding(
         pointing_words: whose maximum counts. "strongest": the largest weight of all the phrase's maps (default: does
             not peek at the box, like one map a phrase); "last": the map of the last word, as a rule the noun;
             "any": one word that points into the region is enough, the analogue of the maximum above.
-        upsample: see `attncap.regions.point_in_boxes`.
+        upsample, tolerance: see `attncap.regions.point_in_boxes`.
         comparable_with: further shifts at which a phrase must have a map, so that a table's rows have the same phrases.
         n_bootstrap: resamples of pictures for the intervals; 0 gives none.
         confidence: of the intervals.
@@ -211,9 +215,11 @@ def measure_grounding(
                         "mean_correctness": float(masses.mean()),
                         "uniform": float(cover.mean()),
                         "centre": float((average * cover).sum()),
-                        "pointing_game": max(point_in_boxes(point, phrase.boxes, upsample, place) for point in points),
-                        "pointing_uniform": point_in_boxes(flat, phrase.boxes, grid_box=place),
-                        "pointing_centre": point_in_boxes(average, phrase.boxes, upsample, place),
+                        "pointing_game": max(
+                            point_in_boxes(point, phrase.boxes, upsample, place, tolerance) for point in points
+                        ),
+                        "pointing_uniform": point_in_boxes(flat, phrase.boxes, 1, place, tolerance),
+                        "pointing_centre": point_in_boxes(average, phrase.boxes, upsample, place, tolerance),
                     }
                 )
     table = pd.DataFrame(measured, columns=["image_id", "caption", "start", "end", "type", *MEASURES])
@@ -227,6 +233,7 @@ def measure_grounding(
         n_without_box=n_without_box,
         n_without_map=n_without_map,
         shift=shift,
+        tolerance=tolerance,
         intervals=_intervals(table, n_bootstrap, confidence, seed),
         per_type=per_type.sort_values("n_phrases", ascending=False, kind="stable"),
         phrases=table,

@@ -116,6 +116,20 @@ def test_point_is_the_centre_of_the_largest_cell() -> None:
     assert point_in_boxes(weights, np.concatenate([box(0, 0, 1, 1), box(5, 3, 6, 4)])) == 1
 
 
+def test_a_point_near_a_box_counts_within_the_tolerance() -> None:
+    weights = maps({(2, 3): 1.0})[0]  # its centre is the picture's
+    for beside in ((0.54, 0.4, 0.6, 0.6), (0.4, 0.4, 0.46, 0.6), (0.4, 0.54, 0.6, 0.6), (0.4, 0.4, 0.6, 0.46)):
+        boxes = np.array([beside])
+        assert point_in_boxes(weights, boxes, tolerance=0.05) == 1
+        assert point_in_boxes(weights, boxes, tolerance=0.03) == point_in_boxes(weights, boxes) == 0
+    assert point_in_boxes(weights, np.array([[0.54, 0.54, 0.6, 0.6]]), tolerance=0.05) == 1
+    phrase = Phrase("1.jpg", 0, 1, "hat", np.array([[0.54, 0.4, 0.6, 0.6]]))
+    found = measure(maps({(2, 3): 1.0}), phrase, tolerance=0.05)
+    assert found.pointing_game == found.pointing_centre == 1 and found.to_json_dict()["tolerance"] == 0.05
+    assert "within 5% of the picture" in found.to_text() and found.attention_correctness < 0.5
+    assert measure(maps({(2, 3): 1.0}), phrase).pointing_game == 0
+
+
 def test_tied_maxima_share_the_point() -> None:
     (weights,) = maps({(0, 0): 0.3, (1, 1): 0.3, (4, 6): 0.3, (2, 2): 0.1})
     assert point_in_boxes(weights, box(0, 0, 2, 2)) == pytest.approx(2 / 3)

@@ -112,13 +112,12 @@ class CaptionBatches(keras.utils.PyDataset):
         for picture, captions in enumerate(rows):
             for caption, row in enumerate(captions):
                 token_ids[picture, caption, : len(row)] = row
-        paths = [self._paths[image_id] for image_id in image_ids]
-        mirrored = [image_id in self._mirrored for image_id in image_ids]
-        features = self._get_features(paths, mirrored) if self._mirror else self._get_features(paths)
+        features = self.features(index)
         inputs = {"features": features, "token_ids": token_ids[:, :, :-1]}
         if self._regions is not None:
             covers = self._covers(image_ids, token_ids[:, :, 1:])
             grid = covers.reshape(*covers.shape[:3], *features.shape[1:3])  # (B, K, T, rows, cols), a view
+            mirrored = [image_id in self._mirrored for image_id in image_ids]
             grid[mirrored] = grid[mirrored][..., ::-1]
             inputs["regions"] = covers
         return inputs, token_ids[:, :, 1:]
@@ -150,6 +149,18 @@ class CaptionBatches(keras.utils.PyDataset):
                         f"picture {image_id!r}: a region's cover needs shape ({cells},), got {region.cover.shape}"
                     )
         return regions
+
+    def features(self, index: int) -> np.ndarray:
+        """Return the features of the pictures of batch `index` in this epoch, (B, rows, cols, D) float16."""
+        image_ids = self._batches[index]
+        paths = [self._paths[image_id] for image_id in image_ids]
+        if not self._mirror:
+            return self._get_features(paths)
+        return self._get_features(paths, [image_id in self._mirrored for image_id in image_ids])
+
+    def references(self) -> dict[str, list[list[int]]]:
+        """Return the token ids of every caption of every picture, `<end>` included and `<start>` not."""
+        return {image_id: [row[1:] for row in self._token_ids[image_id]] for image_id in self._image_ids}
 
     def image_ids(self, index: int) -> list[str]:
         """Return the pictures of batch `index` in this epoch."""

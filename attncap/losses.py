@@ -20,6 +20,9 @@ class MaskedCrossentropy(keras.losses.Loss):
     where m_t is 0 on padding and s the label smoothing. Dividing by the number of real tokens, not by the padded
     size, keeps the loss (and the step size) independent of how long the longest caption of the batch is.
 
+    With `sample_weight` of shape (B, K), one a caption, each token's term is multiplied by its caption's weight and the
+    divisor stays: with the advantages of sampled captions (and s = 0), this is the self-critical objective.
+
     Args:
         label_smoothing: s in [0, 1); default 0.1, which costs likelihood and gains BLEU.
     """
@@ -28,7 +31,8 @@ class MaskedCrossentropy(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        # Keras's own would take the mean over padding as well, weighted or not.
         log_probs = ops.log_softmax(ops.cast(y_pred, "float32"), axis=-1)  # (..., T, V)
         targets = ops.expand_dims(ops.cast(y_true, "int32"), -1)
         negative = -ops.squeeze(ops.take_along_axis(log_probs, targets, axis=-1), -1)
@@ -36,6 +40,8 @@ class MaskedCrossentropy(keras.losses.Loss):
             spread = -ops.mean(log_probs, axis=-1)
             negative = (1.0 - self.label_smoothing) * negative + self.label_smoothing * spread
         real = ops.cast(ops.not_equal(y_true, PAD), "float32")
+        if sample_weight is not None:
+            negative = negative * ops.cast(sample_weight, "float32")[..., None]  # (B, K, T)
         return ops.sum(negative * real) / ops.maximum(ops.sum(real), 1.0)
 
     def get_config(self) -> dict[str, Any]:

@@ -32,11 +32,19 @@ class RunRecorder(keras.callbacks.Callback):
         self.config = config
         self.validate = validate
         self.batches = batches
-        self.history: list[dict[str, float]] = []
+        self._arrays, self.history = folder.load_state()
+
+    def epochs_of(self, objective: str) -> int:
+        """Return how many epochs of the objective, "crossentropy" or "cider", are committed."""
+        return len(self._scores_of(objective))
+
+    def _scores_of(self, objective: str) -> list[float]:
+        # Only training on the score has a reward.
+        return [row["val_bleu_4"] for row in self.history if ("reward" in row) == (objective == "cider")]
 
     def restore(self, captioner: Captioner) -> None:
         """Put the last committed epoch's weights, optimizer and history back, where there is one."""
-        arrays, self.history = self.folder.load_state()
+        arrays = self._arrays
         if arrays:
             variables = _state_variables(captioner)
             if {name: value.shape for name, value in arrays.items()} != {
@@ -49,10 +57,12 @@ class RunRecorder(keras.callbacks.Callback):
     def best_epoch(self) -> int:
         return int(np.argmax([epoch["val_bleu_4"] for epoch in self.history]))
 
-    def finished(self) -> bool:
-        """Whether all epochs are done, or patience is at its end."""
-        done = len(self.history)
-        return done >= self.config.epochs or (done > 0 and done - 1 - self.best_epoch() >= self.config.patience)
+    def finished(self, objective: str = "crossentropy") -> bool:
+        """Whether all epochs of an objective are done, or patience is at its end."""
+        scores = self._scores_of(objective)
+        epochs = self.config.cider_epochs if objective == "cider" else self.config.crossentropy_epochs
+        without_gain = len(scores) - 1 - int(np.argmax(scores)) if scores else 0
+        return len(scores) >= epochs or without_gain >= self.config.patience
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.batches.start_epoch(epoch)
@@ -61,7 +71,8 @@ class RunRecorder(keras.callbacks.Callback):
             variable.assign(np.random.default_rng([self.config.seed, epoch, index]).integers(0, 2**31, 2))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
+        logs = logs or {}
+        loss = logs.get("loss", logs.get("policy_loss", 0.0))
         if not np.isfinite(float(loss)):
             names = ", ".join(self.batches.image_ids(batch)[:5])
             raise FloatingPointError(
@@ -79,7 +90,7 @@ class RunRecorder(keras.callbacks.Callback):
                     save_captioner(self.model, temporary)
         arrays = {name: keras.ops.convert_to_numpy(value) for name, value in _state_variables(self.model).items()}
         self.folder.save_state(arrays, self.history)
-        self.model.stop_training = self.finished()
+        self.model.stop_training = self.finished("cider" if "reward" in row else "crossentropy")
 
 
 @contextmanager
@@ -99,6 +110,14 @@ def averaged_weights(captioner: Captioner) -> Iterator[None]:
     finally:
         for (variable, _), values in zip(pairs, kept, strict=True):
             variable.assign(values)
+
+
+def use_averaged_weights(captioner: Captioner) -> None:
+    """Give the captioner the moving average of its weights for good, where its optimizer keeps one."""
+    optimizer = captioner.optimizer
+    averages = getattr(optimizer, "_model_variables_moving_average", None) if optimizer.use_ema else None
+    for variable, average in zip(captioner.trainable_variables, averages or captioner.trainable_variables, strict=True):
+        variable.assign(average)
 
 
 def _state_variables(captioner: Captioner) -> dict[str, Any]:

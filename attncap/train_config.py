@@ -50,6 +50,13 @@ class TrainConfig:
     ema_epochs: float = 1.0  # horizon of the average of weights that is validated and saved; 0 turns it off
     patience: int = 5  # epochs without a better validation BLEU-4 before stopping
     validation_pictures: int = 1000  # decoded each epoch; more is slow and changes little
+    objective: str = "crossentropy"  # or "cider": after it, self-critical training on CIDEr-D, the score itself
+    start: str | None = None  # run folder or .keras file to go on from: vocabulary, encoder, sizes and weights
+    cider_epochs: int = 12  # most of the gain comes in the first three
+    cider_samples: int = 5  # captions sampled a picture, each judged by the mean of the others
+    cider_learning_rate: float = 1e-4  # a tenth of cross-entropy's: the model is there already
+    cider_temperature: float = 1.0  # of sampling; lower ones keep the junk out that label smoothing lets in
+    cider_crossentropy: float = 0.0  # weight of one reference beside the samples
     dtype: str = "auto"  # bfloat16 arithmetic where the processor has it
     seed: int = 0  # of weights, batches, dropout
 
@@ -65,13 +72,22 @@ class TrainConfig:
                     f"{name} is {getattr(self, name)}, but the model {self.model} has no attention maps: "
                     f"leave {name} out, or train with --model attention"
                 )
-        for name in ("pictures", "epochs", "min_count", "max_length", "validation_pictures"):
+        for name in ("pictures", "epochs", "min_count", "max_length", "validation_pictures", "cider_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.attention_supervision >= 0:
             raise ValueError(f"attention_supervision is a weight, at least 0, got {self.attention_supervision}")
+        if self.objective not in ("crossentropy", "cider"):
+            raise ValueError(f'objective is "crossentropy" or "cider", got {self.objective!r}')
+        if self.cider_samples < 2:
+            raise ValueError(f"cider_samples is at least 2, each judged by the others, got {self.cider_samples}")
         if self.tokenizer not in ("words", "wordpiece"):
             raise ValueError(f'tokenizer is "words" or "wordpiece", got {self.tokenizer!r}')
+
+    @property
+    def crossentropy_epochs(self) -> int:
+        """Epochs of cross-entropy: none where training on the score starts from another run."""
+        return 0 if self.objective == "cider" and self.start is not None else self.epochs
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:

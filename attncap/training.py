@@ -22,7 +22,7 @@ from attncap.decoding import Decoder
 from attncap.evaluation import References, bleu
 from attncap.feature_store import FeatureStore
 from attncap.features import FeatureExtractor, best_dtype_policy
-from attncap.losses import MaskedCrossentropy
+from attncap.objectives import fit
 from attncap.predict import decode_stored
 from attncap.recorder import RunRecorder
 from attncap.run_folder import RunFolder, environment
@@ -75,15 +75,20 @@ def train(
             config = _same_settings(folder, config)
         _check_supervision(config, boxes)
         keras.utils.set_random_seed(config.seed)  # weights="random" are the same ones when the run is resumed
-        extractor = FeatureExtractor(config.layer, config.weights)
+        beginning = None if config.start is None else load_captioner(config.start)
+        extractor = (
+            FeatureExtractor(config.layer, config.weights) if beginning is None else _encoder_of(beginning, config)
+        )
         store = FeatureStore(features or cache_folder() / "features", extractor)
         if not resume:  # before the pictures are read, which takes long: a run killed there can be resumed as well
             folder.write_json(folder.config_file, asdict(config))
         readable = _readable(data, store, folder, resume)
         training, validation = readable.split("train"), readable.split("val")
         training, phrases = (training, None) if boxes is None else _with_phrases(boxes, training)
-        tokenizer = _tokenizer(config, list(training.captions["caption"]))
+        tokenizer = _tokenizer(config, list(training.captions["caption"])) if beginning is None else beginning.tokenizer
         manifest = _manifest(data, training, validation, tokenizer, store, config)
+        if config.start is not None:
+            manifest["start_digest"] = _file_digest(config.start)
         if phrases is not None:
             manifest |= {"boxes": boxes, "boxes_digest": _boxes_digest(phrases)}
         _check_or_write(folder, manifest, resume)
@@ -92,21 +97,11 @@ def train(
             if len(without):
                 path, reason = without.iloc[0]
                 raise ValueError(f"{path}: no features in a mirror ({reason}): leave it out, or --set mirror=false")
-        captioner, batches = _prepare(config, tokenizer, extractor, store, training, phrases)
+        captioner = beginning or _captioner(config, tokenizer, extractor)
+        batches = _batches(config, captioner, store, training, phrases)
         recorder = RunRecorder(folder, config, _validator(config, store, validation), batches)
-        callbacks: list[keras.callbacks.Callback] = [recorder]
-        if tensorboard:
-            callbacks.append(keras.callbacks.TensorBoard(folder.path / "tensorboard"))
-        recorder.restore(captioner)
-        if not recorder.finished():
-            captioner.fit(
-                batches.for_fit(),
-                initial_epoch=len(recorder.history),
-                epochs=config.epochs,
-                callbacks=callbacks,
-                shuffle=False,  # CaptionBatches shuffles, by seed and epoch
-                verbose=verbose,
-            )
+        logs = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if tensorboard else []
+        fit(captioner, batches, recorder, config, callbacks=logs, verbose=verbose)
         return load_captioner(folder.best_file)
     except ValueError:  # unfit data or settings: where nothing has begun, the folder stays free for the next try
         if not resume and not folder.manifest_file.exists():
@@ -124,6 +119,18 @@ def _same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
     if other:
         raise ValueError(f"{folder.path}: the run to resume has other settings: {', '.join(other)}")
     return saved
+
+
+def _encoder_of(captioner: Captioner, config: TrainConfig) -> FeatureExtractor:
+    if captioner.encoder is None:
+        raise ValueError(f"{config.start}: has no encoder inside, so that its features cannot be computed")
+    return captioner.encoder
+
+
+def _file_digest(start: str) -> str:
+    path = Path(start)
+    with open(path / "best.keras" if path.is_dir() else path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _check_supervision(config: TrainConfig, boxes: str | None) -> None:
@@ -236,6 +243,7 @@ def _check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -
 
 
 def _captioner(config: TrainConfig, tokenizer: CaptionTokenizer, extractor: FeatureExtractor) -> Captioner:
+    keras.utils.set_random_seed(config.seed)
     shared: dict[str, Any] = {
         "embedding_units": config.embedding_units,
         "hidden_units": config.hidden_units,
@@ -257,16 +265,14 @@ def _captioner(config: TrainConfig, tokenizer: CaptionTokenizer, extractor: Feat
     )
 
 
-def _prepare(
+def _batches(
     config: TrainConfig,
-    tokenizer: CaptionTokenizer,
-    extractor: FeatureExtractor,
+    captioner: Captioner,
     store: FeatureStore,
     data: CaptionData,
     phrases: Phrases | None = None,
-) -> tuple[Captioner, CaptionBatches]:
-    keras.utils.set_random_seed(config.seed)
-    captioner = _captioner(config, tokenizer, extractor)
+) -> CaptionBatches:
+    tokenizer = captioner.tokenizer
     paths = dict(zip(data.pictures["image_id"], data.pictures["path"], strict=True))
     rows, cols = captioner.feature_shape[:2]
     batches = CaptionBatches(
@@ -278,34 +284,12 @@ def _prepare(
         max_length=config.max_length,
         seed=config.seed,
         mirror=config.mirror,
-        regions=None if phrases is None else named_regions(data, phrases, tokenizer, rows, cols),
+        regions=None if phrases is None else named_regions(data, phrases, tokenizer, rows, cols, captioner.grid_box),
         region_cells=rows * cols,
     )
     if batches.cut:
         print(f"{batches.cut} captions are longer than {config.max_length} tokens and are cut")
-    captioner.compile(
-        optimizer=_optimizer(config, len(batches)),
-        loss=MaskedCrossentropy(config.label_smoothing),
-        # `ops.scan` does not compile under XLA on TensorFlow.
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-    )
-    captioner.optimizer.build(captioner.trainable_variables)
-    return captioner, batches
-
-
-def _optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    steps = config.epochs * steps_per_epoch
-    warmup = max(1, int(config.warmup * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), alpha=0.01, warmup_target=config.learning_rate, warmup_steps=warmup
-    )
-    return keras.optimizers.AdamW(
-        schedule,
-        weight_decay=config.weight_decay,
-        global_clipnorm=config.clip_norm,
-        use_ema=config.ema_epochs > 0,
-        ema_momentum=1.0 - 1.0 / max(2.0, config.ema_epochs * steps_per_epoch) if config.ema_epochs > 0 else 0.99,
-    )
+    return batches
 
 
 def _validator(config: TrainConfig, store: FeatureStore, data: CaptionData) -> Any:

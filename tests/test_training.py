@@ -28,6 +28,7 @@ from attncap.evaluation import bleu
 from attncap.feature_store import FeatureStore
 from attncap.features import FeatureExtractor
 from attncap.losses import MaskedCrossentropy
+from attncap.objectives import optimizer_of
 from attncap.recorder import RunRecorder, averaged_weights
 from attncap.run_folder import RunFolder
 from attncap.text import SPECIAL_TOKENS, WordTokenizer
@@ -259,7 +260,7 @@ def test_a_run_killed_while_it_read_pictures_can_be_resumed(
         patched.setattr(FeatureStore, "extract", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(undisturbed.data, tmp_path / "run", CONFIG, features=undisturbed.store)
-    monkeypatch.setattr(training, "_prepare", interrupt)
+    monkeypatch.setattr(training, "_batches", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(undisturbed.data, tmp_path / "run", resume=True, features=undisturbed.store)
     folders = (tmp_path / "run", undisturbed.folder)
@@ -398,7 +399,7 @@ def tiny(config: TrainConfig, get: Any = grids) -> tuple[AttentionCaptioner, Cap
     )
     captions = {str(number): ["a b", "c b a"] for number in range(6)}
     batches = CaptionBatches(get, {name: name for name in captions}, captions, TOKENIZER, pictures=config.pictures)
-    captioner.compile(training._optimizer(config, len(batches)), loss=MaskedCrossentropy(), jit_compile=False)
+    captioner.compile(optimizer_of(config, len(batches)), loss=MaskedCrossentropy(), jit_compile=False)
     captioner.optimizer.build(captioner.trainable_variables)
     return captioner, batches
 
@@ -512,7 +513,7 @@ def test_the_state_of_another_model_is_refused(folder: RunFolder) -> None:
 
 def test_the_schedule_warms_up_and_decays() -> None:
     config = replace(CONFIG, epochs=10, learning_rate=2e-3, warmup=0.1)
-    optimizer = training._optimizer(config, steps_per_epoch=7)  # 70 steps, the first 7 to warm up
+    optimizer = optimizer_of(config, steps_per_epoch=7)  # 70 steps, the first 7 to warm up
     rates = [float(optimizer._learning_rate(step)) for step in range(71)]
     assert rates[0] == 0.0
     np.testing.assert_allclose(rates[1:8], 2e-3 * np.arange(1, 8) / 7, rtol=1e-5)

@@ -65,6 +65,7 @@ def fit(
             batches,
             samples=config.cider_samples,
             temperature=config.cider_temperature,
+            bleu=config.cider_bleu,
             crossentropy=config.cider_crossentropy,
             seed=config.seed,
         )

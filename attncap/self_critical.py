@@ -72,6 +72,7 @@ class SelfCriticalTrainer:
         temperature: of sampling. Below 1, samples are better than the model's distribution, and the gradient is no
             longer exactly that of the distribution's mean reward.
         max_length: most tokens of a sample, `<end>` included.
+        bleu: weight of BLEU-4 in the reward.
         crossentropy: weight of the cross-entropy of one reference a picture, which is put beside the samples; it keeps
             captions varied, at the cost of some score.
         seed: of sampling.
@@ -89,6 +90,7 @@ class SelfCriticalTrainer:
         samples: int = 5,
         temperature: float = 1.0,
         max_length: int = 24,
+        bleu: float = 0.0,
         crossentropy: float = 0.0,
         seed: int = 0,
     ):
@@ -97,7 +99,7 @@ class SelfCriticalTrainer:
         self.captioner = captioner
         self.batches = batches
         self.references = batches.references()
-        self.reward = CiderReward(self.references)
+        self.reward = CiderReward(self.references, bleu)
         self.samples = samples
         self.crossentropy = crossentropy
         self.seed = seed

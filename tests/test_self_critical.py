@@ -54,6 +54,23 @@ def test_the_reward_is_the_cider_d_of_the_evaluation() -> None:
     assert rewards.std() > 0.1
 
 
+def test_bleu_in_the_reward_is_that_of_sacrebleu() -> None:
+    sacrebleu = pytest.importorskip("sacrebleu")
+    rng = np.random.default_rng(1)
+    references = {str(n): [rng.integers(4, 9, rng.integers(3, 12)).tolist() for _ in range(3)] for n in range(17)}
+    captions = [[rng.integers(4, 9, rng.integers(4, 14)).tolist() for _ in range(2)] for _ in references]
+    both = CiderReward(references, bleu=7.0)(list(references), captions)
+    cider = CiderReward(references)(list(references), captions)
+    metric = sacrebleu.BLEU(smooth_method="add-k", smooth_value=1, effective_order=False, tokenize="none")
+    for n, own in enumerate(references.values()):
+        told = [" ".join(map(str, row)) for row in own]
+        for k in range(2):
+            expected = metric.sentence_score(" ".join(map(str, captions[n][k])), told).score / 100
+            assert (both[n, k] - cider[n, k]) / 7 == pytest.approx(expected, abs=1e-5)
+    reward = CiderReward({"x": [[4, 5, 6, 7, END]], "y": [[8, END]]}, bleu=7.0)
+    np.testing.assert_allclose(reward(["x", "x"], [[[4, 5, 6, 7, END]], [[9, 9]]]), [[17.0], [0.0]], rtol=1e-6)
+
+
 def test_a_reference_itself_has_the_full_reward_and_pictures_may_come_in_any_order() -> None:
     reward = CiderReward({"x": [[4, 5, 6, 7, END]], "y": [[8, 9, 10, 4, END]]})
     rewards = reward(["y", "x", "y"], [[[8, 9, 10, 4, END]], [[4, 5, 6, 7, END]], [[4, 5, 6, 7, END]]])
@@ -115,7 +132,7 @@ def test_one_step_is_the_gradient_worked_out_by_hand(crossentropy: float, monkey
     bias = np.linspace(-1, 1, V).astype(np.float32)
     captioner.logits_dense.bias.assign(bias)
     trainer = SelfCriticalTrainer(
-        captioner, keras.optimizers.SGD(1.0), batches, samples=3, crossentropy=crossentropy, seed=3
+        captioner, keras.optimizers.SGD(1.0), batches, samples=3, bleu=0.0, crossentropy=crossentropy, seed=3
     )
     a, b, c, d, e, f, g = (TOKENIZER.token_to_id(word) for word in WORDS)
     samples = {"0": [[a, b, c, END], [a, END], [c, c, c, c, c]], "1": [[d, e, f, g, END], [a, END], [e, f, END]]}

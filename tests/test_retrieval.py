@@ -122,7 +122,8 @@ def test_hashes_of_more_than_255_bits_do_not_wrap() -> None:
 @pytest.mark.parametrize("bounded", [True, False])
 def test_cosine_search_is_all_pairs(monkeypatch: pytest.MonkeyPatch, spectrum: float, bounded: bool) -> None:
     monkeypatch.setattr(vector_search, "BOUND_FROM", 0 if bounded else 10**9)
-    monkeypatch.setattr(vector_search, "HEAD", 13)
+    monkeypatch.setattr(vector_search, "HEAD", 5)
+    monkeypatch.setattr(vector_search, "MIDDLE", 11)
     rng = np.random.default_rng(5)
     scales = np.arange(1, 38) ** -spectrum
     vectors = (rng.standard_normal((211, 37)) * scales).astype(np.float16)
@@ -139,7 +140,8 @@ def test_cosine_search_is_all_pairs(monkeypatch: pytest.MonkeyPatch, spectrum: f
 
 def test_the_bound_saves_products_and_equals_come_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector_search, "BOUND_FROM", 0)
-    monkeypatch.setattr(vector_search, "HEAD", 13)
+    monkeypatch.setattr(vector_search, "HEAD", 5)
+    monkeypatch.setattr(vector_search, "MIDDLE", 11)
     vectors = np.random.default_rng(2).standard_normal((1009, 37)) * np.arange(1, 38) ** -1.5
     vectors[[700, 41, 903]] = vectors[500]
     rows, distances = CosineSearch(vectors).nearest(vectors[500:501], 4)

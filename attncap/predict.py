@@ -68,30 +68,50 @@ def caption_pictures(
     Raises:
         ValueError: the captioner was saved without an encoder.
     """
+    decode = Decoder(captioner, batch_size=batch_size, **settings)
+    captions: list[Any] = []
+    rejects: list[tuple[str, str, str]] = []
+    for kept, features in encoded_pictures(captioner, paths, image_ids, rejects, batch_size, progress):
+        captions += decode(features, kept)
+    return captions, pd.DataFrame(rejects, columns=["image_id", "path", "reason"])
+
+
+def encoded_pictures(
+    captioner: Captioner,
+    paths: Sequence[str | Path],
+    image_ids: Sequence[str] | None,
+    rejects: list[tuple[str, str, str]],
+    batch_size: int = 32,
+    progress: bool = True,
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield the image_ids and the features of picture files, batch by batch; what cannot be read goes to `rejects`.
+
+    Args:
+        captioner, paths, image_ids, batch_size, progress: as in `caption_pictures`.
+        rejects: (image_id, path, reason) of each unreadable picture is appended to it.
+
+    Raises:
+        ValueError: the captioner was saved without an encoder.
+    """
     encoder = captioner.encoder
     if encoder is None:
         raise ValueError("this captioner holds no encoder: it takes features (use Decoder), not picture files")
     if image_ids is None:
         image_ids = [Path(path).name for path in paths]
-    decode = Decoder(captioner, batch_size=batch_size, **settings)
     network = encoder.network_for_pixels()
-    captions: list[Any] = []
-    rejected = []
     with ThreadPoolExecutor(4) as pool, tqdm(total=len(paths), unit=" pictures", disable=not progress) as bar:
         for start in range(0, len(paths), batch_size):
             part = [str(path) for path in paths[start : start + batch_size]]
             kept, pixels = [], []
             for offset, decoded in enumerate(pool.map(lambda path: _pixels(path, encoder), part)):
                 if isinstance(decoded, UnreadablePicture):
-                    rejected.append((image_ids[start + offset], part[offset], decoded.reason))
+                    rejects.append((image_ids[start + offset], part[offset], decoded.reason))
                 else:
                     kept.append(image_ids[start + offset])
                     pixels.append(decoded)
-            if pixels:
-                features = np.asarray(network.predict_on_batch(np.stack(pixels)), np.float16)  # as in the store
-                captions += decode(features, kept)
+            if pixels:  # float16, as in the store
+                yield kept, np.asarray(network.predict_on_batch(np.stack(pixels)), np.float16)
             bar.update(len(part))
-    return captions, pd.DataFrame(rejected, columns=["image_id", "path", "reason"])
 
 
 def caption_stored(

@@ -162,21 +162,21 @@ def test_the_graph_finds_what_is_near_and_survives_its_file(tmp_path: Path) -> N
     bits = rng.integers(0, 256, (499, 8)).astype(np.uint8)
     vectors = rng.standard_normal((499, 29)).astype(np.float32)
     for search, codes in ((HashSearch(bits), bits), (CosineSearch(vectors), vectors)):
-        graph = NeighbourGraph.build(search, codes)  # type: ignore[arg-type]
+        graph = NeighbourGraph.build(search, codes)
         graph.save(tmp_path / "g.graph", "these rows")
-        again = NeighbourGraph.load(tmp_path / "g.graph", search, "these rows")  # type: ignore[arg-type]
+        again = NeighbourGraph.load(tmp_path / "g.graph", search, "these rows")
         exact, distances = search.nearest(codes[:101], 3)
         for made in (graph, again):
             rows, found = made.nearest(codes[:101], 3)
             assert np.isclose(found, distances, atol=1e-6).mean() > 0.95
             assert rows[:, 0].tolist() == exact[:, 0].tolist()
         with pytest.raises(ValueError, match=r"g\.graph: a graph of other entries"):
-            NeighbourGraph.load(tmp_path / "g.graph", search, "others")  # type: ignore[arg-type]
+            NeighbourGraph.load(tmp_path / "g.graph", search, "others")
         content = bytearray((tmp_path / "g.graph").read_bytes())
         content[len(content) // 2] ^= 1
         (tmp_path / "g.graph").write_bytes(content)
         with pytest.raises(ValueError, match=r"g\.graph: not a neighbour graph, or damaged"):
-            NeighbourGraph.load(tmp_path / "g.graph", search, "these rows")  # type: ignore[arg-type]
+            NeighbourGraph.load(tmp_path / "g.graph", search, "these rows")
 
 
 # ---------------------------------------------------------------- the index
@@ -208,7 +208,12 @@ def test_adding_is_incremental(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     index = filled(folder)
     encoded: list[Any] = []
     code = DifferenceHash.encode
-    monkeypatch.setattr(DifferenceHash, "encode", lambda self, them, *a: encoded.extend(them) or code(self, them))
+
+    def counted(self: DifferenceHash, pictures: Any, progress: bool = False) -> list[Any]:
+        encoded.extend(pictures)
+        return code(self, pictures)
+
+    monkeypatch.setattr(DifferenceHash, "encode", counted)
     files = [folder / f"{n}.png" for n in range(7)]
     labels = [[f"label {n}", "seven"] for n in range(7)]
     index.add(files, labels, progress=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,7 +129,7 @@ def test_changed_copies_are_looked_for(faces: tuple[PictureIndex, list[Path], li
     assert len(copies) == 13 * len(CHANGES)
     same = copies[copies["change"] == "the same file"]
     assert (same["distance"] == 0).all() and same["found"].all()
-    table = robustness_table(copies, [50.0, 100.0], [0, 60]).set_index("change")
+    table: Any = robustness_table(copies, [50.0, 100.0], [0, 60]).set_index("change")
     assert table.loc["the same file", ["within 0", "within 60"]].tolist() == [1, 1]
     assert table.loc["JPEG, quality 75", "within 60"] == 1
     assert table.loc["mirrored", "within 0"] == 0
@@ -201,7 +202,8 @@ def test_entries_without_captions_are_passed_over() -> None:
 def test_the_threshold_figure_draws_the_table() -> None:
     curve = tune_threshold([3, 1, 5, 3, 9], [True, True, False, False, True], whole=True)
     ax = plot_threshold(curve.table, curve.threshold, curve.queries)
-    wrong, missed, both, chosen = ax.get_lines()
+    lines: list[Any] = list(ax.get_lines())
+    wrong, missed, both, chosen = lines
     assert wrong.get_ydata()[:4] == pytest.approx([0, 0.2, 0.4, 0.4]) and wrong.get_xdata()[:4].tolist() == [1, 3, 5, 9]
     assert missed.get_ydata()[:4] == pytest.approx([0.4, 0.2, 0.2, 0])
     assert both.get_ydata()[:4] == pytest.approx([0.4, 0.4, 0.6, 0.4])

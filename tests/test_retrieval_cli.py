@@ -1,0 +1,124 @@
+"""Pooled embeddings, and `attncap index` from end to end on drawn faces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from attncap.cli import main
+from attncap.data import load
+from attncap.pictures import UnreadablePicture
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("faces")
+    data = load("faces:60", folder=folder)
+    table = data.captions.drop_duplicates("image_id").merge(data.pictures, on="image_id")
+    table["file"] = [Path(path).name for path in table["path"]]
+    table[["file", "caption", "split"]].to_csv(folder / "captions.csv", index=False)
+    return folder, f"table:{folder / 'captions.csv'}:{folder / 'images'}", table
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = main(["index", *arguments])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_build_query_tune(faces: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, spec, table = faces
+    train = table[table["split"] == "train"]
+    db = str(tmp_path / "faces.db")
+    for _ in range(2):  # the second adds nothing
+        status, out, _ = run(capsys, "build", "--data", spec, "--split", "train", "--db", db)
+        assert status == 0 and f"{len(train)} pictures in" in out
+    first = train.iloc[0]
+    status, out, _ = run(capsys, "query", "--db", db, first["path"], "-k", "3")
+    assert status == 0 and out.splitlines()[0] == f"0  {first['file']}  {first['caption']}"
+    assert len(out.splitlines()) == 3
+    status, out, _ = run(
+        capsys, "tune", "--db", db, "--match", "copies", "--index-data", spec, "--data", spec, "--split", "test",
+        "--sample", "7", "--plot", str(tmp_path / "curve.png"), "--out", str(tmp_path / "curve.csv"), "--json",
+    )  # fmt: skip
+    tuned = json.loads(out)
+    assert status == 0 and 0 < tuned["best"]["threshold"] < 30
+    assert tuned["copies"][0]["change"] == "the same file" and tuned["copies"][-1]["change"] == "not in the index"
+    assert (pd.read_csv(tmp_path / "curve.csv")["errors"].min()) == tuned["best"]["errors"]
+    with Image.open(tmp_path / "curve.png") as figure:
+        assert figure.width > 400
+    status, out, _ = run(capsys, "query", "--db", db, first["path"], "--json")
+    assert json.loads(out)["threshold"] == tuned["best"]["threshold"]
+    status, out, _ = run(capsys, "tune", "--db", db, "--match", "rouge_l:0.3", "--keep")
+    assert status == 0 and out.startswith("threshold")
+    status, out, _ = run(
+        capsys, "query", "--db", db, "--images", str(folder / "images"), "--out", str(tmp_path / "p.json")
+    )
+    predictions = {entry["image_id"]: entry["caption"] for entry in json.loads((tmp_path / "p.json").read_text())}
+    assert len(predictions) == 60 and predictions[first["file"]] == first["caption"]
+
+
+def test_mistakes_are_said_in_one_line(faces: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, spec, table = faces
+    db = str(tmp_path / "m.db")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.csv").write_text("file,caption\nbad.png,nothing\n")
+    status, out, err = run(capsys, "build", "--data", f"table:{tmp_path / 'bad.csv'}:{tmp_path / 'images'}", "--db", db)
+    assert status == 0 and "1 pictures cannot be read" in err and "bad.png: not a picture" in err
+    picture = table["path"].iloc[0]
+    cases = [
+        (("query", "--db", db, picture), r"m.db: 0 pictures in it, 1 or more needed"),
+        (("query", "--db", str(tmp_path / "no.db"), picture), "no.db: no such picture index"),
+        (("query", "--db", db), "name pictures, or --images FOLDER with --out JSON"),
+        (("tune", "--db", db, "--match", "colour"), "match 'colour': label, or cider_d"),
+        (("tune", "--db", db, "--match", "copies"), "--match copies needs --index-data"),
+        (
+            ("build", "--data", spec, "--db", db, "--encoder", "dhash:256"),
+            "m.db: holds codes of encoder dhash, bits 64",
+        ),
+        (("build", "--data", spec, "--db", db, "--encoder", "dhash:many"), "a number of bits expected after dhash"),
+        (("build", "--data", spec, "--db", str(folder / "captions.csv")), "captions.csv: not a picture index"),
+    ]
+    for arguments, said in cases:
+        status, _, err = run(capsys, *arguments)
+        assert status == 2 and said in err and "Traceback" not in err, (arguments, err)
+        assert len(err.strip().splitlines()) == 1, err
+
+
+def test_pooled_embeddings(faces: Any, tmp_path: Path) -> None:
+    from attncap.embeddings import PooledEmbedding
+    from attncap.feature_store import FeatureStore
+    from attncap.features import FeatureExtractor
+    from attncap.retrieval import PictureIndex
+
+    _, _, table = faces
+    paths = table["path"].tolist()[:5]
+    extractor = FeatureExtractor("mixed0", weights="random", image_size=75)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    direct = PooledEmbedding(extractor)
+    computed = direct.encode([paths[0], tmp_path / "bad.png", Image.open(paths[1])])
+    stored = PooledEmbedding(extractor, FeatureStore(tmp_path, extractor)).encode([paths[0], tmp_path / "bad.png"])
+    for codes in (computed, stored):
+        assert isinstance(codes[0], np.ndarray)
+        assert isinstance(codes[1], UnreadablePicture)
+        assert np.linalg.norm(codes[0]) == pytest.approx(1) and codes[0].shape == (256,)
+        grid = np.asarray(extractor(extractor.preprocess(Image.open(paths[0]).convert("RGB"))[None]), np.float32)
+        pooled = grid.mean((1, 2))[0]
+        assert codes[0] @ pooled / np.linalg.norm(pooled) == pytest.approx(1, abs=1e-3)
+    with PictureIndex(tmp_path / "e.db", direct) as index:
+        assert index.add(paths, [[path] for path in paths], progress=False).empty
+        assert index.query(paths[3])[0].labels == (paths[3],)
+    float32 = FeatureExtractor("mixed0", weights="random", image_size=75, dtype="float32")
+    float32.network.set_weights(extractor.network.get_weights())
+    with PictureIndex.load(tmp_path / "e.db", PooledEmbedding(float32)) as again:  # other arithmetic, same codes
+        assert again.query(paths[3])[0].distance == pytest.approx(0, abs=2e-3)
+    float32.network.set_weights([value + 1 for value in extractor.network.get_weights()])
+    with pytest.raises(ValueError, match=r"e\.db: holds codes of encoder pooled InceptionV3 mixed0.* was asked for"):
+        PictureIndex.load(tmp_path / "e.db", PooledEmbedding(float32))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from attncap.captions import Caption
     from attncap.data import CaptionData, load
     from attncap.evaluation import bleu, evaluate
+    from attncap.explorer import explore
     from attncap.feature_store import FeatureStore
     from attncap.features import FeatureExtractor
     from attncap.layers import BahdanauAttention
@@ -40,6 +41,7 @@ _HOME_OF = {
     "bleu": "evaluation",
     "caption": "predict",
     "evaluate": "evaluation",
+    "explore": "explorer",
     "load": "data",
     "load_captioner": "captioners",
     "open_picture": "pictures",
@@ -60,6 +62,7 @@ __all__ = [
     "bleu",
     "caption",
     "evaluate",
+    "explore",
     "load",
     "load_captioner",
     "open_picture",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli_attributes import add_commands as add_attributes
+from attncap.cli_explore import add_commands as add_explore
 from attncap.cli_index import add_commands as add_index
 from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command, add_decoding, decoding
 from attncap.train_config import TrainConfig
@@ -366,5 +367,6 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--out", metavar="CSV", help="list the rejects here")
     check.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
     add_attributes(commands)
+    add_explore(commands)
     add_index(commands)
     return parser

@@ -7,7 +7,9 @@ import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before anything imports TensorFlow, Keras or matplotlib. A Keras backend that the caller chose is kept.
 os.environ["MPLBACKEND"] = "Agg"
@@ -61,3 +63,26 @@ def fixed_seeds() -> None:
     keras = sys.modules.get("keras")
     if keras is not None and hasattr(keras, "utils"):
         keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def _one_browser() -> Iterator[Any]:
+    from browser import start_browser, why_no_browser
+
+    reason = why_no_browser()
+    if reason:
+        pytest.skip(reason)
+    driver = start_browser()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(_one_browser: Any) -> Any:
+    """A real Chromium (Selenium's driver) of desktop size on an empty page; see browser.py. Skipped where none is."""
+    from browser import complaints, requests_made, resize
+
+    _one_browser.get("about:blank")
+    resize(_one_browser)
+    requests_made(_one_browser), complaints(_one_browser)  # those of the test before
+    return _one_browser

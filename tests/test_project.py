@@ -37,35 +37,40 @@ LAYERS: list[set[str]] = [
     | {"attribute_tables", "attribute_split", "attribute_report", "attribute_words"}
     | {"retrieval", "difference_hash", "picture_database", "vector_search", "neighbour_graph", "neighbour_captions"}
     | {"thresholds", "robustness", "retrieval_charts"}
-    | {"plotting", "charts", "drawing", "explorer"},
+    | {"plotting", "charts", "drawing", "explorer", "beam_tree"},
     {"text", "features", "feature_store", "layers", "losses", "attribute_encoder"},
     {"captioner", "captioners", "attributes", "embeddings"},
     {"decoding", "batches", "boxes", "run_folder", "train_config", "recorder", "predict"}
     | {"cider_reward", "self_critical", "objectives"}
-    | {"attribute_predict", "attribute_tuning"},
-    {"training", "probes", "attribute_training", "attribute_evaluation"},
-    {"demo", "ground"},
-    {"cli", "cli_parts", "cli_index", "cli_attributes"},
+    | {"attribute_predict", "attribute_tuning"}
+    | {"alternatives"},
+    {"training", "probes", "attribute_training", "attribute_evaluation", "systems"},
+    {"demo", "ground", "comparison"},
+    {"cli", "cli_parts", "cli_index", "cli_attributes", "cli_explore"},
 ]
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
 # Inside a layer a module imports only these; anyone may import these three.
 FOUNDATIONS = {"captions", "pictures", "files"}
 NEIGHBOURS: dict[str, set[str]] = {
+    "alternatives": {"decoding"},
     "attribute_encoder": {"features"},
     "attribute_split": {"caption_data"},
     "attribute_tables": {"attribute_split", "caption_data", "data", "faces_captions", "readers", "table_reader"},
     "attribute_tuning": {"attribute_predict"},
     "attribute_words": {"faces_captions"},
+    "beam_tree": {"drawing"},
     "boxes": {"batches"},
     "caption_data": {"readers"},
     "captioners": {"captioner"},
     "charts": {"drawing"},
-    "cli": {"cli_attributes", "cli_index", "cli_parts"},
+    "cli": {"cli_attributes", "cli_explore", "cli_index", "cli_parts"},
     "cli_attributes": {"cli_parts"},
+    "cli_explore": {"cli_parts"},
     "check": {"caption_data", "readers"},
     "data": {"caption_data", "check", "readers", "table_reader", "faces"},
     "entities": {"regions"},
+    "explorer": {"drawing"},
     "evaluation": {"ngram_metrics", "ptb", "coco_json", "uncertainty", "score_report"},
     "faces": {"faces_captions", "faces_drawing"},
     "faces_drawing": {"faces_captions"},
@@ -92,7 +97,16 @@ NEIGHBOURS: dict[str, set[str]] = {
 
 # Written in keras.ops and keras.layers, so that the JAX and torch backends run them too: a backend may be imported
 # inside a function, where that backend is the one in use, and nowhere else.
-ANY_BACKEND = {"attribute_encoder", "layers", "losses", "captioner", "captioners", "attributes", "decoding"}
+ANY_BACKEND = {
+    "attribute_encoder",
+    "layers",
+    "losses",
+    "captioner",
+    "captioners",
+    "attributes",
+    "decoding",
+    "alternatives",
+}
 
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"__init__", "__main__"})
 

@@ -1,0 +1,479 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const at = (id) => document.getElementById(id);
+  const pictures = data.pictures;
+  const colours = bytesOf(data.colours); // 256 times red, green, blue
+  const LONGER_SIDE = 360; // pixels of the map's canvas; the browser stretches it over the picture
+  const PACE = 900; // milliseconds a word
+  const state = { order: pictures.map((_, i) => i), picture: -1, beam: 0, word: 0, highest: true, playing: 0 };
+
+  // ------------------------------------------------------------ small things
+
+  function bytesOf(base64) {
+    return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  }
+
+  // Text enters the page here and nowhere else, always as a text node: a caption may hold anything.
+  function element(tag, className, text) {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function phrase(tag, className, text) {
+    const made = element(tag, className, text);
+    made.dir = "auto"; // each by its own first letter, whatever stands around it
+    return made;
+  }
+
+  // dir="auto" on the group would see nothing: it skips what has a direction of its own, as each word does.
+  function direction(words) {
+    const letter = words.join(" ").match(/\p{L}/u);
+    return letter && /[\p{sc=Hebr}\p{sc=Arab}\p{sc=Syrc}\p{sc=Thaa}\p{sc=Nkoo}]/u.test(letter[0]) ? "rtl" : "ltr";
+  }
+
+  const isolated = (text) => `\u2068${text}\u2069`; // a right-to-left word does not turn the sentence around it
+  const short = (value) =>
+    value === null || value === undefined ? "?" : Math.abs(value) < 9.9995 ? value.toFixed(3) : value.toFixed(1);
+  const chance = (p) => (p === null ? "?" : p < 0.005 && p > 0 ? "<0.01" : p.toFixed(2));
+  const times = (value) => (value >= 9.95 ? value.toFixed(0) : value.toFixed(1)) + "×";
+  const textOf = (beam) => beam.words.join(" ") || "(empty caption)";
+  const beamNow = () => pictures[state.picture].beams[state.beam];
+
+  function bar(p, low) {
+    const outer = element("span", "bar" + (low ? " low" : ""));
+    const inner = element("i");
+    inner.style.width = `${100 * (p || 0)}%`;
+    outer.append(inner);
+    return outer;
+  }
+
+  // ------------------------------------------------------------ maps
+
+  // The maps of a beam in times uniform, unpacked when it is first looked at: {rows, cols, box, most, values}.
+  function mapsOf(beam) {
+    if (beam.maps && !beam.maps.values) {
+      const { rows, cols, most } = beam.maps;
+      const steps = bytesOf(beam.maps.steps);
+      beam.maps.values = most.map((top, word) =>
+        Float32Array.from(steps.subarray(word * rows * cols, (word + 1) * rows * cols), (step) => (step / 255) * top));
+    }
+    return beam.maps;
+  }
+
+  // For each of `length` pixels along a side, four cells and their weights: Keys' cubic kernel with a = -0.5, as
+  // Pillow's BICUBIC; the border's value goes on to the picture's edge. Not smooth: the cell that the pixel lies in.
+  function taps(cells, length, first, last, smooth) {
+    const cubic = (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0);
+    const inside = (cell) => Math.min(Math.max(cell, 0), cells - 1);
+    return Array.from({ length }, (_, pixel) => {
+      const place = (((pixel + 0.5) / length - first) * cells) / (last - first);
+      if (!smooth) return [[inside(Math.floor(place)), 1]];
+      const below = Math.floor(place - 0.5);
+      return [-1, 0, 1, 2].map((k) => [inside(below + k), cubic(Math.abs(place - 0.5 - below - k))]);
+    });
+  }
+
+  function enlarged(maps, word, width, height, smooth) {
+    const { rows, cols, box: [left, top, right, bottom] } = maps;
+    const values = maps.values[word];
+    const across = taps(cols, width, left, right, smooth);
+    const down = taps(rows, height, top, bottom, smooth);
+    const wide = new Float32Array(rows * width);
+    for (let row = 0; row < rows; row++)
+      for (let x = 0; x < width; x++) {
+        let sum = 0;
+        for (const [cell, weight] of across[x]) sum += weight * values[row * cols + cell];
+        wide[row * width + x] = sum;
+      }
+    const low = Math.min(...values), high = Math.max(...values);
+    const result = new Float32Array(width * height);
+    for (let y = 0; y < height; y++)
+      for (let x = 0; x < width; x++) {
+        let sum = 0;
+        for (const [cell, weight] of down[y]) sum += weight * wide[cell * width + x];
+        result[y * width + x] = Math.min(Math.max(sum, low), high); // no dark ring around a peak
+      }
+    return result;
+  }
+
+  function paint(canvas, values, width, height, top) {
+    canvas.width = width;
+    canvas.height = height;
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(width, height);
+    values.forEach((value, pixel) => {
+      const colour = 3 * Math.min(255, Math.floor((value / (top || 1)) * 256));
+      image.data.set([colours[colour], colours[colour + 1], colours[colour + 2], 255], 4 * pixel);
+    });
+    context.putImageData(image, 0, 0);
+  }
+
+  const topOf = (maps, word) => (at("onescale").checked ? Math.max(...maps.most) : maps.most[word]);
+
+  // The middle of the cell with the most attention, as fractions of the picture.
+  function peakOf(maps, word) {
+    const values = maps.values[word];
+    const cell = values.indexOf(Math.max(...values));
+    const [left, top, right, bottom] = maps.box;
+    const x = left + ((right - left) * ((cell % maps.cols) + 0.5)) / maps.cols;
+    const y = top + ((bottom - top) * (Math.floor(cell / maps.cols) + 0.5)) / maps.rows;
+    return [x, y];
+  }
+
+  function placeName(x, y) {
+    const down = y < 1 / 3 ? "upper" : y > 2 / 3 ? "lower" : "";
+    const across = x < 1 / 3 ? "left" : x > 2 / 3 ? "right" : "";
+    if (!down && !across) return "centre";
+    return down && across ? `${down} ${across}` : down ? `${down} middle` : `${across} middle`;
+  }
+
+  // ------------------------------------------------------------ a word
+
+  // The one way to a word, from hovering, touch, tabulator and slider alike. 0 is the picture alone.
+  function show(word) {
+    const beam = beamNow();
+    const maps = mapsOf(beam);
+    state.word = word;
+    at("slider").value = word;
+    at("slider").disabled = !beam.words.length;
+    at("position").textContent = `${word} of ${beam.words.length}`;
+    const said = word ? `word ${word} of ${beam.words.length}, ${beam.words[word - 1]}` : "the picture alone";
+    at("slider").setAttribute("aria-valuetext", said);
+    [...at("words").children].forEach((button, i) => button.setAttribute("aria-pressed", String(i + 1 === word)));
+    at("map").style.opacity = word && maps ? at("strength").value / 100 : 0;
+    at("peak").hidden = at("here").hidden = true;
+    at("scale").classList.toggle("idle", !(word && maps));
+    if (word && maps) {
+      const [width, height] = pictures[state.picture].size;
+      const scale = LONGER_SIDE / Math.max(width, height);
+      const across = Math.max(1, Math.round(width * scale)), down = Math.max(1, Math.round(height * scale));
+      const values = enlarged(maps, word - 1, across, down, !at("cells").checked);
+      paint(at("map"), values, across, down, topOf(maps, word - 1));
+      const [x, y] = peakOf(maps, word - 1);
+      at("peak").style.left = `${100 * x}%`;
+      at("peak").style.top = `${100 * y}%`;
+      at("peak").hidden = maps.most[word - 1] < 1.005; // an even map has no peak
+      at("most").textContent = `${times(topOf(maps, word - 1))} an even look`;
+    }
+    at("readout").textContent = readout(beam, maps, word);
+    showAlternatives(beam, word);
+  }
+
+  function readout(beam, maps, word) {
+    if (!beam.words.length) return "The caption is empty.";
+    if (!word) return maps ? "Hover, touch or tab to a word to see where the model looked." : "Choose a word.";
+    let text = `Word ${word} of ${beam.words.length}, “${isolated(beam.words[word - 1])}”`;
+    text += beam.p ? `: probability ${chance(beam.p[word - 1])}.` : ".";
+    if (!maps) return text;
+    const most = maps.most[word - 1];
+    if (most < 1.005) return `${text} The map is even: it looks everywhere alike.`;
+    const [x, y] = peakOf(maps, word - 1);
+    const where = `${Math.round(100 * x)}% across, ${Math.round(100 * y)}% down`;
+    return `${text} Peak at the ${placeName(x, y)} (${where}): ${times(most).replace("×", " times")} an even look.`;
+  }
+
+  function showAlternatives(beam, word) {
+    const own = beam.alternatives && word ? beam.alternatives[word - 1] : [];
+    const taken = word ? beam.words[word - 1] : "";
+    at("weighed").hidden = !beam.alternatives;
+    at("noalternatives").hidden = own.length > 0;
+    at("noalternatives").textContent = word
+      ? "No words were kept here."
+      : "Choose a word to see what else the captioner could have said there.";
+    // The search may take a word that is not among the likeliest; a word of several pieces is not one of them either.
+    const listed = !beam.p || !own.length || own.some(([text]) => text === taken) ? own : [...own, [taken, beam.p[word - 1]]];
+    at("alternatives").replaceChildren(...listed.map(([text, p]) => {
+      const item = element("li", "weighed" + (text === taken ? " taken" : ""));
+      const ending = text === "<end>";
+      item.append(phrase("span", "text" + (ending ? " special" : ""), ending ? "end of the caption" : text), bar(p),
+        element("span", "p", chance(p)));
+      if (text === taken) item.setAttribute("aria-current", "true");
+      return item;
+    }));
+  }
+
+  // ------------------------------------------------------------ a caption
+
+  function showBeam(number) {
+    state.beam = number;
+    const beam = beamNow();
+    const maps = mapsOf(beam);
+    const ratio = pictures[state.picture].size[0] / pictures[state.picture].size[1];
+    at("words").dir = direction(beam.words);
+    at("slider").max = beam.words.length;
+    at("play").disabled = !beam.words.length;
+    at("words").replaceChildren(...beam.words.map((word, i) => {
+      const button = element("button", "word");
+      button.type = "button";
+      button.dataset.word = i + 1;
+      if (maps) {
+        const small = element("canvas");
+        small.style.width = `${Math.min(Math.max(40 * ratio, 28), 60)}px`;
+        button.append(small);
+      }
+      button.append(phrase("span", "text", word || "\u00a0"));
+      if (beam.p) button.append(bar(beam.p[i], beam.p[i] < 0.5), element("span", "p", chance(beam.p[i])));
+      button.setAttribute("aria-label", `${isolated(word)}${beam.p ? `, probability ${chance(beam.p[i])}` : ""}`);
+      return button;
+    }));
+    paintSmall();
+    [...at("beams").children].forEach((item, i) =>
+      item.firstChild.setAttribute("aria-pressed", String(i === number)));
+    at("nomaps").hidden = !!maps;
+    at("nomaps").textContent = "There are no maps: this captioner has no attention (as Show and Tell, which reads the whole picture once).";
+    at("looks").hidden = at("scale").hidden = !maps;
+    show(0);
+  }
+
+  function paintSmall() {
+    const maps = mapsOf(beamNow());
+    if (!maps) return;
+    document.querySelectorAll(".word canvas").forEach((canvas, word) =>
+      paint(canvas, maps.values[word], maps.cols, maps.rows, topOf(maps, word)));
+  }
+
+  // Which words of `other` are not in the longest common subsequence with `best`.
+  function differing(other, best) {
+    const length = Array.from({ length: other.length + 1 }, () => new Uint16Array(best.length + 1));
+    for (let i = other.length - 1; i >= 0; i--)
+      for (let k = best.length - 1; k >= 0; k--)
+        length[i][k] = other[i] === best[k] ? length[i + 1][k + 1] + 1 : Math.max(length[i + 1][k], length[i][k + 1]);
+    const differs = other.map(() => true);
+    for (let i = 0, k = 0; i < other.length && k < best.length; )
+      if (other[i] === best[k]) { differs[i] = false; i++; k++; }
+      else if (length[i + 1][k] >= length[i][k + 1]) i++;
+      else k++;
+    return differs;
+  }
+
+  function beamItem(beam, number, best) {
+    const item = element("li");
+    const button = element("button", "beam");
+    button.type = "button";
+    const text = phrase("span", "text");
+    const differs = differing(beam.words, best.words);
+    beam.words.forEach((word, i) => text.append(i ? " " : "", element("span", number && differs[i] ? "differs" : "", word)));
+    if (!beam.words.length) text.append(textOf(beam));
+    button.append(text, element("span", "p", [number ? `number ${number + 1}` : "chosen", `log p ${beam.log_prob === null ? "−∞" : beam.log_prob.toFixed(2).replace("-", "−")}`, `${beam.words.length} words`].join(" · ")));
+    button.addEventListener("click", () => { stop(); showBeam(number); });
+    item.append(button);
+    return item;
+  }
+
+  // ------------------------------------------------------------ a picture
+
+  function showPicture(index, focus) {
+    stop();
+    const picture = pictures[index];
+    state.picture = index;
+    at("stage").hidden = false;
+    at("name").textContent = picture.name;
+    at("scores").textContent = data.sorts
+      .filter(([key]) => key in picture.scores)
+      .map(([key, label]) => `${label} ${short(picture.scores[key])}`)
+      .join(" · ");
+    at("photo").src = `data:image/jpeg;base64,${picture.jpeg}`;
+    at("photo").alt = `Picture ${picture.name}`;
+    at("frame").style.setProperty("--ratio", picture.size[0] / picture.size[1]);
+    at("beams").replaceChildren(...picture.beams.map((beam, i) => beamItem(beam, i, picture.beams[0])));
+    at("kept").hidden = picture.beams.length < 2;
+    at("references").replaceChildren(...picture.references.map((text) => phrase("li", "", text)));
+    at("people").hidden = !picture.references.length;
+    showBeam(0);
+    for (const option of at("list").children) {
+      const chosen = Number(option.dataset.index) === index;
+      option.setAttribute("aria-selected", String(chosen));
+      option.tabIndex = chosen ? 0 : -1;
+      if (chosen) {
+        reveal(option);
+        if (focus) option.focus({ preventScroll: true });
+      }
+    }
+    allowTurns();
+  }
+
+  function allowTurns() {
+    const place = state.order.indexOf(state.picture);
+    at("previous").disabled = place <= 0;
+    at("next").disabled = place < 0 || place >= state.order.length - 1;
+  }
+
+  // Scrolls the list alone: scrollIntoView would move the notebook around the page as well.
+  function reveal(option) {
+    const place = option.getBoundingClientRect();
+    for (const box of [at("list").parentElement, at("list")]) {
+      const view = box.getBoundingClientRect();
+      if (place.top < view.top) box.scrollTop -= view.top - place.top;
+      else if (place.bottom > view.bottom) box.scrollTop += place.bottom - view.bottom;
+      if (place.left < view.left) box.scrollLeft -= view.left - place.left;
+      else if (place.right > view.right) box.scrollLeft += place.right - view.right;
+    }
+  }
+
+  function step(by, focus) {
+    const place = state.order.indexOf(state.picture) + by;
+    if (place >= 0 && place < state.order.length) showPicture(state.order[place], focus);
+  }
+
+  // ------------------------------------------------------------ the list
+
+  const fold = (text) => text.normalize("NFKC").toLowerCase();
+  const searched = pictures.map((picture) =>
+    fold([picture.name, ...picture.beams.map(textOf), ...picture.references].join("\n")));
+
+  const SORTS = [
+    ["given", "order given", (_, i) => i],
+    ...data.sorts.map(([key, label]) => [key, label, (picture) => picture.scores[key] ?? null]),
+    ["probability", "probability a word", (picture) => geometricMean(picture.beams[0].p)],
+    ["least", "least probable word", ({ beams: [{ p }] }) => (p && p.length ? Math.min(...p) : null)],
+    ["length", "words", (picture) => picture.beams[0].words.length],
+    ["name", "name", (picture) => picture.name],
+  ];
+
+  function geometricMean(p) {
+    return p && p.length ? Math.exp(p.reduce((sum, value) => sum + Math.log(value || 0), 0) / p.length) : null;
+  }
+
+  function arrange() {
+    const terms = fold(at("filter").value).split(/\s+/).filter(Boolean);
+    const [key, , value] = SORTS[at("sort").selectedIndex];
+    const values = pictures.map(value);
+    const sign = state.highest ? -1 : 1;
+    const compare = (a, b) => {
+      if (values[a] === null || values[b] === null) return (values[a] === null) - (values[b] === null) || a - b;
+      const order = key === "name" ? values[a].localeCompare(values[b], "en", { numeric: true }) : values[a] - values[b];
+      return (key === "given" ? order : sign * order) || a - b;
+    };
+    state.order = pictures.map((_, i) => i).filter((i) => terms.every((term) => searched[i].includes(term))).sort(compare);
+    const options = new Map([...at("list").children].map((option) => [Number(option.dataset.index), option]));
+    const seen = new Set(state.order);
+    for (const [index, option] of options) option.hidden = !seen.has(index);
+    at("list").append(...state.order.map((index) => options.get(index)));
+    for (const [index, option] of options) {
+      const text = key === "given" || key === "name" ? pictures[index].name
+        : key === "length" ? `${values[index]} words` : short(values[index]);
+      option.lastChild.textContent = text;
+    }
+    const shown = state.order.length, all = `${pictures.length} picture${pictures.length === 1 ? "" : "s"}`;
+    at("count").textContent = shown === pictures.length ? all : `${shown} of ${all}`;
+    at("none").hidden = shown > 0;
+    at("direction").disabled = key === "given";
+    at("direction").textContent = key === "name" ? (state.highest ? "Z to A" : "A to Z")
+      : state.highest ? "Highest first" : "Lowest first";
+    if (!shown) { stop(); at("stage").hidden = true; }
+    else if (at("stage").hidden || !seen.has(state.picture)) showPicture(state.order[0]);
+    else allowTurns();
+  }
+
+  function fillList() {
+    at("list").append(...pictures.map((picture, index) => {
+      const option = element("li", "option");
+      option.setAttribute("role", "option");
+      option.dataset.index = index;
+      const small = element("img");
+      small.loading = "lazy";
+      small.decoding = "async";
+      small.alt = "";
+      small.src = `data:image/jpeg;base64,${picture.jpeg}`;
+      option.append(small, phrase("span", "said", textOf(picture.beams[0])), phrase("span", "badge", picture.name));
+      return option;
+    }));
+    at("sort").append(...SORTS.map(([, label]) => element("option", "", label)));
+  }
+
+  // ------------------------------------------------------------ what people do
+
+  function stop() {
+    clearInterval(state.playing);
+    state.playing = 0;
+    at("play").textContent = "Play";
+  }
+
+  function play() {
+    if (state.playing) return stop();
+    const last = beamNow().words.length;
+    show(state.word >= last ? 1 : state.word + 1);
+    at("play").textContent = "Pause";
+    state.playing = setInterval(() => (state.word < beamNow().words.length ? show(state.word + 1) : stop()), PACE);
+  }
+
+  const wordAt = (node) => Number(node?.closest?.(".word")?.dataset.word || 0);
+
+  function choose(word) {
+    if (word && word !== state.word) { stop(); show(word); }
+  }
+
+  let pointer = "";
+  at("words").addEventListener("pointerover", (event) => {
+    const place = `${event.clientX},${event.clientY}`;
+    if (event.pointerType !== "touch" && place !== pointer) choose(wordAt(event.target)); // not where the page moved
+    pointer = place;
+  });
+  for (const kind of ["pointerdown", "pointermove"]) // a finger that slides from word to word
+    at("words").addEventListener(kind, (event) => {
+      if (event.pointerType === "touch") choose(wordAt(document.elementFromPoint(event.clientX, event.clientY)));
+    });
+  for (const kind of ["focusin", "click"]) at("words").addEventListener(kind, (event) => choose(wordAt(event.target)));
+  at("words").addEventListener("keydown", (event) => {
+    const buttons = [...at("words").children];
+    const forward = getComputedStyle(at("words")).direction === "rtl" ? -1 : 1;
+    const by = { ArrowRight: forward, ArrowLeft: -forward }[event.key];
+    const to = event.key === "Home" ? 0 : event.key === "End" ? buttons.length - 1 : by && buttons.indexOf(event.target) + by;
+    if (to === undefined || !buttons[to]) return;
+    event.preventDefault();
+    buttons[to].focus();
+  });
+  at("stage").addEventListener("keydown", (event) => {
+    if (event.key === "Escape") { stop(); show(0); }
+  });
+
+  at("slider").addEventListener("input", () => { stop(); show(Number(at("slider").value)); });
+  at("play").addEventListener("click", play);
+  at("strength").addEventListener("input", () => show(state.word));
+  for (const id of ["cells", "onescale"])
+    at(id).addEventListener("change", () => { paintSmall(); show(state.word); });
+
+  at("frame").addEventListener("pointermove", (event) => {
+    const maps = mapsOf(beamNow());
+    const view = at("frame").getBoundingClientRect();
+    const x = (event.clientX - view.left) / view.width, y = (event.clientY - view.top) / view.height;
+    at("here").hidden = !(state.word && maps);
+    if (at("here").hidden) return;
+    const [left, top, right, bottom] = maps.box;
+    const cell = (place, first, last, count) => Math.min(Math.max(Math.floor(((place - first) / (last - first)) * count), 0), count - 1);
+    const value = maps.values[state.word - 1][cell(y, top, bottom, maps.rows) * maps.cols + cell(x, left, right, maps.cols)];
+    at("here").textContent = `here ${times(value)}`;
+  });
+  at("frame").addEventListener("pointerleave", () => { at("here").hidden = true; });
+
+  at("list").addEventListener("click", (event) => {
+    const option = event.target.closest(".option");
+    if (option) showPicture(Number(option.dataset.index), true);
+  });
+  at("list").addEventListener("keydown", (event) => {
+    const by = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, PageDown: 5, PageUp: -5 }[event.key];
+    const last = state.order.length - 1;
+    const to = event.key === "Home" ? 0 : event.key === "End" ? last
+      : by && Math.min(Math.max(state.order.indexOf(state.picture) + by, 0), last);
+    if (to === undefined) return;
+    event.preventDefault();
+    showPicture(state.order[to], true);
+  });
+  at("previous").addEventListener("click", () => step(-1));
+  at("next").addEventListener("click", () => step(1));
+  at("filter").addEventListener("input", arrange);
+  const arrangeAnew = (highest) => {
+    state.highest = highest;
+    arrange();
+    if (state.order.length) showPicture(state.order[0]); // whoever sorts wants to see the first
+  };
+  at("sort").addEventListener("change", () => arrangeAnew(SORTS[at("sort").selectedIndex][0] !== "name"));
+  at("direction").addEventListener("click", () => arrangeAnew(!state.highest));
+
+  fillList();
+  paint(at("colours"), Float32Array.from({ length: 256 }, (_, i) => i / 256), 256, 1, 1);
+  arrange();
+})();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import re
@@ -11,11 +12,12 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import keras
 import numpy as np
+import pandas as pd
 from keras import ops
 from PIL import Image
 
@@ -79,6 +81,8 @@ class FeatureExtractor(keras.layers.Layer):
             that the grid does not reach the picture's edges: at `mixed8` and 299 pixels, cells of 32 pixels tile
             those from 21.5 to 277.5. A map stretched over the whole picture is off by a sixth of the distance from
             the centre.
+        receptive_field: side, in pixels of the input square, of what can change a cell at all; what changes it
+            noticeably is a good deal smaller (Luo et al. 2016).
 
     Raises:
         ValueError: no such layer; a weights file that does not fit, is truncated or damaged.
@@ -119,7 +123,9 @@ class FeatureExtractor(keras.layers.Layer):
         self.network.trainable = False
         rows, cols, size = self.network.output.shape[1:]
         self.feature_shape = (rows // self.pool, cols // self.pool, size)
-        self.grid_box = _grid_box(self.network, self.feature_shape[0], self.image_size, self.pool)
+        place = _places(self.network)[self.network.output.name]
+        self.grid_box = _grid_box(place, self.feature_shape[0], self.image_size, self.pool)
+        self.receptive_field = int(max(place.height, place.width) + (self.pool - 1) * place.step)
         self.built = True
 
     def call(self, pixels: Any) -> Any:
@@ -231,21 +237,67 @@ def _load_file(path: Path, whole: keras.Model, cut: keras.Model) -> None:
             )
 
 
-def _grid_box(network: keras.Model, cells: int, image_size: int, pool: int) -> tuple[float, float, float, float]:
-    # Receptive-field arithmetic (Araujo et al. 2019): of each output, the distance of neighbouring cells and the centre
-    # of the first, in pixels. Branches that are joined agree; padded kernels are odd, with stride 1.
-    place = {network.input.name: (1.0, 0.5)}
+class _Place(NamedTuple):
+    step: float  # pixels from one cell's centre to the next one's
+    first: float  # pixels from the picture's edge to the first cell's centre
+    height: float  # of the receptive field, pixels
+    width: float
+
+
+def _places(network: keras.Model) -> dict[str, _Place]:
+    # Receptive-field arithmetic (Araujo et al. 2019), by the name of each output. Branches that are joined agree in
+    # step and centre, and the widest one counts; padded kernels are odd, with stride 1.
+    places = {network.input.name: _Place(1.0, 0.5, 1.0, 1.0)}
     for layer in network.layers[1:]:
-        given = layer.input[0] if isinstance(layer.input, list) else layer.input
-        step, first = place[given.name]
-        kernel = getattr(layer, "kernel_size", getattr(layer, "pool_size", (1,)))
+        given = layer.input if isinstance(layer.input, list) else [layer.input]
+        joined = [places[tensor.name] for tensor in given]
+        step, first = joined[0].step, joined[0].first
+        kernel = getattr(layer, "kernel_size", getattr(layer, "pool_size", (1, 1)))
         if getattr(layer, "padding", "same") == "valid":
             first += (kernel[0] - 1) / 2 * step
-        place[layer.output.name] = (step * getattr(layer, "strides", (1,))[0], first)
-    step, first = place[network.output.name]
-    first, step = first + (pool - 1) / 2 * step, step * pool
+        height = max(place.height for place in joined) + (kernel[0] - 1) * step
+        width = max(place.width for place in joined) + (kernel[1] - 1) * step
+        places[layer.output.name] = _Place(step * getattr(layer, "strides", (1,))[0], first, height, width)
+    return places
+
+
+def _grid_box(place: _Place, cells: int, image_size: int, pool: int) -> tuple[float, float, float, float]:
+    first, step = place.first + (pool - 1) / 2 * place.step, place.step * pool
     low, high = (first - step / 2) / image_size, (first + (cells - 0.5) * step) / image_size
     return low, low, high, high
+
+
+def layer_table(image_size: int = 299) -> pd.DataFrame:
+    """List the layers that `FeatureExtractor` can stop at, and what a region is there.
+
+    With kernels of k pixels and strides s, layer by layer: receptive_field += (k - 1) * step, then step *= s.
+
+    Args:
+        image_size: side of the input square, at least 75; default InceptionV3's own.
+
+    Returns:
+        layers: DataFrame, a row a layer, first to last: layer; rows, cols, size (D); step and receptive_field, pixels
+            of the input square; kilobytes, of the grid in half precision (1 KB = 1,024 bytes).
+
+    Raises:
+        ValueError: a size that InceptionV3 does not take.
+
+    Example:
+        >>> layer_table(299).iloc[-1].tolist()
+        ['mixed10', 8, 8, 2048, 32, 1311, 256.0]
+
+    Reference: Araujo et al. 2019, "Computing receptive fields of convolutional neural networks".
+    """
+    network = _inception(image_size, None)
+    places = _places(network)
+    rows = []
+    for layer in network.layers:
+        if re.fullmatch(r"mixed\d+", layer.name):
+            place, shape = places[layer.output.name], tuple(layer.output.shape[1:])
+            field = max(place.height, place.width)
+            rows.append((layer.name, *shape, int(place.step), int(field), 2 * math.prod(shape) / 1024))
+    columns = ["layer", "rows", "cols", "size", "step", "receptive_field", "kilobytes"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _convolutions(model: keras.Model) -> int:

@@ -147,6 +147,26 @@ def test_a_cell_sees_most_of_what_is_at_its_centre(extractor_of) -> None:
         assert np.unravel_index(change.argmax(), change.shape) == (row, col)
 
 
+@pytest.mark.parametrize(
+    ("layer", "size", "pool", "field"),
+    [  # stem by hand: 3 at step 1, then (3-1)*2 twice, pool 2*2, 3x3 at step 4, pool 2*4: 31 at step 8
+        ("mixed0", 107, 1, 31 + 4 * 8),  # 5x5, and two 3x3
+        ("mixed2", 150, 2, 31 + 3 * 4 * 8 + 8),  # three such blocks, and two cells of 8 pixels
+    ],
+)
+def test_receptive_field(extractor_of, layer: str, size: int, pool: int, field: int) -> None:
+    assert extractor_of(layer=layer, weights="random", size=size, pool=pool).receptive_field == field
+
+
+def test_layer_table(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_inception", lambda image_size, named: whole(image_size, "float32"))
+    table = features.layer_table(299).set_index("layer")
+    assert list(table.index) == [f"mixed{number}" for number in range(11)]
+    # mixed3: its longest branch has two 3x3 more; the published field of the whole network is 1311.
+    assert table.loc["mixed3"].tolist() == [17, 17, 768, 16, 31 + 3 * 32 + 32, 17 * 17 * 768 * 2 / 1024]
+    assert table.loc["mixed10"].tolist() == [8, 8, 2048, 32, 1311, 256.0]
+
+
 def test_pooling_is_the_mean_of_its_cells(extractor_of) -> None:
     whole_grid = np.asarray(extractor_of(pool=1)(pixels()))  # (2, 7, 7, 256)
     pooled = np.asarray(extractor_of(pool=3)(pixels()))

@@ -311,14 +311,31 @@ def true_share(captions: Mapping[str, str], attributes: pd.DataFrame) -> tuple[f
         >>> true_share({"face_000000.png": "a person with a red cap"}, data.attributes)
         (1.0, 2)
     """
+    claims = stated_claims(captions, attributes)
+    return (float(claims["true"].mean()) if len(claims) else float("nan")), len(claims)
+
+
+def stated_claims(captions: Mapping[str, str], attributes: pd.DataFrame) -> pd.DataFrame:
+    """Return what captions claim, claim by claim, and whether it is true of their faces.
+
+    Args:
+        captions: caption of each image_id.
+        attributes: as in `true_share`.
+
+    Returns:
+        claims: DataFrame (image_id, characteristic, value, true), in the order of captions and words.
+
+    Raises:
+        ValueError: a captioned picture is not in the table.
+    """
     table: dict[str, dict[Any, Any]] = {str(row["image_id"]): row for row in attributes.to_dict("records")}
     missing = [image_id for image_id in captions if image_id not in table]
     if missing:
         raise ValueError(f"attributes: no row for image_id {missing[0]!r} ({len(missing)} missing): not these faces?")
-    stated = true = 0
+    claims = []
     for image_id, caption in captions.items():
         for name, value, _ in stated_characteristics(caption):
             fact = table[image_id][name]
-            stated += 1
-            true += fact not in (*UNSTATED, "bald") if value == PRESENT else fact == value
-    return (true / stated if stated else float("nan")), stated
+            true = fact not in (*UNSTATED, "bald") if value == PRESENT else fact == value
+            claims.append((image_id, name, value, bool(true)))
+    return pd.DataFrame(claims, columns=["image_id", "characteristic", "value", "true"]).astype({"true": bool})

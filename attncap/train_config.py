@@ -21,7 +21,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 class TrainConfig:
     """Every setting of a training, each with its reason. Saved as `config.json` in the run folder."""
 
-    model: str = "attention"  # or "show-and-tell": no maps, several times as quick to train
+    model: str = "attention"  # or "show-and-tell": reads the picture once, no maps
     weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
     layer: str | None = None  # InceptionV3 layer; None takes the weights' default
     tokenizer: str = "words"  # or "wordpiece": no <unk>, longer captions

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from attncap.alternatives import explore_features
 from attncap.boxes import phrases_in
 from attncap.caption_data import CaptionData
 from attncap.captions import Caption
@@ -28,6 +29,7 @@ from attncap.training import train
 
 PICTURES = 3000
 BEAM_WIDTH = 3
+EXPLORED = 200  # faces on the page to explore: the first held-out ones
 HEATMAPS = 6  # figures of single faces: the first held-out ones
 TOLERANCE = 0.03  # of the second pointing game: the 15 pixels that Zhang et al. allow on pictures of about 500
 # Small sizes: the faces have about a hundred words, and the demo is to end in minutes.
@@ -86,6 +88,10 @@ def demo(
     with replacing(out / "scores.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     _draw(out, held_out, captions, scores)
+    paths, image_ids = (list(held_out.pictures[name].head(EXPLORED)) for name in ("path", "image_id"))
+    explore_features(captioner, store.get(paths), image_ids, paths, held_out.references(), beam_width=BEAM_WIDTH).save(
+        out / "explore.html"
+    )
     print(_table(scores, content, out))
     return content
 
@@ -147,6 +153,7 @@ def _table(scores: Scores, content: dict[str, Any], out: Path) -> str:
             scores.table(),
             *_claims(content["true_characteristics"], content["grounding"]),
             f"{content['seconds']['all']:.0f} s in all; scores, captions and figures are in {out}",
+            f"see every word's map:  open {out / 'explore.html'} in a browser",
             f"caption a picture of yours:  attncap caption --run {out / 'run'} face.png --heatmap heatmap.png",
         ]
     )

@@ -222,7 +222,7 @@
     paintSmall();
     [...at("beams").children].forEach((item, i) =>
       item.firstChild.setAttribute("aria-pressed", String(i === number)));
-    at("nomaps").hidden = !!maps;
+    at("nomaps").hidden = !!maps || !beam.words.length;
     at("nomaps").textContent = "There are no maps: this captioner has no attention (as Show and Tell, which reads the whole picture once).";
     at("looks").hidden = at("scale").hidden = !maps;
     show(0);

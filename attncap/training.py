@@ -97,7 +97,7 @@ def train(
             if len(without):
                 path, reason = without.iloc[0]
                 raise ValueError(f"{path}: no features in a mirror ({reason}): leave it out, or --set mirror=false")
-        captioner = beginning or _captioner(config, tokenizer, extractor)
+        captioner = _captioner(config, tokenizer, extractor) if beginning is None else _going_on(beginning, config)
         batches = _batches(config, captioner, store, training, phrases)
         recorder = RunRecorder(folder, config, _validator(config, store, validation), batches)
         logs = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if tensorboard else []
@@ -263,6 +263,14 @@ def _captioner(config: TrainConfig, tokenizer: CaptionTokenizer, extractor: Feat
         attention_supervision=config.attention_supervision,
         **shared,
     )
+
+
+def _going_on(captioner: Captioner, config: TrainConfig) -> Captioner:
+    # What attention adds to the loss is this training's, all else the captioner's own.
+    if isinstance(captioner, AttentionCaptioner):
+        captioner.attention_penalty = config.attention_penalty
+        captioner.attention_supervision = config.attention_supervision
+    return captioner
 
 
 def _batches(

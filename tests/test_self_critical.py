@@ -268,3 +268,16 @@ def test_training_on_the_score_starts_from_another_run(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(**settings)
+
+
+def test_cross_entropy_goes_on_from_another_run_with_its_own_attention_losses(tmp_path: Path) -> None:
+    data = test_training.squares(tmp_path / "pictures")
+    features = tmp_path / "features"
+    base = replace(CONFIG, objective="crossentropy", epochs=1, attention_penalty=1.0)
+    trained = train(data, tmp_path / "first", base, features=features, verbose=0)
+    onward = replace(base, start=str(tmp_path / "first"), attention_penalty=0.25, learning_rate=1e-9, weight_decay=0.0)
+    more = train(data, tmp_path / "second", onward, features=features, verbose=0)
+    assert len(test_training.history_of(tmp_path / "second")) == 1
+    assert trained.attention_penalty == 1.0 and more.attention_penalty == 0.25  # type: ignore[attr-defined]
+    for found, expected in zip(more.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -276,3 +276,19 @@ def test_top_alternatives_refuses_what_does_not_fit() -> None:
         top_alternatives(CountingCaptioner(), np.zeros((2, 1, 1, 1)), [caption()])
     with pytest.raises(ValueError, match="top needs to be at least 1, got 0"):
         top_alternatives(CountingCaptioner(), np.zeros((1, 1, 1, 1)), [caption()], top=0)
+
+
+def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from attncap.cli import main
+
+    Image.fromarray(photo()).save(tmp_path / "dog.png")
+    arguments = ["explore", "--run", str(tmp_path / "none"), "--out", str(tmp_path / "page.html")]
+    for more, message in (
+        ([], "--images or --data is needed"),
+        (["--images", str(tmp_path), "--split", "test"], "--split needs --data"),
+        (["--images", str(tmp_path), "--limit", "0"], "--limit and --top need at least 1, got 0 and 5"),
+        (["--images", str(tmp_path / "no")], "neither a folder of pictures nor a list"),
+    ):
+        assert main([*arguments, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()

@@ -188,7 +188,7 @@
     at("alternatives").replaceChildren(...listed.map(([text, p]) => {
       const item = element("li", "weighed" + (text === taken ? " taken" : ""));
       const ending = text === "<end>";
-      item.append(phrase("span", "text" + (ending ? " special" : ""), ending ? "end of the caption" : text), bar(p),
+      item.append(phrase("span", "text" + (ending ? " special" : ""), ending ? "the end" : text), bar(p),
         element("span", "p", chance(p)));
       if (text === taken) item.setAttribute("aria-current", "true");
       return item;

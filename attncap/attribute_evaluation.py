@@ -12,7 +12,7 @@ import pandas as pd
 from attncap.attribute_predict import readable_pictures, stored_logits
 from attncap.attribute_report import AttributeReport, report, tune_thresholds
 from attncap.attribute_tables import AttributeData
-from attncap.attributes import load_classifier
+from attncap.attributes import AttributeClassifier, load_classifier
 from attncap.data import cache_folder
 from attncap.feature_store import FeatureStore
 
@@ -37,6 +37,7 @@ def evaluate_attributes(
     *,
     aim: str | None = None,
     features: str | Path | None = None,
+    classifier: AttributeClassifier | None = None,
 ) -> tuple[AttributeReport, pd.DataFrame, AttributeData]:
     """Measure a run's classifier on a split as the run had it; a picture that the run did not know is "test".
 
@@ -46,6 +47,7 @@ def evaluate_attributes(
         split: "test", "val" or "train".
         aim: thresholds are tuned anew for it, on the run's validation pictures; None: those in the run.
         features: folder of feature stores, as in training.
+        classifier: the run's, where the caller has loaded it already.
 
     Returns:
         report: measures; the majority is that of the run's training pictures.
@@ -55,7 +57,8 @@ def evaluate_attributes(
     Raises:
         ValueError: attributes that the classifier does not know or that are not in the data, or an empty split.
     """
-    classifier, known = load_classifier(run), splits_of_run(run)
+    known = splits_of_run(run)
+    classifier = classifier or load_classifier(run)
     assert classifier.encoder is not None  # train_attributes gives it one
     data = data.select(classifier.names)
     splits = [known.get(image_id, "test") for image_id in data.pictures["image_id"]]

@@ -162,13 +162,14 @@ def _report(options: argparse.Namespace) -> None:
     from attncap.faces_captions import true_share
 
     data = load_attributes(options.data, seed=options.split_seed)
+    classifier = load_classifier(options.run_folder)
     report, probs, measured = evaluate_attributes(
-        options.run_folder, data, options.split, aim=options.aim, features=options.features
+        options.run_folder, data, options.split, aim=options.aim, features=options.features, classifier=classifier
     )
     content = report.to_json_dict()
     if options.out:
         _write_csv(options.out, probs)
-    captions = _write_captions(options, load_classifier(options.run_folder), probs)
+    captions = _write_captions(options, classifier, probs)
     if captions and measured.facts is not None:
         content["true_characteristics"] = dict(
             zip(("share", "stated"), true_share(captions, measured.facts), strict=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ from tqdm.auto import tqdm
 from attncap import uncertainty
 from attncap.caption_data import CaptionData
 from attncap.charts import plot_scores
-from attncap.drawing import PanelAxes, SheetFigure
+from attncap.drawing import STYLE, PanelAxes, SheetFigure
 from attncap.evaluation import References, compare, evaluate
 from attncap.faces_captions import CHARACTERISTICS, stated_claims
 from attncap.systems import System
@@ -180,6 +181,7 @@ def compare_systems(
     )
 
 
+@matplotlib.rc_context(STYLE)
 def plot_comparison(comparison: SystemComparison) -> Figure:
     """Draw BLEU-4, ROUGE-L, the share of true characteristics and CIDEr of every system, with their intervals.
 
@@ -197,6 +199,7 @@ def plot_comparison(comparison: SystemComparison) -> Figure:
         order = turned["system"].map({name: at for at, name in enumerate(wanted.values())})
         drawn = pd.concat([turned, rows[["score", "low", "high"]]], axis=1).loc[order.sort_values(kind="stable").index]
         plot_scores(drawn, ax=ax, title=title)
+        ax.margins(x=0.2)  # room for the numbers
     right.set_yticklabels([])
     return figure
 
@@ -256,7 +259,7 @@ def _share(sums: np.ndarray) -> np.ndarray:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else "<0.001" if 0 < value < 0.001 else f"{value:.3g}"
 
 
 def _plain(value: Any) -> Any:

@@ -23,8 +23,9 @@ from PIL import Image
 
 PREPROCESSING_VERSION = 1  # part of every feature store's key: raise it when `preprocess` changes
 FACES_WEIGHTS = "faces_mixed2.weights.h5"
-# For each kind of weights: the layer cut at, the picture size, and the pooling that gives an 8x8 grid of regions.
-DEFAULTS = {"imagenet": ("mixed10", 299, 1), "faces": ("mixed2", 150, 2)}
+# For each kind of weights: the layer cut at and the picture size. For faces the earliest block: its regions see little
+# beyond themselves, so that a map has to be where the thing is (at `mixed2`, two cells away will do as well).
+DEFAULTS = {"imagenet": ("mixed10", 299), "faces": ("mixed0", 150)}
 
 
 def preprocess(picture: Image.Image, image_size: int) -> np.ndarray:
@@ -62,11 +63,11 @@ class FeatureExtractor(keras.layers.Layer):
 
     Args:
         layer: name of the InceptionV3 layer to stop at, `mixed0` to `mixed10`; default `mixed10` for imagenet and for
-            files, `mixed2` for faces.
+            files, `mixed0` for faces.
         weights: "imagenet" (downloaded by Keras), "faces" (ships with the package, for the drawn faces), "random", or
             the path of a Keras weights file of `InceptionV3(include_top=False)`.
         image_size: side of the input square, at least 75; default 299 (150 for faces).
-        pool: average pooling of pool x pool cells after the layer; default 1 (2 for faces).
+        pool: average pooling of pool x pool cells after the layer; default 1.
         dtype: Keras dtype policy; None takes bfloat16 arithmetic where the processor has it, else float32.
 
     Call arguments:
@@ -102,7 +103,7 @@ class FeatureExtractor(keras.layers.Layer):
         layer: str | None = None,
         weights: str | Path = "imagenet",
         image_size: int | None = None,
-        pool: int | None = None,
+        pool: int = 1,
         dtype: Any = None,
         **kwargs: Any,
     ):
@@ -110,7 +111,7 @@ class FeatureExtractor(keras.layers.Layer):
         defaults = DEFAULTS.get(str(weights), DEFAULTS["imagenet"])
         self.layer = layer or defaults[0]
         self.image_size = image_size or defaults[1]
-        self.pool = pool or (defaults[2] if self.layer == defaults[0] else 1)
+        self.pool = pool
         self.weights_source = str(weights)
         with _global_dtype(self.dtype_policy):
             whole = _inception(self.image_size, "imagenet" if self.weights_source == "imagenet" else None)

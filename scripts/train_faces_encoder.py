@@ -1,4 +1,6 @@
-"""Train the small encoder that ships with the package: InceptionV3 cut at `mixed2`, from scratch, on drawn faces.
+"""Train the small encoder that ships with the package: InceptionV3 up to `mixed2`, from scratch, on drawn faces.
+
+(Captioners of faces read it at `mixed0`, by default; classifiers at `mixed2`.)
 
     python scripts/train_faces_encoder.py --minutes 12 --out first.weights.h5
     python scripts/train_faces_encoder.py --minutes 9 --learning-rate 1.5e-3 --start first.weights.h5

@@ -37,7 +37,7 @@ from attncap.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
 COLOURS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
-QUICK = ("mixed0", 75, 1)  # layer, picture size, pooling of random weights in these tests
+QUICK = ("mixed0", 75)  # layer and picture size of random weights in these tests
 # Dropout and scheduled sampling are on: a resumed run must draw what the run never stopped would have drawn.
 CONFIG = TrainConfig(
     weights="random",

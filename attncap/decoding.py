@@ -7,6 +7,7 @@ Search finds token ids alone. Probabilities and attention maps are then read by 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -302,7 +303,8 @@ def compiled(function: Callable[..., Any], model: keras.Model | None = None, sam
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, reduce_retracing=True)
+        # A partial: TensorFlow counts retraces by code, and would warn of a few decoders as of one traced ever anew.
+        return tf.function(partial(function), reduce_retracing=True)
     if backend == "jax":
         import jax
 

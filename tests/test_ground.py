@@ -117,7 +117,7 @@ def test_errors_name_what_is_wrong(captioner: Captioner, asked: dict[str, Any], 
 
 def test_a_captioner_without_attention_has_nothing_to_measure() -> None:
     blind = Captioner(WordTokenizer([*SPECIAL_TOKENS, "a"]), (2, 3, 5), embedding_units=3, hidden_units=5)
-    with pytest.raises(ValueError, match="Captioner has no attention: there are no maps to measure"):
+    with pytest.raises(ValueError, match="Captioner has no attention, so that there are no maps to measure"):
         ground(blind, load("faces:17", seed=5), "faces")
 
 

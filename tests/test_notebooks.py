@@ -53,8 +53,14 @@ def test_there_are_notebooks() -> None:
     assert {"01_data", "03_attention_captioner"} <= {path.stem for path in NOTEBOOKS}
 
 
+@pytest.fixture(scope="session")
+def shared_captioners(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a notebook trains, the next one loads; nothing that an earlier version of the package left in the cache."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
 @every_notebook
-def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
+def test_runs_from_top_to_bottom(path: Path, tmp_path: Path, shared_captioners: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in ROOT.glob("notebooks/*")}
     notebook = read(path)
     for cell in code_cells(notebook):
@@ -62,6 +68,7 @@ def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "ATTNCAP_FAST": "1",
+        "ATTNCAP_NOTEBOOKS": str(shared_captioners),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "PYTHONWARNINGS": "default::DeprecationWarning:__main__",
     }

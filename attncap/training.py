@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 
 from attncap.batches import CaptionBatches, names_a_side
@@ -271,6 +272,17 @@ def _going_on(captioner: Captioner, config: TrainConfig) -> Captioner:
         captioner.attention_penalty = config.attention_penalty
         captioner.attention_supervision = config.attention_supervision
     return captioner
+
+
+def _pooled_statistics(store: FeatureStore, paths: list[str], part: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation, (D,) each, of the pooled features of pictures; a feature that never varies gets 1."""
+    total = np.zeros((2, store.feature_shape[-1]))
+    for start in range(0, len(paths), part):
+        pooled = store.get(paths[start : start + part]).astype(np.float32).mean(axis=(1, 2)).astype(float)  # (B, D)
+        total += pooled.sum(axis=0), (pooled**2).sum(axis=0)
+    mean, square = total / len(paths)
+    deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
+    return mean, np.where(deviation > 1e-6, deviation, 1.0)
 
 
 def _batches(

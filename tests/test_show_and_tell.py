@@ -116,6 +116,42 @@ def test_one_number_by_hand() -> None:
     assert numpy_of(state.recurrent["hidden"]).item() == pytest.approx(0.288162, abs=1e-5)
 
 
+def test_pooled_features_are_standardised_and_the_statistics_are_saved(
+    batch: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    plain, standardised = make_captioner(), make_captioner()
+    mean, deviation = np.linspace(-3.0, 3.0, D), np.linspace(0.5, 2.0, D)
+    standardised.standardise(mean, deviation)
+    shifted = {**batch, "features": batch["features"] * deviation.astype(np.float32) + mean.astype(np.float32)}
+    np.testing.assert_allclose(numpy_of(standardised(shifted)), numpy_of(plain(batch)), atol=1e-4)
+    assert np.abs(numpy_of(plain(shifted)) - numpy_of(plain(batch))).max() > 1e-3
+    assert len(standardised.trainable_variables) == len(plain.trainable_variables)
+    save_captioner(standardised, tmp_path / "standardised.keras")
+    loaded = load_captioner(tmp_path / "standardised.keras")
+    np.testing.assert_array_equal(numpy_of(loaded(shifted)), numpy_of(standardised(shifted)))
+    with pytest.raises(ValueError, match=r"shape \(13,\) expected, the deviation above 0; got \(11,\), \(13,\)"):
+        plain.standardise(mean[:11], deviation)
+    with pytest.raises(ValueError, match="the deviation above 0"):
+        plain.standardise(mean, 0 * deviation)
+
+
+class Stored:
+    feature_shape = (1, 2, 3)
+
+    def get(self, paths: list[str]) -> np.ndarray:
+        # Pooled: 0, 2, 4, ... in the first feature, always 5 in the second, 1 and -1 by turns in the third.
+        return np.array(
+            [[[[2 * int(p) - 1, 5, 0], [2 * int(p) + 1, 5, 2 * (-1) ** int(p)]]] for p in paths], np.float16
+        )
+
+
+@pytest.mark.parametrize("part", [64, 3])
+def test_statistics_of_the_training_pictures(part: int) -> None:
+    mean, deviation = training._pooled_statistics(Stored(), list("0123"), part)  # type: ignore[arg-type]
+    np.testing.assert_allclose(mean, [3, 5, 0])
+    np.testing.assert_allclose(deviation, [np.sqrt(5), 1, 1])  # 9 + 1 + 1 + 9 over 4; never varies; by turns
+
+
 def test_steps_equal_teacher_forcing(captioner: ShowAndTell, batch: dict[str, np.ndarray], logits: np.ndarray) -> None:
     assert logits.shape == (B, K, T, V)
     state = captioner.init_state(batch["features"], captions=K)
@@ -404,6 +440,11 @@ def test_the_command_line(folder: Path, faces: CaptionData, tmp_path: Path, caps
         assert main([*train_faces, *more]) == 2
         assert says in capsys.readouterr().err
         assert not (tmp_path / "new" / "config.json").exists()
+
+
+def test_train_standardises_with_the_training_pictures(faces: CaptionData, trained: ShowAndTell) -> None:
+    assert np.abs(numpy_of(trained.picture_mean)).max() > 0.01
+    assert 0 < numpy_of(trained.picture_deviation).min() < 0.9
 
 
 def test_what_needs_maps_says_that_there_are_none(faces: CaptionData, trained: ShowAndTell) -> None:

@@ -99,6 +99,8 @@ def train(
                 path, reason = without.iloc[0]
                 raise ValueError(f"{path}: no features in a mirror ({reason}): leave it out, or --set mirror=false")
         captioner = _captioner(config, tokenizer, extractor) if beginning is None else _going_on(beginning, config)
+        if beginning is None and isinstance(captioner, ShowAndTell):
+            captioner.standardise(*_pooled_statistics(store, list(training.pictures["path"])))
         batches = _batches(config, captioner, store, training, phrases)
         recorder = RunRecorder(folder, config, _validator(config, store, validation), batches)
         logs = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if tensorboard else []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -111,3 +114,22 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None  # no git, or not a repository: a run needs neither
     return done.stdout.strip()
+
+
+def run_name(what: str, data: str, config: Any) -> str:
+    """Return a run folder's name that differs wherever data or any setting does, so that runs can be shared.
+
+    Args:
+        what: beginning of the name, as "captioner".
+        data: SPEC of the data set, as "faces:3000".
+        config: a dataclass of settings, such as `TrainConfig`.
+
+    Returns:
+        name: letters, digits, `-` and `_`: what, the last 40 characters of data, and 8 hexadecimal digits of a digest.
+
+    Example:
+        run = folder / run_name("captioner", "faces:3000", config)  # captioner-faces-3000-d30eb3f7
+    """
+    content = json.dumps([data, asdict(config)], sort_keys=True, default=str)
+    digest = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{what}-{re.sub(r'[^0-9A-Za-z_]+', '-', data)[-40:].strip('-')}-{digest}"

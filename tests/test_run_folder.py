@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attncap.run_folder import RunFolder, environment
+from attncap.run_folder import RunFolder, environment, run_name
+from attncap.train_config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 # Awkward on purpose: a float that short printing would change, a tiny one, and one that CSV and JSON must both carry.
@@ -152,3 +155,20 @@ def test_environment_names_versions_and_commit(tmp_path: Path, monkeypatch: pyte
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     assert environment()["git_commit"] == head
+
+
+def test_a_run_is_named_by_its_data_and_every_setting() -> None:
+    config = TrainConfig()
+    name = run_name("captioner", "faces:3000", config)
+    assert re.fullmatch(r"captioner-faces-3000-[0-9a-f]{8}", name)
+    assert run_name("captioner", "faces:3000", TrainConfig()) == name  # the same in another process: no hash()
+    numbers = {field.name: getattr(config, field.name) for field in fields(config)}
+    numbers = {key: value + 1 for key, value in numbers.items() if isinstance(value, int | float)}
+    others = [{"weights": "faces"}, {"layer": "mixed2"}, *({key: value} for key, value in numbers.items())]
+    names = {run_name("captioner", "faces:3000", replace(config, **other)) for other in others}
+    assert len(others) > 25 and len(names | {name}) == len(others) + 1
+    # Only the end of a long path is in the name, all of it in the digest.
+    long = [f"table:{letter}{'x' * 300}/captions.csv:photographs" for letter in "ab"]
+    first, second = (run_name("captioner", data, config) for data in long)
+    assert first != second and first[:-8] == second[:-8] and len(first) < 70
+    assert re.fullmatch(r"[\w-]+", run_name("x", "coco:C:\\pictures\\été", config))

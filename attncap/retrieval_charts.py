@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from attncap.drawing import COLOURS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure
+from attncap.drawing import COLOURS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure, drawable
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
@@ -67,6 +71,48 @@ def plot_threshold(
     ax.set_axisbelow(True)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
+
+
+@matplotlib.rc_context(STYLE)
+def plot_threshold_curves(
+    curves: Mapping[str, Any], measures: Sequence[str], *, title: str = "Errors at each threshold"
+) -> Figure:
+    """Draw the threshold curves of several systems side by side, with one legend for all.
+
+    Args:
+        curves: name of a system -> its `ThresholdCurve`.
+        measures: what each one's distances are.
+        title: of the figure.
+
+    Returns:
+        The figure, an Axes a system, as `plot_threshold` draws it; each title says the system's threshold.
+
+    Raises:
+        ValueError: no curve, or not a measure for each.
+
+    Example:
+        >>> plot_threshold_curves({"hash": of_hash, "embedding": of_embedding}, ["bits", "1 - cosine similarity"])
+    """
+    if not curves or len(curves) != len(measures):
+        raise ValueError(f"a measure for each threshold curve expected: {len(curves)} curves, {len(measures)} measures")
+    figure = SheetFigure(figsize=(5.0 * len(curves), 4.4), layout="constrained")
+    for n, ((name, curve), measure) in enumerate(zip(curves.items(), measures, strict=True)):
+        ax = figure.add_subplot(1, len(curves), n + 1, axes_class=PanelAxes)
+        said = f"threshold {curve.threshold:.3g}" if curve.threshold >= 0 else "no threshold is good"
+        plot_threshold(
+            curve.table, curve.threshold, curve.queries, measure=measure, title=f"{drawable(name)}: {said}", ax=ax
+        )
+        legend = ax.get_legend()
+        if legend is not None:
+            legend.remove()
+        if n:
+            ax.set_ylabel("")
+    found = [ax.get_legend_handles_labels() for ax in figure.axes]
+    handles, labels = max(found, key=lambda entries: len(entries[0]))
+    labels = ["chosen threshold" if label.startswith("threshold ") else label for label in labels]
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(handles) if len(curves) > 1 else 2)
+    return figure
 
 
 @matplotlib.rc_context(STYLE)

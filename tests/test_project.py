@@ -34,7 +34,7 @@ LAYERS: list[set[str]] = [
         "regions",
         "entities",
     }
-    | {"attribute_tables", "attribute_split", "attribute_report", "attribute_words"}
+    | {"attribute_tables", "attribute_split", "attribute_report", "attribute_words", "attribute_charts"}
     | {"retrieval", "difference_hash", "picture_database", "vector_search", "neighbour_graph", "neighbour_captions"}
     | {"thresholds", "robustness", "retrieval_charts"}
     | {"plotting", "charts", "drawing", "explorer", "beam_tree"},
@@ -54,6 +54,7 @@ LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module i
 FOUNDATIONS = {"captions", "pictures", "files"}
 NEIGHBOURS: dict[str, set[str]] = {
     "alternatives": {"decoding"},
+    "attribute_charts": {"attribute_report", "drawing"},
     "attribute_encoder": {"features"},
     "attribute_split": {"caption_data"},
     "attribute_tables": {"attribute_split", "caption_data", "data", "faces_captions", "readers", "table_reader"},

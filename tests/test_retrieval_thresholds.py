@@ -14,7 +14,7 @@ from PIL import Image
 
 from attncap.neighbour_captions import CaptionNeighbours, neighbour_captions
 from attncap.retrieval import DifferenceHash, PictureIndex
-from attncap.retrieval_charts import plot_robustness, plot_threshold
+from attncap.retrieval_charts import plot_robustness, plot_threshold, plot_threshold_curves
 from attncap.robustness import CHANGES, changed_copies, robustness_table
 from attncap.thresholds import NEVER, parse_match, same_label, similar_captions, tune_threshold
 
@@ -210,6 +210,21 @@ def test_the_threshold_figure_draws_the_table() -> None:
     assert list(chosen.get_xdata()) == [3, 3]
     with pytest.raises(ValueError, match="at least one query"):
         plot_threshold(curve.table, 1.0, 0)
+
+
+def test_threshold_curves_side_by_side() -> None:
+    found = tune_threshold([3, 1, 5, 3, 9], [True, True, False, False, True], whole=True)
+    never = tune_threshold([2, 7], [False, False])
+    figure = plot_threshold_curves({"hash": found, "embedding": never}, ["bits", "cosine"])
+    first, second = figure.axes
+    assert first.get_title(loc="left") == "hash: threshold 3" and first.get_xlabel() == "threshold (bits)"
+    assert second.get_title(loc="left") == "embedding: no threshold is good"
+    wrong: Any = second.get_lines()[0]
+    assert wrong.get_ydata()[:2] == pytest.approx([0.5, 1])
+    assert [ax.get_legend() for ax in figure.axes] == [None, None]
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "chosen threshold"
+    with pytest.raises(ValueError, match="2 curves, 1 measures"):
+        plot_threshold_curves({"hash": found, "embedding": never}, ["bits"])
 
 
 def test_the_robustness_figure_draws_the_tables() -> None:

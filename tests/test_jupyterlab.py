@@ -1,4 +1,4 @@
-"""A notebook in JupyterLab itself, as a person uses it: opened in Chromium, run from the menu, its heatmap looked at."""
+"""A notebook in JupyterLab itself, as a person uses it: opened in Chromium, run from the menu, its heatmap seen."""
 
 from __future__ import annotations
 

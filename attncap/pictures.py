@@ -10,10 +10,11 @@ import contextlib
 import os
 import re
 import stat
+import threading
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -23,8 +24,12 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm")
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 1 << 29
+MAX_SCANS = 100  # of a progressive JPEG, which has about 10: each of a few bytes can cost as much as a whole picture
+LARGE_PIXELS = 20_000_000  # above, one picture at a time is decoded: the largest take up to 2 GB while they are
 ORIENTATION_TAG = 0x0112
 TIFF_BITS_TAG, TIFF_PHOTOMETRIC_TAG = 258, 262
+JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those that begin a segment, and the end
+_one_large_picture = threading.Lock()
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -91,6 +96,9 @@ def open_picture(
                 width, height = picture.size
                 if width * height > max_pixels:
                     raise UnreadablePicture(path, _too_large(f"{width}x{height} pixels", max_pixels))
+                scans = _scans(source) if picture.format in ("JPEG", "MPO") else 0
+                if scans > MAX_SCANS:
+                    raise UnreadablePicture(path, f"{scans:,} scans, at most {MAX_SCANS} are decoded: save it anew")
                 return _as_seen(picture, target_size)
     except UnreadablePicture:
         raise
@@ -155,12 +163,33 @@ def _as_seen(picture: Image.Image, target_size: tuple[int, int] | None) -> Image
     if target_size is not None and picture.format in ("JPEG", "MPO"):
         turned = _orientation(picture) >= 5
         picture.draft(None, (target_size[1], target_size[0]) if turned else target_size)
+    large = picture.width * picture.height > LARGE_PIXELS
+    with _one_large_picture if large else contextlib.nullcontext():
+        return _decoded(picture)
+
+
+def _decoded(picture: Image.Image) -> Image.Image:
     picture.load()
     orientation = _orientation(picture)  # after load: a TIFF is already turned, a PNG may carry EXIF at its end
     seen = _to_rgb(picture)
     seen = seen.transpose(TURNS[orientation]) if orientation in TURNS else seen
     seen.info = {}
     return seen
+
+
+def _scans(source: IO[bytes]) -> int:
+    """How many scans a JPEG has up to its end; what follows there (telephones append a film) is not looked at."""
+    place = source.tell()
+    source.seek(0)
+    data = source.read()
+    source.seek(place)
+    if data.count(b"\xff\xda") <= MAX_SCANS:  # quick, and never too few
+        return 0
+    at, scans = 2, 0
+    while (found := JPEG_MARKER.search(data, at)) and data[found.end() - 1] != 0xD9:
+        scans += data[found.end() - 1] == 0xDA
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    return scans
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -88,6 +88,17 @@ class CiderReward:
         ]
         return np.array(rows, np.float32)
 
+    def cider_d(self, image_ids: Sequence[str], captions: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
+        """As calling it, without BLEU-4: float32 array, shape (B, K), in [0, 10].
+
+        Against the references of *other* pictures it tells how much a caption would say of any picture.
+        """
+        rows = [
+            [self._cider_d(self._pictures[image_id].references, token_ids) for token_ids in own]
+            for image_id, own in zip(image_ids, captions, strict=True)
+        ]
+        return np.array(rows, np.float32)
+
     def _picture(self, of_picture: Sequence[Sequence[int]]) -> _Picture:
         most: Counter[Ngram] = Counter()
         for token_ids in of_picture:

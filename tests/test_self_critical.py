@@ -124,18 +124,27 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return chances / chances.sum()
 
 
-@pytest.mark.parametrize("crossentropy", [0.0, 0.5])
-def test_one_step_is_the_gradient_worked_out_by_hand(crossentropy: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("crossentropy", "contrast"), [(0.0, 0.0), (0.5, 0.0), (0.0, 2.0)])
+def test_one_step_is_the_gradient_worked_out_by_hand(
+    crossentropy: float, contrast: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     captions = {"0": ["a b c d"], "1": ["z d e f g"]}  # z is <unk>
     batches = batches_of(captions, pictures=2)
     captioner = Unigram()
     bias = np.linspace(-1, 1, V).astype(np.float32)
     captioner.logits_dense.bias.assign(bias)
     trainer = SelfCriticalTrainer(
-        captioner, keras.optimizers.SGD(1.0), batches, samples=3, bleu=0.0, crossentropy=crossentropy, seed=3
+        captioner,
+        keras.optimizers.SGD(1.0),
+        batches,
+        samples=3,
+        bleu=0.0,
+        contrast=contrast,
+        crossentropy=crossentropy,
+        seed=3,
     )
     a, b, c, d, e, f, g = (TOKENIZER.token_to_id(word) for word in WORDS)
-    samples = {"0": [[a, b, c, END], [a, END], [c, c, c, c, c]], "1": [[d, e, f, g, END], [a, END], [e, f, END]]}
+    samples = {"0": [[a, b, c, END], [a, END], [c, e, f, c, c]], "1": [[d, e, f, g, END], [a, END], [e, f, END]]}
     longest = 5
     drawn = np.full((2, 3, longest), PAD, np.int32)
     for picture, image_id in enumerate(batches.image_ids(0)):
@@ -146,6 +155,9 @@ def test_one_step_is_the_gradient_worked_out_by_hand(crossentropy: float, monkey
 
     score = CiderReward({"0": [[a, b, c, d, END]], "1": [[UNK, d, e, f, g, END]]})
     rewards = {image_id: score([image_id], [own])[0] for image_id, own in samples.items()}
+    elsewhere = {"0": score(["1"], [samples["0"]])[0], "1": score(["0"], [samples["1"]])[0]}  # of two, the other one
+    assert elsewhere["0"].max() > 0  # "e f" is of picture 1 alone
+    rewards = {image_id: own - contrast * elsewhere[image_id] for image_id, own in rewards.items()}
     assert reward == pytest.approx(np.mean(list(rewards.values())), rel=1e-5)
     assert np.std(rewards["0"]) > 0.5 and np.std(rewards["1"]) > 0.5
     weighted = [
@@ -205,6 +217,7 @@ CONFIG = replace(
     cider_epochs=2,
     cider_samples=3,
     cider_learning_rate=0.003,
+    cider_contrast=0.5,
     cider_crossentropy=0.1,
 )
 

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from attncap.caption_data import CaptionData
 from attncap.pictures import PICTURE_ENDINGS, UnreadablePicture, open_picture, picture_bytes
-from attncap.readers import INVISIBLE, REJECT_COLUMNS
+from attncap.readers import REJECT_COLUMNS, has_text
 
 CHECKED_AT_ONCE = 1024  # pictures handed to the threads at a time: the memory of a check does not grow with the set
 DECODE_SIZE = (299, 299)  # every byte is read whatever the size; a large JPEG is quicker at a smaller one
@@ -48,14 +49,16 @@ def check(data: CaptionData, workers: int | None = None, progress: bool = True) 
     """
     found: list[Finding] = []
     notes: list[Finding] = []
-    filled = [bool(text.strip().strip(INVISIBLE)) for text in data.captions["caption"]]
+    filled = [has_text(text) for text in data.captions["caption"]]
     captioned = set(data.captions.loc[filled, "image_id"])
     refused, pictures_kept = _check_pictures(data, captioned, workers, progress, found, notes)
     captions_kept = _check_captions(data, filled, refused, found, notes)
     notes += _unnamed_files(data)
-    pictures = data.pictures[pictures_kept].reset_index(drop=True)
+    # As arrays: an empty list would choose no columns where there are no rows.
+    pictures = data.pictures[np.array(pictures_kept, bool)].reset_index(drop=True)
+    captions = data.captions[np.array(captions_kept, bool)]
     rejects = pd.concat([data.rejects, _frame(found)], ignore_index=True) if found else data.rejects
-    clean = replace(data, captions=data.captions[captions_kept], pictures=pictures, rejects=rejects)
+    clean = replace(data, captions=captions, pictures=pictures, rejects=rejects)
     clean = clean.only(pictures["image_id"])
     report = pd.concat([rejects.assign(rejected=True), _frame(notes).assign(rejected=False)], ignore_index=True)
     return clean, report.astype({"rejected": bool})
@@ -158,9 +161,9 @@ def _check_captions(
     pictures = set(data.pictures["image_id"])
     said: set[tuple[str, str]] = set()
     kept: list[bool] = []
-    for image_id, caption, has_text in zip(data.captions["image_id"], data.captions["caption"], filled, strict=True):
+    for image_id, caption, is_filled in zip(data.captions["image_id"], data.captions["caption"], filled, strict=True):
         kind, why = "", ""
-        if not has_text:
+        if not is_filled:
             kind = "empty caption"
         elif image_id in refused:
             kind, why = "caption of a rejected picture", refused[image_id]

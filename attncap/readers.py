@@ -64,6 +64,10 @@ class Collector:
         if image_id in self.pictures or image_id in self.refused:
             self.reject("duplicate picture", f"{where}{image_id!r} again", source, line, image_id, "pictures")
             return
+        if HALF_CHARACTER.search(image_id):  # no file could name it: not a list of predictions, nor a report
+            why = f"{where}half of a surrogate pair in the id {image_id!r}: write another id"
+            self.refuse_picture(image_id, "not UTF-8", why, source, line)
+            return
         try:
             paths = [inside_folder(self.images, name) for name in names]
         except ValueError as error:
@@ -92,7 +96,7 @@ class Collector:
             reject("empty caption", "")
         elif not isinstance(caption, str):
             reject("malformed row", f"a caption of text expected, {type(caption).__name__} found")
-        elif not caption.strip().strip(INVISIBLE):
+        elif not has_text(caption):
             reject("empty caption", "")
         elif HALF_CHARACTER.search(caption):
             reject("not UTF-8", "half of a surrogate pair in the caption: save the file as UTF-8")
@@ -118,6 +122,11 @@ class Collector:
 def _writable(text: str) -> str:
     """Without halves of surrogate pairs, which no UTF-8 file can hold."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def has_text(caption: str) -> bool:
+    """Whether anything of a caption can be seen."""
+    return not all(character.isspace() or character in INVISIBLE for character in caption)
 
 
 def read_lines(path: Path) -> list[str]:

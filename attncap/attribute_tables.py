@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from attncap.data import load
 from attncap.faces_captions import CHARACTERISTICS, UNSTATED
 from attncap.pictures import inside_folder
 from attncap.readers import REJECT_COLUMNS, SPLIT_NAMES, find_images, foreign_byte, read_lines
-from attncap.table_reader import FILE_COLUMNS
+from attncap.table_reader import FILE_COLUMNS, read_header, read_rows, said
 
 WORDS = {
     **{word: 1.0 for word in ("1", "1.0", "true", "yes")},
@@ -186,31 +184,32 @@ def read_attributes(
         [[1.0, nan], [0.0, 1.0]]
     """
     if isinstance(table, pd.DataFrame):
-        source, first_line, frame = "table", 1, table
+        source, frame = "table", table.set_axis(np.arange(1, len(table) + 1))
     else:
         path = Path(table)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file: a CSV, or CelebA's list_attr text, expected")
         source = str(path)
-        first_line, frame = _read_text(path)
+        frame = _read_text(path)
     name = name or ("table" if isinstance(table, pd.DataFrame) else Path(table).stem)
     frame = frame.rename(columns=str)
     file_at = _file_column(source, list(frame.columns), file_column)
     split_at = next((column for column in frame.columns if column.lower() == "split" and column != file_at), None)
+    for column in (file_at, split_at):
+        if column is not None and (frame.columns == column).sum() > 1:
+            raise ValueError(f"{source}: the column {column!r} comes twice: give each its own name")
     if columns is None:
         columns = [column for column in frame.columns if column not in (file_at, split_at)]
     for column in columns:
         if column not in frame.columns:
-            known = ", ".join(column for column in frame.columns if column != file_at)
-            raise ValueError(f"{source}: a column {column!r} expected, found: {known}")
+            known = [column for column in frame.columns if column != file_at]
+            raise ValueError(f"{source}: a column {column!r} expected, found: {said(known)}")
         if (frame.columns == column).sum() > 1:
             raise ValueError(f"{source}: the column {column!r} comes twice: give each its own name")
-    labels = (
-        np.stack([_labels(frame[column], source, column, first_line) for column in columns], axis=1)
-        if len(columns)
-        else np.zeros((len(frame), 0), np.float32)
-    )
-    pictures, kept, rejects = _pictures(frame, file_at, split_at, Path(images), source, first_line)
+    if not len(columns):
+        raise ValueError(f"{source}: no attribute: at least one column of 0 and 1 expected beside the file names")
+    labels = np.stack([_labels(frame[column], source, column) for column in columns], axis=1)
+    pictures, kept, rejects = _pictures(frame, file_at, split_at, Path(images), source)
     labels = labels[kept]
     pictures["split"] = stratified_split(labels, seed, val=val, test=test, given=list(pictures["split"]))
     return AttributeData(name, pictures, tuple(columns), labels, rejects)
@@ -245,8 +244,8 @@ def _faces(spec: str, seed: int) -> AttributeData:
 # ---------------------------------------------------------------- reading
 
 
-def _read_text(path: Path) -> tuple[int, pd.DataFrame]:
-    """(line of the first row, the table as text) of a CSV, a TSV or CelebA's text."""
+def _read_text(path: Path) -> pd.DataFrame:
+    """The table, as text, of a CSV, a TSV or CelebA's text; its index is the line that each row begins in."""
     lines = read_lines(path)
     for number, line in enumerate(lines, start=1):
         foreign = foreign_byte(line)
@@ -257,60 +256,63 @@ def _read_text(path: Path) -> tuple[int, pd.DataFrame]:
     if not lines or not lines[0].strip():
         raise ValueError(f"{path}, line 1: a header line expected, nothing found: name the columns in the first line")
     if lines[0].strip().isdecimal() and len(lines) > 1:
-        return 3, _celeba(path, lines)
-    delimiter = max(("\t", ",", ";", "|"), key=lines[0].count)
-    rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter, skipinitialspace=True))
-    return 2, _frame(path, [name.strip() for name in rows[0]], rows[1:], 2)
+        return _celeba(path, lines)
+    delimiter, header = read_header(lines, path)
+    rows = []
+    for number, row, problem in read_rows(lines, delimiter):
+        if problem:
+            raise ValueError(f"{path}, line {number}: {problem}")
+        rows.append((number, row))
+    return _frame(path, header, rows)
 
 
 def _celeba(path: Path, lines: list[str]) -> pd.DataFrame:
     header = ["file", *lines[1].split()]
-    rows = [line.split() for line in lines[2:]]
-    if int(lines[0]) != len(rows):
+    rows = [(number, line.split()) for number, line in enumerate(lines[2:], start=3)]
+    announced = int(lines[0].strip()[:15])  # Python refuses to read thousands of digits
+    if announced != len(rows):
         raise ValueError(
-            f"{path}, line 1: {int(lines[0]):,} pictures announced, {len(rows):,} rows found: the file is cut off, "
+            f"{path}, line 1: {announced:,} pictures announced, {len(rows):,} rows found: the file is cut off, "
             "or its first line is not the number of pictures"
         )
-    return _frame(path, header, rows, 3)
+    return _frame(path, header, rows)
 
 
-def _frame(path: Path, header: list[str], rows: Iterable[list[str]], first_line: int) -> pd.DataFrame:
+def _frame(path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> pd.DataFrame:
     kept = []
-    for line, row in enumerate(rows, start=first_line):
+    for line, row in rows:
         if len(row) != len(header):
             raise ValueError(f"{path}, line {line}: {len(header)} columns expected as in the header, {len(row)} found")
         kept.append([value.strip() for value in row])
-    return pd.DataFrame(kept, columns=header, dtype=str)
+    return pd.DataFrame(kept, columns=header, index=[line for line, _ in rows], dtype=str)
 
 
 def _file_column(source: str, header: list[str], named: str | None) -> str:
     if named is not None:
         if named not in header:
-            raise ValueError(f"{source}: a column {named!r} of file names expected, found: {', '.join(header)}")
+            raise ValueError(f"{source}: a column {named!r} of file names expected, found: {said(header)}")
         return named
     lower = [column.lower() for column in header]
     for usual in FILE_COLUMNS:
         if usual in lower:
             return header[lower.index(usual)]
-    raise ValueError(
-        f"{source}: no file name column (looked for {', '.join(FILE_COLUMNS)}), found: {', '.join(header)}"
-    )
+    raise ValueError(f"{source}: no file name column (looked for {', '.join(FILE_COLUMNS)}), found: {said(header)}")
 
 
-def _labels(column: pd.Series, source: str, name: str, first_line: int) -> np.ndarray:
+def _labels(column: pd.Series, source: str, name: str) -> np.ndarray:
     values = np.array([_label(value) for value in column], np.float32)
     bad = np.flatnonzero(np.isinf(values))
     if len(bad):
         at = int(bad[0])
         raise ValueError(
-            f"{source}, line {first_line + at}, column {name!r}: 0, 1, -1, true, false or nothing expected, found "
-            f"{column.iloc[at]!r}: mend it, or name the attributes' columns"
+            f"{source}, line {column.index[at]}, column {name!r}: 0, 1, -1, true, false or nothing expected, found "
+            f"{str(column.iloc[at])[:60]!r}: mend it, or name the attributes' columns"
         )
     if (values == -1).any():
         if (values == 0).any():
             at = int(np.flatnonzero(values == 0)[0])
             raise ValueError(
-                f"{source}, line {first_line + at}, column {name!r}: 0 in a column that has -1 too: write 0 and 1, or "
+                f"{source}, line {column.index[at]}, column {name!r}: 0 in a column that has -1 too: write 0 and 1, or "
                 "-1 and 1, and leave empty what is not known"
             )
         values[values == -1] = 0
@@ -325,13 +327,12 @@ def _label(value: Any) -> float:
 
 
 def _pictures(
-    frame: pd.DataFrame, file_at: str, split_at: str | None, images: Path, source: str, first_line: int
+    frame: pd.DataFrame, file_at: str, split_at: str | None, images: Path, source: str
 ) -> tuple[pd.DataFrame, list[int], pd.DataFrame]:
     found: dict[str, tuple[str, str | None]] = {}
     kept, rejects = [], []
     splits = [None] * len(frame) if split_at is None else list(frame[split_at])
-    for at, (name, split) in enumerate(zip(frame[file_at], splits, strict=True)):
-        line = first_line + at
+    for at, (line, name, split) in enumerate(zip(frame.index, frame[file_at], splits, strict=True)):
         image_id = os.fspath(name).strip().replace("\\", "/") if isinstance(name, (str, os.PathLike)) else ""
         word = split.strip().lower() if isinstance(split, str) else ""
         if word and word not in SPLIT_NAMES:
@@ -348,7 +349,7 @@ def _pictures(
             except ValueError as error:
                 kind, why = "path leaves the folder", str(error)
         if kind:
-            rejects.append((source, line, image_id, f"{kind}: {why}" if why else kind, kind, "pictures"))
+            rejects.append((source, int(line), image_id, f"{kind}: {why}" if why else kind, kind, "pictures"))
     pictures = pd.DataFrame(
         {
             "image_id": list(found),

@@ -13,6 +13,7 @@ import pandas as pd
 from attncap.readers import SPLIT_NAMES, Collector, Parts, foreign_byte, read_lines
 
 FILE_COLUMNS = ("filename", "file_name", "file", "image", "image_name", "image_id", "path", "picture")
+RECORD_LINES = 100  # that a quoted row may span: else each quote left open would read all that follows, and take hours
 CAPTION_COLUMNS = ("caption", "text", "description", "label", "comment")
 
 
@@ -37,8 +38,8 @@ def read_table(
     else:
         source = table
         lines = read_lines(table)
-        delimiter, header = _header(lines, table)
-        rows = _delimited(lines, delimiter)
+        delimiter, header = read_header(lines, table)
+        rows = read_rows(lines, delimiter)
     file_at, caption_at, split_at = _columns(str(source), header, file_column, caption_column, split_column)
     splits: dict[str, tuple[str | None, int]] = {}
     for line, values, problem in rows:
@@ -77,13 +78,14 @@ def has_caption_columns(path: Path) -> bool:
     with open(path, "rb") as file:
         first = file.readline(1 << 16).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
     try:
-        _columns("", _header([first], path)[1], None, None, None)
+        _columns("", read_header([first], path)[1], None, None, None)
     except ValueError:
         return False
     return True
 
 
-def _header(lines: list[str], path: Path) -> tuple[str, list[str]]:
+def read_header(lines: list[str], path: Path) -> tuple[str, list[str]]:
+    """(delimiter, names of the columns) of the first line; ValueError where there is none."""
     if not lines or not lines[0].strip():
         raise ValueError(f"{path}, line 1: a header line expected, nothing found: name the columns in the first line")
     delimiter = max(("\t", ",", ";", "|"), key=lines[0].count)
@@ -94,29 +96,38 @@ def _header(lines: list[str], path: Path) -> tuple[str, list[str]]:
     return delimiter, [name.strip() for name in header]
 
 
-def _delimited(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[Any], str | None]]:
+def read_rows(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[Any], str | None]]:
     """(first line, fields, problem) of every record after the header; a bad quote costs its own line, not the rest."""
     at = 1
     while at < len(lines):
         if not lines[at].strip():
             at += 1
             continue
-        rest = (lines[i] + "\n" for i in range(at, len(lines)))
+        rest = (line + "\n" for line in lines[at : at + RECORD_LINES])
         reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True, strict=True)
         try:
             fields = next(reader)
             yield at + 1, fields, None
             at += reader.line_num
-        except csv.Error:
-            yield at + 1, [lines[at]], 'a quote is opened and not closed: write it twice ("") inside quotes'
+        except csv.Error as error:
+            problem = 'a quote is opened and not closed: write it twice ("") inside quotes'
+            if "limit" in str(error):
+                problem = f"more than {csv.field_size_limit():,} characters in a field: is a quote opened, not closed?"
+            yield at + 1, [lines[at]], problem
             at += 1
+
+
+def said(header: list[str]) -> str:
+    """The names of columns for a message, which stays short whatever they are."""
+    names = [repr(name[:40])[1:-1] for name in header[:30]]
+    return ", ".join([*names, f"and {len(header) - 30} more"] if len(header) > 30 else names)
 
 
 def _columns(
     source: str, header: list[str], file_column: str | None, caption_column: str | None, split_column: str | None
 ) -> tuple[int, int, int | None]:
     lower = [name.lower() for name in header]
-    found = ", ".join(header)
+    found = said(header)
 
     def place(named: str | None, usual: tuple[str, ...], what: str) -> int:
         if named is not None:

@@ -211,7 +211,8 @@ def guess_format(folder: str | os.PathLike[str]) -> str:
     images = find_images(place)
     karpathy = [file for file, kind in kinds.items() if kind == "karpathy"]
     coco = [str(file) for file, kind in kinds.items() if kind == "coco"]
-    tables = [file for file in files if file.suffix.lower() in (".csv", ".tsv", ".txt") and has_caption_columns(file)]
+    texts = [file for file in files if file.suffix.lower() in (".csv", ".tsv", ".txt") and file.is_file()]
+    tables = [file for file in texts if has_caption_columns(file)]
     if len(karpathy) == 1:
         return f"karpathy:{karpathy[0]}:{images}"
     if not karpathy and coco:

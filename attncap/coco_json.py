@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from attncap.files import replacing
 
 PathLike = str | os.PathLike[str]
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can say it, and no UTF-8 file can hold it
 
 
 def read_predictions(path: PathLike) -> dict[str, str]:
@@ -175,6 +177,8 @@ def _read(path: PathLike) -> Any:
         raise ValueError(f"{path}: line {error.lineno}: not JSON ({error.msg}); was it written to its end?") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text at byte {error.start}; expected a JSON file") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists without end
+        raise ValueError(f"{path}: not JSON that can be read ({error})") from None
 
 
 def _write(path: PathLike, value: Any, indent: int | None = None) -> None:
@@ -189,6 +193,8 @@ def _entry(entry: Any, where: str) -> tuple[str, str]:
         raise ValueError(f'{where}: no "caption"; it has {", ".join(map(str, entry))}')
     if not isinstance(entry["caption"], str):
         raise ValueError(f'{where}: "caption" should be a string, got {_kind(entry["caption"])}')
+    if _HALF_CHARACTER.search(image_id + entry["caption"]):
+        raise ValueError(f"{where}: half of a surrogate pair in the caption or the id; write the whole character")
     return image_id, entry["caption"]
 
 

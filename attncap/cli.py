@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,17 @@ OTHER_CHOICE = {"model": "show-and-tell", "tokenizer": "wordpiece"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 0, 2 after an error that the user can mend, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a caption that the terminal cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     parsed = _parser().parse_args(arguments)
     try:
         parsed.run(parsed)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"attncap {parsed.command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print(f"attncap {parsed.command}: not enough memory", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nattncap {parsed.command}: interrupted", file=sys.stderr)

@@ -66,7 +66,7 @@ def plot_precision_recall(
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
-    figure = SheetFigure(figsize=(max(4.0, 2.7 * columns), 2.55 * rows + 0.9), layout=layout)
+    figure = SheetFigure(figsize=(max(4.0, 2.7 * columns), 2.75 * rows + 0.9), layout=layout)
     for place, at in enumerate(shown):
         ax = figure.add_subplot(rows, columns, place + 1, axes_class=PanelAxes)
         known = np.isfinite(labels[:, at])
@@ -81,8 +81,9 @@ def plot_precision_recall(
             look: dict[str, Any] = {"color": COLOURS[1], "markeredgecolor": "white", "markersize": 10}
             ax.plot(*([value] for value in spot), "o", **look, label="the attribute's own threshold", zorder=5)
         ax.set(xlim=(0, 1.03), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        ax.set_title(drawable(str(names[at]).replace("_", " ")), loc="left", parse_math=False)
-        ax.text(0.04, 0.07, f"average precision {short_number(scores[at])}", fontsize=10.5, transform=ax.transAxes)
+        ax.set_title(drawable(str(names[at]).replace("_", " ")), loc="left", pad=20, parse_math=False)
+        below: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "fontsize": 10.5}
+        ax.annotate(f"average precision {short_number(scores[at])}", (0, 1), xycoords="axes fraction", **below)
         ax.grid(color=RULE, linewidth=0.8)
         ax.set_axisbelow(True)
         if place % columns == 0:
@@ -91,7 +92,7 @@ def plot_precision_recall(
             ax.set_xlabel("recall")
     handles, said = figure.axes[0].get_legend_handles_labels()
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
-    figure.legend(handles, said, loc="outside upper left", ncols=3 if columns > 2 else 1)
+    figure.legend(handles, said, loc="outside lower left", ncols=3 if columns > 2 else 1)
     return figure
 
 

@@ -240,7 +240,8 @@ class AttributeClassifier(keras.Model):
 
     def mean_logits(self, features: Any) -> np.ndarray:
         """Return the mean of the members' logits, not calibrated: float32, shape (N, A)."""
-        return np.asarray(self.predict_on_batch(features), np.float32).mean(axis=1)
+        # Called, not `predict_on_batch`: a few classifiers in one process would be warned of as one traced ever anew.
+        return np.asarray(ops.convert_to_numpy(self(features, training=False)), np.float32).mean(axis=1)
 
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
         """Return the probabilities of mean logits (N, A): float64, 0 to 1."""

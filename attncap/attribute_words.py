@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from attncap.faces_captions import CHARACTERISTICS, UNSTATED, usual_caption
 
@@ -64,6 +65,61 @@ def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray,
     if worn:
         text += f"{',' if parts else ''} wearing {_listed([_with_article(item) for item in worn])}"
     return text
+
+
+def stated_attributes(names: Sequence[str], text: str) -> np.ndarray:
+    """Read back what a caption says of the attributes, in the words of `to_sentence`.
+
+    Args:
+        names: of the A attributes, other than the drawn faces' (`stated_characteristics` reads those).
+        text: a caption, of any system.
+
+    Returns:
+        stated: float32, shape (A,): 1 where the caption says the attribute, 0 where it says its contrary (a woman is
+            not Male), NaN where it says nothing.
+
+    Example:
+        >>> stated_attributes(["Male", "Big_Nose", "Bangs"], "a smiling woman with a big nose")
+        array([ 0.,  1., nan], dtype=float32)
+    """
+    said = f" {_plain(text)} "
+    stated = np.full(len(names), np.nan, np.float32)
+    for at, name in enumerate(names):
+        words = re.sub(r"[_\s]+", " ", name).strip().lower()
+        if words == "male":
+            if " man " in said or " woman " in said:
+                stated[at] = float(" man " in said)
+        elif not words.startswith("no ") and f" {_plain(SAID_AS.get(words, words.removeprefix('wearing ')))} " in said:
+            stated[at] = 1.0
+    return stated
+
+
+def true_claims(captions: Mapping[str, str], table: pd.DataFrame) -> np.ndarray:
+    """Count, for each picture, the attributes that its caption states and that are so.
+
+    Args:
+        captions: image_id -> caption.
+        table: `image_id` and a column an attribute: 1, 0, or NaN where it is not known, which is not counted.
+
+    Returns:
+        counts: float64, shape (N, 2), in the order of captions: true claims, and all claims.
+
+    Raises:
+        KeyError: a picture that the table has not.
+    """
+    labels = table.set_index("image_id")
+    rows = []
+    for image_id, text in captions.items():
+        truth = labels.loc[image_id].to_numpy(float)
+        stated = stated_attributes(list(labels.columns), text)
+        known = np.isfinite(stated) & np.isfinite(truth)
+        rows.append(((stated == truth)[known].sum(), known.sum()))
+    return np.array(rows, float).reshape(-1, 2)
+
+
+def _plain(text: str) -> str:
+    """Words alone: captioners and tokenizers differ in their punctuation."""
+    return " ".join(re.findall(r"\w+", text.lower())).removeprefix("a ").removeprefix("an ")
 
 
 def _characteristics(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`attncap attributes train|predict|report`: the multi-label classifier from the command line."""
+"""`attncap attributes train|predict|report|texts`: the multi-label classifier from the command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_commands(commands: Any) -> None:
     """Declare `attributes` and what follows it."""
     family = commands.add_parser(
         "attributes",
-        help="multi-label attributes: train, predict, report",
+        help="multi-label attributes: train, predict, report, texts",
         description="A probability for each attribute of a picture, such as Eyeglasses or Big_Nose.",
     )
     own = family.add_subparsers(dest="attributes_command", required=True, metavar="COMMAND")
@@ -39,13 +39,7 @@ def add_commands(commands: Any) -> None:
         "--run", required=True, dest="run_folder", metavar="DIR", help="run folder, made by this command"
     )
     train.add_argument("--columns", metavar="NAMES", help="the attributes, separated by commas (default: all)")
-    train.add_argument(
-        "--val", type=float, default=0.1, metavar="S", help="validation: a share, or a number of pictures"
-    )
-    train.add_argument(
-        "--test", type=float, default=0.1, metavar="S", help="held out: a share, or a number of pictures"
-    )
-    train.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the stratified split (default 0)")
+    _add_split(train)
     train.add_argument("--features", metavar="DIR", help="folder of feature stores, shared by runs (default: cache)")
     helps = {
         "weights": "imagenet, faces, random, or a weights file (default imagenet)",
@@ -94,6 +88,25 @@ def add_commands(commands: Any) -> None:
     report.add_argument("--out", metavar="CSV", help="write the probabilities too")
     report.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_captions(report)
+
+    texts = add_command(
+        own,
+        "texts",
+        _texts,
+        "say the table's own labels in sentences: captions to train and score captioners on, with the same split",
+        "attncap attributes texts --data attributes:list_attr_celeba.txt:images --out captions.csv",
+    )
+    texts.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
+    texts.add_argument("--out", required=True, metavar="CSV", help="file, caption, split: --data table:CSV:IMAGES")
+    _add_split(texts)
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    for name, what in (("--val", "validation"), ("--test", "held out")):
+        parser.add_argument(
+            name, type=float, default=0.1, metavar="S", help=f"{what}: a share, or a number of pictures (default 0.1)"
+        )
+    parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the stratified split (default 0)")
 
 
 def _add_captions(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +193,20 @@ def _report(options: argparse.Namespace) -> None:
     print(report.to_text())
     if "true_characteristics" in content:
         print("true characteristics: {share:.3f} of {stated:,} stated".format(**content["true_characteristics"]))
+
+
+def _texts(options: argparse.Namespace) -> None:
+    import numpy as np
+    import pandas as pd
+
+    from attncap.attribute_tables import load_attributes
+    from attncap.attribute_words import to_sentence
+
+    data = load_attributes(options.data, seed=options.split_seed, val=options.val, test=options.test)
+    captions = [to_sentence(data.names, np.nan_to_num(row), np.full(len(row), 0.5)) for row in data.labels]
+    table = pd.DataFrame({"file": data.pictures["image_id"], "caption": captions, "split": data.pictures["split"]})
+    _write_csv(options.out, table)
+    print(f"{data.summary()}; {table['caption'].nunique():,} different texts in {options.out}")
 
 
 def _write_captions(options: argparse.Namespace, classifier: Any, probs: Any) -> dict[str, str]:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from attncap import uncertainty
+from attncap.attribute_words import true_claims
 from attncap.caption_data import CaptionData
 from attncap.charts import plot_scores
 from attncap.drawing import STYLE, PanelAxes, SheetFigure
@@ -119,8 +120,8 @@ def compare_systems(
 
     Args:
         systems: those of `attncap.systems`, each name once.
-        held_out: pictures that can be read, with captions; nobody trained on them. Where it has the drawn faces'
-            attributes, what the captions claim is checked against them.
+        held_out: pictures that can be read, with captions; nobody trained on them. Where it has a table of attributes,
+            the drawn faces' or one of 0 and 1 with names such as CelebA's, what the captions claim is checked by it.
         absent: systems that cannot be asked here, and why: the table says so.
         bootstrap: samples for the intervals.
         samples: of the paired tests.
@@ -151,8 +152,7 @@ def compare_systems(
         row = {metric: float(scores.values[at]) for metric, at in MEASURES.items()}
         ends = {metric: scores.intervals[at] for metric, at in MEASURES.items()}
         row |= {TRUE: math.nan, STATED: math.nan}
-        if _says_faces(held_out):
-            assert held_out.attributes is not None
+        if held_out.attributes is not None:
             claimed[system.name] = _claims_by_picture(captions[system.name], held_out.attributes)
             true, stated = claimed[system.name].sum(axis=0)
             row |= {TRUE: true / stated if stated else math.nan, STATED: stated / len(said)}
@@ -244,12 +244,10 @@ def _tests(
     return rows
 
 
-def _says_faces(data: CaptionData) -> bool:
-    return data.attributes is not None and set(CHARACTERISTICS) <= set(data.attributes)
-
-
 def _claims_by_picture(captions: Mapping[str, str], attributes: pd.DataFrame) -> np.ndarray:
     """True claims and claims of each picture: float64, shape (N, 2)."""
+    if not set(CHARACTERISTICS) <= set(attributes):
+        return true_claims(captions, attributes)
     by_picture = stated_claims(captions, attributes).groupby("image_id")["true"].agg(["sum", "size"])
     return by_picture.reindex(list(captions), fill_value=0).to_numpy(float)
 

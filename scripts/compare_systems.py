@@ -11,12 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="SPEC", help="as for attncap train")
+    parser.add_argument(
+        "--facts", metavar="SPEC", help="attributes:FILE:IMAGES: what captions claim is checked against this table"
+    )
     parser.add_argument("--split", default="test", help="the held-out pictures (default test; dev is val)")
     parser.add_argument("--weights", default="imagenet", help="of the embedding's encoder (default imagenet)")
     parser.add_argument("--layer", help="of the embedding's encoder (default: the weights' own)")
@@ -34,6 +38,9 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, metavar="PNG")
     options = parser.parse_args()
 
+    import pandas as pd
+
+    from attncap.attribute_tables import load_attributes
     from attncap.coco_json import write_predictions
     from attncap.comparison import compare_systems, plot_comparison
     from attncap.data import load
@@ -56,6 +63,11 @@ def main() -> int:
             seed=options.seed,
             decoding={"beam_width": options.beam_width, "length_penalty": options.length_penalty},
         )
+        if options.facts:
+            facts = load_attributes(options.facts)
+            table = pd.DataFrame(facts.labels, columns=list(facts.names))
+            table.insert(0, "image_id", facts.pictures["image_id"])
+            held_out = replace(held_out, attributes=table[table["image_id"].isin(held_out.pictures["image_id"])])
         comparison = compare_systems(systems, held_out, absent=absent, seed=options.seed)
     except (ValueError, OSError) as error:
         print(f"compare_systems: {' '.join(str(error).split())}", file=sys.stderr)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pytest
+from PIL import Image
 
 from attncap.attribute_tables import characteristics_as_labels, faces_columns
-from attncap.attribute_words import to_sentence
+from attncap.attribute_words import stated_attributes, to_sentence, true_claims
 from attncap.faces import sample_attributes
 from attncap.faces_captions import stated_characteristics, usual_caption
 
@@ -47,3 +51,54 @@ def test_a_sentence_of_uncertain_faces_still_reads() -> None:
         assert stated_characteristics(to_sentence(names, probs, np.full(len(names), 0.5)))
     nothing = to_sentence(names, np.zeros(len(names)), np.full(len(names), 0.5))
     assert stated_characteristics(nothing)
+
+
+CELEBA = ["5_o_Clock_Shadow", "Attractive", "Bald", "Bangs", "Big_Nose", "Male", "Mouth_Slightly_Open", "No_Beard"]
+CELEBA += ["Pale_Skin", "Pointy_Nose", "Smiling", "Wearing_Earrings", "Wearing_Necktie", "Young"]
+
+
+def test_what_a_sentence_says_is_read_back() -> None:
+    said = 0
+    for seed in range(60):
+        labels = np.random.default_rng(seed).integers(0, 2, len(CELEBA)).astype(float)
+        stated = stated_attributes(CELEBA, to_sentence(CELEBA, labels, np.full(len(CELEBA), 0.5)))
+        expected = np.where(labels == 1, 1.0, np.nan)
+        expected[CELEBA.index("Male")] = labels[CELEBA.index("Male")]  # a woman is not Male
+        expected[CELEBA.index("No_Beard")] = np.nan  # is not said
+        np.testing.assert_array_equal(stated, expected)
+        said += np.isfinite(stated).sum()
+    assert said > 60 * 5
+    assert np.isnan(stated_attributes(["Male", "Big_Nose"], "a person with a nose as big as a bigger nose")).all()
+
+
+def test_claims_are_counted_against_the_table() -> None:
+    table = pd.DataFrame({"image_id": ["b", "a"], "Male": [0, 1], "Bangs": [1, 0], "Big_Nose": [np.nan, 1]})
+    captions = {"a": "A man with bangs and a big nose.", "b": "a man with bangs and a big nose", "a2": "a person"}
+    # a: a man (true), bangs (false), big nose (true); b: a man (false), bangs (true), big nose (not known)
+    np.testing.assert_array_equal(true_claims({name: captions[name] for name in "ab"}, table), [[2, 3], [1, 2]])
+    assert true_claims({}, table).shape == (0, 2)
+    with pytest.raises(KeyError):
+        true_claims(captions, table)
+
+
+def test_a_table_in_sentences_is_a_data_set_of_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from attncap.attribute_tables import load_attributes
+    from attncap.cli import main
+    from attncap.data import load
+
+    (tmp_path / "images").mkdir()
+    for n in range(20):
+        Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / "images" / f"{n}.png")
+    rows = "".join(f"{n}.png,{n % 2},{n % 3 == 0:d},\n" for n in range(20))
+    (tmp_path / "table.csv").write_text("file,Male,Big_Nose,Bangs\n" + rows)
+    spec, out = f"attributes:{tmp_path / 'table.csv'}:{tmp_path / 'images'}", tmp_path / "captions.csv"
+    command = ["attributes", "texts", "--data", spec, "--val", "3", "--test", "4", "--out", str(out)]
+    assert main(command) == 0
+    assert "4 different texts" in capsys.readouterr().out
+    told = load(f"table:{out}:{tmp_path / 'images'}")
+    captions = dict(zip(told.captions["image_id"], told.captions["caption"], strict=True))
+    assert captions["9.png"] == "a man with a big nose" and captions["4.png"] == "a woman"
+    # Not known is not said, and the split is that of the table.
+    own = load_attributes(spec, val=3, test=4).pictures.set_index("image_id")["split"].sort_index()
+    assert told.pictures.set_index("image_id")["split"].sort_index().tolist() == own.tolist()
+    assert (own == "test").sum() == 4

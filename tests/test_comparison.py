@@ -126,6 +126,20 @@ def test_tables_in_text_and_json(found: SystemComparison) -> None:
     assert [row["system"] for row in content["table"]] == ["a person", "first", "bald"]
 
 
+def test_claims_are_checked_by_a_table_of_names(faces: CaptionData) -> None:
+    held_out = faces.split("train")
+    ids = list(held_out.pictures["image_id"])
+    table = pd.DataFrame({"image_id": ids, "Male": [n % 2 for n in range(len(ids))], "Bald": 1})
+    systems = [
+        system("all", lambda paths: ["a bald man"] * len(paths)),
+        system("none", lambda paths: ["x"] * len(paths)),
+    ]
+    found = compare_systems(systems, replace(held_out, attributes=table), bootstrap=20, samples=20, progress=False)
+    assert found.table.loc["all", "true"] == pytest.approx((len(ids) + len(ids) // 2) / (2 * len(ids)))
+    assert found.table.loc["all", "stated"] == 2
+    assert found.table.loc["none", "stated"] == 0 and np.isnan(found.table.loc["none", "true"])
+
+
 def test_without_attributes_nothing_is_said_of_truth(faces: CaptionData) -> None:
     photographs = replace(faces.split("train"), attributes=None)
     systems = [system("one", human(faces, 0)), system("other", human(faces, 1))]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attncap.captioners import AttentionCaptioner, ShowAndTell, load_captioner
     from attncap.captions import Caption
     from attncap.data import CaptionData, load
+    from attncap.ensemble import Ensemble
     from attncap.evaluation import bleu, evaluate
     from attncap.explorer import explore
     from attncap.feature_store import FeatureStore
@@ -33,6 +34,7 @@ _HOME_OF = {
     "BahdanauAttention": "layers",
     "Caption": "captions",
     "CaptionData": "data",
+    "Ensemble": "ensemble",
     "FeatureExtractor": "features",
     "FeatureStore": "feature_store",
     "ShowAndTell": "captioners",
@@ -54,6 +56,7 @@ __all__ = [
     "BahdanauAttention",
     "Caption",
     "CaptionData",
+    "Ensemble",
     "FeatureExtractor",
     "FeatureStore",
     "ShowAndTell",

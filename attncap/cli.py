@@ -12,9 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli_attributes import add_commands as add_attributes
+from attncap.cli_ensemble import add_commands as add_ensemble
+from attncap.cli_ensemble import save_member_heatmaps
 from attncap.cli_explore import add_commands as add_explore
 from attncap.cli_index import add_commands as add_index
-from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command, add_decoding, decoding
+from attncap.cli_parts import (
+    BOXES_HELP,
+    SPEC_HELP,
+    add_command,
+    add_decoding,
+    add_run,
+    captioner_of,
+    decoding,
+    save_heatmap,
+)
+from attncap.recipes import OF_COMMAND, read_recipe, recipe_names
 from attncap.train_config import TrainConfig
 
 # Settings of `train` that have an option of their own name; the others are set with --set NAME=VALUE.
@@ -73,20 +85,29 @@ def _train(options: argparse.Namespace) -> None:
     from attncap.data import load
     from attncap.training import train
 
-    settings = {name: getattr(options, name) for name in TRAIN_OPTIONS if getattr(options, name) is not None}
+    settings = read_recipe(options.config) if options.config else {}
+    of_command = {name: getattr(options, name) or settings.get(name) for name in OF_COMMAND}
+    settings = {name: value for name, value in settings.items() if name not in OF_COMMAND}
+    settings |= {name: getattr(options, name) for name in TRAIN_OPTIONS if getattr(options, name) is not None}
     settings |= {"start": options.start} if options.start else {}
     settings |= dict(_setting(text) for text in options.set)
-    config = TrainConfig.from_dict(settings)
-    data = load(options.data, seed=config.seed)
+    try:
+        config = TrainConfig.from_dict(settings)
+    except ValueError as error:
+        where = f" (settings of {options.config} and of options)" if options.config else ""
+        raise ValueError(f"{error}{where}") from None
+    if of_command["data"] is None:
+        raise ValueError("--data is needed: the pictures and captions to train on")
+    data = load(of_command["data"], seed=config.seed)
     print(data.summary())
     train(
         data,
         options.run_folder,
         config,
         resume=options.resume,
-        features=options.features,
+        features=of_command["features"],
         tensorboard=options.tensorboard,
-        boxes=options.boxes,
+        boxes=of_command["boxes"],
     )
     print(f"the best captioner is {Path(options.run_folder) / 'best.keras'}")
 
@@ -108,7 +129,6 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from attncap.captioners import load_captioner
     from attncap.coco_json import write_predictions
     from attncap.files import replacing
     from attncap.predict import caption_pictures, find_pictures
@@ -116,8 +136,7 @@ def _predict(options: argparse.Namespace) -> None:
     paths = find_pictures(options.images)
     root = Path(options.images) if Path(options.images).is_dir() else None
     image_ids = [path.relative_to(root).as_posix() if root else path.name for path in paths]
-    captioner = load_captioner(options.run_folder)
-    captions, rejects = caption_pictures(captioner, paths, image_ids, **decoding(options))
+    captions, rejects = caption_pictures(captioner_of(options), paths, image_ids, **decoding(options))
     write_predictions(options.out, {caption.image_id: caption.text for caption in captions})
     print(f"{len(captions)} captions in {options.out}")
     if len(rejects):
@@ -128,13 +147,12 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _caption(options: argparse.Namespace) -> None:
-    from attncap.captioners import load_captioner
     from attncap.predict import caption_pictures
 
-    captioner = load_captioner(options.run_folder)
+    captioner = captioner_of(options)
     if options.heatmap and not captioner.has_attention:
         raise ValueError(
-            f"{options.run_folder}: holds a {type(captioner).__name__}, which has no attention maps to draw: "
+            f"{', '.join(options.runs)}: holds a {type(captioner).__name__}, which has no attention maps to draw: "
             "leave --heatmap out, or take a run of --model attention"
         )
     pictures = options.picture
@@ -142,17 +160,11 @@ def _caption(options: argparse.Namespace) -> None:
     for caption in captions:
         print(f"{caption.image_id}: {caption.text}" if len(pictures) > 1 else caption.text)
         if options.heatmap:
-            print(f"heatmap: {_save_heatmap(caption, Path(options.heatmap), len(pictures) > 1)}", file=sys.stderr)
+            print(f"heatmap: {save_heatmap(caption, Path(options.heatmap), len(pictures) > 1)}", file=sys.stderr)
+    if options.heatmap and len(options.runs) > 1:
+        save_member_heatmaps(captioner, captions, Path(options.heatmap), len(pictures) > 1)
     if len(rejects):
         raise ValueError("; ".join(f"{row.path}: {row.reason}" for row in rejects.itertuples()))
-
-
-def _save_heatmap(caption: Any, out: Path, several: bool) -> Path:
-    from attncap.plotting import plot_attention
-
-    file = out.with_name(f"{out.stem}_{Path(caption.image_id).stem}{out.suffix}") if several else out
-    plot_attention(caption.image_id, caption).savefig(file)
-    return file
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -194,12 +206,11 @@ def _references(where: str, split: str | None, seed: int) -> tuple[dict[str, lis
 
 
 def _ground(options: argparse.Namespace) -> None:
-    from attncap.captioners import load_captioner
     from attncap.data import load
     from attncap.ground import ground
 
     report = ground(
-        load_captioner(options.run_folder),
+        captioner_of(options),
         load(options.data, seed=options.seed),
         options.boxes,
         split=options.split,
@@ -258,7 +269,12 @@ def _parser() -> argparse.ArgumentParser:
         "train a captioner; a run folder holds all about it",
         "attncap train --data table:captions.csv:photographs --run runs/mine --layer mixed8",
     )
-    train.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
+    train.add_argument("--data", metavar="SPEC", help=SPEC_HELP)
+    train.add_argument(
+        "--config",
+        metavar="RECIPE",
+        help=f"settings to begin with, which the other options change: {', '.join(recipe_names())}, or a TOML file",
+    )
     train.add_argument(
         "--run", required=True, dest="run_folder", metavar="DIR", help="run folder, made by this command"
     )
@@ -298,7 +314,7 @@ def _parser() -> argparse.ArgumentParser:
         "caption a folder of pictures into COCO results JSON (image_id is the file name)",
         "attncap predict --run runs/mine --images photographs --out predictions.json --beam-width 5",
     )
-    predict.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
+    add_run(predict)
     predict.add_argument(
         "--images", required=True, metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line"
     )
@@ -312,7 +328,7 @@ def _parser() -> argparse.ArgumentParser:
         "print the caption of pictures, and draw where the model looked",
         "attncap caption --run runs/demo/run me.jpg --heatmap me_heatmap.png",
     )
-    caption.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
+    add_run(caption)
     caption.add_argument("picture", nargs="+", metavar="PICTURE")
     caption.add_argument("--heatmap", metavar="PNG", help="figure to write: the map of every word over the picture")
     add_decoding(caption)
@@ -340,7 +356,7 @@ def _parser() -> argparse.ArgumentParser:
         "measure whether the captioner looks at what the words name, against boxes",
         "attncap ground --run runs/mine --data flickr8k:flickr8k --split dev --boxes entities:flickr30k_entities.zip",
     )
-    ground.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
+    add_run(ground)
     ground.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
     ground.add_argument("--split", metavar="S", help="train, val (or dev) or test (default: all)")
     ground.add_argument("--boxes", required=True, metavar="BOXES", help=BOXES_HELP)
@@ -374,6 +390,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--out", metavar="CSV", help="list the rejects here")
     check.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
     add_attributes(commands)
+    add_ensemble(commands)
     add_explore(commands)
     add_index(commands)
     return parser

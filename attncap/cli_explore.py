@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attncap.cli_parts import SPEC_HELP, add_command, add_decoding, decoding
+from attncap.cli_parts import SPEC_HELP, add_command, add_decoding, add_run, captioner_of, decoding
 
 
 def add_commands(commands: Any) -> None:
@@ -19,7 +19,7 @@ def add_commands(commands: Any) -> None:
         "write one HTML page to explore captions: every word lays its map over the picture",
         "attncap explore --run runs/mine --images photographs --out explore.html --beam-width 5",
     )
-    parser.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
+    add_run(parser)
     parser.add_argument(
         "--images", metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line (default: those of --data)"
     )
@@ -37,7 +37,6 @@ def _explore(options: argparse.Namespace) -> None:
     import numpy as np
 
     from attncap.alternatives import explore_features
-    from attncap.captioners import load_captioner
     from attncap.data import load
     from attncap.predict import encoded_pictures, find_pictures
 
@@ -66,7 +65,7 @@ def _explore(options: argparse.Namespace) -> None:
         _say_what_is_missing(image_ids, references, options.data)
     left_out = max(0, len(paths) - options.limit)
     paths, image_ids = paths[: options.limit], image_ids[: options.limit]
-    captioner = load_captioner(options.run_folder)
+    captioner = captioner_of(options)
     rejects: list[tuple[str, str, str]] = []
     encoded = list(encoded_pictures(captioner, paths, image_ids, rejects))
     for _, path, reason in rejects:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 SPEC_HELP = (
@@ -25,6 +26,29 @@ def add_command(commands: Any, name: str, run: Any, what: str, example: str) -> 
     return parser
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Declare `--run`, which `captioner_of` reads."""
+    parser.add_argument(
+        "--run",
+        required=True,
+        action="append",
+        dest="runs",
+        metavar="DIR",
+        help="run folder or .keras file; given several times, the runs caption as one (mean of their probabilities)",
+    )
+
+
+def captioner_of(options: argparse.Namespace) -> Any:
+    """Return the captioner of `--run`, or the ensemble of several."""
+    if len(options.runs) == 1:
+        from attncap.captioners import load_captioner
+
+        return load_captioner(options.runs[0])
+    from attncap.ensemble import Ensemble
+
+    return Ensemble(options.runs)
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Declare the options that `decoding` reads."""
     parser.add_argument("--beam-width", type=int, default=3, metavar="K", help="beams; 1 is greedy (default 3)")
@@ -34,3 +58,12 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 def decoding(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `add_decoding` as arguments of `Decoder`."""
     return {"beam_width": options.beam_width, "length_penalty": options.length_penalty}
+
+
+def save_heatmap(caption: Any, out: Path, several: bool) -> Path:
+    """Draw a caption whose image_id is its picture's path; of several pictures, each in a file of its name."""
+    from attncap.plotting import plot_attention
+
+    file = out.with_name(f"{out.stem}_{Path(caption.image_id).stem}{out.suffix}") if several else out
+    plot_attention(caption.image_id, caption).savefig(file)
+    return file

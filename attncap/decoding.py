@@ -257,7 +257,7 @@ class Decoder:
     def _caption(
         self, token_ids: np.ndarray, log_probs: np.ndarray, weights: np.ndarray | None, image_id: str | None
     ) -> Caption:
-        rows, cols = self.captioner.feature_shape[:2]
+        rows, cols = getattr(self.captioner, "map_shape", self.captioner.feature_shape[:2])
         place = getattr(self.captioner, "grid_box", WHOLE_PICTURE)
         return caption_of(self.captioner.tokenizer, token_ids, log_probs, weights, (rows, cols), image_id, place)
 

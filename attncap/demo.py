@@ -24,6 +24,7 @@ from attncap.files import replacing
 from attncap.grounding import Grounding, measure_grounding
 from attncap.plotting import plot_attention
 from attncap.predict import caption_stored
+from attncap.recipes import read_recipe
 from attncap.train_config import TrainConfig
 from attncap.training import train
 
@@ -32,21 +33,7 @@ BEAM_WIDTH = 3
 EXPLORED = 200  # faces on the page to explore: the first held-out ones
 HEATMAPS = 6  # figures of single faces: the first held-out ones
 TOLERANCE = 0.03  # of the second pointing game: the 15 pixels that Zhang et al. allow on pictures of about 500
-# Small sizes: the faces have about a hundred words, and the demo is to end in minutes.
-CONFIG = TrainConfig(
-    weights="faces",
-    min_count=2,
-    embedding_units=256,
-    hidden_units=256,
-    projection_units=256,
-    attention_units=32,  # 256 regions are looked at for every word: a few units are enough to tell them apart
-    dropout=0.2,
-    label_smoothing=0.05,
-    attention_penalty=0.0,  # a caption of a face need not visit its background
-    epochs=9,
-    learning_rate=2e-3,
-    validation_pictures=200,
-)
+CONFIG = TrainConfig.from_dict(read_recipe("faces"))
 
 
 def demo(

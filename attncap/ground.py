@@ -11,9 +11,10 @@ from attncap.boxes import load_phrases, phrases_in
 from attncap.captioner import Captioner
 from attncap.captions import Caption
 from attncap.data import CaptionData, cache_folder, leave_out
+from attncap.ensemble import Ensemble
 from attncap.evaluation import Comparison
-from attncap.feature_store import FeatureStore
 from attncap.grounding import Grounding, measure_at_shifts, measure_grounding
+from attncap.joined_features import JoinedEncoder, store_of
 from attncap.predict import caption_stored, replay_captions
 from attncap.probes import Faithfulness, compare_with_uniform, measure_faithfulness
 from attncap.regions import Phrase
@@ -87,7 +88,7 @@ class GroundReport:
 
 
 def ground(
-    captioner: Captioner,
+    captioner: Captioner | Ensemble,
     data: CaptionData,
     boxes: str,
     *,
@@ -103,7 +104,7 @@ def ground(
     """Measure whether a captioner looks at what the words name.
 
     Args:
-        captioner: with attention and its encoder, from `load_captioner`.
+        captioner: with attention and its encoder, from `load_captioner`; or an ensemble.
         data: pictures and captions.
         boxes: spec of `load_phrases`: `entities:FOLDER_OR_ZIP` or `faces`.
         split: of the data; None takes all.
@@ -134,12 +135,16 @@ def ground(
         raise ValueError("this captioner holds no encoder, so that features of the pictures cannot be computed")
     if not shifts or (limit is not None and limit < 1):
         raise ValueError(f"at least one shift and one picture are needed, got shifts={list(shifts)}, limit={limit}")
+    if probes and isinstance(captioner.encoder, JoinedEncoder):
+        raise ValueError(
+            "probes blank cells of one grid, and the members of this ensemble read several layers: leave --probes out"
+        )
     data = data if split is None else data.split(split)
     before = len(data.pictures)
     data, phrases = load_phrases(boxes, data)
     n_left_out = before - len(data.pictures)
     data = data.only(list(data.pictures["image_id"])[:limit])
-    store = FeatureStore(features or cache_folder() / "features", captioner.encoder)
+    store = store_of(features or cache_folder() / "features", captioner.encoder)
     unreadable = store.extract(list(data.pictures["path"]))
     data = leave_out(data, dict(zip(unreadable["path"], unreadable["reason"], strict=True)))
     if data.captions.empty:

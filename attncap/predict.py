@@ -16,16 +16,18 @@ from tqdm.auto import tqdm
 from attncap.captioner import Captioner
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding import Decoder, caption_of, compiled, replay
+from attncap.ensemble import Ensemble
 from attncap.feature_store import FeatureStore
+from attncap.joined_features import JoinedStore
 from attncap.pictures import PICTURE_ENDINGS, UnreadablePicture, open_picture
 from attncap.text import END, PAD, UNK, split_words
 
 
-def caption(captioner: Captioner, picture: str | Path, **settings: Any) -> Caption:
+def caption(captioner: Captioner | Ensemble, picture: str | Path, **settings: Any) -> Caption:
     """Caption one picture file.
 
     Args:
-        captioner: from `load_captioner`; its encoder is inside.
+        captioner: from `load_captioner`, its encoder inside; or an `Ensemble`.
         picture: the file.
         settings: of `Decoder`, such as beam_width.
 
@@ -43,7 +45,7 @@ def caption(captioner: Captioner, picture: str | Path, **settings: Any) -> Capti
 
 
 def caption_pictures(
-    captioner: Captioner,
+    captioner: Captioner | Ensemble,
     paths: Sequence[str | Path],
     image_ids: Sequence[str] | None = None,
     *,
@@ -54,7 +56,7 @@ def caption_pictures(
     """Caption picture files with the encoder that the captioner was trained on.
 
     Args:
-        captioner: from `load_captioner`.
+        captioner: from `load_captioner`, or an `Ensemble`.
         paths: the files.
         image_ids: names for the captions, one a path; default the file names.
         batch_size: pictures in memory at a time.
@@ -77,7 +79,7 @@ def caption_pictures(
 
 
 def encoded_pictures(
-    captioner: Captioner,
+    captioner: Captioner | Ensemble,
     paths: Sequence[str | Path],
     image_ids: Sequence[str] | None,
     rejects: list[tuple[str, str, str]],
@@ -115,8 +117,8 @@ def encoded_pictures(
 
 
 def caption_stored(
-    captioner: Captioner,
-    store: FeatureStore,
+    captioner: Captioner | Ensemble,
+    store: FeatureStore | JoinedStore,
     pictures: pd.DataFrame,
     *,
     part: int = 256,
@@ -125,7 +127,7 @@ def caption_stored(
     """Caption pictures whose features are in a store, `part` pictures in memory at a time.
 
     Args:
-        captioner: trained on the store's encoder.
+        captioner: trained on the store's encoder; for an `Ensemble`, the store is `store_of(folder, its encoder)`.
         store: with the features of all of `pictures`.
         pictures: DataFrame with `image_id` and `path`.
         settings: of `Decoder`.
@@ -136,7 +138,9 @@ def caption_stored(
     return decode_stored(Decoder(captioner, **settings), store, pictures, part=part)
 
 
-def decode_stored(decode: Decoder, store: FeatureStore, pictures: pd.DataFrame, *, part: int = 256) -> list[Any]:
+def decode_stored(
+    decode: Decoder, store: FeatureStore | JoinedStore, pictures: pd.DataFrame, *, part: int = 256
+) -> list[Any]:
     """Do as `caption_stored` with a decoder that is there already, compiled, as after every epoch of a training."""
     captions: list[Any] = []
     for start in range(0, len(pictures), part):
@@ -217,7 +221,7 @@ class CaptionReplay:
         log_probs, weights = self._read(full, token_ids)
         log_probs = np.where(token_ids == UNK, -np.inf, np.asarray(keras.ops.convert_to_numpy(log_probs)))
         maps = None if weights is None else keras.ops.convert_to_numpy(weights)
-        grid = tuple(self.captioner.feature_shape[:2])
+        grid = getattr(self.captioner, "map_shape", tuple(self.captioner.feature_shape[:2]))
         read: list[list[Caption]] = []
         for picture, own_captions in enumerate(captions):
             read.append([])
@@ -236,8 +240,8 @@ class CaptionReplay:
 
 
 def replay_captions(
-    captioner: Captioner,
-    store: FeatureStore,
+    captioner: Captioner | Ensemble,
+    store: FeatureStore | JoinedStore,
     pictures: pd.DataFrame,
     captions: Mapping[str, Sequence[str]],
     *,
@@ -247,7 +251,7 @@ def replay_captions(
     """Feed human captions into a captioner: the probability and the map of each of their words.
 
     Args:
-        captioner: trained on the store's encoder.
+        captioner: trained on the store's encoder; for an `Ensemble`, the store is `store_of(folder, its encoder)`.
         store: with the features of all of `pictures`.
         pictures: DataFrame with `image_id` and `path`.
         captions: image_id -> its captions; pictures without any are left out.

@@ -8,7 +8,7 @@ where blanking hurts more than elsewhere.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +18,10 @@ import pandas as pd
 
 from attncap.captioner import Captioner
 from attncap.captions import Caption
+from attncap.ensemble import Ensemble
 from attncap.evaluation import Comparison, compare
 from attncap.feature_store import FeatureStore
+from attncap.joined_features import JoinedStore
 from attncap.predict import CaptionReplay, caption_stored
 from attncap.regions import Phrase
 
@@ -32,14 +34,14 @@ FUNCTION_WORDS = frozenset(_WRITTEN_OUT.split())
 
 
 @contextmanager
-def uniform_attention(captioner: Captioner) -> Iterator[None]:
+def uniform_attention(captioner: Captioner | Ensemble) -> Iterator[None]:
     """Inside the block every map is exactly uniform: each region weighs 1 / L, whatever the state.
 
     The kernel w of the scores, w . tanh(...), is zero there, so that all scores are 0; it comes back with the end of
     the block, after an error too.
 
     Args:
-        captioner: with attention.
+        captioner: with attention; of an ensemble, all members that have it.
 
     Raises:
         ValueError: a captioner without attention.
@@ -50,6 +52,13 @@ def uniform_attention(captioner: Captioner) -> Iterator[None]:
     """
     if not captioner.has_attention:
         raise ValueError(f"{type(captioner).__name__} has no attention to make uniform: take an attention captioner")
+    if isinstance(captioner, Ensemble):
+        with ExitStack() as stack:
+            for member in captioner.members:
+                if member.has_attention:
+                    stack.enter_context(uniform_attention(member))
+            yield
+        return
     kernel = captioner.attention.score_dense.kernel
     kept = np.array(keras.ops.convert_to_numpy(kernel))
     kernel.assign(np.zeros_like(kept))
@@ -60,8 +69,8 @@ def uniform_attention(captioner: Captioner) -> Iterator[None]:
 
 
 def compare_with_uniform(
-    captioner: Captioner,
-    store: FeatureStore,
+    captioner: Captioner | Ensemble,
+    store: FeatureStore | JoinedStore,
     pictures: pd.DataFrame,
     references: Mapping[str, list[str]],
     *,
@@ -135,8 +144,8 @@ class Faithfulness:
 
 
 def measure_faithfulness(
-    captioner: Captioner,
-    store: FeatureStore,
+    captioner: Captioner | Ensemble,
+    store: FeatureStore | JoinedStore,
     pictures: pd.DataFrame,
     captions: Sequence[Caption],
     phrases: Sequence[Sequence[Phrase]],

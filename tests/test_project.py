@@ -38,15 +38,15 @@ LAYERS: list[set[str]] = [
     | {"retrieval", "difference_hash", "picture_database", "vector_search", "neighbour_graph", "neighbour_captions"}
     | {"thresholds", "robustness", "retrieval_charts"}
     | {"plotting", "charts", "drawing", "explorer", "beam_tree"},
-    {"text", "features", "feature_store", "layers", "losses", "attribute_encoder"},
-    {"captioner", "captioners", "attributes", "embeddings"},
-    {"decoding", "batches", "boxes", "run_folder", "train_config", "recorder", "predict"}
+    {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder"},
+    {"captioner", "captioners", "averaging", "attributes", "embeddings"},
+    {"decoding", "batches", "boxes", "run_folder", "train_config", "recipes", "recorder", "predict", "ensemble"}
     | {"cider_reward", "self_critical", "objectives"}
     | {"attribute_predict", "attribute_tuning"}
     | {"alternatives"},
     {"training", "probes", "attribute_training", "attribute_evaluation", "systems"},
     {"demo", "ground", "comparison"},
-    {"cli", "cli_parts", "cli_index", "cli_attributes", "cli_explore"},
+    {"cli", "cli_parts", "cli_index", "cli_attributes", "cli_explore", "cli_ensemble"},
 ]
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
@@ -60,16 +60,19 @@ NEIGHBOURS: dict[str, set[str]] = {
     "attribute_tables": {"attribute_split", "caption_data", "data", "faces_captions", "readers", "table_reader"},
     "attribute_tuning": {"attribute_predict"},
     "attribute_words": {"faces_captions"},
+    "averaging": {"captioner", "captioners"},
     "beam_tree": {"drawing"},
     "boxes": {"batches"},
     "caption_data": {"readers"},
     "captioners": {"captioner"},
     "charts": {"drawing"},
-    "cli": {"cli_attributes", "cli_explore", "cli_index", "cli_parts"},
+    "cli": {"cli_attributes", "cli_ensemble", "cli_explore", "cli_index", "cli_parts"},
     "cli_attributes": {"cli_parts"},
+    "cli_ensemble": {"cli_parts"},
     "cli_explore": {"cli_parts"},
     "check": {"caption_data", "readers"},
     "data": {"caption_data", "check", "readers", "table_reader", "faces"},
+    "ensemble": {"decoding"},
     "entities": {"regions"},
     "explorer": {"drawing"},
     "evaluation": {"ngram_metrics", "ptb", "coco_json", "uncertainty", "score_report"},
@@ -77,6 +80,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "faces_drawing": {"faces_captions"},
     "feature_store": {"features"},
     "grounding": {"regions"},
+    "joined_features": {"feature_store", "features"},
     "cli_index": {"cli_parts"},
     "losses": {"text"},
     "neighbour_captions": {"ngram_metrics", "ptb", "retrieval"},
@@ -88,7 +92,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "ngram_metrics": {"ptb"},
     "objectives": {"batches", "recorder", "self_critical", "train_config"},
     "plotting": {"charts", "drawing"},
-    "predict": {"decoding"},
+    "predict": {"decoding", "ensemble"},
+    "recipes": {"train_config"},
     "recorder": {"batches", "run_folder", "train_config"},
     "score_report": {"ngram_metrics", "ptb", "uncertainty"},
     "self_critical": {"batches", "cider_reward", "decoding"},
@@ -106,6 +111,9 @@ ANY_BACKEND = {
     "captioners",
     "attributes",
     "decoding",
+    "ensemble",
+    "joined_features",
+    "averaging",
     "alternatives",
 }
 

@@ -29,6 +29,7 @@ ON_JAX = [
     "tests/test_decoding.py::test_a_narrow_beam_follows_the_rule",
     "tests/test_decoding.py::test_a_decoder_that_samples_goes_on_drawing",
     "tests/test_decoding.py::test_a_decoder_sees_the_weights_of_now",
+    "tests/test_ensemble.py::test_a_model_beside_itself_says_what_it_says_alone",
 ]
 # One process for everything: TensorFlow (for keras-nlp) and JAX take seconds to import.
 CAPTION_AND_TEST = """

@@ -72,6 +72,7 @@ def plot_precision_recall(
         known = np.isfinite(labels[:, at])
         truth, prob = labels[known, at] > 0.5, probs[known, at]
         precision, recall, _ = precision_recall_curve(truth, prob)
+        precision[-1] = precision[-2]  # scikit-learn ends at (0, 1), which is no threshold's, and not in the average
         ax.plot(recall, precision, drawstyle="steps-post", color=COLOURS[0], label="precision at each recall")
         ax.axhline(truth.mean(), color=MUTED, linestyle="--", linewidth=1.5, label="prevalence: a random order")
         if thresholds is not None:

@@ -35,6 +35,10 @@ def test_precision_and_recall_of_each_attribute_with_both_classes() -> None:
     # 0.75 calls one of the two that are known to have a hat; the unknown one, above it, does not count.
     assert (lines(easy)[2].get_xdata()[0], lines(easy)[2].get_ydata()[0]) == pytest.approx((0.5, 1))
     assert lines(easy)[1].get_ydata()[0] == pytest.approx(0.5)
+    wrong_first = plot_precision_recall(PROBS[:, :1], 1 - LABELS[:, :1], NAMES[:1]).axes[0]
+    assert lines(wrong_first)[0].get_ydata() == pytest.approx(
+        [3 / 5, 2 / 4, 1 / 3, 1 / 2, 0, 0]
+    )  # no rise to 1 at the end
 
 
 def test_of_many_attributes_both_ends_are_shown_and_no_threshold_need_be_given() -> None:

@@ -13,6 +13,7 @@ from keras import ops
 from attncap.attribute_encoder import GridEncoder  # also registers it: a saved classifier holds one
 from attncap.attribute_words import to_sentence
 from attncap.files import replacing
+from attncap.keras_files import load_keras
 
 MISSING = -1.0  # a label that is not known, in the arrays that are trained on: NaN would poison every gradient
 
@@ -302,16 +303,4 @@ def load_classifier(path: str | Path) -> AttributeClassifier:
         >>> load_classifier("runs/attributes").thresholds.shape
         (40,)
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / "best.keras"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file: a run folder of `attncap attributes train` expected")
-    try:
-        loaded = keras.saving.load_model(file, compile=False, safe_mode=True)
-    except Exception as error:  # whatever the archive, the configuration and the weights raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{file}: not a classifier, or damaged ({reason})") from error
-    if not isinstance(loaded, AttributeClassifier):
-        raise ValueError(f"{file}: a classifier of attributes expected, found {type(loaded).__name__}")
-    return loaded
+    return load_keras(path, AttributeClassifier, "classifier of attributes")

@@ -11,6 +11,7 @@ from keras import ops
 
 from attncap.captioner import Captioner, CaptionerState, for_each_caption
 from attncap.features import FeatureExtractor
+from attncap.keras_files import load_keras
 from attncap.layers import BahdanauAttention
 from attncap.losses import attention_supervision, doubly_stochastic_penalty
 from attncap.text import CaptionTokenizer
@@ -249,16 +250,6 @@ def load_captioner(path: str | Path) -> Captioner:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a captioner, damaged, or made to run code on loading (Keras's safe mode refuses that).
+        ValueError: not a captioner, damaged, of a newer Keras, or made to run code on loading; see `load_keras`.
     """
-    path = Path(path)
-    file = path / "best.keras" if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such captioner")
-    try:
-        captioner = keras.saving.load_model(file, compile=False, safe_mode=True)
-    except Exception as error:
-        raise ValueError(f"{file}: cannot be loaded as a captioner ({str(error).strip().splitlines()[0]})") from error
-    if not isinstance(captioner, Captioner):
-        raise ValueError(f"{file}: holds a {type(captioner).__name__}, not a captioner")
-    return captioner
+    return load_keras(path, Captioner, "captioner")

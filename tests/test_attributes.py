@@ -287,13 +287,13 @@ def test_settings_that_are_not_there(settings: dict[str, object], message: str) 
 
 
 def test_files_that_are_no_classifiers(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="best.keras: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"best\.keras: no such classifier of attributes"):
         load_classifier(tmp_path)
     (tmp_path / "best.keras").write_bytes(b"PK nothing")
-    with pytest.raises(ValueError, match="not a classifier, or damaged"):
+    with pytest.raises(ValueError, match=r"best\.keras: cannot be loaded as a classifier of attributes \(.+\)"):
         load_classifier(tmp_path)
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]).save(tmp_path / "dense.keras")
-    with pytest.raises(ValueError, match="a classifier of attributes expected, found Sequential"):
+    with pytest.raises(ValueError, match="holds a Sequential, not a classifier of attributes"):
         load_classifier(tmp_path / "dense.keras")
 
 
@@ -372,4 +372,4 @@ def test_errors_of_the_command_line_are_one_line(tmp_path: Path, capsys: pytest.
     assert main(["attributes", "train", "--data", "faces:5", "--run", str(tmp_path / "r"), "--set", "layer=1"]) == 2
     assert "--set layer=1: NAME=VALUE expected, NAME one of weights" in capsys.readouterr().err
     assert main(["attributes", "report", "--run", str(tmp_path / "r"), "--data", "faces:5"]) == 2
-    assert "a run folder of `attncap attributes train` expected" in capsys.readouterr().err
+    assert "no such classifier of attributes: a run folder or a .keras file expected" in capsys.readouterr().err

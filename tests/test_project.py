@@ -38,7 +38,7 @@ LAYERS: list[set[str]] = [
     | {"retrieval", "difference_hash", "picture_database", "vector_search", "neighbour_graph", "neighbour_captions"}
     | {"thresholds", "robustness", "retrieval_charts"}
     | {"plotting", "charts", "drawing", "explorer", "beam_tree"},
-    {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder"},
+    {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder", "keras_files"},
     {"captioner", "captioners", "averaging", "attributes", "embeddings"},
     {"decoding", "batches", "boxes", "run_folder", "train_config", "recipes", "recorder", "predict", "ensemble"}
     | {"cider_reward", "self_critical", "objectives"}

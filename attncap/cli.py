@@ -151,8 +151,9 @@ def _caption(options: argparse.Namespace) -> None:
 
     captioner = captioner_of(options)
     if options.heatmap and not captioner.has_attention:
+        holds = f"holds a {type(captioner).__name__}" if len(options.runs) == 1 else "are an ensemble"
         raise ValueError(
-            f"{', '.join(options.runs)}: holds a {type(captioner).__name__}, which has no attention maps to draw: "
+            f"{', '.join(options.runs)}: {holds}, which has no attention maps to draw: "
             "leave --heatmap out, or take a run of --model attention"
         )
     pictures = options.picture

@@ -323,7 +323,7 @@ def test_several_runs_on_the_command_line(folder: Path, tmp_path: Path, capsys: 
     capsys.readouterr()
     blind = ["--run", str(folder / "b.keras")] * 2
     assert main(["caption", *blind, picture, "--heatmap", str(heatmap)]) == 2
-    assert f"{folder / 'b.keras'}: holds a Ensemble, which has no attention maps to draw" in capsys.readouterr().err
+    assert f"{folder / 'b.keras'}: are an ensemble, which has no attention maps to draw" in capsys.readouterr().err
 
 
 def test_ground_measures_an_ensemble(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,10 +6,8 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
 
 from attncap.cli_attributes import add_commands as add_attributes
 from attncap.cli_ensemble import add_commands as add_ensemble
@@ -26,24 +24,7 @@ from attncap.cli_parts import (
     decoding,
     save_heatmap,
 )
-from attncap.recipes import OF_COMMAND, read_recipe, recipe_names
-from attncap.train_config import TrainConfig
-
-# Settings of `train` that have an option of their own name; the others are set with --set NAME=VALUE.
-TRAIN_OPTIONS = (
-    "model",
-    "objective",
-    "weights",
-    "layer",
-    "epochs",
-    "seed",
-    "tokenizer",
-    "min_count",
-    "learning_rate",
-    "pictures",
-    "dtype",
-)
-OTHER_CHOICE = {"model": "show-and-tell", "tokenizer": "wordpiece"}
+from attncap.cli_train import add_commands as add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,53 +60,6 @@ def _demo(options: argparse.Namespace) -> None:
     from attncap.demo import demo
 
     demo(options.out, seed=options.seed, pictures=options.pictures)
-
-
-def _train(options: argparse.Namespace) -> None:
-    from attncap.data import load
-    from attncap.training import train
-
-    settings = read_recipe(options.config) if options.config else {}
-    of_command = {name: getattr(options, name) or settings.get(name) for name in OF_COMMAND}
-    settings = {name: value for name, value in settings.items() if name not in OF_COMMAND}
-    settings |= {name: getattr(options, name) for name in TRAIN_OPTIONS if getattr(options, name) is not None}
-    settings |= {"start": options.start} if options.start else {}
-    settings |= dict(_setting(text) for text in options.set)
-    try:
-        config = TrainConfig.from_dict(settings)
-    except ValueError as error:
-        where = f" (settings of {options.config} and of options)" if options.config else ""
-        raise ValueError(f"{error}{where}") from None
-    if of_command["data"] is None:
-        raise ValueError("--data is needed: the pictures and captions to train on")
-    data = load(of_command["data"], seed=config.seed)
-    print(data.summary())
-    train(
-        data,
-        options.run_folder,
-        config,
-        resume=options.resume,
-        features=of_command["features"],
-        tensorboard=options.tensorboard,
-        boxes=of_command["boxes"],
-    )
-    print(f"the best captioner is {Path(options.run_folder) / 'best.keras'}")
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    defaults = TrainConfig()
-    kinds: dict[str, Any] = {field.name: type(getattr(defaults, field.name)) for field in fields(TrainConfig)}
-    if not equals or name not in kinds:
-        raise ValueError(f"--set {text}: NAME=VALUE expected, NAME one of {', '.join(kinds)}")
-    if kinds[name] is bool:
-        if value.lower() not in ("true", "false"):
-            raise ValueError(f"--set {text}: true or false expected")
-        return name, value.lower() == "true"
-    try:
-        return name, kinds[name](value) if kinds[name] in (int, float) else value
-    except ValueError:
-        raise ValueError(f"--set {text}: {kinds[name].__name__} expected") from None
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -263,51 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pictures", type=int, default=None, metavar="N", help="faces to draw (default: see attncap.demo)"
     )
 
-    train = add_command(
-        commands,
-        "train",
-        _train,
-        "train a captioner; a run folder holds all about it",
-        "attncap train --data table:captions.csv:photographs --run runs/mine --layer mixed8",
-    )
-    train.add_argument("--data", metavar="SPEC", help=SPEC_HELP)
-    train.add_argument(
-        "--config",
-        metavar="RECIPE",
-        help=f"settings to begin with, which the other options change: {', '.join(recipe_names())}, or a TOML file",
-    )
-    train.add_argument(
-        "--run", required=True, dest="run_folder", metavar="DIR", help="run folder, made by this command"
-    )
-    train.add_argument("--resume", action="store_true", help="go on from the last completed epoch of the run")
-    train.add_argument("--features", metavar="DIR", help="folder of feature stores, shared by runs (default: cache)")
-    train.add_argument("--tensorboard", action="store_true", help="also write TensorBoard logs into the run folder")
-    train.add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}, for --set attention_supervision=1.0")
-    defaults = TrainConfig()
-    for name in TRAIN_OPTIONS:
-        value = getattr(defaults, name)
-        train.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=type(value) if value is not None else str,
-            metavar=name[0].upper(),
-            help=f"default {'of the weights' if value is None else value}"
-            + (f"; or {OTHER_CHOICE[name]}" if name in OTHER_CHOICE else ""),
-        )
-    train.add_argument(
-        "--from",
-        dest="start",
-        metavar="RUN",
-        help="run folder or .keras file to go on from; with --objective cider in place of the cross-entropy epochs",
-    )
-    others = ", ".join(field.name for field in fields(TrainConfig) if field.name not in (*TRAIN_OPTIONS, "start"))
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help=f"any setting of TrainConfig: {others}",
-    )
-
+    add_train(commands)
     predict = add_command(
         commands,
         "predict",

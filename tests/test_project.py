@@ -46,7 +46,7 @@ LAYERS: list[set[str]] = [
     | {"alternatives"},
     {"training", "probes", "attribute_training", "attribute_evaluation", "systems"},
     {"demo", "ground", "comparison"},
-    {"cli", "cli_parts", "cli_index", "cli_attributes", "cli_explore", "cli_ensemble"},
+    {"cli", "cli_parts", "cli_index", "cli_attributes", "cli_explore", "cli_ensemble", "cli_train"},
 ]
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
@@ -66,7 +66,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "caption_data": {"readers"},
     "captioners": {"captioner"},
     "charts": {"drawing"},
-    "cli": {"cli_attributes", "cli_ensemble", "cli_explore", "cli_index", "cli_parts"},
+    "cli": {"cli_attributes", "cli_ensemble", "cli_explore", "cli_index", "cli_parts", "cli_train"},
     "cli_attributes": {"cli_parts"},
     "cli_ensemble": {"cli_parts"},
     "cli_explore": {"cli_parts"},
@@ -82,6 +82,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "grounding": {"regions"},
     "joined_features": {"feature_store", "features"},
     "cli_index": {"cli_parts"},
+    "cli_train": {"cli_parts"},
     "losses": {"text"},
     "neighbour_captions": {"ngram_metrics", "ptb", "retrieval"},
     "neighbour_graph": {"vector_search"},

@@ -14,7 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attncap.captioners import AttentionCaptioner, ShowAndTell, load_captioner
+    from attncap.captioners import (
+        AdaptiveAttentionCaptioner,
+        AttentionCaptioner,
+        ShowAndTell,
+        TransformerCaptioner,
+        load_captioner,
+    )
     from attncap.captions import Caption
     from attncap.data import CaptionData, load
     from attncap.ensemble import Ensemble
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
     from attncap.training import train
 
 _HOME_OF = {
+    "AdaptiveAttentionCaptioner": "captioners",
     "AttentionCaptioner": "captioners",
     "BahdanauAttention": "layers",
     "Caption": "captions",
@@ -38,6 +45,7 @@ _HOME_OF = {
     "FeatureExtractor": "features",
     "FeatureStore": "feature_store",
     "ShowAndTell": "captioners",
+    "TransformerCaptioner": "captioners",
     "WordPieceTokenizer": "text",
     "WordTokenizer": "text",
     "bleu": "evaluation",
@@ -52,6 +60,7 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "AdaptiveAttentionCaptioner",
     "AttentionCaptioner",
     "BahdanauAttention",
     "Caption",
@@ -60,6 +69,7 @@ __all__ = [
     "FeatureExtractor",
     "FeatureStore",
     "ShowAndTell",
+    "TransformerCaptioner",
     "WordPieceTokenizer",
     "WordTokenizer",
     "bleu",

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap.captioner import CaptionerState, forbidden_logits
+from attncap.captioner import CaptionerState
 from attncap.captions import Caption
-from attncap.decoding import Decoder, Step, compiled
+from attncap.decoding import Decoder, Step, compiled, replay_each
 from attncap.drawing import Picture
 from attncap.evaluation import evaluate
 from attncap.explorer import Explorer, explore
-from attncap.text import END, PAD, START
+from attncap.text import END, PAD
 
 Words = list[tuple[str, float]]  # (word, log-probability), the likeliest first
 FORBIDDEN = -1e8  # below it: a token that decoding may not emit
@@ -34,20 +34,13 @@ def replay_top(step: Step, state: CaptionerState, token_ids: Any, top: int) -> t
         top_ids: int32, shape (B, K, T, top), the likeliest first; among the tokens that decoding may emit.
         log_probs: float32, shape (B, K, T, top), natural log-probabilities.
     """
-    batch, captions, _ = ops.shape(token_ids)
-    start = ops.full((batch, captions, 1), START, dtype="int32")
-    inputs = ops.concatenate([start, ops.cast(token_ids, "int32")[:, :, :-1]], axis=2)
 
-    def body(carry: Any, token: Any) -> tuple[Any, Any]:
-        logits, after, _ = step(token, CaptionerState(state.memory, carry[0]))
-        log_probs = ops.log_softmax(ops.cast(logits, "float32") + forbidden_logits(logits.shape[-1]), axis=-1)
-        best, ids = ops.top_k(log_probs, top)  # (B, K, top)
-        carry = (after.recurrent, ops.cast(ids, "int32"), best)
-        return carry, carry  # on TensorFlow, Keras's scan stacks what has the form of the carry
+    def read(logits: Any, weights: Any, target: Any) -> list[Any]:
+        best, ids = ops.top_k(ops.log_softmax(logits, axis=-1), top)  # (B, K, top)
+        return [ops.cast(ids, "int32"), best]
 
-    nothing = ops.zeros((batch, captions, top), "int32"), ops.zeros((batch, captions, top), "float32")
-    _, (_, ids, best) = ops.scan(body, (state.recurrent, *nothing), ops.moveaxis(inputs, 2, 0))
-    return ops.moveaxis(ids, 0, 2), ops.moveaxis(best, 0, 2)  # (B, K, T, top)
+    ids, best = replay_each(step, state, ops.cast(token_ids, "int32"), read)  # (B, K, T, top)
+    return ids, best
 
 
 def top_alternatives(

@@ -14,6 +14,7 @@ from keras import ops
 
 from attncap.captions import WHOLE_PICTURE
 from attncap.features import FeatureExtractor  # also registers it: a file that holds one loads in a fresh process
+from attncap.losses import attention_supervision, doubly_stochastic_penalty
 from attncap.text import END, NEVER_GENERATED, CaptionTokenizer
 
 
@@ -119,15 +120,16 @@ class Captioner(keras.Model):
         Returns:
             logits: float32, shape (B, K, V).
             state: with a new recurrent part.
-            attention_weights: float32, shape (B, K, L), rows sum to 1; None without attention.
+            attention_weights: float32, shape (B, K, L), rows sum to 1, or, of a model that may look away, to the share
+                of what was read that came from the picture; None without attention.
         """
         embedded = self.embedding(token_ids)  # (B, K, E)
         recurrent = self.advance(embedded, state)
         logits = ops.cast(self.readout(embedded, recurrent), "float32")
         return logits, CaptionerState(state.memory, recurrent), recurrent.get("attention_weights")
 
-    def run(self, state: CaptionerState, embedded: Any) -> dict[str, Any]:
-        """Run all T steps: embedded (B, K, T, E) -> every recurrent tensor, stacked on axis 2, (B, K, T, ...)."""
+    def run(self, state: CaptionerState, embedded: Any, training: bool = False) -> dict[str, Any]:
+        """Run all T steps: embedded (B, K, T, E) -> what `readout` and losses read, (B, K, T, ...) each."""
         steps = ops.transpose(embedded, (2, 0, 1, 3))  # (T, B, K, E)
 
         def body(recurrent: dict[str, Any], word: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -147,7 +149,7 @@ class Captioner(keras.Model):
         if training and self.scheduled_sampling:
             token_ids = self._mix_in_own_words(token_ids, state)
         embedded = self.embedding_dropout(self.embedding(token_ids), training=training)  # (B, K, T, E)
-        outputs = self.run(state, embedded)
+        outputs = self.run(state, embedded, training=training)
         if training:
             self.add_losses(outputs, {**inputs, "token_ids": token_ids})
         return self.readout(embedded, outputs, training=training)
@@ -199,6 +201,71 @@ class Captioner(keras.Model):
         self.embedding.build((None, None))
         self.logits_dense.build((None, None, units))
         self.built = True
+
+
+class AttendingCaptioner(Captioner):
+    """What captioners with attention share: values to attend to, and what maps add to the loss.
+
+    values a_l = dropout(norm(W_a f_l)) of the features f_l.
+
+    The doubly stochastic penalty adds `attention_penalty * mean_l (1 - sum_t alpha_{t,l})^2` to the loss, the sum over
+    a caption's real words, so that in the course of a caption every region is looked at.
+
+    Args:
+        value_units: D', size of the attended values.
+        attention_penalty: weight of the doubly stochastic penalty.
+        attention_supervision: weight of `losses.attention_supervision` where batches carry `regions` (B, K, T, L), see
+            `CaptionBatches`; 0 learns the maps from words alone.
+        others: see `Captioner`.
+    """
+
+    has_attention = True
+
+    def __init__(
+        self,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: FeatureExtractor | None = None,
+        *,
+        value_units: int,
+        attention_penalty: float,
+        attention_supervision: float,
+        **kwargs: Any,
+    ):
+        super().__init__(tokenizer, feature_shape, encoder, **kwargs)
+        self.value_units = value_units
+        self.attention_penalty = attention_penalty
+        self.attention_supervision = attention_supervision
+        self.value_dense = keras.layers.Dense(value_units, dtype=self.dtype_policy, name="values")
+        self.value_norm = keras.layers.LayerNormalization(dtype=self.dtype_policy, name="value_norm")
+        self.value_dropout = keras.layers.Dropout(self.dropout_rate, dtype=self.dtype_policy)
+
+    def values_of(self, features: Any, training: bool = False) -> Any:
+        """Return the values (B, L, D') of features (B, rows, cols, D)."""
+        values = self.value_norm(self.value_dense(self.regions_of(features)))  # (B, L, D')
+        return self.value_dropout(values, training=training)
+
+    def score_variables(self) -> list[Any]:
+        """Return the variables that make all scores equal, and every map uniform, when they are all zero."""
+        raise NotImplementedError
+
+    def add_losses(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:
+        weights = outputs["attention_weights"]  # (B, K, T, L)
+        if self.attention_penalty:
+            self.add_loss(self.attention_penalty * doubly_stochastic_penalty(weights, inputs["token_ids"]))
+        if self.attention_supervision and inputs.get("regions") is not None:
+            self.add_loss(self.attention_supervision * attention_supervision(weights, inputs["regions"]))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "attention_penalty": self.attention_penalty,
+            "attention_supervision": self.attention_supervision,
+        }
+
+    def _value_layers_built(self) -> None:
+        self.value_dense.build((None, None, self.feature_shape[-1]))
+        self.value_norm.build((None, None, self.value_units))
 
 
 def for_each_caption(tensor: Any, captions: int) -> Any:

@@ -23,9 +23,11 @@ class Caption:
         image_id: the picture's id, where there is one.
         grid_box: left, top, right, bottom, as fractions, of the part of the picture that the maps' cells tile, from
             `FeatureExtractor.grid_box`; default the whole. What lies beyond belongs to the cells at its border.
+        visual_probs: float array, shape (T,): the share, 0 to 1, of what was read for each word that came from the
+            picture; 1 everywhere for a model that always looks, 1 - beta with a visual sentinel.
 
     Raises:
-        ValueError: when the maps or the log-probabilities are not one to a word.
+        ValueError: when the maps, the log-probabilities or the visual probabilities are not one to a word.
     """
 
     words: tuple[str, ...]
@@ -35,6 +37,7 @@ class Caption:
     word_log_probs: np.ndarray | None = None
     image_id: str | None = None
     grid_box: tuple[float, float, float, float] = WHOLE_PICTURE
+    visual_probs: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         maps = self.attention_weights
@@ -42,10 +45,10 @@ class Caption:
             raise ValueError(
                 f"attention_weights needs shape (T, rows, cols) with T = {len(self.words)} words, got {maps.shape}"
             )
-        if self.word_log_probs is not None and self.word_log_probs.shape != (len(self.words),):
-            raise ValueError(
-                f"word_log_probs needs shape ({len(self.words)},), one to a word, got {self.word_log_probs.shape}"
-            )
+        for name in ("word_log_probs", "visual_probs"):
+            values = getattr(self, name)
+            if values is not None and values.shape != (len(self.words),):
+                raise ValueError(f"{name} needs shape ({len(self.words)},), one to a word, got {values.shape}")
 
     @property
     def text(self) -> str:

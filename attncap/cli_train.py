@@ -25,7 +25,7 @@ TRAIN_OPTIONS = (
     "pictures",
     "dtype",
 )
-OTHER_CHOICE = {"model": "show-and-tell", "tokenizer": "wordpiece"}
+OTHER_CHOICE = {"model": "adaptive-attention, transformer, show-and-tell", "tokenizer": "wordpiece"}
 
 
 def add_commands(commands: Any) -> None:
@@ -88,6 +88,7 @@ def _train(options: argparse.Namespace) -> None:
     settings |= dict(_setting(text) for text in options.set)
     try:
         config = TrainConfig.from_dict(settings)
+        config.refuse_unread(settings)
     except ValueError as error:
         where = f" (settings of {options.config} and of options)" if options.config else ""
         raise ValueError(f"{error}{where}") from None

@@ -18,6 +18,7 @@ from attncap.captioner import CaptionerState, forbidden_logits
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.text import END, PAD, START, CaptionTokenizer
 
+SUMS_TO_1 = 1e-4  # what rounding takes from a map's sum, or adds, is less
 Step = Callable[[Any, CaptionerState], tuple[Any, CaptionerState, Any]]
 
 
@@ -93,9 +94,11 @@ def beam_search(
 
 
 def _of_parents(values: Any, parent: Any) -> Any:
-    # values (B, K, ...), parent (B, K): row k of the result is the row of beam k's parent.
-    index = ops.reshape(parent, (*ops.shape(parent), *([1] * (len(values.shape) - 2))))
-    return ops.take_along_axis(values, index, axis=1)
+    # values (B, K, ...), parent (B, K): row k of the result is the row of beam k's parent. Rows are taken whole: a
+    # Transformer's state has tens of thousands of numbers a caption.
+    batch, beams = ops.shape(parent)
+    rows = parent + beams * ops.arange(batch, dtype="int32")[:, None]  # (B, K) of B K
+    return ops.take(ops.reshape(values, (-1, *ops.shape(values)[2:])), rows, axis=0)
 
 
 def sample(
@@ -146,27 +149,56 @@ def replay(step: Step, state: CaptionerState, token_ids: Any) -> tuple[Any, Any]
         word_log_probs: float32, shape (B, K, T); among the tokens that decoding may emit; 0 on padding.
         attention_weights: float32, shape (B, K, T, L), or None for a captioner without attention.
     """
+    token_ids = ops.cast(token_ids, "int32")
+
+    def read(logits: Any, weights: Any, target: Any) -> list[Any]:
+        log_probs = ops.log_softmax(logits, axis=-1)
+        chosen = ops.squeeze(ops.take_along_axis(log_probs, target[:, :, None], axis=2), 2)
+        return [chosen] if weights is None else [chosen, ops.cast(weights, "float32")]
+
+    chosen, *weights = replay_each(step, state, token_ids, read)  # (B, K, T), (B, K, T, L)
+    return ops.where(token_ids == PAD, 0.0, chosen), weights[0] if weights else None
+
+
+def replay_each(step: Step, state: CaptionerState, token_ids: Any, read: Callable[..., list[Any]]) -> list[Any]:
+    """Read finished captions through `step` again, and keep of each step what `read` makes of it; never its state.
+
+    Args:
+        step, state, token_ids: as in `replay`.
+        read: (logits (B, K, V) with `forbidden_logits`, attention_weights (B, K, L) or None, the step's token (B, K))
+            -> tensors of shape (B, K, ...).
+
+    Returns:
+        tensors: those of all steps, shape (B, K, T, ...).
+    """
     batch, captions, steps = ops.shape(token_ids)
     start = ops.full((batch, captions, 1), START, dtype="int32")
-    token_ids = ops.cast(token_ids, "int32")
     inputs = ops.moveaxis(ops.concatenate([start, token_ids[:, :, :-1]], axis=2), 2, 0)  # (T, B, K)
     targets = ops.moveaxis(token_ids, 2, 0)  # (T, B, K)
 
-    def body(carry: Any, tokens: Any) -> tuple[Any, Any]:
-        recurrent, *_ = carry
-        token, target = tokens
-        logits, after, weights = step(token, CaptionerState(state.memory, recurrent))
-        log_probs = ops.log_softmax(ops.cast(logits, "float32") + forbidden_logits(logits.shape[-1]), axis=-1)
-        chosen = ops.squeeze(ops.take_along_axis(log_probs, target[:, :, None], axis=2), 2)
-        carry = (after.recurrent, chosen) if weights is None else (after.recurrent, chosen, weights)
-        return carry, carry  # on TensorFlow, Keras's scan stacks what has the form of the carry
+    def one(index: Any, recurrent: Any) -> tuple[Any, list[Any]]:
+        logits, after, weights = step(inputs[index], CaptionerState(state.memory, recurrent))
+        logits = ops.cast(logits, "float32") + forbidden_logits(logits.shape[-1])
+        return after.recurrent, read(logits, weights, targets[index])
 
-    first_weights = step(inputs[0], state)[2]
-    nothing = [ops.zeros((batch, captions), "float32")]
-    nothing += [] if first_weights is None else [ops.zeros_like(first_weights)]
-    _, (_, *outputs) = ops.scan(body, (state.recurrent, *nothing), (inputs, targets))
-    chosen, *weights = (ops.moveaxis(output, 0, 2) for output in outputs)  # (B, K, T), (B, K, T, L)
-    return ops.where(token_ids == PAD, 0.0, chosen), weights[0] if weights else None
+    def store(tensors: Any, new: Any, index: Any) -> list[Any]:
+        places = ops.arange(steps) == index
+        return [
+            ops.where(ops.reshape(places, (-1, *[1] * len(value.shape))), value, tensor)
+            for tensor, value in zip(tensors, new, strict=True)
+        ]
+
+    recurrent, first = one(0, state.recurrent)
+    nothing = [ops.zeros((steps, *ops.shape(value)), value.dtype) for value in first]
+
+    def body(index: Any, recurrent: Any, tensors: Any) -> tuple[Any, Any, Any]:
+        recurrent, new = one(index, recurrent)
+        return index + 1, recurrent, store(tensors, new, index)
+
+    # A loop in place of Keras's scan, which on TensorFlow stacks what has the form of the carry, and so every state.
+    loop = (ops.ones((), "int32"), recurrent, store(nothing, first, 0))
+    tensors = ops.while_loop(lambda index, *_: index < steps, body, loop)[2]
+    return [ops.moveaxis(tensor, 0, 2) for tensor in tensors]
 
 
 class Decoder:
@@ -273,20 +305,26 @@ def caption_of(
 ) -> Caption:
     """Make a `Caption` of one row of `replay`: token_ids (T,), log_probs (T,), attention_weights (T, L).
 
-    A word of several pieces has the product of their probabilities and the mean of their maps.
+    A word of several pieces has the product of their probabilities and the mean of their maps. A map that does not sum
+    to 1 is that of a model which may look away: what it sums to are the caption's `visual_probs`.
     """
     kept = [int(token_id) for token_id in token_ids if token_id not in (PAD, END)]
     words = tokenizer.words(kept)
     positions = [np.array(where) for _, where in words]
-    maps = None
+    maps = visual_probs = None
     if attention_weights is not None:
         rows = [attention_weights[where].mean(axis=0).reshape(grid) for where in positions]  # (rows, cols) each
         maps = np.array(rows, np.float32).reshape(-1, *grid)
+        visual_probs = maps.sum(axis=(1, 2), dtype=np.float64)
+        looks_away = np.abs(visual_probs - 1.0) > SUMS_TO_1
+        maps[looks_away] /= np.maximum(visual_probs[looks_away], 1e-30)[:, None, None]
+        visual_probs = np.where(looks_away, visual_probs, 1.0).astype(np.float32)
     return Caption(
         words=tuple(word for word, _ in words),
         token_ids=tuple(kept),
         log_prob=float(log_probs.sum()),
         attention_weights=maps,
+        visual_probs=visual_probs,
         word_log_probs=np.array([log_probs[where].sum() for where in positions], np.float32),
         image_id=image_id,
         grid_box=grid_box,

@@ -66,6 +66,12 @@ class BahdanauAttention(keras.layers.Layer):
         """Return the keys of a picture's regions: (B, L, D) -> (B, L, A)."""
         return self.key_dense(values)
 
+    def scores(self, query: Any, keys: Any) -> Any:
+        """Return the scores (B, K, L), float32, of queries (B, K, H) and keys (B, 1 or K, L, A)."""
+        added = ops.expand_dims(self.query_dense(query), 2) + keys  # (B, K, L, A)
+        attention_scores = ops.squeeze(self.score_dense(ops.tanh(added)), -1)  # (B, K, L)
+        return ops.cast(attention_scores, "float32")  # bfloat16 weights would not sum to 1
+
     def call(
         self,
         query: Any,
@@ -87,9 +93,7 @@ class BahdanauAttention(keras.layers.Layer):
             query = ops.expand_dims(query, 1)  # (B, 1, H)
         if keys is None:
             keys = self.project(values)
-        added = ops.expand_dims(self.query_dense(query), 2) + ops.expand_dims(keys, 1)  # (B, K, L, A)
-        attention_scores = ops.squeeze(self.score_dense(ops.tanh(added)), -1)  # (B, K, L)
-        attention_scores = ops.cast(attention_scores, "float32")  # bfloat16 weights would not sum to 1
+        attention_scores = self.scores(query, ops.expand_dims(keys, 1))  # (B, K, L)
         if mask is not None:
             attention_scores = ops.where(ops.expand_dims(mask, 1), attention_scores, -1e9)
         attention_weights = ops.softmax(attention_scores, axis=-1)

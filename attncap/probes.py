@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from attncap.captioner import Captioner
+from attncap.captioner import AttendingCaptioner, Captioner
 from attncap.captions import Caption
 from attncap.ensemble import Ensemble
 from attncap.evaluation import Comparison, compare
@@ -37,8 +37,9 @@ FUNCTION_WORDS = frozenset(_WRITTEN_OUT.split())
 def uniform_attention(captioner: Captioner | Ensemble) -> Iterator[None]:
     """Inside the block every map is exactly uniform: each region weighs 1 / L, whatever the state.
 
-    The kernel w of the scores, w . tanh(...), is zero there, so that all scores are 0; it comes back with the end of
-    the block, after an error too.
+    Variables of the scores (the kernel w of w . tanh(...); of a Transformer, the queries' of all layers) are zero
+    there, so that all scores are 0; they come back with the end of the block, after an error too. A visual sentinel
+    then scores 0 as well: it has 1 / (L + 1) of what is read.
 
     Args:
         captioner: with attention; of an ensemble, all members that have it.
@@ -59,13 +60,16 @@ def uniform_attention(captioner: Captioner | Ensemble) -> Iterator[None]:
                     stack.enter_context(uniform_attention(member))
             yield
         return
-    kernel = captioner.attention.score_dense.kernel
-    kept = np.array(keras.ops.convert_to_numpy(kernel))
-    kernel.assign(np.zeros_like(kept))
+    assert isinstance(captioner, AttendingCaptioner)
+    variables = captioner.score_variables()
+    kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    for variable in variables:
+        variable.assign(np.zeros(variable.shape))
     try:
         yield
     finally:
-        kernel.assign(kept)
+        for variable, values in zip(variables, kept, strict=True):
+            variable.assign(values)
 
 
 def compare_with_uniform(

@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
-MODELS = ("attention", "show-and-tell")
+MODELS = {  # name -> class in `captioners`
+    "attention": "AttentionCaptioner",
+    "adaptive-attention": "AdaptiveAttentionCaptioner",
+    "transformer": "TransformerCaptioner",
+    "show-and-tell": "ShowAndTell",
+}
+WITH_MAPS = ("attention", "adaptive-attention", "transformer")
+READ_BY = {  # settings that not every model reads -> the models that do
+    "embedding_units": ("attention", "adaptive-attention", "show-and-tell"),
+    "projection_units": ("attention", "adaptive-attention"),
+    "attention_units": ("attention", "adaptive-attention"),
+    "context_gate": ("attention",),
+    "decoder_layers": ("transformer",),
+    "heads": ("transformer",),
+    "feedforward_units": ("transformer",),
+    "attention_penalty": WITH_MAPS,
+    "attention_supervision": WITH_MAPS,
+}
 OF_MODEL: Any = None  # a setting whose default is the model's own: see `MODEL_DEFAULTS`
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "attention": {
+        "dropout": 0.5,  # small data sets overfit within five epochs without
+        "learning_rate": 1e-3,
         "attention_penalty": 0.1,  # look everywhere once, a little: at 1.0 maps are wider, and captions no better
     },
+    "adaptive-attention": {  # as attention, for comparison
+        "dropout": 0.5,
+        "learning_rate": 1e-3,
+        "attention_penalty": 0.1,
+    },
+    "transformer": {
+        "dropout": 0.3,  # of every layer's updates, not of the ends alone
+        "learning_rate": 5e-4,  # its layers are deeper
+        "attention_penalty": 0.0,  # its maps are one layer's mean over heads: it may look by other ways
+    },
     "show-and-tell": {
+        "dropout": 0.5,
+        "learning_rate": 1e-3,
         "attention_penalty": 0.0,  # it has no maps
     },
 }
@@ -21,7 +56,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 class TrainConfig:
     """Every setting of a training, each with its reason. Saved as `config.json` in the run folder."""
 
-    model: str = "attention"  # or "show-and-tell": reads the picture once, no maps
+    model: str = OF_MODEL  # that of the run to start from; without one "attention": see `MODELS`
     weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
     layer: str | None = None  # InceptionV3 layer; None takes the weights' default
     tokenizer: str = "words"  # or "wordpiece": no <unk>, longer captions
@@ -35,7 +70,10 @@ class TrainConfig:
     projection_units: int = 512  # the attended values: 1280 or 2048 numbers a region cost time and overfit
     attention_units: int = 256  # the tanh over regions is the dearest operation of a step: half the state's size
     context_gate: bool = True  # Show, Attend and Tell's beta
-    dropout: float = 0.5  # small data sets overfit within five epochs without
+    decoder_layers: int = 2  # of the Transformer
+    heads: int = 8  # of the Transformer; they divide hidden_units
+    feedforward_units: int = 1024  # of the Transformer's layers
+    dropout: float = OF_MODEL
     label_smoothing: float = 0.1  # five people give five answers: certainty is not wanted
     attention_penalty: float = OF_MODEL  # weight of doubly stochastic attention
     scheduled_sampling: float = 0.0  # no gain with label smoothing and dropout; there to be tried
@@ -43,7 +81,7 @@ class TrainConfig:
     mirror: bool = False  # half of the pictures as in a mirror; on Flickr8k twice the extraction and no gain (README)
     pictures: int = 32  # a batch, with all their captions: 160 captions of Flickr8k
     epochs: int = 12  # the cosine ends here; early stopping ends before
-    learning_rate: float = 1e-3  # AdamW's peak, after warm-up
+    learning_rate: float = OF_MODEL  # AdamW's peak, after warm-up
     warmup: float = 0.05  # share of all steps: attention needs a slow start
     weight_decay: float = 0.01  # AdamW's
     clip_norm: float = 5.0  # of the whole gradient: recurrent nets have rare steep steps
@@ -63,17 +101,14 @@ class TrainConfig:
     seed: int = 0  # of weights, batches, dropout
 
     def __post_init__(self) -> None:
+        if self.model is OF_MODEL:
+            object.__setattr__(self, "model", "attention" if self.start is None else model_of(self.start))
         if self.model not in MODELS:
-            raise ValueError(f'model is "attention" or "show-and-tell", got {self.model!r}')
+            raise ValueError(f"model is one of {', '.join(MODELS)}, got {self.model!r}")
         for name, default in MODEL_DEFAULTS[self.model].items():
             if getattr(self, name) is OF_MODEL:
                 object.__setattr__(self, name, default)  # the dataclass is frozen
-        for name in ("attention_penalty", "attention_supervision"):
-            if self.model != "attention" and getattr(self, name):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, but the model {self.model} has no attention maps: "
-                    f"leave {name} out, or train with --model attention"
-                )
+        self.refuse_unread(name for name in ("attention_penalty", "attention_supervision") if getattr(self, name))
         for name in ("pictures", "epochs", "min_count", "max_length", "validation_pictures", "cider_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -85,6 +120,16 @@ class TrainConfig:
             raise ValueError(f"cider_samples is at least 2, each judged by the others, got {self.cider_samples}")
         if self.tokenizer not in ("words", "wordpiece"):
             raise ValueError(f'tokenizer is "words" or "wordpiece", got {self.tokenizer!r}')
+
+    def refuse_unread(self, names: Iterable[str]) -> None:
+        """Raise ValueError where one of the settings, by name, is not read by the model."""
+        for name in names:
+            if self.model not in READ_BY.get(name, MODELS):
+                why = "has no attention maps" if READ_BY[name] == WITH_MAPS else "does not read it"
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but the model {self.model} {why}: leave {name} out, or train "
+                    f"with --model {' or '.join(READ_BY[name])}"
+                )
 
     @property
     def crossentropy_epochs(self) -> int:
@@ -99,3 +144,25 @@ class TrainConfig:
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(known)}")
         return cls(**settings)
+
+
+def model_of(start: str | Path) -> str:
+    """Return the name in `MODELS` of the captioner in a `.keras` file or run folder, without loading it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file of a captioner.
+    """
+    path = Path(start)
+    file = path / "best.keras" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such captioner")
+    try:
+        with zipfile.ZipFile(file) as parts:
+            kind = json.loads(parts.read("config.json"))["class_name"]
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be loaded as a captioner ({error})") from error
+    names = [name for name, class_name in MODELS.items() if class_name == kind]
+    if not names:
+        raise ValueError(f"{file}: holds a {kind}, not a captioner")
+    return names[0]

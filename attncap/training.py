@@ -14,10 +14,11 @@ import keras
 import numpy as np
 import pandas as pd
 
+from attncap import captioners
 from attncap.batches import CaptionBatches, names_a_side
 from attncap.boxes import Phrases, load_phrases, named_regions
-from attncap.captioner import Captioner
-from attncap.captioners import AttentionCaptioner, ShowAndTell, load_captioner
+from attncap.captioner import AttendingCaptioner, Captioner
+from attncap.captioners import ShowAndTell, load_captioner
 from attncap.data import CaptionData, cache_folder, leave_out
 from attncap.decoding import Decoder
 from attncap.evaluation import References, bleu
@@ -28,7 +29,7 @@ from attncap.predict import decode_stored
 from attncap.recorder import RunRecorder
 from attncap.run_folder import RunFolder, environment
 from attncap.text import CaptionTokenizer, WordPieceTokenizer, WordTokenizer
-from attncap.train_config import TrainConfig
+from attncap.train_config import MODELS, READ_BY, TrainConfig
 
 
 def train(
@@ -116,7 +117,7 @@ def train(
 
 def _same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
     saved = TrainConfig.from_dict(json.loads(folder.config_file.read_text(encoding="utf-8")))
-    default = {**asdict(TrainConfig(model=config.model)), "model": TrainConfig.model}
+    default = {**asdict(TrainConfig(model=config.model)), "model": TrainConfig().model}
     asked = {name: value for name, value in asdict(config).items() if value != default[name]}
     other = [name for name, value in asked.items() if value != getattr(saved, name)]
     if other:
@@ -142,7 +143,7 @@ def _check_supervision(config: TrainConfig, boxes: str | None) -> None:
             f"attention_supervision is {config.attention_supervision}, but there are no boxes: give --boxes "
             "entities:FOLDER_OR_ZIP or faces"
         )
-    if boxes is not None and config.model != "attention":
+    if boxes is not None and config.model not in READ_BY["attention_supervision"]:
         raise ValueError(
             f"boxes {boxes!r} are given, but the model {config.model} has no attention maps for them to supervise: "
             "leave --boxes out, or train with --model attention"
@@ -247,30 +248,24 @@ def _check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -
 
 def _captioner(config: TrainConfig, tokenizer: CaptionTokenizer, extractor: FeatureExtractor) -> Captioner:
     keras.utils.set_random_seed(config.seed)
-    shared: dict[str, Any] = {
-        "embedding_units": config.embedding_units,
-        "hidden_units": config.hidden_units,
-        "dropout": config.dropout,
-        "scheduled_sampling": config.scheduled_sampling,
-        "dtype": best_dtype_policy() if config.dtype == "auto" else config.dtype,
-    }
-    if config.model == "show-and-tell":
-        return ShowAndTell(tokenizer, encoder=extractor, **shared)
-    return AttentionCaptioner(
+    names = ["hidden_units", "dropout", "scheduled_sampling"]
+    names += [name for name, models in READ_BY.items() if config.model in models]
+    return getattr(captioners, MODELS[config.model])(
         tokenizer,
         encoder=extractor,
-        projection_units=config.projection_units,
-        attention_units=config.attention_units,
-        context_gate=config.context_gate,
-        attention_penalty=config.attention_penalty,
-        attention_supervision=config.attention_supervision,
-        **shared,
+        dtype=best_dtype_policy() if config.dtype == "auto" else config.dtype,
+        **{name: getattr(config, name) for name in names},
     )
 
 
 def _going_on(captioner: Captioner, config: TrainConfig) -> Captioner:
     # What attention adds to the loss is this training's, all else the captioner's own.
-    if isinstance(captioner, AttentionCaptioner):
+    if type(captioner).__name__ != MODELS[config.model]:
+        raise ValueError(
+            f"model is {config.model}, but {config.start} holds a {type(captioner).__name__}: leave --model out, "
+            "or start from a run of that model"
+        )
+    if isinstance(captioner, AttendingCaptioner):
         captioner.attention_penalty = config.attention_penalty
         captioner.attention_supervision = config.attention_supervision
     return captioner

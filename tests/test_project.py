@@ -39,7 +39,8 @@ LAYERS: list[set[str]] = [
     | {"thresholds", "robustness", "retrieval_charts"}
     | {"plotting", "charts", "drawing", "explorer", "beam_tree"},
     {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder", "keras_files"},
-    {"captioner", "captioners", "averaging", "attributes", "embeddings"},
+    {"captioner", "captioners", "averaging", "attributes", "embeddings"}
+    | {"attention_captioner", "adaptive_attention", "transformer", "show_and_tell"},
     {"decoding", "batches", "boxes", "run_folder", "train_config", "recipes", "recorder", "predict", "ensemble"}
     | {"cider_reward", "self_critical", "objectives"}
     | {"attribute_predict", "attribute_tuning"}
@@ -64,7 +65,11 @@ NEIGHBOURS: dict[str, set[str]] = {
     "beam_tree": {"drawing"},
     "boxes": {"batches"},
     "caption_data": {"readers"},
-    "captioners": {"captioner"},
+    "adaptive_attention": {"attention_captioner", "captioner"},
+    "attention_captioner": {"captioner"},
+    "captioners": {"adaptive_attention", "attention_captioner", "captioner", "show_and_tell", "transformer"},
+    "show_and_tell": {"captioner"},
+    "transformer": {"captioner"},
     "charts": {"drawing"},
     "cli": {"cli_attributes", "cli_ensemble", "cli_explore", "cli_index", "cli_parts", "cli_train"},
     "cli_attributes": {"cli_parts"},
@@ -110,6 +115,10 @@ ANY_BACKEND = {
     "losses",
     "captioner",
     "captioners",
+    "attention_captioner",
+    "adaptive_attention",
+    "transformer",
+    "show_and_tell",
     "attributes",
     "decoding",
     "ensemble",

@@ -126,7 +126,8 @@ def plot_attention(
     """A caption's attention maps, word by word: the picture, then a panel for each word.
 
     Each map is coloured from 0 to its own maximum. Below it stand that maximum in times uniform (weight * rows * cols:
-    1x is a look at everything alike) and the word's probability, which tell what the colours cannot.
+    1x is a look at everything alike) and the word's probability, which tell what the colours cannot; and, of a model
+    that may look away, how much of what it read came from the picture (`Caption.visual_probs`).
 
     Args:
         picture: Pillow picture, uint8 array of shape (height, width, 3), or path: all of what the encoder saw.
@@ -163,6 +164,8 @@ def plot_attention(
     note = "Each map is coloured from 0 to its own maximum, so colours do not compare between words; max says how large"
     note += " that is, in times uniform (1×: all places alike)."
     note += "" if caption.word_log_probs is None else " p: the word's probability."
+    looked = None if caption.visual_probs is None or (caption.visual_probs == 1).all() else caption.visual_probs
+    note += "" if looked is None else " looked: how much of what was read for the word came from the picture."
     if fig is None:
         box_width = min(max(1.75 * sqrt(ratio), 1.35), 2.8)
         columns = columns or balanced_columns(panels, max(int(12 // (box_width + GAP)), 1))
@@ -182,7 +185,7 @@ def plot_attention(
         max(size * LINE * len(lines) for lines, size in words[n : n + columns]) for n in range(0, panels, columns)
     ]
     above = np.array(titles) + 0.08  # inches over each row's pictures
-    below = 9.5 * LINE + 0.12
+    below = 9.5 * LINE * (1 if looked is None else 2) + 0.12
     top = MARGIN + len(heading) * 13 * LINE + 0.12
     bottom = max(len(legend) * 10 * LINE, 0.4) + MARGIN + 0.1
     box_height = box_width / ratio
@@ -208,7 +211,8 @@ def plot_attention(
         _overlay(ax, photo, (width, height), maps[panel - 1], maximum=None, **look)
         probability = [] if caption.word_log_probs is None else [f"p {exp(caption.word_log_probs[panel - 1]):.2f}"]
         peak = f"max {_times(float(maps[panel - 1].max()) * maps[panel - 1].size)}"
-        ax.set_xlabel(" · ".join([*probability, peak]), fontsize=9.5, labelpad=3, color=MUTED)
+        share = "" if looked is None else f"\nlooked {looked[panel - 1]:.0%}"
+        ax.set_xlabel(" · ".join([*probability, peak]) + share, fontsize=9.5, labelpad=3, color=MUTED)
     down = sheet_height - bottom + 0.1
     _draw_scale(place_axes(fig, MARGIN + 0.1, down + 0.02, 1.7, 0.16), cmap, alpha)
     place_text(fig, MARGIN + 2.2, down, legend, 10, color=MUTED)

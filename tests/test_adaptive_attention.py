@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from matplotlib.text import Text
 
 from attncap.adaptive_attention import AdaptiveAttention, AdaptiveAttentionCaptioner
 from attncap.captions import Caption
 from attncap.decoding import caption_of
 from attncap.layers import BahdanauAttention
 from attncap.losses import doubly_stochastic_penalty
+from attncap.plotting import plot_attention
 from attncap.text import PAD, SPECIAL_TOKENS, START, WordTokenizer
 
 B, K, T, ROWS, COLS, D = 2, 3, 5, 7, 11, 13
@@ -194,3 +197,13 @@ def test_a_caption_has_the_map_and_the_share_that_looked_apart() -> None:
     assert caption.visual_probs[1] == 1.0
     with pytest.raises(ValueError, match=r"visual_probs needs shape \(2,\), one to a word, got \(3,\)"):
         Caption(("a", "b"), (4, 5), -1.0, visual_probs=np.ones(3))
+
+
+def test_a_figure_shows_when_the_model_does_not_look() -> None:
+    maps = np.full((2, 3, 5), 1 / 15, np.float32)
+    caption = Caption(("a", "face"), (4, 5), -1.0, maps, np.full(2, -0.5), visual_probs=np.array([0.254, 0.9]))
+    photo = np.zeros((30, 50, 3), np.uint8)
+    panels = plot_attention(photo, caption).axes[1:3]
+    assert [ax.get_xlabel().splitlines()[1] for ax in panels] == ["looked 25%", "looked 90%"]
+    always = plot_attention(photo, replace(caption, visual_probs=np.ones(2)))
+    assert not any("looked" in text.get_text() for text in always.findobj(Text))

@@ -1,0 +1,194 @@
+"""Speed of beam search, in captions/s: this package, and a picture at a time in a Python loop over steps.
+
+    python benchmarks/bench_decoding.py --pictures 1000 --repeats 3 --json decoding.json
+    ATTNCAP_DATA=DIR python benchmarks/bench_decoding.py --captioner RUN --features FOLDER
+
+Both search with the same rule and the same weights. The rival keeps the beams of one picture in NumPy and calls the
+model's step for them, eagerly and in float32, as public tutorials do; it is kinder than most in that the keys are
+projected once and that a picture's beams are one batch. It is timed on fewer pictures. Ours gives the probability and
+the attention map of each word as well, which the rival does not; bfloat16 where the processor has it. In float32 the
+captions of both are compared: they are to be the same.
+
+Without --captioner, the weights are random, but for a bias: a word of one kind is followed by one of the next, and from
+the eighth word on by the end, so that captions are as long as a trained captioner's (random weights alone never end).
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from drawn import DrawnEncoder, vocabulary
+from timing import arguments, finish, flickr8k, interleaved, medians, table
+
+from attncap.captioner import Captioner, CaptionerState
+from attncap.captioners import AttentionCaptioner, load_captioner
+from attncap.decoding import Decoder
+from attncap.feature_store import FeatureStore
+from attncap.features import best_dtype_policy
+from attncap.text import END, NEVER_GENERATED, PAD, START, WordTokenizer
+
+RIVAL = "rival: a picture at a time, a Python loop over steps"
+KINDS, LEAST, MOST = 14, 8, 13  # of words; the fewest and the most words of a caption
+
+
+def python_beam_search(captioner: Captioner, features: np.ndarray, width: int, most: int, exponent: float) -> list[int]:
+    """The rival: the best caption of one picture, features (rows, cols, D), as token ids without its end."""
+    state = captioner.init_state(features[None], captions=width)
+    scores = np.array([0.0] + [-1e9] * (width - 1))  # all beams start equal: let one of them speak
+    sequences: list[list[int]] = [[] for _ in range(width)]
+    for _ in range(most):
+        last = [sequence[-1] if sequence else START for sequence in sequences]
+        logits, after, _ = captioner.step(tf.constant([last]), state)
+        log_probs = tf.nn.log_softmax(logits, axis=-1)[0].numpy().astype(float)  # (K, V)
+        log_probs[:, list(NEVER_GENERATED)] = -1e9
+        candidates = []
+        for beam, sequence in enumerate(sequences):
+            if sequence and sequence[-1] == END:
+                candidates.append((scores[beam] / len(sequence) ** exponent, scores[beam], beam, END))
+                continue
+            for word in np.argsort(log_probs[beam])[-width:]:
+                total = scores[beam] + log_probs[beam, word]
+                candidates.append((total / (len(sequence) + 1) ** exponent, total, beam, int(word)))
+        best = sorted(candidates, key=lambda candidate: -candidate[0])[:width]
+        scores = np.array([total for _, total, _, _ in best])
+        parents = [beam for _, _, beam, _ in best]
+        sequences = [
+            sequences[beam] if sequences[beam][-1:] == [END] else [*sequences[beam], word] for _, _, beam, word in best
+        ]
+        state = CaptionerState(
+            state.memory, {name: tf.gather(values, parents, axis=1) for name, values in after.recurrent.items()}
+        )
+        if all(sequence[-1] == END for sequence in sequences):
+            break
+    return [word for word in sequences[0] if word != END]
+
+
+def bias_lengths(captioner: AttentionCaptioner, rng: np.random.Generator) -> None:
+    """Make captions of random weights LEAST to MOST words long: words are of kinds, which follow each other."""
+    kinds = 1 + np.arange(captioner.tokenizer.vocabulary_size()) % (KINDS - 1)
+    kinds[START], kinds[PAD] = 0, 0
+    embedding = captioner.embedding.get_weights()[0]
+    embedding = rng.uniform(-0.5, 0.5, embedding.shape)
+    embedding[:, :KINDS] = 6.0 * np.eye(KINDS)[kinds]
+    kernel, bias = captioner.logits_dense.get_weights()
+    kernel = kernel * 12.0
+    for kind in range(KINDS):
+        kernel[kind] = np.where(kinds == kind + 1, 12.0, -12.0)
+        kernel[kind, END] = -12.0 if kind < LEAST else 12.0 + 2.5 + 0.5 * (kind - LEAST)
+    for layer in (captioner.hidden_dense, captioner.context_dense):  # these do not write where the kind is
+        weight, *others = layer.get_weights()
+        weight[:, :KINDS] = 0.0
+        layer.set_weights([weight, *others])
+    captioner.embedding.set_weights([embedding])
+    captioner.logits_dense.set_weights([kernel, bias])
+
+
+def in_float32(captioner: Captioner) -> Captioner:
+    """A copy without the encoder, in the rival's arithmetic."""
+    config = {**captioner.get_config(), "encoder": None, "dtype": "float32"}
+    copy = type(captioner).from_config(config)
+    encoder = set() if captioner.encoder is None else {id(variable) for variable in captioner.encoder.weights}
+    own = [variable for variable in captioner.weights if id(variable) not in encoder]
+    for target, source in zip(copy.weights, own, strict=True):
+        target.assign(source)
+    return copy
+
+
+def main(argv: Sequence[str] | None = None) -> dict:
+    """Time, print, and write JSON where asked to."""
+    parser = arguments(__doc__, repeats=3)
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--rival-pictures", type=int, default=16, help="on which the rival is timed")
+    parser.add_argument("--beam-width", type=int, default=3)
+    parser.add_argument("--max-length", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--captioner", metavar="RUN", help="a trained one: a run folder or a .keras file")
+    parser.add_argument("--features", metavar="FOLDER", help="of the --captioner, of Flickr8k's dev in ATTNCAP_DATA")
+    parser.add_argument("--vocabulary", type=int, default=5000)
+    parser.add_argument("--feature-shape", type=int, nargs=3, default=[8, 8, 2048])
+    parser.add_argument("--units", type=int, default=512, help="of embedding, GRU and projection; attention has half")
+    parser.add_argument("--dtype", default="auto", help="our arithmetic; the rival's is float32")
+    settings = parser.parse_args(argv)
+    keras.utils.set_random_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+
+    if settings.captioner:
+        captioner = load_captioner(settings.captioner)
+    else:
+        captioner = AttentionCaptioner(
+            WordTokenizer(vocabulary(settings.vocabulary)),
+            tuple(settings.feature_shape),
+            embedding_units=settings.units,
+            hidden_units=settings.units,
+            projection_units=settings.units,
+            attention_units=settings.units // 2,
+            dtype=best_dtype_policy() if settings.dtype == "auto" else settings.dtype,
+        )
+        bias_lengths(captioner, rng)
+    shape = captioner.feature_shape
+    if settings.features:
+        dev = flickr8k("val")
+        if dev is None or captioner.encoder is None:
+            raise ValueError("--features needs ATTNCAP_DATA, and a --captioner that holds its encoder")
+        features = FeatureStore(settings.features, captioner.encoder).get(
+            list(dev.pictures["path"].head(settings.pictures))
+        )
+    else:
+        features = DrawnEncoder(shape, settings.seed, batch=settings.pictures).predict_on_batch(
+            np.zeros(settings.pictures)
+        )
+    plain = in_float32(captioner)
+    decode = Decoder(
+        captioner, beam_width=settings.beam_width, max_length=settings.max_length, batch_size=settings.batch_size
+    )
+    few = features[: settings.rival_pictures]
+    ours_label = f"attncap: {settings.batch_size} pictures at a time, in the graph"
+    found: dict[str, Any] = {}
+
+    def rival() -> None:
+        found["rival"] = [python_beam_search(plain, one, settings.beam_width, settings.max_length, 0.7) for one in few]
+
+    def ours() -> None:
+        found["ours"] = decode(features)
+
+    decode(features[: settings.batch_size])  # compiled before the clock
+    python_beam_search(plain, few[0], settings.beam_width, settings.max_length, 0.7)
+    seconds = interleaved({ours_label: ours, RIVAL: rival}, settings.repeats)
+    exact = Decoder(plain, beam_width=settings.beam_width, max_length=settings.max_length)(few)
+    same = [list(caption.token_ids) == other for caption, other in zip(exact, found["rival"], strict=True)]
+    same_as_timed = [list(c.token_ids) == other for c, other in zip(found["ours"], found["rival"], strict=False)]
+    lengths = [len(caption.token_ids) for caption in found["ours"]]
+    middle = medians(seconds)
+    rates = {RIVAL: len(few) / middle[RIVAL], ours_label: len(features) / middle[ours_label]}
+    print(
+        f"Beam {settings.beam_width}, {len(features)} pictures (the rival {len(few)}), features {shape}, "
+        f"{captioner.tokenizer.vocabulary_size()} words, {captioner.dtype_policy.name}; "
+        f"median of {settings.repeats} rounds"
+    )
+    ratios = table(rates, "captions/s", RIVAL)
+    print(f"  captions of {np.mean(lengths):.1f} words ({min(lengths)} to {max(lengths)})")
+    print(
+        f"  same captions as the rival: {np.mean(same):.0%} in float32, {np.mean(same_as_timed):.0%} in "
+        f"{captioner.dtype_policy.name}"
+    )
+    return finish(
+        settings,
+        dtype=captioner.dtype_policy.name,
+        seconds=seconds,
+        rates=rates,
+        ratios=ratios,
+        same_captions={"float32": float(np.mean(same)), "timed": float(np.mean(same_as_timed))},
+        words={"mean": float(np.mean(lengths)), "least": min(lengths), "most": max(lengths)},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""Time and memory as the number of pictures grows: the feature store, the input pipeline, training, search.
+
+    python benchmarks/bench_growth.py --sizes 1000 10000 100000 --json growth.json
+
+Pictures are tiny JPEG files that are all different, features are drawn, captions are made-up words, five a picture:
+what is measured is everything around the network. Each part at each size has a process of its own, so that the peak of
+one does not hide in another's. "peak" is the most memory that the process ever had (`getrusage`), the pages of the
+mapped store among it, which the system takes back when it needs them; "own" is without such pages (Linux only), over
+what the process had when its libraries were loaded. Training takes a fixed number of steps, the batch with the longest
+captions first; at --full pictures it has the sizes of `train`, InceptionV3 included, and ends with validation and
+saving.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from drawn import DrawnEncoder, captions, tiny_pictures, vocabulary
+from timing import arguments, finish
+
+PARTS = ("store", "pipeline", "training", "search")
+FULL_SHAPE = (8, 8, 2048)
+
+
+class OwnMemory(threading.Thread):
+    """Watches how much memory the process has that is not a mapped file's, MB; 0 where the system does not say."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.before = self.most = self.now()
+        self.start()
+
+    def now(self) -> float:
+        try:
+            lines = Path("/proc/self/status").read_text().splitlines()
+        except OSError:
+            return 0.0
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
+
+    def run(self) -> None:
+        while True:
+            self.most = max(self.most, self.now())
+            time.sleep(0.02)
+
+
+def peak_memory() -> float:
+    """The most memory that this process ever had, MB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+# -- the parts, each in a process of its own -----------------------------------------------------------------------
+
+
+def paths_of(folder: Path, pictures: int) -> list[str]:
+    return [str(folder / "pictures" / f"{n:07d}.jpg") for n in range(pictures)]
+
+
+def open_store(folder: Path, pictures: int, settings: argparse.Namespace) -> Any:
+    from attncap.feature_store import FeatureStore
+
+    full = pictures == settings.full
+    encoder = DrawnEncoder(FULL_SHAPE if full else tuple(settings.feature_shape), settings.seed)
+    return FeatureStore(folder / f"store{pictures}", encoder)
+
+
+def store_part(folder: Path, pictures: int, settings: argparse.Namespace) -> dict[str, float]:
+    store = open_store(folder, pictures, settings)
+    paths = paths_of(folder, pictures)
+    memory, start = OwnMemory(), time.perf_counter()
+    rejects = store.extract(paths, progress=False)
+    seconds = time.perf_counter() - start
+    assert rejects.empty and len(store) == pictures
+    start = time.perf_counter()
+    store.extract(paths, progress=False)  # nothing to do: what a second run waits for
+    again = time.perf_counter() - start
+    disk = sum(file.stat().st_blocks * 512 for file in store.path.iterdir()) / 1024**2
+    return {"seconds": seconds, "again": again, "disk": disk, "own": memory.most - memory.before}
+
+
+def training_batches(folder: Path, pictures: int, settings: argparse.Namespace) -> tuple[Any, Any, float]:
+    """Batches as `train` makes them, from strings on; the store; and how long that took."""
+    from attncap.batches import CaptionBatches
+    from attncap.text import WordTokenizer
+
+    store = open_store(folder, pictures, settings)
+    image_ids = [str(n) for n in range(pictures)]
+    paths = dict(zip(image_ids, paths_of(folder, pictures), strict=True))
+    texts = dict(zip(image_ids, captions(pictures, 5, settings.vocabulary - 4, settings.seed), strict=True))
+    tokenizer = WordTokenizer(vocabulary(settings.vocabulary))
+    start = time.perf_counter()
+    return CaptionBatches(store.get, paths, texts, tokenizer, seed=settings.seed), store, time.perf_counter() - start
+
+
+def pipeline_part(folder: Path, pictures: int, settings: argparse.Namespace) -> dict[str, float]:
+    import tensorflow as tf
+
+    tf.constant(0.0)  # loads what TensorFlow loads late
+    memory = OwnMemory()
+    batches, _, tokenizing = training_batches(folder, pictures, settings)
+    start = time.perf_counter()
+    seen = sum(int(targets.shape[0]) for _, targets in batches.for_fit())
+    seconds = time.perf_counter() - start
+    assert seen == pictures
+    return {"seconds": seconds, "start": tokenizing, "own": memory.most - memory.before}
+
+
+def training_part(folder: Path, pictures: int, settings: argparse.Namespace) -> dict[str, float]:
+    import keras
+    import pandas as pd
+    import tensorflow as tf
+
+    from attncap.captioner import save_captioner
+    from attncap.captioners import AttentionCaptioner
+    from attncap.decoding import Decoder
+    from attncap.features import FeatureExtractor, best_dtype_policy
+    from attncap.losses import MaskedCrossentropy
+    from attncap.objectives import optimizer_of
+    from attncap.predict import decode_stored
+    from attncap.text import WordTokenizer
+    from attncap.train_config import TrainConfig
+
+    tf.constant(0.0)
+    keras.utils.set_random_seed(settings.seed)
+    full = pictures == settings.full
+    memory = OwnMemory()
+    batches, store, tokenizing = training_batches(folder, pictures, settings)
+    order = batches._batches
+    longest = max(order, key=lambda ids: max(len(row) for image_id in ids for row in batches._chosen[image_id]))
+    order.insert(0, order.pop(order.index(longest)))
+    config = TrainConfig()
+    sizes = (config.embedding_units, config.projection_units, config.attention_units) if full else (64, 64, 32)
+    captioner = AttentionCaptioner(
+        WordTokenizer(vocabulary(settings.vocabulary)),
+        store.feature_shape,
+        FeatureExtractor("mixed10", "random") if full else None,
+        embedding_units=sizes[0],
+        hidden_units=sizes[0],
+        projection_units=sizes[1],
+        attention_units=sizes[2],
+        attention_penalty=config.attention_penalty,
+        dtype=best_dtype_policy(),
+    )
+    captioner.compile(optimizer_of(config, len(batches)), loss=MaskedCrossentropy(), jit_compile=False)
+    captioner.fit(batches.for_fit().take(1), shuffle=False, verbose=0)  # traces the graph, on the longest captions
+    start = time.perf_counter()
+    captioner.fit(batches.for_fit().take(settings.steps), shuffle=False, verbose=0)
+    seconds = time.perf_counter() - start
+    if full:
+        few = pd.DataFrame({"image_id": range(64), "path": paths_of(folder, pictures)[:64]}).astype(str)
+        decode_stored(Decoder(captioner, beam_width=1), store, few)
+        save_captioner(captioner, folder / "best.keras")
+    return {"seconds": seconds, "start": tokenizing, "own": memory.most - memory.before}
+
+
+def search_part(folder: Path, pictures: int, settings: argparse.Namespace) -> dict[str, float]:
+    from attncap.retrieval import DifferenceHash, PictureIndex
+    from attncap.vector_search import CosineSearch
+
+    rng = np.random.default_rng(settings.seed)
+    memory = OwnMemory()
+    codes = rng.integers(0, 256, (pictures, 8), dtype=np.uint8)
+    image_ids = [str(n) for n in range(pictures)]
+    file = folder / f"index{pictures}-{os.getpid()}.db"  # anew in each round
+    start = time.perf_counter()
+    with PictureIndex(file, DifferenceHash(64)) as index:
+        for at in range(0, pictures, 1000):
+            part = slice(at, at + 1000)
+            index.add_codes(image_ids[part], [["a label"]] * len(image_ids[part]), codes[part])
+        adding = time.perf_counter() - start
+        index.nearest(codes[:1], 10)  # reads the codes
+        start = time.perf_counter()
+        for n in range(settings.queries):
+            rows, _ = index.nearest(codes[n : n + 1], 10)
+            assert rows[0, 0] == n
+        hashes = (time.perf_counter() - start) / settings.queries
+    vectors = rng.standard_normal((pictures, settings.dimensions), np.float32)
+    vectors *= (np.arange(1, settings.dimensions + 1) ** -0.55).astype(np.float32)
+    search = CosineSearch(vectors)
+    queries = vectors[: settings.queries].copy()
+    del vectors
+    search.nearest(queries[:1], 10)  # finds the leading directions
+    start = time.perf_counter()
+    for n in range(settings.queries):
+        rows, _ = search.nearest(queries[n : n + 1], 10)
+        assert rows[0, 0] == n
+    embeddings = (time.perf_counter() - start) / settings.queries
+    return {
+        "seconds": adding,
+        "hash_milliseconds": 1000 * hashes,
+        "embedding_milliseconds": 1000 * embeddings,
+        "own": memory.most - memory.before,
+    }
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------------
+
+
+def in_own_process(part: str, pictures: int, folder: Path, argv: Sequence[str]) -> dict[str, float]:
+    """Run a part of this script in a new process and return what it measured."""
+    command = [
+        sys.executable,
+        __file__,
+        *argv,
+        "--part",
+        part,
+        "--part-pictures",
+        str(pictures),
+        "--folder",
+        str(folder),
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{part} at {pictures:,} pictures ended with {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def show(part: str, pictures: int, found: dict[str, float]) -> None:
+    extra = ""
+    if part == "store":
+        rate = pictures / found["seconds"]
+        extra = f"{rate:,.0f} pictures/s; {found['disk']:,.0f} MB on disk; again {found['again']:.2f} s"
+    elif part == "pipeline":
+        extra = f"{pictures / found['seconds']:,.0f} pictures/s after {found['start']:.1f} s of tokenizing"
+    elif part == "training":
+        extra = f"after {found['start']:.1f} s of tokenizing"
+    elif part == "search":
+        extra = f"a query: hash {found['hash_milliseconds']:.2f} ms, embedding {found['embedding_milliseconds']:.2f} ms"
+    memory = f"{found['peak']:8,.0f} MB peak{found['own']:8,.0f} MB own"
+    print(f"  {part:9}{pictures:9,}{found['seconds']:9.2f} s{memory}  {extra}", flush=True)
+
+
+def growth_of(results: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """From the smallest to the largest size of each part: how many times the pictures, the seconds; and the memory."""
+    growth = {}
+    for part, sizes in results.items():
+        few, many = min(sizes, key=int), max(sizes, key=int)
+        if few != many:
+            added = 1024**2 * (sizes[many]["own"] - sizes[few]["own"])
+            growth[part] = {
+                "pictures": int(many) / int(few),
+                "seconds": sizes[many]["seconds"] / sizes[few]["seconds"],
+                "own_bytes_a_picture": added / (int(many) - int(few)),
+            }
+    return growth
+
+
+def main(argv: Sequence[str] | None = None) -> dict:
+    """Time, print, and write JSON where asked to."""
+    parser = arguments(__doc__, repeats=1)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="pictures")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--full", type=int, default=8000, help="pictures of training at full sizes, 2 GB on disk; 0: none"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="of training")
+    parser.add_argument("--feature-shape", type=int, nargs=3, default=[4, 4, 128], help="small: 100,000 take 1 GB")
+    parser.add_argument("--vocabulary", type=int, default=5000)
+    parser.add_argument("--dimensions", type=int, default=512, help="of embeddings")
+    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--folder", help="for temporary files; default the system's")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--part-pictures", type=int, help=argparse.SUPPRESS)
+    settings = parser.parse_args(argv)
+    if settings.part:
+        work = {"store": store_part, "pipeline": pipeline_part, "training": training_part, "search": search_part}
+        found = work[settings.part](Path(settings.folder), settings.part_pictures, settings)
+        print(json.dumps({**found, "peak": peak_memory()}), flush=True)
+        return found
+
+    if settings.full in settings.sizes:
+        raise ValueError(f"--full {settings.full} is one of --sizes: stores of two shapes would have one name")
+    given = list(sys.argv[1:] if argv is None else argv)
+    results: dict[str, dict[str, dict[str, Any]]] = {part: {} for part in settings.parts}
+    print("Growth: seconds and memory of each part, in a process of its own")
+    with tempfile.TemporaryDirectory(prefix="attncap-bench-", dir=settings.folder) as name:
+        folder = Path(name)
+        (folder / "pictures").mkdir()
+        tiny_pictures(folder / "pictures", max([settings.full, *settings.sizes]))
+        for pictures in settings.sizes:
+            # Batches and training read what the store's part has written.
+            parts = [
+                p
+                for p in PARTS
+                if p in settings.parts or (p == "store" and {"pipeline", "training"} & set(settings.parts))
+            ]
+            for part in parts:
+                rounds = []
+                for _ in range(settings.repeats):
+                    if part == "store":  # anew each time: what is there already is not computed again
+                        shutil.rmtree(folder / f"store{pictures}", ignore_errors=True)
+                    rounds.append(in_own_process(part, pictures, folder, given))
+                found = {key: float(np.median([one[key] for one in rounds])) for key in rounds[0]}
+                if part in settings.parts:
+                    results[part][str(pictures)] = found
+                    show(part, pictures, found)
+            shutil.rmtree(folder / f"store{pictures}", ignore_errors=True)
+        full = {}
+        if settings.full:
+            in_own_process("store", settings.full, folder, given)
+            full = in_own_process("training", settings.full, folder, given)
+            print(
+                f"  training at full sizes, {settings.full:,} pictures, {settings.steps} steps of 160 captions: "
+                f"{full['peak']:,.0f} MB peak, {full['own']:,.0f} MB own, {full['seconds']:.1f} s"
+            )
+    growth = growth_of(results)
+    for part, found in growth.items():
+        print(
+            f"  {part}: {found['pictures']:.0f} times the pictures, {found['seconds']:.1f} times the seconds, "
+            f"{found['own_bytes_a_picture']:,.0f} bytes of own memory a picture"
+        )
+    return finish(settings, results=results, full=full, growth=growth)
+
+
+if __name__ == "__main__":
+    main()

@@ -82,7 +82,7 @@ def bias_lengths(captioner: AttentionCaptioner, rng: np.random.Generator) -> Non
     kernel = kernel * 12.0
     for kind in range(KINDS):
         kernel[kind] = np.where(kinds == kind + 1, 12.0, -12.0)
-        kernel[kind, END] = -12.0 if kind < LEAST else 12.0 + 2.5 + 0.5 * (kind - LEAST)
+        kernel[kind, END] = -12.0 if kind < LEAST else 16.5 + 0.8 * (kind - LEAST)
     for layer in (captioner.hidden_dense, captioner.context_dense):  # these do not write where the kind is
         weight, *others = layer.get_weights()
         weight[:, :KINDS] = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,10 @@ from attncap.attribute_predict import readable_pictures, stored_logits
 from attncap.attribute_report import AttributeReport, report, tune_thresholds
 from attncap.attribute_tables import AttributeData
 from attncap.attributes import AttributeClassifier, load_classifier
+from attncap.caption_data import SPLITS
 from attncap.data import cache_folder
 from attncap.feature_store import FeatureStore
+from attncap.run_folder import read_object
 
 
 def splits_of_run(run: str | Path) -> dict[str, str]:
@@ -22,12 +23,21 @@ def splits_of_run(run: str | Path) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: no run of `attncap attributes train` there.
+        ValueError: the file is damaged.
     """
     file = Path(run) / "split.csv"
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file: the run folder of `attncap attributes train` expected")
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return dict(zip(table["image_id"], table["split"], strict=True))
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        known = dict(zip(table["image_id"], table["split"], strict=True))
+    except (ValueError, KeyError) as error:  # pandas's own errors are ValueErrors that do not name the file
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: columns image_id and split expected ({reason}): restore a copy") from None
+    unknown = set(known.values()) - set(SPLITS)
+    if unknown:
+        raise ValueError(f"{file}: {', '.join(SPLITS)} expected as splits, found {sorted(unknown)[0][:60]!r}")
+    return known
 
 
 def evaluate_attributes(
@@ -76,7 +86,11 @@ def evaluate_attributes(
         tuning, on = answers(data.split("val"))
         thresholds = tune_thresholds(tuning, on.labels, aim)
     probs, measured = answers(data.split(split))
-    share = json.loads((Path(run) / "manifest.json").read_text(encoding="utf-8"))["train_share"]
+    share = read_object(Path(run) / "manifest.json").get("train_share")
+    if not isinstance(share, list) or len(share) != len(classifier.names):
+        raise ValueError(
+            f"{Path(run) / 'manifest.json'}: train_share with a number an attribute expected: another run's?"
+        )
     table = pd.DataFrame(probs, columns=list(classifier.names))
     table.insert(0, "file", list(measured.pictures["image_id"]))
     return report(probs, measured.labels, classifier.names, thresholds, np.array(share) > 0.5), table, measured

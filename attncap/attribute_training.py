@@ -94,10 +94,15 @@ class AttributeBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.paths) // self.size  # what is left over comes in another epoch: the order is another
 
+    def paths_of(self, index: int) -> list[str]:
+        return [self.paths[at] for at in self._rows(index)]
+
+    def _rows(self, index: int) -> np.ndarray:
+        return self.order[index * self.size : (index + 1) * self.size]
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.order[index * self.size : (index + 1) * self.size]
-        features = self.store.get([self.paths[at] for at in rows], list(self.flips[rows]))
-        return features, self.labels[rows]
+        rows = self._rows(index)
+        return self.store.get(self.paths_of(index), list(self.flips[rows])), self.labels[rows]
 
 
 def train_attributes(
@@ -230,7 +235,10 @@ class _Recorder(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss = float((logs or {}).get("loss", 0.0))
         if not np.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} in batch {batch}: lower learning_rate")
+            names = ", ".join(Path(path).name for path in self.batches.paths_of(batch)[:5])
+            raise FloatingPointError(
+                f"the loss is {loss} in batch {batch} (pictures {names}, ...): lower learning_rate"
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs

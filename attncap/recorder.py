@@ -33,6 +33,10 @@ class RunRecorder(keras.callbacks.Callback):
         self.validate = validate
         self.batches = batches
         self._arrays, self.history = folder.load_state()
+        if not all("val_bleu_4" in row for row in self.history):
+            raise ValueError(
+                f"{folder.state_file}: damaged (an epoch without val_bleu_4); start anew in another folder"
+            )
 
     def epochs_of(self, objective: str) -> int:
         """Return how many epochs of the objective, "crossentropy" or "cider", are committed."""

@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+import zipfile
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -67,6 +68,14 @@ class RunFolder:
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
+    def read_json(self, file: Path) -> dict[str, Any]:
+        """Return what `write_json` wrote.
+
+        Raises:
+            ValueError: the file is missing or damaged; the message names it.
+        """
+        return read_object(file)
+
     def save_state(self, arrays: dict[str, np.ndarray], history: list[dict[str, float]]) -> None:
         """Commit an epoch: `arrays` by name, and the history up to it."""
         with replacing(self.history_file) as temporary:
@@ -83,12 +92,42 @@ class RunFolder:
         if not self.state_file.exists():
             return {}, []
         try:
+            with zipfile.ZipFile(self.state_file) as archive:  # a few bytes, packed, can ask for any amount of memory
+                packed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
+            if packed:
+                raise ValueError(f"{packed[0]!r} in it is compressed")
             with np.load(self.state_file, allow_pickle=False) as saved:
                 arrays = {name: saved[name] for name in saved.files}
             history = json.loads(str(arrays.pop("history")))
+            if not isinstance(history, list) or not all(_is_epoch(row) for row in history):
+                raise ValueError("a history of numbers by epoch expected")
         except Exception as error:
-            raise ValueError(f"{self.state_file}: damaged ({error}); start anew in another folder") from error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{self.state_file}: damaged ({reason}); start anew in another folder") from error
         return arrays, history
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the object that a JSON file of a run holds.
+
+    Raises:
+        ValueError: the file is missing or damaged; the message names it.
+    """
+    try:
+        content = json.loads(file.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{file}: no such file: a run folder has one; restore a copy, or start anew") from None
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: damaged ({reason}); restore a copy, or start anew in another folder") from None
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise ValueError(f"{file}: damaged (an object expected, {found} found); restore a copy, or start anew")
+    return content
+
+
+def _is_epoch(row: Any) -> bool:
+    return isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
 
 
 def environment() -> dict[str, Any]:

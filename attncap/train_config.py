@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 MODELS = {  # name -> class in `captioners`
     "attention": "AttentionCaptioner",
@@ -143,6 +143,12 @@ class TrainConfig:
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(known)}")
+        hints = get_type_hints(cls)
+        for name, value in settings.items():
+            fits = isinstance(value, int | float if hints[name] is float else hints[name])
+            if not fits or (isinstance(value, bool) and hints[name] is not bool):
+                wanted = getattr(hints[name], "__name__", str(hints[name]))
+                raise ValueError(f"{name} is of type {wanted}, got {str(value)[:60]!r}")
         return cls(**settings)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -116,7 +115,11 @@ def train(
 
 
 def _same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
-    saved = TrainConfig.from_dict(json.loads(folder.config_file.read_text(encoding="utf-8")))
+    try:
+        saved = TrainConfig.from_dict(folder.read_json(folder.config_file))
+    except ValueError as error:  # of a newer attncap, or changed by hand
+        name = "" if str(folder.config_file) in str(error) else f"{folder.config_file}: "
+        raise ValueError(f"{name}{error}") from None
     default = {**asdict(TrainConfig(model=config.model)), "model": TrainConfig().model}
     asked = {name: value for name, value in asdict(config).items() if value != default[name]}
     other = [name for name, value in asked.items() if value != getattr(saved, name)]
@@ -237,7 +240,7 @@ def _check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -
     if not resume or not folder.manifest_file.exists():
         folder.write_json(folder.manifest_file, manifest)
         return
-    saved = json.loads(folder.manifest_file.read_text(encoding="utf-8"))
+    saved = folder.read_json(folder.manifest_file)
     saved.setdefault("validation_digest", manifest["validation_digest"])  # runs begun before it was recorded
     names = [name for name in manifest | saved if name.endswith("_digest") or name == "encoder_fingerprint"]
     for name in names:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from attncap.drawing import COLOURS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure, drawable
 
@@ -68,6 +69,8 @@ def plot_threshold(
         ax.axvline(threshold, color=MUTED, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3g}")
     ax.set(xlim=(min(0.0, x[0]) if x[0] < 0.2 * x[-1] else x[0], x[-1]), ylim=(0, 1.05 * max(*ends, 1e-9)))
     ax.set_xlabel(f"threshold ({measure})")
+    if (shown["threshold"] % 1 == 0).all():  # bits
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     ax.set_ylabel("share of the queries")
     ax.set_title(title, loc="left", parse_math=False)
     ax.grid(axis="y", color=RULE)

@@ -18,6 +18,7 @@ from PIL import Image
 from test_decoding import FakeCaptioner
 
 import attncap
+from attncap.adaptive_attention import AdaptiveAttentionCaptioner
 from attncap.captioner import Captioner, save_captioner
 from attncap.captioners import AttentionCaptioner, ShowAndTell, load_captioner
 from attncap.cli import main
@@ -29,6 +30,7 @@ from attncap.joined_features import JoinedEncoder, JoinedStore, join_features, s
 from attncap.predict import CaptionReplay, caption_pictures, caption_stored
 from attncap.probes import uniform_attention
 from attncap.text import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer
+from attncap.transformer import TransformerCaptioner
 
 WORDS = WordTokenizer([*SPECIAL_TOKENS, *"abcdefghi"])
 V = WORDS.vocabulary_size()
@@ -146,6 +148,29 @@ def test_the_caption_has_the_mean_map_and_each_member_its_own(first: Captioner, 
     assert ensemble.member_captions(features[:0], []) == [[], [], []]
     with pytest.raises(ValueError, match="one caption a picture is needed, got 5 for 2 pictures"):
         ensemble.member_captions(features[:2], captions)
+
+
+def test_members_of_every_kind_speak_as_one() -> None:
+    shape = (2, 3, 5)
+    members = [
+        AttentionCaptioner(WORDS, shape, **LOOKS),
+        AdaptiveAttentionCaptioner(WORDS, shape, **LOOKS),
+        TransformerCaptioner(WORDS, shape, hidden_units=8, heads=2, feedforward_units=11),
+        ShowAndTell(WORDS, shape, **SMALL),
+    ]
+    for member in members:
+        for weight in member.trainable_variables:
+            weight.assign(2.0 * weight)
+    ensemble, features = Ensemble(members), drawn(3, *shape)
+    captions = Decoder(ensemble, beam_width=2, max_length=7)(features)
+    read = ensemble.member_captions(features, captions)
+    assert sum(len(caption.words) for caption in captions) > 3
+    for caption, *own in zip(captions, *read, strict=True):
+        # Of a member that may look away, a map counts for the share that it read of the picture.
+        maps = [one.attention_weights * one.visual_probs[:, None, None] for one in own[:3]]
+        mean = np.mean(maps, axis=0)
+        np.testing.assert_allclose(caption.visual_probs, mean.sum(axis=(1, 2)), atol=1e-4)
+        np.testing.assert_allclose(caption.attention_weights, mean / mean.sum(axis=(1, 2), keepdims=True), atol=1e-4)
 
 
 def test_members_without_attention_have_no_maps_together() -> None:

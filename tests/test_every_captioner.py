@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from keras import ops
 
-from attncap import captioners
+from attncap import captioners, training
 from attncap.alternatives import top_alternatives
 from attncap.caption_data import CaptionData
 from attncap.captioner import Captioner, save_captioner
@@ -144,15 +144,17 @@ def test_a_file_holds_everything(kind: Any, batch: dict[str, np.ndarray], tmp_pa
 
 @each_new
 def test_one_batch_can_be_learnt_by_heart(kind: Any) -> None:
-    captioner = make(kind, grid=(2, 3), attention_penalty=0.0)
+    captioner = make(
+        kind, grid=(2, 3), attention_penalty=0.0, **({"decoder_layers": 1} if kind is TransformerCaptioner else {})
+    )
     features = np.random.default_rng(0).normal(size=(3, 2, 3, D)).astype(np.float32)
     captions = ["word1 word2 word3", "word1 word5 word2 word2", "word7"]
     packed = captioner.tokenizer.pack(captions, max_length=9)[:, None]  # (3, 1, T + 1)
     jit = "auto" if keras.backend.backend() == "jax" else False
-    captioner.compile(keras.optimizers.Adam(0.02), loss=MaskedCrossentropy(), jit_compile=jit)
+    captioner.compile(keras.optimizers.Adam(0.03), loss=MaskedCrossentropy(), jit_compile=jit)
     inputs = {"features": features, "token_ids": packed[:, :, :-1]}
-    history = captioner.fit(inputs, packed[:, :, 1:], epochs=40, verbose=0).history["loss"]
-    assert history[0] > 3.0 > 1.1 > history[-1]  # the floor of smoothed cross-entropy is 0.67
+    history = captioner.fit(inputs, packed[:, :, 1:], epochs=25, verbose=0).history["loss"]
+    assert history[0] > 3.0 > 1.2 > history[-1]  # the floor of smoothed cross-entropy is 0.67
     said = numpy_of(captioner(inputs)).argmax(-1)
     np.testing.assert_array_equal(np.where(packed[:, :, 1:] == PAD, PAD, said), packed[:, :, 1:])
 
@@ -225,8 +227,11 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> CaptionData:
 def folder(faces: CaptionData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of each new model."""
     folder = tmp_path_factory.mktemp("runs")
-    for model in ("adaptive-attention", "transformer"):
-        train(faces, folder / model, TrainConfig(model=model, **SMALL), features=folder / "features", verbose=0)
+    extractor = training.FeatureExtractor(None, "faces")
+    with pytest.MonkeyPatch.context() as patched:  # made once
+        patched.setattr(training, "FeatureExtractor", lambda layer, weights: extractor)
+        for model in ("adaptive-attention", "transformer"):
+            train(faces, folder / model, TrainConfig(model=model, **SMALL), features=folder / "features", verbose=0)
     return folder
 
 
@@ -237,6 +242,7 @@ def test_it_learns(model: str, folder: Path) -> None:
     assert type(load_captioner(folder / model)).__name__ == MODELS[model]
 
 
+@pytest.mark.slow
 def test_training_on_the_score_goes_on_with_the_model_of_the_run(folder: Path, faces: CaptionData) -> None:
     new = folder / "scored"
     score = {"cider_epochs": 1, "cider_samples": 2, "pictures": 8, "validation_pictures": 2}

@@ -13,7 +13,7 @@ from keras import ops
 from attncap.text import SPECIAL_TOKENS, START, WordTokenizer
 from attncap.transformer import DecoderBlock, TransformerCaptioner
 
-B, K, T, ROWS, COLS, D = 2, 3, 7, 5, 11, 13
+B, K, T, ROWS, COLS, D = 2, 3, 5, 7, 11, 13
 H, N, F, V = 15, 3, 19, 31
 L = ROWS * COLS
 WORDS = [f"word{i}" for i in range(V - len(SPECIAL_TOKENS))]
@@ -86,7 +86,7 @@ def test_the_map_is_the_mean_over_heads_of_the_last_layer(batch: dict[str, np.nd
     np.testing.assert_allclose(numpy_of(weights), heads.mean(axis=2), atol=1e-5)
 
 
-@pytest.mark.parametrize("window", [3, T, 40])
+@pytest.mark.parametrize("window", [3, 40])
 def test_the_cache_gives_what_one_pass_gives(window: int, batch: dict[str, np.ndarray]) -> None:
     captioner = make_captioner(window=window)
     expected = numpy_of(captioner(batch))

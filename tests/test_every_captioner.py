@@ -31,9 +31,9 @@ from attncap.training import train
 B, K, T, ROWS, COLS, D, V = 2, 3, 5, 7, 11, 13, 31
 L = ROWS * COLS
 WORDS = [f"word{i}" for i in range(V - len(SPECIAL_TOKENS))]
-ADAPTIVE = {"embedding_units": 17, "hidden_units": 19, "projection_units": 23, "attention_units": 29}
-TRANSFORMER = {"hidden_units": 21, "heads": 3, "feedforward_units": 19}
-NEW = {AdaptiveAttentionCaptioner: ADAPTIVE, TransformerCaptioner: TRANSFORMER}
+ADAPTIVE: dict[str, Any] = {"embedding_units": 17, "hidden_units": 19, "projection_units": 23, "attention_units": 29}
+TRANSFORMER: dict[str, Any] = {"hidden_units": 21, "heads": 3, "feedforward_units": 19}
+NEW: dict[Any, dict[str, Any]] = {AdaptiveAttentionCaptioner: ADAPTIVE, TransformerCaptioner: TRANSFORMER}
 each_new = pytest.mark.parametrize("kind", NEW, ids=["adaptive-attention", "transformer"])
 
 
@@ -144,9 +144,8 @@ def test_a_file_holds_everything(kind: Any, batch: dict[str, np.ndarray], tmp_pa
 
 @each_new
 def test_one_batch_can_be_learnt_by_heart(kind: Any) -> None:
-    captioner = make(
-        kind, grid=(2, 3), attention_penalty=0.0, **({"decoder_layers": 1} if kind is TransformerCaptioner else {})
-    )
+    less: dict[str, Any] = {"decoder_layers": 1} if kind is TransformerCaptioner else {}
+    captioner = make(kind, grid=(2, 3), attention_penalty=0.0, **less)
     features = np.random.default_rng(0).normal(size=(3, 2, 3, D)).astype(np.float32)
     captions = ["word1 word2 word3", "word1 word5 word2 word2", "word7"]
     packed = captioner.tokenizer.pack(captions, max_length=9)[:, None]  # (3, 1, T + 1)
@@ -214,7 +213,7 @@ def test_uniform_attention(kind: Any, batch: dict[str, np.ndarray]) -> None:
 # ---------------------------------------------------------------- from drawn faces to captions
 
 FACES = 20
-SMALL = {"weights": "faces", "min_count": 1, "hidden_units": 32, "dropout": 0.0, "label_smoothing": 0.0}
+SMALL: dict[str, Any] = {"weights": "faces", "min_count": 1, "hidden_units": 32, "dropout": 0.0, "label_smoothing": 0.0}
 SMALL |= {"pictures": 4, "epochs": 5, "learning_rate": 0.005, "validation_pictures": 2, "seed": 5}
 
 
@@ -245,7 +244,7 @@ def test_it_learns(model: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_training_on_the_score_goes_on_with_the_model_of_the_run(folder: Path, faces: CaptionData) -> None:
     new = folder / "scored"
-    score = {"cider_epochs": 1, "cider_samples": 2, "pictures": 8, "validation_pictures": 2}
+    score: dict[str, Any] = {"cider_epochs": 1, "cider_samples": 2, "pictures": 8, "validation_pictures": 2}
     config = TrainConfig(start=str(folder / "transformer"), objective="cider", **score)
     train(faces, new, config, features=folder / "features", verbose=0)
     assert json.loads((new / "config.json").read_text())["model"] == "transformer"

@@ -7,8 +7,8 @@ what is measured is everything around the network. Each part at each size has a 
 one does not hide in another's. "peak" is the most memory that the process ever had (`getrusage`), the pages of the
 mapped store among it, which the system takes back when it needs them; "own" is without such pages (Linux only), over
 what the process had when its libraries were loaded. Training takes a fixed number of steps, the batch with the longest
-captions first; at --full pictures it has the sizes of `train`, InceptionV3 included, and ends with validation and
-saving.
+captions first; at --full pictures it has the sizes of `train`, InceptionV3 included, and ends with reading all
+features, validation and saving.
 """
 
 from __future__ import annotations
@@ -163,6 +163,8 @@ def training_part(folder: Path, pictures: int, settings: argparse.Namespace) -> 
     captioner.fit(batches.for_fit().take(settings.steps), shuffle=False, verbose=0)
     seconds = time.perf_counter() - start
     if full:
+        for n in range(len(batches)):  # an epoch's reading: every page of the store has then been in memory
+            batches.features(n)
         few = pd.DataFrame({"image_id": range(64), "path": paths_of(folder, pictures)[:64]}).astype(str)
         decode_stored(Decoder(captioner, beam_width=1), store, few)
         save_captioner(captioner, folder / "best.keras")

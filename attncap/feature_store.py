@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import weakref
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from attncap.features import FeatureExtractor
+from attncap.lmdb_pages import check_pages
 from attncap.pictures import UnreadablePicture, open_picture, picture_bytes
 
 FORMAT_VERSION = 1
@@ -77,7 +80,7 @@ class FeatureStore:
         try:
             self._environment = self._open()
             self._features = self._environment.open_db(b"features")  # digest -> float16 bytes
-            self._pictures = self._environment.open_db(b"pictures")  # path -> stamp and digest
+            self._pictures = self._environment.open_db(b"pictures")  # path -> stamp, digest, check sum of the features
             self._rejects = self._environment.open_db(b"rejects")  # path -> stamp and reason
             self._check_header()
         except DAMAGE as error:
@@ -131,19 +134,20 @@ class FeatureStore:
             KeyError: a picture whose features are not in the store.
         """
         features = np.empty((len(paths), *self.feature_shape), np.float16)
-        with self._read() as transaction:
+        with self._reading() as transaction:
             for row, path, flipped in zip(features, paths, mirrored or [False] * len(paths), strict=True):
                 known = transaction.get(_key(path, flipped), db=self._pictures)
-                stored = None if known is None else transaction.get(bytes(known)[16:], db=self._features)
+                stored = None if known is None else transaction.get(bytes(known)[16:32], db=self._features)
                 if stored is None:
                     raise KeyError(f"{path}: no features in {self.path}; call extract first")
+                self._check(path, bytes(known), stored)
                 row[...] = np.frombuffer(stored, np.float16).reshape(self.feature_shape)
         return features
 
     def rejects(self, paths: Sequence[str], mirrored: bool = False) -> pd.DataFrame:
         """Return DataFrame (path, reason): which of `paths` have no features, and why."""
         found = []
-        with self._read() as transaction:
+        with self._reading() as transaction:
             for path in map(str, paths):
                 entry = transaction.get(_key(path, mirrored), db=self._rejects)
                 if entry is not None:
@@ -151,11 +155,11 @@ class FeatureStore:
         return pd.DataFrame(found, columns=["path", "reason"])
 
     def __contains__(self, path: str) -> bool:
-        with self._read() as transaction:
+        with self._reading() as transaction:
             return transaction.get(_key(path), db=self._pictures) is not None
 
     def __len__(self) -> int:
-        with self._read() as transaction:
+        with self._reading() as transaction:
             return int(transaction.stat(self._pictures)["entries"])
 
     def close(self) -> None:
@@ -201,7 +205,7 @@ class FeatureStore:
         except UnreadablePicture as error:  # no stamp: a chmod mends it, and leaves no trace
             return _Decoded(path, [0, 0], b"", None, error.reason, mirrored)
         digest = hashlib.blake2b(data, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
-        with self._read() as transaction:
+        with self._reading() as transaction:
             if transaction.get(digest, db=self._features) is not None:
                 return _Decoded(path, stamp, digest, None, None, mirrored)
         try:
@@ -228,7 +232,8 @@ class FeatureStore:
                     transaction.put(_key(item.path, item.mirrored), entry.encode(), db=self._rejects)
                     transaction.delete(_key(item.path, item.mirrored), db=self._pictures)
                 else:
-                    known = np.array(item.stamp, np.int64).tobytes() + item.digest
+                    stored = transaction.get(item.digest, db=self._features)
+                    known = np.array(item.stamp, np.int64).tobytes() + item.digest + _check_sum(stored)
                     transaction.put(_key(item.path, item.mirrored), known, db=self._pictures)
                     transaction.delete(_key(item.path, item.mirrored), db=self._rejects)
 
@@ -236,7 +241,7 @@ class FeatureStore:
 
     def _is_current(self, path: str, mirrored: bool) -> bool:
         stamp = _stamp(path)
-        with self._read() as transaction:
+        with self._reading() as transaction:
             known = transaction.get(_key(path, mirrored), db=self._pictures)
             if known is not None:
                 return np.frombuffer(bytes(known)[:16], np.int64).tolist() == stamp
@@ -254,6 +259,19 @@ class FeatureStore:
         pages = environment.info()["last_pgno"] + 1 - SLACK_PAGES
         if pages * environment.stat()["psize"] > self._size_on_disk():  # reading what is not there would be SIGBUS
             raise ValueError(f"{self.path}: damaged (data.mdb is cut off): delete it to start anew")
+        try:
+            while True:
+                try:
+                    with environment.begin() as transaction:
+                        if check_pages(file, transaction.id()):
+                            break
+                except lmdb.MapResizedError:  # another process made the file grow
+                    environment.set_mapsize(0)
+        except ValueError as error:
+            environment.close()
+            raise ValueError(
+                f"{self.path}: not a feature store, or damaged ({error}): delete it to start anew"
+            ) from None
         identity = _identity(file)
         if identity is not None:
             _OPENED[identity] = environment
@@ -284,12 +302,29 @@ class FeatureStore:
         file = self.path / "data.mdb"
         return file.stat().st_size if file.exists() else 0
 
+    def _check(self, path: str, known: bytes, stored: Any) -> None:
+        # Entries of 32 bytes are of stores from before there were check sums.
+        if len(stored) != 2 * int(np.prod(self.feature_shape)) or known[32:] not in (b"", _check_sum(stored)):
+            raise ValueError(f"{self.path}: damaged (features of {path} are not those written): delete it")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        try:
+            with self._read() as transaction:
+                yield transaction
+        except DAMAGE as error:
+            raise ValueError(f"{self.path}: damaged ({error}): delete it to start anew") from error
+
     def _read(self) -> Any:
         try:
             return self._environment.begin(buffers=True)
         except lmdb.MapResizedError:  # another process made the file grow
             self._environment.set_mapsize(0)
             return self._environment.begin(buffers=True)
+
+
+def _check_sum(stored: Any) -> bytes:
+    return zlib.crc32(stored).to_bytes(4, "little")
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

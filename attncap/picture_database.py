@@ -180,6 +180,10 @@ class PictureDatabase:
         size = pages * self._sql.execute("PRAGMA page_size").fetchone()[0]
         if self.file is not None and self.file.stat().st_size < size:
             raise self._damaged(f"{self.file.stat().st_size:,} bytes, {size:,} expected: cut off")
+        # A view or a trigger of a stranger's would be run where an entry is read, and could compute without end.
+        inside = self._sql.execute("SELECT type, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
+        if sorted(inside) != sorted(("table", made.replace("IF NOT EXISTS ", "")) for made in _SCHEMA):
+            raise self._damaged("it has other tables than its own")
         found = self.about("header")
         if not isinstance(found, dict) or not isinstance(found.get("encoder"), dict):
             raise self._damaged("it has no header")

@@ -48,7 +48,7 @@ def load_keras(path: str | Path, kind: type, what: str) -> Any:
         raise ValueError(f"{file}: {refusal}") from None
     except Exception as error:  # whatever the archive, the configuration and the weights raise
         cause = error.__cause__ or error  # where Keras gives advice alone, what went wrong is in the cause
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
         raise ValueError(f"{file}: cannot be loaded as a {what} ({reason}): damaged, or of another version") from error
     if not isinstance(loaded, kind):
         raise ValueError(f"{file}: {_holds(type(loaded).__name__)}, not a {what}")

@@ -102,7 +102,7 @@ class RunFolder:
             if not isinstance(history, list) or not all(_is_epoch(row) for row in history):
                 raise ValueError("a history of numbers by epoch expected")
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"{self.state_file}: damaged ({reason}); start anew in another folder") from error
         return arrays, history
 

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "attncap"
 
 # A module imports from lower layers only; a new module must be placed here. Layer 0 knows no TensorFlow.
 LAYERS: list[set[str]] = [
-    {"captions", "pictures", "files"}
+    {"captions", "pictures", "files", "lmdb_pages"}
     | {"readers", "table_reader", "caption_data", "check", "data", "faces", "faces_drawing", "faces_captions"}
     | {
         "evaluation",

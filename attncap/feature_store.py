@@ -84,11 +84,13 @@ class FeatureStore:
             self._rejects = self._environment.open_db(b"rejects")  # path -> stamp and reason
             self._check_header()
         except DAMAGE as error:
+            reason = str(error).removeprefix(f"{self.path}: ")
             raise ValueError(
-                f"{self.path}: not a feature store, or damaged ({error}): delete it to start anew"
+                f"{self.path}: not a feature store, or damaged ({reason}): delete it to start anew"
             ) from error
         except lmdb.Error as error:
-            raise OSError(f"{self.path}: the feature store cannot be opened ({error})") from error
+            reason = str(error).removeprefix(f"{self.path}: ")
+            raise OSError(f"{self.path}: the feature store cannot be opened ({reason})") from error
 
     def extract(
         self, paths: Sequence[str], batch_size: int = 32, progress: bool = True, mirrored: bool = False

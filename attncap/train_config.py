@@ -32,22 +32,18 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "attention": {
         "dropout": 0.5,  # small data sets overfit within five epochs without
         "learning_rate": 1e-3,
-        "attention_penalty": 0.1,  # look everywhere once, a little: at 1.0 maps are wider, and captions no better
     },
     "adaptive-attention": {  # as attention, for comparison
         "dropout": 0.5,
         "learning_rate": 1e-3,
-        "attention_penalty": 0.1,
     },
     "transformer": {
         "dropout": 0.3,  # of every layer's updates, not of the ends alone
         "learning_rate": 5e-4,  # its layers are deeper
-        "attention_penalty": 0.0,  # its maps are one layer's mean over heads: it may look by other ways
     },
     "show-and-tell": {
         "dropout": 0.5,
         "learning_rate": 1e-3,
-        "attention_penalty": 0.0,  # it has no maps
     },
 }
 
@@ -75,7 +71,7 @@ class TrainConfig:
     feedforward_units: int = 1024  # of the Transformer's layers
     dropout: float = OF_MODEL
     label_smoothing: float = 0.1  # five people give five answers: certainty is not wanted
-    attention_penalty: float = OF_MODEL  # weight of doubly stochastic attention
+    attention_penalty: float = 0.0  # of doubly stochastic attention: any makes maps wider, and captions no better
     scheduled_sampling: float = 0.0  # no gain with label smoothing and dropout; there to be tried
     attention_supervision: float = 0.0  # weight of maps against boxes (--boxes); 0: words alone teach where to look
     mirror: bool = False  # half of the pictures as in a mirror; on Flickr8k twice the extraction and no gain (README)

@@ -66,7 +66,7 @@ def plot_systems(picture: str, vector: np.ndarray, answers: Mapping[str, str], m
     _axes(figure, 0.3, HEIGHT / 2 - side / 2, side, side).imshow(photo)
     for n, (y, said) in enumerate(zip(readings, READINGS, strict=True)):
         _draw_reading(_axes(figure, 2.65, y - SIDE / 2 - 0.08, SIDE, SIDE), n, photo, vector)
-        page.text(2.65, y + SIDE / 2 + 0.08, "\n".join(wrap(said, 2.1, 10)), size=10, color=MUTED, va="center")
+        page.text(2.65, y + SIDE / 2 - 0.02, "\n".join(wrap(said, 2.1, 10)), size=10, color=MUTED, va="top")
         _arrow(page, (0.3 + side + 0.05, HEIGHT / 2), (2.58, y), COLOURS[n])
     for y, shown in zip(middles, SYSTEMS, strict=True):
         colour = COLOURS[shown.reads]

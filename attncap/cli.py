@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -70,6 +71,14 @@ def _predict(options: argparse.Namespace) -> None:
     paths = find_pictures(options.images)
     root = Path(options.images) if Path(options.images).is_dir() else None
     image_ids = [path.relative_to(root).as_posix() if root else path.name for path in paths]
+    twice = next((name for name, count in Counter(image_ids).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{options.images}: two pictures of the name {twice!r}, the id of a prediction: rename one")
+    for name in image_ids:
+        if name.encode("utf-8", errors="ignore").decode() != name:
+            raise ValueError(
+                f"{options.images}: the name {name!r} is not UTF-8 text, so it can be no id: rename the picture"
+            )
     captions, rejects = caption_pictures(captioner_of(options), paths, image_ids, **decoding(options))
     write_predictions(options.out, {caption.image_id: caption.text for caption in captions})
     print(f"{len(captions)} captions in {options.out}")

@@ -280,13 +280,16 @@ def find_pictures(where: str | Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: neither a folder nor a file.
-        ValueError: no picture there.
+        ValueError: no picture there, or a list that is not UTF-8 text.
     """
     where = Path(where)
     if where.is_dir():
         found = sorted(path for path in _files(where) if path.suffix.lower() in PICTURE_ENDINGS)
     elif where.is_file():
-        lines = where.read_text(encoding="utf-8-sig").splitlines()
+        try:
+            lines = where.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where}: not UTF-8 text at byte {error.start}; expected a path a line") from None
         found = [where.parent / line.strip() for line in lines if line.strip()]
     else:
         raise FileNotFoundError(f"{where}: neither a folder of pictures nor a list of them")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -141,6 +143,24 @@ def test_errors_are_one_line(
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith(f"attncap {arguments[0]}: ")
     assert re.search(message, error[0])
+
+
+def test_a_list_of_pictures_that_cannot_be_told_apart_or_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("a/1.png\nb/1.png\n", encoding="utf-8")
+    command = ["predict", "--run", "none", "--images", str(listed), "--out", str(tmp_path / "p.json")]
+    assert main(command) == 2
+    assert re.search(r"list\.txt: two pictures of the name '1\.png'", capsys.readouterr().err)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    assert main([*command[:4], str(folder), *command[5:]]) == 2
+    assert re.search(r"'caf\\udce9\.png' is not UTF-8 text.*rename the picture", capsys.readouterr().err)
+    listed.write_bytes(b"caf\xe9.png\n")
+    assert main(command) == 2
+    assert re.search(r"list\.txt: not UTF-8 text at byte 3; expected a path a line", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("command", ["demo", "train", "predict", "caption", "evaluate", "check"])

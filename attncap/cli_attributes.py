@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from attncap.cli_parts import add_command
+from attncap.cli_parts import add_command, setting
 
 ATTRIBUTES_HELP = (
     "attributes:FILE:IMAGES, FILE a CSV with a column of file names and columns of 0/1 (or -1/1, true/false, empty for "
@@ -119,7 +118,7 @@ def _train(options: argparse.Namespace) -> None:
     from attncap.attribute_training import AttributeConfig, train_attributes
 
     settings = {name: getattr(options, name) for name in OWN_OPTIONS if getattr(options, name) is not None}
-    settings |= dict(_setting(text, AttributeConfig) for text in options.set)
+    settings |= dict(setting(text, AttributeConfig()) for text in options.set)
     config = AttributeConfig.from_dict(settings)
     columns = None if options.columns is None else [name.strip() for name in options.columns.split(",")]
     data = load_attributes(options.data, seed=options.split_seed, val=options.val, test=options.test, columns=columns)
@@ -128,21 +127,6 @@ def _train(options: argparse.Namespace) -> None:
     print(report.to_text())
     print("these are the validation pictures, which epoch and thresholds were chosen on: see attributes report")
     print(f"the classifier is {Path(options.run_folder) / 'best.keras'}")
-
-
-def _setting(text: str, config: Any) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(config)}
-    if not equals or name not in kinds:
-        raise ValueError(f"--set {text}: NAME=VALUE expected, NAME one of {', '.join(kinds)}")
-    if kinds[name] is bool:
-        if value.lower() not in ("true", "false"):
-            raise ValueError(f"--set {text}: true or false expected")
-        return name, value.lower() == "true"
-    try:
-        return name, kinds[name](value)
-    except ValueError:
-        raise ValueError(f"--set {text}: {kinds[name].__name__} expected") from None
 
 
 def _predict(options: argparse.Namespace) -> None:

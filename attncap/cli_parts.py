@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,26 @@ def add_command(commands: Any, name: str, run: Any, what: str, example: str) -> 
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def setting(text: str, defaults: Any) -> tuple[str, Any]:
+    """Read NAME=VALUE of `--set`; defaults is a dataclass of settings, whose values give the types.
+
+    Raises:
+        ValueError: another form, an unknown name, or a value of another type.
+    """
+    name, equals, value = text.partition("=")
+    kinds: dict[str, Any] = {field.name: type(getattr(defaults, field.name)) for field in fields(defaults)}
+    if not equals or name not in kinds:
+        raise ValueError(f"--set {text}: NAME=VALUE expected, NAME one of {', '.join(kinds)}")
+    if kinds[name] is bool:
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"--set {text}: true or false expected")
+        return name, value.lower() == "true"
+    try:
+        return name, kinds[name](value) if kinds[name] in (int, float) else value
+    except ValueError:
+        raise ValueError(f"--set {text}: {kinds[name].__name__} expected") from None
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

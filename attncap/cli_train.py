@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command
+from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command, setting
 from attncap.recipes import OF_COMMAND, read_recipe, recipe_names
 from attncap.train_config import TrainConfig
 
@@ -85,7 +85,7 @@ def _train(options: argparse.Namespace) -> None:
     settings = {name: value for name, value in settings.items() if name not in OF_COMMAND}
     settings |= {name: getattr(options, name) for name in TRAIN_OPTIONS if getattr(options, name) is not None}
     settings |= {"start": options.start} if options.start else {}
-    settings |= dict(_setting(text) for text in options.set)
+    settings |= dict(setting(text, TrainConfig()) for text in options.set)
     try:
         config = TrainConfig.from_dict(settings)
         config.refuse_unread(settings)
@@ -106,19 +106,3 @@ def _train(options: argparse.Namespace) -> None:
         boxes=of_command["boxes"],
     )
     print(f"the best captioner is {Path(options.run_folder) / 'best.keras'}")
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    defaults = TrainConfig()
-    kinds: dict[str, Any] = {field.name: type(getattr(defaults, field.name)) for field in fields(TrainConfig)}
-    if not equals or name not in kinds:
-        raise ValueError(f"--set {text}: NAME=VALUE expected, NAME one of {', '.join(kinds)}")
-    if kinds[name] is bool:
-        if value.lower() not in ("true", "false"):
-            raise ValueError(f"--set {text}: true or false expected")
-        return name, value.lower() == "true"
-    try:
-        return name, kinds[name](value) if kinds[name] in (int, float) else value
-    except ValueError:
-        raise ValueError(f"--set {text}: {kinds[name].__name__} expected") from None

@@ -35,7 +35,8 @@ def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray,
         names: of the A attributes.
         probs: shape (A,).
         thresholds: shape (A,); an attribute is said where its probability reaches it.
-        most: at most so many attributes, those furthest above their thresholds; None: all of them.
+        most: at most so many attributes, those furthest above their thresholds; None: all of them. Of drawn faces: so
+            many things beside the mouth, those that catch the eye first; None: five, as people say of them.
 
     Returns:
         sentence: in lower case, never empty.
@@ -45,7 +46,7 @@ def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray,
         'a smiling woman with a big nose'
     """
     if names and all("=" in name for name in names):
-        return usual_caption(_characteristics(names, probs, thresholds))
+        return usual_caption(_characteristics(names, probs, thresholds), 5 if most is None else most)
     words = [re.sub(r"[_\s]+", " ", name).strip().lower() for name in names]
     above = [at for at in np.argsort(np.asarray(thresholds) - np.asarray(probs), kind="stable")]
     said = [at for at in above if probs[at] >= thresholds[at]]

@@ -124,9 +124,9 @@ def _in_order(names: Sequence[str], chosen: Sequence[str], rng: np.random.Genera
     return ordered
 
 
-def _write_caption(attributes: Mapping[str, str], rng: np.random.Generator | None) -> str:
-    """One caption; without `rng` the usual choice is made everywhere."""
-    wanted = 5 if rng is None else (4, 5, 5, 5, 5, 5, 6)[int(rng.integers(7))]
+def _write_caption(attributes: Mapping[str, str], rng: np.random.Generator | None, most: int = 5) -> str:
+    """One caption; without `rng` the usual choice is made everywhere, and `most` things are named beside the mouth."""
+    wanted = most if rng is None else (4, 5, 5, 5, 5, 5, 6)[int(rng.integers(7))]
     chosen: list[str] = []
     for name, values in _TELLING:
         overlooked = rng is not None and rng.random() < 0.08
@@ -173,12 +173,13 @@ def write_captions(attributes: Mapping[str, str], rng: np.random.Generator, n: i
     return [_write_caption(attributes, rng) for _ in range(n)]
 
 
-def usual_caption(attributes: Mapping[str, str]) -> str:
+def usual_caption(attributes: Mapping[str, str], most: int = 5) -> str:
     """Write the caption of one who knows every characteristic and always takes the usual words and order.
 
     Its BLEU against the reference captions is what a perfect captioner can expect, since the references differ.
+    Beside the mouth `most` things are named, those that catch the eye first.
     """
-    return _write_caption(attributes, None)
+    return _write_caption(attributes, None, most)
 
 
 # ------------------------------------------------------------------ from words to claims

@@ -40,6 +40,11 @@ def test_a_sentence_of_the_drawn_faces_says_what_is_there() -> None:
         labels = characteristics_as_labels(pd.DataFrame([face]))[0]
         sentence = to_sentence(names, labels, np.full(len(names), 0.5))
         assert sentence == usual_caption(face)
+        few = {
+            name for name, _, _ in stated_characteristics(to_sentence(names, labels, np.full(len(names), 0.5), most=2))
+        }
+        things = {name.removesuffix("_colour") for name in few}
+        assert "mouth" in things and len(things) == 3
         claims = stated_characteristics(sentence)
         assert len(claims) >= 4 and all(face[name] == value for name, value, _ in claims)
 

@@ -92,7 +92,7 @@ class AttentionCaptioner(AttendingCaptioner):
         self._readout_layers_built(embedded)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
-        rows, cols, _ = self.feature_shape
+        rows, cols = self.map_shape
         values = self.values_of(features, training=training)  # (B, L, D')
         memory = {"values": values, "keys": self.attention.project(values)}
         batch = ops.shape(values)[0]

@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from attncap.captions import WHOLE_PICTURE
+from attncap.encoder_tail import EncoderTail
 from attncap.features import FeatureExtractor  # also registers it: a file that holds one loads in a fresh process
 from attncap.losses import attention_supervision, doubly_stochastic_penalty
 from attncap.text import END, NEVER_GENERATED, CaptionTokenizer
@@ -40,13 +41,18 @@ class Captioner(keras.Model):
         tokenizer: the vocabulary; saved inside the model.
         feature_shape: (rows, cols, D) of the picture's features; None takes the encoder's.
         encoder: the `FeatureExtractor` whose features the captioner was trained on, saved inside, never trained here.
+        tail: blocks after the encoder's last that make the features into regions, trained with the decoder and saved
+            inside, see `EncoderTail`; None: the features are the regions.
         embedding_units: E, size of token embeddings.
         hidden_units: H, size of the recurrent state.
         dropout: share of embeddings, values and outputs dropped in training.
         scheduled_sampling: share of input words that are replaced in training by the model's own choice.
 
+    Attributes:
+        region_shape: (rows, cols, D) of the regions that the decoder reads: `feature_shape`, or what the tail makes.
+
     Raises:
-        ValueError: neither encoder nor feature_shape is given, or they disagree.
+        ValueError: neither encoder nor feature_shape is given, or they disagree, or the tail disagrees.
     """
 
     has_attention = False
@@ -57,6 +63,7 @@ class Captioner(keras.Model):
         feature_shape: tuple[int, int, int] | None = None,
         encoder: FeatureExtractor | None = None,
         *,
+        tail: EncoderTail | None = None,
         embedding_units: int = 512,
         hidden_units: int = 512,
         dropout: float = 0.5,
@@ -74,6 +81,10 @@ class Captioner(keras.Model):
         self.tokenizer = tokenizer
         self.encoder = encoder
         self.feature_shape: tuple[int, int, int] = tuple(feature_shape)  # type: ignore[arg-type, assignment]
+        if tail is not None and tail.feature_shape != self.feature_shape:
+            raise ValueError(f"the tail takes features of {tail.feature_shape}, got feature_shape {self.feature_shape}")
+        self.tail = tail
+        self.region_shape = self.feature_shape if tail is None else tail.region_shape
         self.embedding_units = embedding_units
         self.hidden_units = hidden_units
         self.dropout_rate = dropout
@@ -89,7 +100,14 @@ class Captioner(keras.Model):
     @property
     def grid_box(self) -> tuple[float, float, float, float]:
         """The part of the picture that the regions tile, see `FeatureExtractor`; without an encoder, the whole."""
-        return WHOLE_PICTURE if self.encoder is None else self.encoder.grid_box
+        if self.encoder is None:
+            return WHOLE_PICTURE
+        return self.encoder.grid_box if self.tail is None else self.tail.grid_box
+
+    @property
+    def map_shape(self) -> tuple[int, int]:
+        """Rows and cols of the regions."""
+        return self.region_shape[:2]
 
     # -- what a subclass gives -----------------------------------------------------------------------------------
 
@@ -178,24 +196,33 @@ class Captioner(keras.Model):
             dropout=self.dropout_rate,
             scheduled_sampling=self.scheduled_sampling,
         )
+        if self.tail is not None:  # without one the file is what it was before there were tails
+            config.update(tail=keras.saving.serialize_keras_object(self.tail))
         return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Captioner:
         config = dict(config)
-        for name in ("tokenizer", "encoder"):
-            if config[name] is not None:
+        for name in ("tokenizer", "encoder", "tail"):
+            if config.get(name) is not None:
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
         config["feature_shape"] = tuple(config["feature_shape"])
         return cls(**config)
 
     def regions_of(self, features: Any) -> Any:
-        """Return the regions (B, L, D) of features (B, rows, cols, D), checked, in the arithmetic of the layers."""
+        """Return the regions (B, L, D') of features (B, rows, cols, D), checked, in the arithmetic of the layers.
+
+        A tail is applied here: once a picture, however many captions and steps there are.
+        """
         rows, cols, size = self.feature_shape
         given = tuple(features.shape[1:])
         if None not in given and given != self.feature_shape:  # a reshape alone would take regions for other pictures
             raise ValueError(f"features need shape (B, {rows}, {cols}, {size}), got {tuple(features.shape)}")
-        return ops.reshape(ops.cast(features, self.compute_dtype), (-1, rows * cols, size))  # (B, L, D)
+        regions = ops.cast(features, self.compute_dtype)
+        if self.tail is not None:
+            regions = ops.cast(self.tail(regions), self.compute_dtype)
+        rows, cols, size = self.region_shape
+        return ops.reshape(regions, (-1, rows * cols, size))  # (B, L, D')
 
     def _readout_layers_built(self, units: int) -> None:
         self.embedding.build((None, None))
@@ -264,7 +291,7 @@ class AttendingCaptioner(Captioner):
         }
 
     def _value_layers_built(self) -> None:
-        self.value_dense.build((None, None, self.feature_shape[-1]))
+        self.value_dense.build((None, None, self.region_shape[-1]))
         self.value_norm.build((None, None, self.value_units))
 
 

@@ -16,7 +16,7 @@ from attncap.evaluation import Comparison
 from attncap.grounding import Grounding, measure_at_shifts, measure_grounding
 from attncap.joined_features import JoinedEncoder, store_of
 from attncap.predict import caption_stored, replay_captions
-from attncap.probes import Faithfulness, compare_with_uniform, measure_faithfulness
+from attncap.probes import Faithfulness, check_one_grid, compare_with_uniform, measure_faithfulness
 from attncap.regions import Phrase
 
 
@@ -139,6 +139,8 @@ def ground(
         raise ValueError(
             "probes blank cells of one grid, and the members of this ensemble read several layers: leave --probes out"
         )
+    if probes:
+        check_one_grid(captioner)
     data = data if split is None else data.split(split)
     before = len(data.pictures)
     data, phrases = load_phrases(boxes, data)

@@ -9,6 +9,8 @@ import keras
 
 from attncap.batches import CaptionBatches
 from attncap.captioner import Captioner
+from attncap.encoder_tail import EncoderTail
+from attncap.finetuning import FinetuningAdamW
 from attncap.losses import MaskedCrossentropy
 from attncap.recorder import RunRecorder, use_averaged_weights
 from attncap.self_critical import SelfCriticalTrainer
@@ -40,7 +42,7 @@ def fit(
     on_score = recorder.epochs_of("cider") > 0
     if config.crossentropy_epochs and not on_score:
         captioner.compile(
-            optimizer=optimizer_of(config, len(batches)),
+            optimizer=optimizer_of(config, len(batches), tail=captioner.tail),
             loss=MaskedCrossentropy(config.label_smoothing),
             # `ops.scan` does not compile under XLA on TensorFlow.
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
@@ -61,7 +63,7 @@ def fit(
     if config.objective == "cider":
         trainer = SelfCriticalTrainer(
             captioner,
-            optimizer_of(config, len(batches), "cider"),
+            optimizer_of(config, len(batches), "cider", captioner.tail),
             batches,
             samples=config.cider_samples,
             temperature=config.cider_temperature,
@@ -82,9 +84,9 @@ def fit(
 
 
 def optimizer_of(
-    config: TrainConfig, steps_per_epoch: int, objective: str = "crossentropy"
+    config: TrainConfig, steps_per_epoch: int, objective: str = "crossentropy", tail: EncoderTail | None = None
 ) -> keras.optimizers.Optimizer:
-    """Return AdamW with warm-up and a cosine that ends with the objective's last epoch."""
+    """Return AdamW with warm-up and a cosine that ends with the objective's last epoch; a tail learns slower."""
     on_score = objective == "cider"
     learning_rate = config.cider_learning_rate if on_score else config.learning_rate
     steps = steps_per_epoch * (config.cider_epochs if on_score else config.crossentropy_epochs)
@@ -92,10 +94,12 @@ def optimizer_of(
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), alpha=0.01, warmup_target=learning_rate, warmup_steps=warmup
     )
-    return keras.optimizers.AdamW(
-        schedule,
-        weight_decay=config.weight_decay,
-        global_clipnorm=config.clip_norm,
-        use_ema=config.ema_epochs > 0,
-        ema_momentum=1.0 - 1.0 / max(2.0, config.ema_epochs * steps_per_epoch) if config.ema_epochs > 0 else 0.99,
-    )
+    settings: dict[str, Any] = {
+        "weight_decay": config.weight_decay,
+        "global_clipnorm": config.clip_norm,
+        "use_ema": config.ema_epochs > 0,
+        "ema_momentum": 1.0 - 1.0 / max(2.0, config.ema_epochs * steps_per_epoch) if config.ema_epochs > 0 else 0.99,
+    }
+    if tail is None or not tail.trainable:
+        return keras.optimizers.AdamW(schedule, **settings)
+    return FinetuningAdamW(schedule, slow=tail.trainable_variables, factor=config.finetune_rate, **settings)

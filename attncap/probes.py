@@ -189,6 +189,7 @@ def measure_faithfulness(
     Reference: erasure as Li et al. 2016, "Understanding Neural Networks through Representation Erasure"; whether
         attention explains, Jain and Wallace 2019.
     """
+    check_one_grid(captioner)
     rng = np.random.default_rng(seed)
     words = pd.concat(
         [_drawn(kind, places, words_each, rng) for kind, places in _candidates(captions, phrases).items()],
@@ -212,6 +213,17 @@ def measure_faithfulness(
                 changes[name].append(float(caption.word_log_probs[t]) - before)
     words = words.assign(**changes)
     return Faithfulness(words, _per_kind(words, n_bootstrap, seed), radius)
+
+
+def check_one_grid(captioner: Captioner | Ensemble) -> None:
+    """Raise ValueError where maps lie on another grid than the features, whose cells `measure_faithfulness` blanks."""
+    stored = tuple(captioner.feature_shape[:2])
+    maps = tuple(getattr(captioner, "map_shape", stored))
+    if maps != stored:
+        raise ValueError(
+            f"probes blank the cells of maps, {maps[0]} x {maps[1]}, in the stored features, and those have "
+            f"{stored[0]} x {stored[1]}, with encoder blocks in between: leave --probes out"
+        )
 
 
 def blank(features: np.ndarray, row: int, col: int, radius: int = 0) -> np.ndarray:

@@ -56,7 +56,7 @@ class ShowAndTell(Captioner):
         self.picture_norm = keras.layers.LayerNormalization(dtype=policy, name="picture_norm")
         self.picture_dropout = keras.layers.Dropout(self.dropout_rate, dtype=policy)
         self.cell = keras.layers.LSTMCell(self.hidden_units, dtype=policy, name="lstm")
-        size = (self.feature_shape[-1],)
+        size = (self.region_shape[-1],)
         self.picture_mean = self.add_weight(
             shape=size, initializer="zeros", dtype="float32", trainable=False, name="picture_mean"
         )
@@ -71,7 +71,7 @@ class ShowAndTell(Captioner):
         Raises:
             ValueError: another shape, or a deviation that is not above 0.
         """
-        size = (self.feature_shape[-1],)
+        size = (self.region_shape[-1],)
         if np.shape(mean) != size or np.shape(deviation) != size or not np.min(deviation) > 0:
             raise ValueError(
                 f"mean and deviation of shape {size} expected, the deviation above 0; got {np.shape(mean)}, "
@@ -81,7 +81,7 @@ class ShowAndTell(Captioner):
         self.picture_deviation.assign(deviation)
 
     def build(self, input_shape: Any = None) -> None:
-        self.picture_dense.build((None, self.feature_shape[-1]))
+        self.picture_dense.build((None, self.region_shape[-1]))
         self.picture_norm.build((None, self.embedding_units))
         self.cell.build((None, self.embedding_units))
         self._readout_layers_built(self.hidden_units)

@@ -55,6 +55,8 @@ class TrainConfig:
     model: str = OF_MODEL  # that of the run to start from; without one "attention": see `MODELS`
     weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
     layer: str | None = None  # InceptionV3 layer; None takes the weights' default
+    finetune_to: str | None = None  # later layer up to which InceptionV3's blocks are trained with the decoder
+    finetune_rate: float = 0.1  # of those blocks' learning rate to the decoder's: they know much already
     tokenizer: str = "words"  # or "wordpiece": no <unk>, longer captions
     min_count: int = 5  # rarer words are <unk>: Karpathy's and Show, Attend and Tell's threshold
     wordpiece_size: int = 4000  # pieces to learn with tokenizer="wordpiece"
@@ -114,6 +116,8 @@ class TrainConfig:
             raise ValueError(f'objective is "crossentropy" or "cider", got {self.objective!r}')
         if self.cider_samples < 2:
             raise ValueError(f"cider_samples is at least 2, each judged by the others, got {self.cider_samples}")
+        if not self.finetune_rate >= 0:
+            raise ValueError(f"finetune_rate is a factor, at least 0, got {self.finetune_rate}")
         if self.tokenizer not in ("words", "wordpiece"):
             raise ValueError(f'tokenizer is "words" or "wordpiece", got {self.tokenizer!r}')
 

@@ -20,9 +20,11 @@ from attncap.captioner import AttendingCaptioner, Captioner
 from attncap.captioners import ShowAndTell, load_captioner
 from attncap.data import CaptionData, cache_folder, leave_out
 from attncap.decoding import Decoder
+from attncap.encoder_tail import EncoderTail
 from attncap.evaluation import References, bleu
 from attncap.feature_store import FeatureStore
 from attncap.features import FeatureExtractor, best_dtype_policy
+from attncap.finetuning import encoder_and_tail, with_tail
 from attncap.objectives import fit
 from attncap.predict import decode_stored
 from attncap.recorder import RunRecorder
@@ -77,9 +79,12 @@ def train(
         _check_supervision(config, boxes)
         keras.utils.set_random_seed(config.seed)  # weights="random" are the same ones when the run is resumed
         beginning = None if config.start is None else load_captioner(config.start)
-        extractor = (
-            FeatureExtractor(config.layer, config.weights) if beginning is None else _encoder_of(beginning, config)
+        whole = (
+            FeatureExtractor(config.finetune_to or config.layer, config.weights)
+            if beginning is None
+            else _encoder_of(beginning, config)
         )
+        extractor, tail = encoder_and_tail(whole, config.layer, config.finetune_to, beginning, _policy(config))
         store = FeatureStore(features or cache_folder() / "features", extractor)
         if not resume:  # before the pictures are read, which takes long: a run killed there can be resumed as well
             folder.write_json(folder.config_file, asdict(config))
@@ -90,6 +95,8 @@ def train(
         manifest = _manifest(data, training, validation, tokenizer, store, config)
         if config.start is not None:
             manifest["start_digest"] = _file_digest(config.start)
+        elif tail is not None:
+            manifest["tail_digest"] = whole.fingerprint()
         if phrases is not None:
             manifest |= {"boxes": boxes, "boxes_digest": _boxes_digest(phrases)}
         _check_or_write(folder, manifest, resume)
@@ -98,9 +105,13 @@ def train(
             if len(without):
                 path, reason = without.iloc[0]
                 raise ValueError(f"{path}: no features in a mirror ({reason}): leave it out, or --set mirror=false")
-        captioner = _captioner(config, tokenizer, extractor) if beginning is None else _going_on(beginning, config)
+        captioner = (
+            _captioner(config, tokenizer, extractor, tail)
+            if beginning is None
+            else _going_on(beginning, config, extractor, tail)
+        )
         if beginning is None and isinstance(captioner, ShowAndTell):
-            captioner.standardise(*_pooled_statistics(store, list(training.pictures["path"])))
+            captioner.standardise(*_pooled_statistics(captioner, store, list(training.pictures["path"])))
         batches = _batches(config, captioner, store, training, phrases)
         recorder = RunRecorder(folder, config, _validator(config, store, validation), batches)
         logs = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if tensorboard else []
@@ -249,20 +260,29 @@ def _check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -
             raise ValueError(f"{folder.path}: cannot resume: {name} is {now}, the run began with {then}")
 
 
-def _captioner(config: TrainConfig, tokenizer: CaptionTokenizer, extractor: FeatureExtractor) -> Captioner:
+def _policy(config: TrainConfig) -> str:
+    return best_dtype_policy() if config.dtype == "auto" else config.dtype
+
+
+def _captioner(
+    config: TrainConfig, tokenizer: CaptionTokenizer, extractor: FeatureExtractor, tail: EncoderTail | None
+) -> Captioner:
     keras.utils.set_random_seed(config.seed)
     names = ["hidden_units", "dropout", "scheduled_sampling"]
     names += [name for name, models in READ_BY.items() if config.model in models]
     return getattr(captioners, MODELS[config.model])(
         tokenizer,
         encoder=extractor,
-        dtype=best_dtype_policy() if config.dtype == "auto" else config.dtype,
+        tail=tail,
+        dtype=_policy(config),
         **{name: getattr(config, name) for name in names},
     )
 
 
-def _going_on(captioner: Captioner, config: TrainConfig) -> Captioner:
-    # What attention adds to the loss is this training's, all else the captioner's own.
+def _going_on(
+    captioner: Captioner, config: TrainConfig, extractor: FeatureExtractor, tail: EncoderTail | None
+) -> Captioner:
+    # What attention adds to the loss and whether the tail is trained are this training's, all else the captioner's.
     if type(captioner).__name__ != MODELS[config.model]:
         raise ValueError(
             f"model is {config.model}, but {config.start} holds a {type(captioner).__name__}: leave --model out, "
@@ -271,14 +291,23 @@ def _going_on(captioner: Captioner, config: TrainConfig) -> Captioner:
     if isinstance(captioner, AttendingCaptioner):
         captioner.attention_penalty = config.attention_penalty
         captioner.attention_supervision = config.attention_supervision
+    if tail is not None and captioner.tail is None:
+        captioner = with_tail(captioner, extractor, tail)
+    if captioner.tail is not None:
+        captioner.tail.trainable = tail is not None
     return captioner
 
 
-def _pooled_statistics(store: FeatureStore, paths: list[str], part: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation, (D,) each, of the pooled features of pictures; a feature that never varies gets 1."""
-    total = np.zeros((2, store.feature_shape[-1]))
+def _pooled_statistics(
+    captioner: Captioner, store: FeatureStore, paths: list[str], part: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation, (D,) each, of the pooled regions of pictures; a feature that never varies gets 1."""
+    total = np.zeros((2, captioner.region_shape[-1]))
     for start in range(0, len(paths), part):
-        pooled = store.get(paths[start : start + part]).astype(np.float32).mean(axis=(1, 2)).astype(float)  # (B, D)
+        regions = store.get(paths[start : start + part])
+        if captioner.tail is not None:
+            regions = keras.ops.convert_to_numpy(keras.ops.cast(captioner.tail(regions), "float32"))
+        pooled = regions.astype(np.float32).mean(axis=(1, 2)).astype(float)  # (B, D)
         total += pooled.sum(axis=0), (pooled**2).sum(axis=0)
     mean, square = total / len(paths)
     deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
@@ -294,7 +323,7 @@ def _batches(
 ) -> CaptionBatches:
     tokenizer = captioner.tokenizer
     paths = dict(zip(data.pictures["image_id"], data.pictures["path"], strict=True))
-    rows, cols = captioner.feature_shape[:2]
+    rows, cols = captioner.map_shape
     batches = CaptionBatches(
         store.get,
         paths,

@@ -38,11 +38,12 @@ LAYERS: list[set[str]] = [
     | {"retrieval", "difference_hash", "picture_database", "vector_search", "neighbour_graph", "neighbour_captions"}
     | {"thresholds", "robustness", "retrieval_charts"}
     | {"plotting", "charts", "drawing", "explorer", "beam_tree"},
-    {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder", "keras_files"},
+    {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder", "keras_files"}
+    | {"encoder_tail"},
     {"captioner", "captioners", "averaging", "attributes", "embeddings"}
     | {"attention_captioner", "adaptive_attention", "transformer", "show_and_tell"},
     {"decoding", "batches", "boxes", "run_folder", "train_config", "recipes", "recorder", "predict", "ensemble"}
-    | {"cider_reward", "self_critical", "objectives"}
+    | {"cider_reward", "self_critical", "objectives", "finetuning"}
     | {"attribute_predict", "attribute_tuning"}
     | {"alternatives"},
     {"training", "probes", "attribute_training", "attribute_evaluation", "systems"},
@@ -77,6 +78,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "cli_explore": {"cli_parts"},
     "check": {"caption_data", "readers"},
     "data": {"caption_data", "check", "readers", "table_reader", "faces"},
+    "encoder_tail": {"features"},
     "ensemble": {"decoding"},
     "entities": {"regions"},
     "explorer": {"drawing"},
@@ -96,7 +98,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "robustness": {"retrieval"},
     "thresholds": {"evaluation", "ngram_metrics"},
     "ngram_metrics": {"ptb"},
-    "objectives": {"batches", "recorder", "self_critical", "train_config"},
+    "objectives": {"batches", "finetuning", "recorder", "self_critical", "train_config"},
     "plotting": {"charts", "drawing"},
     "predict": {"decoding", "ensemble"},
     "recipes": {"train_config"},
@@ -115,6 +117,7 @@ ANY_BACKEND = {
     "losses",
     "captioner",
     "captioners",
+    "encoder_tail",
     "attention_captioner",
     "adaptive_attention",
     "transformer",

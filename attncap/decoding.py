@@ -169,9 +169,10 @@ def replay_each(step: Step, state: CaptionerState, token_ids: Any, read: Callabl
             -> tensors of shape (B, K, ...).
 
     Returns:
-        tensors: those of all steps, shape (B, K, T, ...).
+        tensors: those of all steps, shape (B, K, T, ...); 0 after the last token of the longest caption.
     """
     batch, captions, steps = ops.shape(token_ids)
+    longest = ops.sum(ops.cast(ops.any(token_ids != PAD, axis=(0, 1)), "int32"))  # the rest is padding: not read
     start = ops.full((batch, captions, 1), START, dtype="int32")
     inputs = ops.moveaxis(ops.concatenate([start, token_ids[:, :, :-1]], axis=2), 2, 0)  # (T, B, K)
     targets = ops.moveaxis(token_ids, 2, 0)  # (T, B, K)
@@ -197,7 +198,7 @@ def replay_each(step: Step, state: CaptionerState, token_ids: Any, read: Callabl
 
     # A loop in place of Keras's scan, which on TensorFlow stacks what has the form of the carry, and so every state.
     loop = (ops.ones((), "int32"), recurrent, store(nothing, first, 0))
-    tensors = ops.while_loop(lambda index, *_: index < steps, body, loop)[2]
+    tensors = ops.while_loop(lambda index, *_: index < longest, body, loop)[2]
     return [ops.moveaxis(tensor, 0, 2) for tensor in tensors]
 
 

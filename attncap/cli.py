@@ -14,6 +14,7 @@ from attncap.cli_attributes import add_commands as add_attributes
 from attncap.cli_ensemble import add_commands as add_ensemble
 from attncap.cli_ensemble import save_member_heatmaps
 from attncap.cli_explore import add_commands as add_explore
+from attncap.cli_features import add_commands as add_features
 from attncap.cli_index import add_commands as add_index
 from attncap.cli_parts import (
     BOXES_HELP,
@@ -292,5 +293,6 @@ def _parser() -> argparse.ArgumentParser:
     add_attributes(commands)
     add_ensemble(commands)
     add_explore(commands)
+    add_features(commands)
     add_index(commands)
     return parser

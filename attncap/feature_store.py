@@ -12,13 +12,12 @@ import hashlib
 import json
 import weakref
 import zlib
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import filelock
 import lmdb
@@ -28,6 +27,7 @@ from tqdm.auto import tqdm
 
 from attncap.features import FeatureExtractor
 from attncap.lmdb_pages import check_pages
+from attncap.picture_batches import Computed, Decoded, Engine, ahead, in_batches, through_network
 from attncap.pictures import UnreadablePicture, open_picture, picture_bytes
 
 FORMAT_VERSION = 1
@@ -42,15 +42,6 @@ DAMAGE = (
 SLACK_PAGES = 4  # LMDB may leave the last pages of a sound file unwritten: those that the last write freed again
 # LMDB forbids opening a file twice in a process; a notebook that runs a cell again does. By device and inode.
 _OPENED: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = weakref.WeakValueDictionary()
-
-
-class _Decoded(NamedTuple):
-    path: str
-    stamp: list[int]  # size and modification time: a cheap sign that the file is the one whose digest we know
-    digest: bytes  # of the file's bytes; empty where it could not be read
-    pixels: np.ndarray | None  # None when the features of these bytes are in the store already
-    reason: str | None = None  # why the picture cannot be read
-    mirrored: bool = False
 
 
 class FeatureStore:
@@ -93,7 +84,12 @@ class FeatureStore:
             raise OSError(f"{self.path}: the feature store cannot be opened ({reason})") from error
 
     def extract(
-        self, paths: Sequence[str], batch_size: int = 32, progress: bool = True, mirrored: bool = False
+        self,
+        paths: Sequence[str],
+        batch_size: int = 32,
+        progress: bool = True,
+        mirrored: bool = False,
+        engine: Engine | None = None,
     ) -> pd.DataFrame:
         """Compute and keep the features of every picture that is not in the store yet.
 
@@ -105,6 +101,7 @@ class FeatureStore:
             batch_size: pictures a pass through the network.
             progress: show a bar with pictures/s.
             mirrored: of the pictures as a mirror shows them, which are kept beside the others.
+            engine: what decodes the pictures and runs the network; default this process. Only this process writes.
 
         Returns:
             rejects: DataFrame (path, reason) of the pictures among `paths` that cannot be read.
@@ -117,7 +114,7 @@ class FeatureStore:
             if todo:
                 try:
                     self._grow(len(todo))
-                    self._extract(todo, batch_size, progress, mirrored)
+                    self._extract(todo, batch_size, progress, mirrored, engine or self._here)
                 except lmdb.Error as error:
                     raise OSError(
                         f"{self.path}: features cannot be written: disk full? ({error}) What was there before is "
@@ -171,12 +168,9 @@ class FeatureStore:
 
     # -- the work ------------------------------------------------------------------------------------------------
 
-    def _extract(self, todo: list[str], batch_size: int, progress: bool, mirrored: bool) -> None:
-        network = self.extractor.network_for_pixels()
-        size = self.extractor.image_size
-        decode = partial(self._decode, mirrored=mirrored)
+    def _extract(self, todo: list[str], batch_size: int, progress: bool, mirrored: bool, engine: Engine) -> None:
         with (
-            ThreadPoolExecutor(4, "decode") as decoders,
+            closing(engine(self.extractor, todo, batch_size, mirrored)) as batches,
             ThreadPoolExecutor(1, "write") as writer,
             tqdm(
                 total=len(todo),
@@ -186,38 +180,31 @@ class FeatureStore:
             ) as bar,
         ):
             written: Future[None] | None = None
-            for batch in _in_batches(_ahead(decoders, decode, todo, 3 * batch_size), batch_size):
-                fresh = list({item.digest: item for item in batch if item.pixels is not None}.values())
-                features = np.empty((0, *self.feature_shape), np.float16)
-                if fresh:
-                    pixels = np.zeros((batch_size, size, size, 3), np.uint8)  # one shape, one compiled graph
-                    pixels[: len(fresh)] = np.stack([item.pixels for item in fresh])  # type: ignore[misc]
-                    features = np.asarray(network.predict_on_batch(pixels)[: len(fresh)], np.float16)
+            for done in batches:
                 if written is not None:
                     written.result()  # a full disk stops here, with what was written before intact
-                written = writer.submit(self._write, batch, fresh, features)
-                bar.update(len(batch))
+                written = writer.submit(self._write, *done)
+                bar.update(len(done.batch))
             if written is not None:
                 written.result()
 
-    def _decode(self, path: str, mirrored: bool) -> _Decoded:
-        stamp = _stamp(path)  # before the bytes: a file that changes in between is looked at again next time
-        try:
-            data = picture_bytes(path)
-        except UnreadablePicture as error:  # no stamp: a chmod mends it, and leaves no trace
-            return _Decoded(path, [0, 0], b"", None, error.reason, mirrored)
-        digest = hashlib.blake2b(data, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
-        with self._reading() as transaction:
-            if transaction.get(digest, db=self._features) is not None:
-                return _Decoded(path, stamp, digest, None, None, mirrored)
-        try:
-            picture = open_picture(path, data=data)
-        except UnreadablePicture as error:
-            return _Decoded(path, stamp, digest, None, error.reason, mirrored)
-        pixels = self.extractor.preprocess(picture)
-        return _Decoded(path, stamp, digest, pixels[:, ::-1] if mirrored else pixels, None, mirrored)
+    def _here(
+        self, extractor: Any, todo: list[str], batch_size: int, mirrored: bool
+    ) -> Generator[Computed, None, None]:
+        network = extractor.network_for_pixels()
+        decode = partial(self._decode, mirrored=mirrored)
+        with ThreadPoolExecutor(4, "decode") as decoders:
+            for batch in in_batches(ahead(decoders, decode, todo, 3 * batch_size), batch_size):
+                yield through_network(network, extractor, batch, batch_size)
 
-    def _write(self, batch: list[_Decoded], fresh: list[_Decoded], features: np.ndarray) -> None:
+    def _decode(self, path: str, mirrored: bool) -> Decoded:
+        return decode_picture(path, self.extractor, mirrored, self._has_features)
+
+    def _has_features(self, digest: bytes) -> bool:
+        with self._reading() as transaction:
+            return transaction.get(digest, db=self._features) is not None
+
+    def _write(self, batch: list[Decoded], fresh: list[Decoded], features: np.ndarray) -> None:
         overflowed = {
             item.digest: f"features of {self.extractor.layer} overflow half precision"
             for item, row in zip(fresh, features, strict=True)
@@ -226,7 +213,9 @@ class FeatureStore:
         with self._environment.begin(write=True) as transaction:
             for item, row in zip(fresh, features, strict=True):
                 if item.digest not in overflowed:
-                    transaction.put(item.digest, np.ascontiguousarray(row).tobytes(), db=self._features)
+                    # What is there stays: the check sums of other pictures with these bytes are of it.
+                    value = np.ascontiguousarray(row).tobytes()
+                    transaction.put(item.digest, value, db=self._features, overwrite=False)
             for item in batch:
                 reason = item.reason or overflowed.get(item.digest)
                 if reason:
@@ -242,7 +231,7 @@ class FeatureStore:
     # -- the file ------------------------------------------------------------------------------------------------
 
     def _is_current(self, path: str, mirrored: bool) -> bool:
-        stamp = _stamp(path)
+        stamp = file_stamp(path)
         with self._reading() as transaction:
             known = transaction.get(_key(path, mirrored), db=self._pictures)
             if known is not None:
@@ -325,6 +314,24 @@ class FeatureStore:
             return self._environment.begin(buffers=True)
 
 
+def decode_picture(path: str, extractor: Any, mirrored: bool, has_features: Callable[[bytes], bool]) -> Decoded:
+    """Read a picture file; decode it unless features of its digest are there already."""
+    stamp = file_stamp(path)  # before the bytes: a file that changes in between is looked at again next time
+    try:
+        data = picture_bytes(path)
+    except UnreadablePicture as error:  # no stamp: a chmod mends it, and leaves no trace
+        return Decoded(path, [0, 0], b"", None, error.reason, mirrored)
+    digest = hashlib.blake2b(data, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
+    if has_features(digest):
+        return Decoded(path, stamp, digest, None, None, mirrored)
+    try:
+        picture = open_picture(path, data=data)
+    except UnreadablePicture as error:
+        return Decoded(path, stamp, digest, None, error.reason, mirrored)
+    pixels = extractor.preprocess(picture)
+    return Decoded(path, stamp, digest, pixels[:, ::-1] if mirrored else pixels, None, mirrored)
+
+
 def _check_sum(stored: Any) -> bytes:
     return zlib.crc32(stored).to_bytes(4, "little")
 
@@ -342,31 +349,10 @@ def _key(path: str, mirrored: bool = False) -> bytes:
     return hashlib.blake2b(name, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
 
 
-def _stamp(path: str) -> list[int]:
+def file_stamp(path: str) -> list[int]:
+    """Return size and modification time of a file, [0, 0] where it cannot be looked at."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):  # ValueError: not a file name at all
         return [0, 0]
     return [status.st_size, status.st_mtime_ns]
-
-
-def _ahead(pool: ThreadPoolExecutor, function: Any, items: Sequence[str], window: int) -> Iterator[_Decoded]:
-    # Like `pool.map`, but never more than `window` pictures decoded and waiting: memory stays flat.
-    waiting: deque[Future[_Decoded]] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) >= window:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _in_batches(items: Iterator[_Decoded], size: int) -> Iterator[list[_Decoded]]:
-    batch: list[_Decoded] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -39,6 +39,7 @@ LAYERS: list[set[str]] = [
     | {"thresholds", "robustness", "retrieval_charts"}
     | {"plotting", "charts", "drawing", "explorer", "beam_tree"},
     {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder", "keras_files"}
+    | {"picture_batches", "ray_features"}
     | {"encoder_tail"},
     {"captioner", "captioners", "averaging", "attributes", "embeddings"}
     | {"attention_captioner", "adaptive_attention", "transformer", "show_and_tell"},
@@ -48,7 +49,7 @@ LAYERS: list[set[str]] = [
     | {"alternatives"},
     {"training", "probes", "attribute_training", "attribute_evaluation", "systems"},
     {"demo", "ground", "comparison"},
-    {"cli", "cli_parts", "cli_index", "cli_attributes", "cli_explore", "cli_ensemble", "cli_train"},
+    {"cli_features"} | {"cli", "cli_parts", "cli_index", "cli_attributes", "cli_explore", "cli_ensemble", "cli_train"},
 ]
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 
@@ -72,10 +73,11 @@ NEIGHBOURS: dict[str, set[str]] = {
     "show_and_tell": {"captioner"},
     "transformer": {"captioner"},
     "charts": {"drawing"},
-    "cli": {"cli_attributes", "cli_ensemble", "cli_explore", "cli_index", "cli_parts", "cli_train"},
+    "cli": {"cli_attributes", "cli_ensemble", "cli_explore", "cli_features", "cli_index", "cli_parts", "cli_train"},
     "cli_attributes": {"cli_parts"},
     "cli_ensemble": {"cli_parts"},
     "cli_explore": {"cli_parts"},
+    "cli_features": {"cli_parts"},
     "check": {"caption_data", "readers"},
     "data": {"caption_data", "check", "readers", "table_reader", "faces"},
     "encoder_tail": {"features"},
@@ -85,7 +87,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "evaluation": {"ngram_metrics", "ptb", "coco_json", "uncertainty", "score_report"},
     "faces": {"faces_captions", "faces_drawing"},
     "faces_drawing": {"faces_captions"},
-    "feature_store": {"features"},
+    "feature_store": {"features", "picture_batches"},
     "grounding": {"regions"},
     "joined_features": {"feature_store", "features"},
     "cli_index": {"cli_parts"},
@@ -101,6 +103,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "objectives": {"batches", "finetuning", "recorder", "self_critical", "train_config"},
     "plotting": {"charts", "drawing"},
     "predict": {"decoding", "ensemble"},
+    "ray_features": {"feature_store", "picture_batches"},
     "recipes": {"train_config"},
     "recorder": {"batches", "run_folder", "train_config"},
     "score_report": {"ngram_metrics", "ptb", "uncertainty"},

@@ -21,6 +21,8 @@ import pandas as pd
 from keras import ops
 from PIL import Image
 
+from attncap.folding import folded
+
 PREPROCESSING_VERSION = 1  # part of every feature store's key: raise it when `preprocess` changes
 FACES_WEIGHTS = "faces_mixed2.weights.h5"
 # For each kind of weights: the layer cut at and the picture size. For faces the earliest block: its regions see little
@@ -130,8 +132,11 @@ class FeatureExtractor(keras.layers.Layer):
         self.built = True
 
     def call(self, pixels: Any) -> Any:
+        return self._features(pixels, self.network)
+
+    def _features(self, pixels: Any, network: keras.Model) -> Any:
         scaled = ops.cast(pixels, "float32") / 127.5 - 1.0  # InceptionV3 was trained on [-1, 1]
-        features = self.network(scaled, training=False)
+        features = network(scaled, training=False)
         return ops.average_pool(features, self.pool, self.pool) if self.pool > 1 else features
 
     def preprocess(self, picture: Image.Image) -> np.ndarray:
@@ -139,17 +144,24 @@ class FeatureExtractor(keras.layers.Layer):
         return preprocess(picture, self.image_size)
 
     def network_for_pixels(self) -> keras.Model:
-        """Return a compiled model from uint8 pixels to features, for `predict_on_batch`."""
+        """Return a compiled model from uint8 pixels to features, for `predict_on_batch`; of the weights of now."""
         pixels = keras.Input((self.image_size, self.image_size, 3), dtype="uint8")
-        network = keras.Model(pixels, self(pixels))
+        features = self._features(pixels, folded(self.network)) if self._folds else self(pixels)
+        network = keras.Model(pixels, features)
         # On a processor XLA's convolutions are slower than oneDNN's; on other backends Keras decides.
         network.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
         return network
 
+    @property
+    def _folds(self) -> bool:
+        # Not the drawn faces' network: at their size it is quick, and what was published of them stays to the digit.
+        return self.weights_source != "faces"
+
     def fingerprint(self) -> str:
         """Return a digest of everything that the features depend on: layer, sizes, arithmetic, and every weight."""
         digest = hashlib.blake2b(digest_size=12)
-        described = (self.layer, self.image_size, self.pool, self.dtype_policy.name, PREPROCESSING_VERSION)
+        described: tuple[Any, ...] = (self.layer, self.image_size, self.pool, self.dtype_policy.name)
+        described += (PREPROCESSING_VERSION, "folded") if self._folds else (PREPROCESSING_VERSION,)
         digest.update(repr(described).encode())
         for variable in self.network.weights:
             digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())

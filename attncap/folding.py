@@ -1,0 +1,78 @@
+"""`folded`: a network with its batch normalisations folded into the convolutions before them, for a quicker pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def folded(network: keras.Model) -> keras.Model:
+    """Return a network of the same function with each batch normalisation folded into its convolution.
+
+    In inference batch normalisation is a scale and an offset a channel, so that
+
+        gamma (W * x - mean) / sqrt(variance + epsilon) + beta  =  W' * x + b'
+
+    with W' = W gamma / sqrt(variance + epsilon) and b' = beta - mean gamma / sqrt(variance + epsilon). It saves two or
+    three passes over every activation, a fifth of InceptionV3's time on a processor.
+
+    Args:
+        network: functional, with one input and one output; every batch normalisation reads a convolution without bias
+            or activation that nothing else reads, as those of `keras.applications.InceptionV3`.
+
+    Returns:
+        network: a copy that shares no weight with the original: for inference, not for training.
+
+    Raises:
+        ValueError: a batch normalisation that reads something else.
+
+    Example:
+        >>> folded(extractor.network)(pixels)
+    """
+    start = keras.Input(network.input.shape[1:], dtype=network.input.dtype)
+    readers = Counter(tensor.name for layer in network.layers[1:] for tensor in _given(layer))
+    made = {network.input.name: start}
+    convolutions: dict[str, keras.layers.Conv2D] = {}  # name of a convolution's output -> its copy
+    for layer in network.layers[1:]:
+        given = _given(layer)
+        read = [made[tensor.name] for tensor in given]
+        if isinstance(layer, keras.layers.BatchNormalization):
+            convolution = convolutions.get(given[0].name)
+            if convolution is None or readers[given[0].name] > 1:  # another reader would get the folded output
+                raise ValueError(f"{layer.name} does not read a convolution of its own: it cannot be folded")
+            scale, offset = _scale_and_offset(layer)
+            kernel, _ = convolution.get_weights()
+            convolution.set_weights([kernel * scale, offset])
+            made[layer.output.name] = read[0]
+            continue
+        config = layer.get_config()
+        if (
+            isinstance(layer, keras.layers.Conv2D)
+            and not layer.use_bias
+            and layer.activation is keras.activations.linear
+        ):
+            copy = keras.layers.Conv2D.from_config({**config, "use_bias": True})
+            made[layer.output.name] = copy(read[0])
+            copy.set_weights([keras.ops.convert_to_numpy(layer.kernel), np.zeros(layer.filters, np.float32)])
+            convolutions[layer.output.name] = copy
+        else:
+            copy = type(layer).from_config(config)
+            made[layer.output.name] = copy(read if isinstance(layer.input, list) else read[0])
+            copy.set_weights(layer.get_weights())
+    return keras.Model(start, made[network.output.name], trainable=False)
+
+
+def _given(layer: keras.layers.Layer) -> list[Any]:
+    return layer.input if isinstance(layer.input, list) else [layer.input]
+
+
+def _scale_and_offset(layer: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    mean, variance = (keras.ops.convert_to_numpy(value) for value in (layer.moving_mean, layer.moving_variance))
+    scale = 1.0 / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        scale = scale * keras.ops.convert_to_numpy(layer.gamma)
+    offset = -mean * scale
+    return scale, offset + keras.ops.convert_to_numpy(layer.beta) if layer.center else offset

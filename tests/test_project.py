@@ -39,12 +39,12 @@ LAYERS: list[set[str]] = [
     | {"thresholds", "robustness", "retrieval_charts"}
     | {"plotting", "charts", "drawing", "explorer", "beam_tree"},
     {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder", "keras_files"}
-    | {"picture_batches", "ray_features"}
+    | {"folding", "picture_batches", "ray_features"}
     | {"encoder_tail"},
     {"captioner", "captioners", "averaging", "attributes", "embeddings"}
     | {"attention_captioner", "adaptive_attention", "transformer", "show_and_tell"},
     {"decoding", "batches", "boxes", "run_folder", "train_config", "recipes", "recorder", "predict", "ensemble"}
-    | {"cider_reward", "self_critical", "objectives", "finetuning"}
+    | {"cider_reward", "self_critical", "objectives", "finetuning", "distribution", "shares"}
     | {"attribute_predict", "attribute_tuning"}
     | {"alternatives"},
     {"training", "probes", "attribute_training", "attribute_evaluation", "systems"},
@@ -80,6 +80,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "cli_features": {"cli_parts"},
     "check": {"caption_data", "readers"},
     "data": {"caption_data", "check", "readers", "table_reader", "faces"},
+    "distribution": {"batches", "objectives", "recorder", "run_folder", "shares", "train_config"},
     "encoder_tail": {"features"},
     "ensemble": {"decoding"},
     "entities": {"regions"},
@@ -87,6 +88,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "evaluation": {"ngram_metrics", "ptb", "coco_json", "uncertainty", "score_report"},
     "faces": {"faces_captions", "faces_drawing"},
     "faces_drawing": {"faces_captions"},
+    "features": {"folding"},
     "feature_store": {"features", "picture_batches"},
     "grounding": {"regions"},
     "joined_features": {"feature_store", "features"},
@@ -108,6 +110,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "recorder": {"batches", "run_folder", "train_config"},
     "score_report": {"ngram_metrics", "ptb", "uncertainty"},
     "self_critical": {"batches", "cider_reward", "decoding"},
+    "shares": {"batches"},
     "table_reader": {"readers"},
     "uncertainty": {"ngram_metrics", "ptb"},
 }

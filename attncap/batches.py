@@ -104,15 +104,19 @@ class CaptionBatches(keras.utils.PyDataset):
         return -(-len(self._image_ids) // self.pictures)
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        image_ids = self._batches[index]
-        rows = [self._chosen[image_id] for image_id in image_ids]
-        longest = max(len(row) for captions in rows for row in captions) - 1
+        return self.part(index, slice(None))
+
+    def part(self, index: int, own: slice) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return item `index` of the `own` pictures of the batch alone, captions padded as in the whole batch."""
+        longest = max(len(row) for image_id in self._batches[index] for row in self._chosen[image_id]) - 1
         length = -(-longest // self.round_length_to) * self.round_length_to
+        image_ids = self._batches[index][own]
+        rows = [self._chosen[image_id] for image_id in image_ids]
         token_ids = np.full((len(rows), self.captions_each, length + 1), PAD, np.int32)  # (B, K, T + 1)
         for picture, captions in enumerate(rows):
             for caption, row in enumerate(captions):
                 token_ids[picture, caption, : len(row)] = row
-        features = self.features(index)
+        features = self.features(index, own)
         inputs = {"features": features, "token_ids": token_ids[:, :, :-1]}
         if self._regions is not None:
             covers = self._covers(image_ids, token_ids[:, :, 1:])
@@ -150,9 +154,9 @@ class CaptionBatches(keras.utils.PyDataset):
                     )
         return regions
 
-    def features(self, index: int) -> np.ndarray:
-        """Return the features of the pictures of batch `index` in this epoch, (B, rows, cols, D) float16."""
-        image_ids = self._batches[index]
+    def features(self, index: int, own: slice = slice(None)) -> np.ndarray:
+        """Return the features of (the `own` of) the pictures of batch `index`, (B, rows, cols, D) float16."""
+        image_ids = self._batches[index][own]
         paths = [self._paths[image_id] for image_id in image_ids]
         if not self._mirror:
             return self._get_features(paths)
@@ -175,14 +179,19 @@ class CaptionBatches(keras.utils.PyDataset):
             return self
         import tensorflow as tf
 
+        dataset = tf.data.Dataset.from_generator(lambda: iter(self), output_signature=self.signature())
+        return dataset.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(4)
+
+    def signature(self) -> Any:
+        """Return the `tf.TensorSpec`s of an item; the length of captions, and how many pictures, are left open."""
+        import tensorflow as tf
+
         tokens = tf.TensorSpec((None, self.captions_each, None), tf.int32)
         grid = self[0][0]["features"].shape[1:]
         inputs = {"features": tf.TensorSpec((None, *grid), tf.float16), "token_ids": tokens}
         if self._regions is not None:
             inputs["regions"] = tf.TensorSpec((None, self.captions_each, None, self._region_cells), tf.float32)
-        signature = (inputs, tokens)
-        dataset = tf.data.Dataset.from_generator(lambda: iter(self), output_signature=signature)
-        return dataset.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(4)
+        return inputs, tokens
 
     def on_epoch_end(self) -> None:
         self.start_epoch(self.epoch + 1)

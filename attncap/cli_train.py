@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ def add_commands(commands: Any) -> None:
         metavar="RUN",
         help="run folder or .keras file to go on from; with --objective cider in place of the cross-entropy epochs",
     )
+    add_sharing(train)
     others = ", ".join(field.name for field in fields(TrainConfig) if field.name not in (*TRAIN_OPTIONS, "start"))
     train.add_argument(
         "--set",
@@ -76,7 +78,55 @@ def add_commands(commands: Any) -> None:
     )
 
 
+def add_sharing(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that `sharing` reads."""
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="share the training: on the TensorFlow backend among the devices of this machine, on JAX "
+        "(KERAS_BACKEND=jax) among processes, each started with the same command and its own --process-id; without a "
+        "coordinator, among this machine's devices",
+    )
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where process 0 listens (default: KERAS_DISTRIBUTION_JOB_ADDRESSES, or what Slurm and Open MPI set)",
+    )
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="how many (default: KERAS_DISTRIBUTION_NUM_PROCESSES)"
+    )
+    parser.add_argument(
+        "--process-id",
+        type=int,
+        metavar="I",
+        help="which this is, from 0; process 0 writes the run folder (default: KERAS_DISTRIBUTION_PROCESS_ID)",
+    )
+
+
+def sharing(options: argparse.Namespace) -> AbstractContextManager[Any]:
+    """Return what shares the training that the options of `add_sharing` tell of, or a context of None."""
+    of_processes = {
+        "coordinator": options.coordinator,
+        "processes": options.processes,
+        "process-id": options.process_id,
+    }
+    if not options.distributed:
+        given = [name for name, value in of_processes.items() if value is not None]
+        if given:
+            raise ValueError(f"--{given[0]} is of shared training: add --distributed")
+        return nullcontext()
+    from attncap.distribution import shared_training
+
+    return shared_training(*of_processes.values())
+
+
 def _train(options: argparse.Namespace) -> None:
+    # First of all: processes have to meet before the backend computes anything.
+    with sharing(options) as distribution:
+        _train_with(options, distribution)
+
+
+def _train_with(options: argparse.Namespace, distribution: Any) -> None:
     from attncap.data import load
     from attncap.training import train
 
@@ -104,5 +154,7 @@ def _train(options: argparse.Namespace) -> None:
         features=of_command["features"],
         tensorboard=options.tensorboard,
         boxes=of_command["boxes"],
+        distribution=distribution,
     )
-    print(f"the best captioner is {Path(options.run_folder) / 'best.keras'}")
+    if distribution is None or distribution.process == 0:
+        print(f"the best captioner is {Path(options.run_folder) / 'best.keras'}")

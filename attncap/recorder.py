@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,7 @@ class RunRecorder(keras.callbacks.Callback):
         self.config = config
         self.validate = validate
         self.batches = batches
+        self.on_one_device: Callable[[Captioner], Captioner] = lambda captioner: captioner  # where several train it
         self._arrays, self.history = folder.load_state()
         if not all("val_bleu_4" in row for row in self.history):
             raise ValueError(
@@ -86,12 +87,13 @@ class RunRecorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
         with averaged_weights(self.model):
-            logs.update(self.validate(self.model))
+            captioner = self.on_one_device(self.model)
+            logs.update(self.validate(captioner))
             row = {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
             self.history.append(row)
             if self.best_epoch() == len(self.history) - 1:
                 with replacing(self.folder.best_file) as temporary:
-                    save_captioner(self.model, temporary)
+                    save_captioner(captioner, temporary)
         arrays = {name: keras.ops.convert_to_numpy(value) for name, value in _state_variables(self.model).items()}
         self.folder.save_state(arrays, self.history)
         self.model.stop_training = self.finished("cider" if "reward" in row else "crossentropy")

@@ -20,6 +20,7 @@ from attncap.captioner import AttendingCaptioner, Captioner
 from attncap.captioners import ShowAndTell, load_captioner
 from attncap.data import CaptionData, cache_folder, leave_out
 from attncap.decoding import Decoder
+from attncap.distribution import SharedTraining
 from attncap.encoder_tail import EncoderTail
 from attncap.evaluation import References, bleu
 from attncap.feature_store import FeatureStore
@@ -42,6 +43,7 @@ def train(
     features: str | Path | None = None,
     tensorboard: bool = False,
     boxes: str | None = None,
+    distribution: SharedTraining | None = None,
     verbose: Any = "auto",
 ) -> Captioner:
     """Train a captioner: features, vocabulary, fit, validation by decoding, best checkpoint.
@@ -57,6 +59,8 @@ def train(
         boxes: with `config.attention_supervision` above 0, the boxes that supervise attention, `entities:FOLDER_OR_ZIP`
             or `faces` (see `load_phrases`). Training pictures without boxes stay, unsupervised; validation is the same
             as without boxes.
+        distribution: the processes or devices that share this training, from `shared_training`; None: one device. All
+            processes call `train` alike; process 0 writes the run folder.
         verbose: of Keras's `fit`.
 
     Returns:
@@ -72,11 +76,13 @@ def train(
         raise ValueError(
             "tensorboard logs need the package tensorboard, which is not installed: pip install tensorboard"
         )
-    folder = RunFolder(run, resume)
+    folder = RunFolder(run, resume) if distribution is None else distribution.run_folder(run, resume)
     try:
         if resume:
             config = _same_settings(folder, config)
         _check_supervision(config, boxes)
+        if distribution is not None:
+            distribution.check(config)
         keras.utils.set_random_seed(config.seed)  # weights="random" are the same ones when the run is resumed
         beginning = None if config.start is None else load_captioner(config.start)
         whole = (
@@ -99,6 +105,8 @@ def train(
             manifest["tail_digest"] = whole.fingerprint()
         if phrases is not None:
             manifest |= {"boxes": boxes, "boxes_digest": _boxes_digest(phrases)}
+        if distribution is not None:
+            distribution.check_same(manifest, config)
         _check_or_write(folder, manifest, resume)
         if config.mirror:
             without = store.extract(_may_mirror(training), mirrored=True)
@@ -113,9 +121,10 @@ def train(
         if beginning is None and isinstance(captioner, ShowAndTell):
             captioner.standardise(*_pooled_statistics(captioner, store, list(training.pictures["path"])))
         batches = _batches(config, captioner, store, training, phrases)
-        recorder = RunRecorder(folder, config, _validator(config, store, validation), batches)
+        recorder = RunRecorder(folder, config, _validator(config, store, validation, distribution), batches)
         logs = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if tensorboard else []
-        fit(captioner, batches, recorder, config, callbacks=logs, verbose=verbose)
+        fitted = fit if distribution is None else distribution.fit
+        fitted(captioner, batches, recorder, config, callbacks=logs, verbose=verbose)
         return load_captioner(folder.best_file)
     except ValueError:  # unfit data or settings: where nothing has begun, the folder stays free for the next try
         if not resume and not folder.manifest_file.exists():
@@ -341,7 +350,9 @@ def _batches(
     return batches
 
 
-def _validator(config: TrainConfig, store: FeatureStore, data: CaptionData) -> Any:
+def _validator(
+    config: TrainConfig, store: FeatureStore, data: CaptionData, distribution: SharedTraining | None = None
+) -> Any:
     references = data.references()
     pictures = data.pictures[data.pictures["image_id"].isin(references)].head(config.validation_pictures)
     image_ids = list(pictures["image_id"])
@@ -352,8 +363,12 @@ def _validator(config: TrainConfig, store: FeatureStore, data: CaptionData) -> A
         return Decoder(captioner, beam_width=1, max_length=config.max_length)
 
     def validate(captioner: Captioner) -> dict[str, float]:
-        captions = decode_stored(greedy(captioner), store, pictures)
-        scores = bleu({caption.image_id: caption.text for caption in captions}, prepared)
+        own = pictures if distribution is None else pictures.iloc[distribution.process :: distribution.processes]
+        captions = decode_stored(greedy(captioner), store, own)
+        texts = {caption.image_id: caption.text for caption in captions}
+        if distribution is not None:
+            texts = {image_id: text for part in distribution.gather(texts) for image_id, text in part.items()}
+        scores = bleu(texts, prepared)
         return {f"val_bleu_{n}": float(score) for n, score in enumerate(scores, start=1)}
 
     return validate

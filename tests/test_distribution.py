@@ -138,7 +138,7 @@ class Processes:
         self.started.append(number)
         return number
 
-    def wait(self, number: int, seconds: float = 240) -> int | None:
+    def wait(self, number: int, seconds: float = 600) -> int | None:
         """Its exit status, negative where a signal ended it; None where it goes on after these seconds."""
         status = self._ask(wait=number, seconds=seconds)
         if status is not None:
@@ -178,6 +178,47 @@ def start_pair(
     elsewhere = train_arguments(run.parent / "of another machine", "--distributed", *more)
     named = {f"KERAS_DISTRIBUTION_{name}": value for name, value in environment.items()}
     return [first, processes.start(printed[1], elsewhere, stand_still, **named)], printed
+
+
+def finish(processes: Processes, numbers: list[int], printed: list[Path]) -> None:
+    for number, file in zip(numbers, printed, strict=True):
+        assert processes.wait(number) == 0, file.read_text()[-3000:]
+
+
+def until_printed(printed: Path, text: str, seconds: float = 600) -> None:
+    until = time.monotonic() + seconds
+    while text not in (printed.read_text() if printed.exists() else ""):
+        assert time.monotonic() < until, printed.read_text()[-3000:]
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def alone(processes: Processes) -> Path:
+    """The run of one process, which has every batch as a whole."""
+    run = processes.folder / "runs" / "alone"
+    run.parent.mkdir(exist_ok=True)
+    printed = processes.folder / "alone.txt"
+    finish(processes, [processes.start(printed, train_arguments(run))], [printed])
+    return run
+
+
+@pytest.fixture(scope="module")
+def killed(processes: Processes, alone: Path) -> tuple[Path, float, str]:
+    """The run of two processes of which the second was killed in the second epoch: what the first did, and when."""
+    numbers, printed = start_pair(processes, "shared", stand_still=[1, 0])
+    until_printed(printed[1], "stands still")
+    os.kill(numbers[1], signal.SIGKILL)
+    began = time.monotonic()
+    assert processes.wait(numbers[1]) == -signal.SIGKILL
+    assert processes.wait(numbers[0]) == 2, printed[0].read_text()[-3000:]
+    return processes.folder / "runs" / "shared", time.monotonic() - began, printed[0].read_text()
+
+
+@pytest.fixture(scope="module")
+def resumed(processes: Processes, killed: tuple[Path, float, str]) -> Path:
+    assert len(history_of(killed[0])) == 1
+    finish(processes, *start_pair(processes, "shared-resumed", "--resume"))
+    return killed[0]
 
 
 def history_of(run: Path) -> list[dict[str, float]]:

@@ -34,9 +34,7 @@ from attncap.train_config import TrainConfig
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long is lost, and all others end
 START_SECONDS = 600  # machines are started by hand: the first waits so long for the last
 END_SECONDS = 60  # between the first that is done and the last
-LOST = re.compile(
-    r"gloo|nccl|unavailable|deadline_exceeded|coordination|heartbeat|connection (closed|reset|refused)", re.I
-)
+LOST = re.compile("gloo|nccl|unavailable|deadline_exceeded|coordination|heartbeat|connection (closed|reset)", re.I)
 CLUSTERS = ("SLURM_STEP_NUM_NODES", "OMPI_COMM_WORLD_SIZE")  # set where JAX can tell the processes by itself
 
 
@@ -74,10 +72,15 @@ class SharedTraining:
 
     def check_same(self, manifest: dict[str, Any], config: TrainConfig) -> None:
         """Raise ValueError, in all processes, where one has other data, settings or encoder."""
-        what = {
-            name: value for name, value in manifest.items() if re.search("digest|fingerprint|pictures|backend", name)
-        }
-        seen = self.gather({**what, **asdict(config)})
+        same = re.compile("digest|fingerprint|pictures|backend")
+        what = {name: value for name, value in manifest.items() if same.search(name)}
+        settings = asdict(config)
+        for path in (
+            "weights",
+            "start",
+        ):  # these may lie elsewhere on another machine: digests tell
+            del settings[path]
+        seen = self.gather({**what, **settings})
         for process, other in enumerate(seen):
             names = [name for name in seen[0] if other.get(name) != seen[0][name]]
             if names:
@@ -231,6 +234,7 @@ class ProcessTraining(SharedTraining):
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         devices = self.gather(here)
         if len(set(devices)) > 1:
+            atexit.register(_leave)
             raise ValueError(f"the processes have {devices} devices: give each the same number")
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -357,18 +361,17 @@ def shared_training(
         return MirroredTraining()
     if backend != "jax":
         raise ValueError(f"the {backend} backend trains in one process: set KERAS_BACKEND=jax (or tensorflow)")
-    environment = os.environ
-    addresses = coordinator or environment.get("KERAS_DISTRIBUTION_JOB_ADDRESSES")
+    addresses = coordinator or os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES")
     given["coordinator"] = addresses.split(",")[0] if addresses else None
     for name, variable in (("processes", "NUM_PROCESSES"), ("process-id", "PROCESS_ID")):
-        text = environment.get(f"KERAS_DISTRIBUTION_{variable}")
+        text = os.environ.get(f"KERAS_DISTRIBUTION_{variable}")
         if given[name] is None and text:
             if not text.isdigit():
                 raise ValueError(f"KERAS_DISTRIBUTION_{variable} is {text!r}: a number expected")
             given[name] = int(text)
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if len(missing) == 3:
-        alone = not any(name in environment for name in CLUSTERS)
+        alone = not any(name in os.environ for name in CLUSTERS)
         return ProcessTraining(None, 1 if alone else None, None)
     if missing:
         raise ValueError(f"{', '.join(missing)} missing: every process needs --coordinator, --processes, --process-id")

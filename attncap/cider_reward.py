@@ -99,6 +99,19 @@ class CiderReward:
         ]
         return np.array(rows, np.float32)
 
+    def agreement(self, captions: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> np.ndarray:
+        """CIDEr-D of captions against others of the same picture in place of references.
+
+        Args:
+            captions: C captions as token ids, `<end>` included.
+            others: as captions, at least one.
+
+        Returns:
+            agreement: float64 array, shape (C,), in [0, 10].
+        """
+        references = [_Reference(*self._vectors(row), len(row)) for row in others]
+        return np.array([self._cider_d(references, token_ids) for token_ids in captions])
+
     def _picture(self, of_picture: Sequence[Sequence[int]]) -> _Picture:
         most: Counter[Ngram] = Counter()
         for token_ids in of_picture:

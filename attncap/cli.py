@@ -20,9 +20,11 @@ from attncap.cli_parts import (
     BOXES_HELP,
     SPEC_HELP,
     add_command,
+    add_consensus,
     add_decoding,
     add_run,
     captioner_of,
+    decoder_of,
     decoding,
     save_heatmap,
 )
@@ -80,7 +82,8 @@ def _predict(options: argparse.Namespace) -> None:
             raise ValueError(
                 f"{options.images}: the name {name!r} is not UTF-8 text, so it can be no id: rename the picture"
             )
-    captions, rejects = caption_pictures(captioner_of(options), paths, image_ids, **decoding(options))
+    captioner = captioner_of(options)
+    captions, rejects = caption_pictures(captioner, paths, image_ids, decoder=decoder_of(options, captioner))
     write_predictions(options.out, {caption.image_id: caption.text for caption in captions})
     print(f"{len(captions)} captions in {options.out}")
     if len(rejects):
@@ -101,7 +104,8 @@ def _caption(options: argparse.Namespace) -> None:
             "leave --heatmap out, or take a run of --model attention"
         )
     pictures = options.picture
-    captions, rejects = caption_pictures(captioner, pictures, pictures, progress=False, **decoding(options))
+    decoder = decoder_of(options, captioner)
+    captions, rejects = caption_pictures(captioner, pictures, pictures, progress=False, decoder=decoder)
     for caption in captions:
         print(f"{caption.image_id}: {caption.text}" if len(pictures) > 1 else caption.text)
         if options.heatmap:
@@ -221,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--out", required=True, metavar="JSON", help="COCO results JSON to write")
     add_decoding(predict)
+    add_consensus(predict)
 
     caption = add_command(
         commands,
@@ -233,6 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     caption.add_argument("picture", nargs="+", metavar="PICTURE")
     caption.add_argument("--heatmap", metavar="PNG", help="figure to write: the map of every word over the picture")
     add_decoding(caption)
+    add_consensus(caption)
 
     evaluate = add_command(
         commands,

@@ -81,6 +81,31 @@ def decoding(options: argparse.Namespace) -> dict[str, Any]:
     return {"beam_width": options.beam_width, "length_penalty": options.length_penalty}
 
 
+def add_consensus(parser: argparse.ArgumentParser) -> None:
+    """Declare `--consensus`, which `decoder_of` reads."""
+    parser.add_argument(
+        "--consensus",
+        metavar="SPEC",
+        help="of K beams (10 are good) take the one that 40 sampled captions agree with most: more telling and more "
+        "varied, in about five times the time; SPEC: the data of the training: its captions say how telling words are",
+    )
+
+
+def decoder_of(options: argparse.Namespace, captioner: Any) -> Any:
+    """Return the decoder that `add_decoding` and `add_consensus` ask for."""
+    if options.consensus is None:
+        from attncap.decoding import Decoder
+
+        return Decoder(captioner, batch_size=32, **decoding(options))
+    from attncap.consensus import ConsensusDecoder
+    from attncap.data import load
+
+    references = load(options.consensus).split("train").references()
+    if not references:
+        raise ValueError(f"--consensus {options.consensus}: has no captions of training pictures")
+    return ConsensusDecoder(captioner, references, **decoding(options))
+
+
 def save_heatmap(caption: Any, out: Path, several: bool) -> Path:
     """Draw a caption whose image_id is its picture's path; of several pictures, each in a file of its name."""
     from attncap.plotting import plot_attention

@@ -51,6 +51,7 @@ def caption_pictures(
     *,
     batch_size: int = 32,
     progress: bool = True,
+    decoder: Any = None,
     **settings: Any,
 ) -> tuple[list[Any], pd.DataFrame]:
     """Caption picture files with the encoder that the captioner was trained on.
@@ -61,6 +62,7 @@ def caption_pictures(
         image_ids: names for the captions, one a path; default the file names.
         batch_size: pictures in memory at a time.
         progress: show a bar with pictures/s.
+        decoder: of the captioner, such as a `ConsensusDecoder`; None makes a `Decoder` with settings.
         settings: of `Decoder`, such as beam_width.
 
     Returns:
@@ -70,7 +72,7 @@ def caption_pictures(
     Raises:
         ValueError: the captioner was saved without an encoder.
     """
-    decode = Decoder(captioner, batch_size=batch_size, **settings)
+    decode = Decoder(captioner, batch_size=batch_size, **settings) if decoder is None else decoder
     captions: list[Any] = []
     rejects: list[tuple[str, str, str]] = []
     for kept, features in encoded_pictures(captioner, paths, image_ids, rejects, batch_size, progress):

@@ -44,7 +44,7 @@ LAYERS: list[set[str]] = [
     {"captioner", "captioners", "averaging", "attributes", "embeddings"}
     | {"attention_captioner", "adaptive_attention", "transformer", "show_and_tell"},
     {"decoding", "batches", "boxes", "run_folder", "train_config", "recipes", "recorder", "predict", "ensemble"}
-    | {"cider_reward", "self_critical", "objectives", "finetuning", "distribution", "shares"}
+    | {"cider_reward", "self_critical", "objectives", "finetuning", "distribution", "shares", "consensus"}
     | {"attribute_predict", "attribute_tuning"}
     | {"alternatives"},
     {"training", "probes", "attribute_training", "attribute_evaluation", "systems"},
@@ -73,6 +73,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "show_and_tell": {"captioner"},
     "transformer": {"captioner"},
     "charts": {"drawing"},
+    "consensus": {"cider_reward", "decoding"},
     "cli": {"cli_attributes", "cli_ensemble", "cli_explore", "cli_features", "cli_index", "cli_parts", "cli_train"},
     "cli_attributes": {"cli_parts"},
     "cli_ensemble": {"cli_parts"},

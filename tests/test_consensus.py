@@ -1,0 +1,95 @@
+"""Decoding by agreement: the gain by hand, and the choice against every caption of a language that is a table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_decoding import MAX_LENGTH, FakeCaptioner
+
+from attncap.cider_reward import CiderReward
+from attncap.consensus import ConsensusDecoder
+from attncap.decoding import Decoder
+from attncap.text import END
+
+REFERENCES = {"x": ["a b c", "a a"], "y": ["b c b"], "z": ["c"]}
+PICTURES, SAMPLES = 13, 200
+
+
+@pytest.fixture(scope="module")
+def captioner() -> FakeCaptioner:
+    return FakeCaptioner(PICTURES, seed=3)
+
+
+def decoder(captioner: FakeCaptioner, **settings) -> ConsensusDecoder:
+    settings = {"beam_width": 4, "samples": SAMPLES, "max_length": MAX_LENGTH, "batch_size": 5, **settings}
+    return ConsensusDecoder(captioner, REFERENCES, **settings)
+
+
+def test_agreement_is_the_mean_of_cider_d_over_the_others() -> None:
+    gain = CiderReward({"x": [[4, 5, 6, 7, END]], "y": [[8, END]], "z": [[9, 4, END]]})
+    same, other = [4, 5, 6, 7, END], [8, 9, END]
+    assert gain.agreement([same], [same]) == pytest.approx([10.0])
+    assert gain.agreement([same], [[10, 11]]) == pytest.approx([0.0])
+    both = gain.agreement([same, other], [same, other])
+    assert both == pytest.approx(np.mean([gain.agreement([same, other], [row]) for row in (same, other)], axis=0))
+    assert gain.agreement([same], [[4, 5, 6, 7, END, *[12] * 6]]) < gain.agreement([same], [[4, 5, 6, 7, END, 12]])
+    as_references = CiderReward({"x": [[4, 5, 6, 7, END]], "y": [[8, END]], "z": [[9, 4, END]]})
+    assert gain.agreement([other], [[8, END]])[0] == pytest.approx(as_references(["y"], [[other]])[0, 0])
+
+
+def test_the_choice_is_nearly_the_best_of_the_proposals_by_the_exact_gain(captioner: FakeCaptioner) -> None:
+    temperature = 0.7
+    chosen = decoder(captioner, likelihood=0.0, temperature=temperature)(captioner.features())
+    proposals = Decoder(captioner, beam_width=4, n_best=4, max_length=MAX_LENGTH)(captioner.features())
+    ids = captioner.tokenizer.tokenize
+    gain = CiderReward({i: [[*ids(text), END] for text in texts] for i, texts in REFERENCES.items()})
+    gained, likeliest, best = [], [], []
+    for picture, (caption, own) in enumerate(zip(chosen, proposals, strict=True)):
+        everything, weights = [], []
+        for _, _, tokens in captioner.all_captions(picture, 0.0, MAX_LENGTH):
+            drawn = 0.0  # words are drawn at the temperature, one by one
+            for at, token in enumerate(tokens):
+                cooled = {word: p / temperature for word, p in captioner.log_probs(picture, tokens[:at]).items()}
+                drawn += cooled[token] - np.logaddexp.reduce(list(cooled.values()))
+            everything.append(list(tokens))
+            weights.append(np.exp(drawn))
+        assert sum(weights) == pytest.approx(1.0)
+        exact = {
+            each.token_ids: sum(
+                weight * gain.agreement([[*each.token_ids, END]], [row])[0]
+                for weight, row in zip(weights, everything, strict=True)
+                if weight > 1e-4
+            )
+            for each in own
+        }
+        gained.append(exact[caption.token_ids])
+        likeliest.append(exact[own[0].token_ids])
+        best.append(max(exact.values()))
+    regret = np.array(best) - gained
+    assert regret.max() < 0.6 and (regret < 1e-9).mean() > 0.7
+    assert np.mean(gained) > np.mean(likeliest) + 0.1  # the likeliest caption is another one, and agrees less
+
+
+def test_likelihood_alone_is_the_search(captioner: FakeCaptioner) -> None:
+    features, ids = captioner.features(), [f"p{n}" for n in range(PICTURES)]
+    chosen = decoder(captioner, likelihood=1e6, samples=2)(features, ids)
+    searched = Decoder(captioner, beam_width=4, max_length=MAX_LENGTH)(features, ids)
+    assert [(c.image_id, c.text) for c in chosen] == [(c.image_id, c.text) for c in searched]
+    assert [c.log_prob for c in chosen] == pytest.approx([c.log_prob for c in searched], rel=1e-5)
+    one = decoder(captioner, beam_width=1, samples=2)(features, ids)
+    greedy = Decoder(captioner, beam_width=1, max_length=MAX_LENGTH)(features, ids)
+    assert [c.text for c in one] == [c.text for c in greedy]
+
+
+def test_a_seed_makes_the_choice_repeatable_and_maps_come_with_it(captioner: FakeCaptioner) -> None:
+    first, second, other = (decoder(captioner, samples=1, seed=seed)(captioner.features()) for seed in (1, 1, 2))
+    assert [c.text for c in first] == [c.text for c in second]
+    assert [c.text for c in first] != [c.text for c in other]
+    assert all(c.attention_weights is not None and len(c.attention_weights) == len(c.words) for c in first)
+
+
+def test_what_is_refused(captioner: FakeCaptioner) -> None:
+    with pytest.raises(ValueError, match="agreement needs at least 1 sample a picture, got 0"):
+        decoder(captioner, samples=0)
+    with pytest.raises(ValueError, match="needs reference captions, got none"):
+        ConsensusDecoder(captioner, {})

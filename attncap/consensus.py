@@ -77,6 +77,7 @@ class ConsensusDecoder:
         self._gain = CiderReward({i: [[*tokenize(text), END] for text in texts] for i, texts in references.items()})
         self._likelihood = likelihood
         self._length_penalty = length_penalty
+        self._max_length = max_length
         self._batch_size = batch_size
         sampler = keras_nlp.samplers.RandomSampler(temperature=temperature, seed=seed)
         model = captioner if isinstance(captioner, keras.Model) else None
@@ -104,7 +105,7 @@ class ConsensusDecoder:
         return chosen
 
     def _scores(self, proposals: Sequence[Caption], samples: Sequence[Sequence[int]]) -> np.ndarray:
-        tokens = [[*caption.token_ids, END] for caption in proposals]
+        tokens = [[*caption.token_ids, END][: self._max_length] for caption in proposals]  # a longest one has no end
         ranks = [
             caption.log_prob / len(row) ** self._length_penalty for caption, row in zip(proposals, tokens, strict=True)
         ]

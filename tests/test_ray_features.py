@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -209,6 +210,125 @@ def test_the_real_encoder_goes_to_the_workers_with_its_weights(tmp_path: Path, m
     np.testing.assert_allclose(by_ray.get(paths).astype(float), here.get(paths).astype(float), rtol=2e-3, atol=1e-4)
     here.close()
     by_ray.close()
+
+
+# ---------------------------------------------------------------- a scripted Ray: who is blamed
+
+
+class Lost(Exception):
+    """Stands for Ray's errors: a worker, or its machine, is gone."""
+
+
+class Failed(Lost):
+    """Stands for an error that code in a worker raised."""
+
+
+class ScriptedRay:
+    """What `_Crew` uses of Ray, in this process: what is asked of a worker is answered in the order of asking."""
+
+    exceptions = SimpleNamespace(RayError=Lost, RayTaskError=Failed)
+
+    def __init__(self, deadly: str = "", starts: list[str] | None = None) -> None:
+        self.deadly, self.starts = deadly, starts or []
+        self.made: list[ScriptedWorker] = []
+
+    def create(self) -> ScriptedWorker:
+        fate = self.starts.pop(0) if self.starts else "begins"
+        self.made.append(ScriptedWorker(self, fate))
+        return self.made[-1]
+
+    def wait(self, references: list[Any], timeout: float | None) -> tuple[list[Any], list[Any]]:
+        assert references
+        answered = [each for each in references if each.worker.fate != "waits"]
+        return answered[:1], references
+
+    def get(self, reference: Any) -> Any:
+        return reference.answer()
+
+    def kill(self, worker: Any) -> None:
+        worker.dead = True
+
+
+class ScriptedWorker:
+    def __init__(self, ray: ScriptedRay, fate: str) -> None:
+        self.ray, self.fate, self.dead = ray, fate, False
+        self.asked: list[list[str]] = []
+        self.ready = SimpleNamespace(remote=lambda: Reference(self, self._begin))
+        self.compute = SimpleNamespace(remote=self._ask)
+
+    def _begin(self) -> bool:
+        if self.fate == "fails":
+            raise Lost("The worker died in its creation task\nMemoryError: no room")
+        return True
+
+    def _ask(self, names: list[bytes]) -> Any:
+        paths = [ray_features._path(name) for name in names]
+        self.asked.append(paths)
+        self.dead = self.dead or self.ray.deadly in paths
+        return Reference(self, lambda: self._compute(paths))
+
+    def _compute(self, paths: list[str]) -> Result:
+        if self.dead:
+            raise Lost("gone")
+        fresh = [place for place, _ in enumerate(paths)]
+        pictures = [(path.encode(), None, os.path.getsize(path)) for path in paths]
+        return Result("here", pictures, fresh, np.zeros((len(paths), *SHAPE), np.float16))
+
+
+class Reference:
+    def __init__(self, worker: ScriptedWorker, answer: Any) -> None:
+        self.worker, self.answer = worker, answer
+
+
+def computed_by(ray: ScriptedRay, paths: list[str], workers: int = 2, batch_size: int = 3) -> list[Any]:
+    crew = ray_features._Crew(ray, ray.create, workers)
+    done = ray_features._computed(crew, SimpleNamespace(feature_shape=SHAPE), paths, batch_size, mirrored=False)
+    return [item for computed in done for item in computed.batch]
+
+
+@pytest.mark.parametrize("place", [0, 4, 12])
+def test_only_the_picture_that_ends_its_workers_is_blamed(tmp_path: Path, place: int) -> None:
+    paths = draw(tmp_path, 13)  # the last is a batch of its own
+    ray = ScriptedRay(deadly=paths[place])
+    items = computed_by(ray, paths)
+    assert sorted(item.path for item in items) == sorted(paths)  # each once
+    reasons = {item.path: item.reason for item in items if item.reason}
+    assert reasons == {paths[place]: "2 workers ended with it alone: too large for their memory, or harmful"}
+    rejected = next(item for item in items if item.reason)
+    assert rejected.stamp == ray_features.file_stamp(paths[place])  # not tried again until the file changes
+    given = [batch for worker in ray.made for batch in worker.asked if paths[place] in batch]
+    # Twice among others, then twice alone; the last picture is alone from the first.
+    assert [len(batch) for batch in given] == ([1, 1, 1] if place == 12 else [3, 3, 1, 1])
+    for worker in ray.made:  # beside it in the end there was nothing
+        if [paths[place]] in worker.asked and place != 12:
+            assert worker.asked[-1] == [paths[place]]
+
+
+def test_a_worker_that_is_not_ready_gets_nothing_and_one_lost_is_replaced(tmp_path: Path) -> None:
+    paths = draw(tmp_path, 7)
+    ray = ScriptedRay(starts=["waits", "begins", "fails", "fails", "begins"])
+    items = computed_by(ray, paths, workers=2)
+    assert [item.path for item in items] == paths and not any(item.reason for item in items)
+    assert ray.made[0].asked == [] and len(ray.made) == 2
+
+
+def test_workers_that_end_before_they_are_ready_are_an_error(tmp_path: Path) -> None:
+    ray = ScriptedRay(starts=["fails"] * 9)
+    with pytest.raises(
+        RuntimeError, match=r"3 workers .* before they were ready \(MemoryError: no room\): is the same"
+    ):
+        computed_by(ray, draw(tmp_path, 3))
+    with pytest.raises(RuntimeError, match=r"no worker was ready after 10 minutes: are there machines with room"):
+        computed_by(ScriptedRay(starts=["waits"] * 9), draw(tmp_path, 3))
+
+
+def test_an_error_of_the_code_is_no_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(worker: ScriptedWorker, paths: list[str]) -> Result:
+        raise Failed("Traceback ...\nZeroDivisionError: in a worker\n")
+
+    monkeypatch.setattr(ScriptedWorker, "_compute", fail)
+    with pytest.raises(RuntimeError, match=r"^a worker of Ray failed: ZeroDivisionError: in a worker$"):
+        computed_by(ScriptedRay(), draw(tmp_path, 3))
 
 
 # ---------------------------------------------------------------- without Ray

@@ -35,16 +35,19 @@ SETTINGS = {
     "max_length": 12,  # few lengths, few graphs to compile
     "embedding_units": 16,
     "hidden_units": 17,
-    "projection_units": 13,
-    "attention_units": 11,
-    "attention_penalty": 0.5,
     "pictures": 13,  # 2 batches an epoch: two replicas have 7 rows each, one of them of no picture
     "epochs": 2,
-    "learning_rate": 0.01,
+    "learning_rate": 0.03,
     "validation_pictures": 5,
     "dtype": "float32",
     "seed": 7,
 }
+# The small model has a third of the variables, each of which takes JAX a while to begin with.
+OF_MODEL: dict[str, dict[str, Any]] = {
+    "show-and-tell": {},
+    "attention": {"projection_units": 13, "attention_units": 11, "attention_penalty": 0.5},
+}
+MODELS = ["show-and-tell", pytest.param("attention", marks=pytest.mark.slow)]
 
 
 def tiny(image_size: int, weights: Any) -> keras.Model:
@@ -54,10 +57,9 @@ def tiny(image_size: int, weights: Any) -> keras.Model:
     return keras.Model(pixels, keras.layers.Conv2D(7, 1, activation="tanh", name="mixed0")(cells))
 
 
-def train_arguments(run: Path, *more: str, **settings: Any) -> list[str]:
-    set_options = [
-        option for name, value in {**SETTINGS, **settings}.items() for option in ("--set", f"{name}={value}")
-    ]
+def train_arguments(model: str, run: Path, *more: str, **settings: Any) -> list[str]:
+    pairs = {"model": model, **SETTINGS, **OF_MODEL[model], **settings}.items()
+    set_options = [option for name, value in pairs for option in ("--set", f"{name}={value}")]
     places = ["--run", str(run), "--features", str(run.parent / "features"), "--data", DATA]
     return ["train", *places, *set_options, *more]
 
@@ -166,16 +168,21 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 def start_pair(
-    processes: Processes, name: str, *more: str, stand_still: list[int] | None = None
+    processes: Processes, model: str, *more: str, stand_still: list[int] | None = None
 ) -> tuple[list[int], list[Path]]:
     """Two processes of one training; the second is told by the environment what the first is told by options."""
-    run, coordinator = processes.folder / "runs" / name.split("-")[0], f"127.0.0.1:{free_port()}"
-    printed = [processes.folder / f"{name}-{number}.txt" for number in range(2)]
+    runs, coordinator = processes.folder / model, f"127.0.0.1:{free_port()}"
+    printed = [processes.folder / f"{model}-{number}{''.join(more)}.txt" for number in range(2)]
     options = ["--distributed", "--coordinator", coordinator, "--processes", "2", "--process-id", "0", *more]
-    first = processes.start(printed[0], train_arguments(run, *options))
+    first = processes.start(printed[0], train_arguments(model, runs / "shared", *options))
     environment = {"JOB_ADDRESSES": coordinator, "NUM_PROCESSES": "2", "PROCESS_ID": "1"}
-    elsewhere = train_arguments(run.parent / "of another machine", "--distributed", *more)
+    elsewhere = train_arguments(model, runs / "of another machine", "--distributed", *more)
     named = {f"KERAS_DISTRIBUTION_{name}": value for name, value in environment.items()}
     return [first, processes.start(printed[1], elsewhere, stand_still, **named)], printed
 
@@ -193,31 +200,29 @@ def until_printed(printed: Path, text: str, seconds: float = 600) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(processes: Processes) -> Path:
+def alone(processes: Processes, model: str) -> Path:
     """The run of one process, which has every batch as a whole."""
-    run = processes.folder / "runs" / "alone"
-    run.parent.mkdir(exist_ok=True)
-    printed = processes.folder / "alone.txt"
-    finish(processes, [processes.start(printed, train_arguments(run))], [printed])
+    run, printed = processes.folder / model / "alone", processes.folder / f"{model}-alone.txt"
+    finish(processes, [processes.start(printed, train_arguments(model, run))], [printed])
     return run
 
 
 @pytest.fixture(scope="module")
-def killed(processes: Processes, alone: Path) -> tuple[Path, float, str]:
+def killed(processes: Processes, model: str, alone: Path) -> tuple[Path, float, str]:
     """The run of two processes of which the second was killed in the second epoch: what the first did, and when."""
-    numbers, printed = start_pair(processes, "shared", stand_still=[1, 0])
+    numbers, printed = start_pair(processes, model, stand_still=[1, 0])
     until_printed(printed[1], "stands still")
     os.kill(numbers[1], signal.SIGKILL)
     began = time.monotonic()
     assert processes.wait(numbers[1]) == -signal.SIGKILL
     assert processes.wait(numbers[0]) == 2, printed[0].read_text()[-3000:]
-    return processes.folder / "runs" / "shared", time.monotonic() - began, printed[0].read_text()
+    return alone.parent / "shared", time.monotonic() - began, printed[0].read_text()
 
 
 @pytest.fixture(scope="module")
-def resumed(processes: Processes, killed: tuple[Path, float, str]) -> Path:
+def resumed(processes: Processes, model: str, killed: tuple[Path, float, str]) -> Path:
     assert len(history_of(killed[0])) == 1
-    finish(processes, *start_pair(processes, "shared-resumed", "--resume"))
+    finish(processes, *start_pair(processes, model, "--resume"))
     return killed[0]
 
 
@@ -246,10 +251,10 @@ def test_where_one_is_killed_the_other_ends_with_an_error(killed: tuple[Path, fl
 
 
 def test_two_processes_train_as_one_also_after_a_kill(resumed: Path, alone: Path) -> None:
-    """Dropout is on: the masks of two processes are those of the whole batch."""
+    """Dropout is on, as always: the masks of two processes are those of the whole batch."""
     losses = [row["loss"] for row in history_of(alone)]
-    assert losses[-1] < losses[0] - 0.3  # it learns
-    assert_same_training(resumed, alone, rtol=1e-3, atol=1e-4)
+    assert losses[-1] < losses[0] - 0.01  # it learns
+    assert_same_training(resumed, alone, rtol=1e-4, atol=1e-5)
     assert sorted(path.name for path in resumed.iterdir()) == sorted(path.name for path in alone.iterdir())
     assert not (resumed.parent / "of another machine").exists()
 
@@ -283,10 +288,12 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-def test_two_devices_train_as_one_on_tensorflow(tmp_path: Path) -> None:
+@pytest.mark.parametrize("small", MODELS)
+def test_two_devices_train_as_one_on_tensorflow(small: str, tmp_path: Path) -> None:
     load(DATA)
-    orders = [train_arguments(tmp_path / "alone", dropout=0, attention_penalty=0)]
-    orders += [train_arguments(tmp_path / "mirrored", "--distributed", dropout=0, attention_penalty=0)]
+    nothing = {"dropout": 0} | {name: 0 for name in OF_MODEL[small] if name == "attention_penalty"}
+    orders = [train_arguments(small, tmp_path / "alone", **nothing)]
+    orders += [train_arguments(small, tmp_path / "mirrored", "--distributed", **nothing)]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ON_TENSORFLOW, json.dumps(orders)],
         cwd=ROOT,
@@ -296,7 +303,7 @@ def test_two_devices_train_as_one_on_tensorflow(tmp_path: Path) -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    assert_same_training(tmp_path / "mirrored", tmp_path / "alone", rtol=1e-3, atol=1e-4)
+    assert_same_training(tmp_path / "mirrored", tmp_path / "alone", rtol=1e-4, atol=1e-5)
 
 
 # ---------------------------------------------------------------- parts

@@ -35,6 +35,7 @@ BATCH_KILLS = 2  # workers that a batch may end before its pictures are given ou
 PICTURE_KILLS = 2  # workers that a picture may end, alone, before it is a reject
 FAILED_STARTS = 3  # workers in a row that may end before they are ready
 START_MINUTES = 10.0  # without any worker, before it is an error
+REACH_SECONDS = 10.0  # for a connection to a cluster
 LOCAL_STARTS = 3  # Ray gives its processes 30 seconds, which on a busy machine is not always enough
 LOCAL_OBJECTS = 300 * 2**20  # shared memory of a local Ray, bytes: a batch at `mixed8` takes 5 MB
 THREADS = 4  # cores a worker takes where a machine has as many: the network gains little by more
@@ -334,6 +335,25 @@ def _ray() -> Any:
     return ray
 
 
+def _last_cluster() -> str:
+    with suppress(Exception):  # no public name of Ray's: without it a cluster that has ended is noticed late
+        from ray._private.utils import read_ray_address
+
+        return read_ray_address() or ""
+    return ""
+
+
+def _reach(address: str) -> None:
+    # Ray itself waits for minutes, and then ends the process.
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or _last_cluster()
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        if not port.isdecimal():
+            raise ValueError("local, auto, HOST:PORT or ray://HOST:PORT expected")
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+
+
 @contextmanager
 def _connected(ray: Any, address: str, cores: int) -> Iterator[None]:
     if ray.is_initialized():
@@ -347,12 +367,16 @@ def _connected(ray: Any, address: str, cores: int) -> Iterator[None]:
     tries = LOCAL_STARTS if address == "local" else 1
     while not ray.is_initialized():
         try:
+            _reach(address)
             ray.init(address, log_to_driver=False, logging_level="ERROR", **(local if address == "local" else {}))
         except Exception as error:  # whatever Ray raises: the mend is the same
             ray.shutdown()
             tries -= 1
             if not tries:
-                mend = "is there memory left?" if address == "local" else "start one there with `ray start --head`"
+                there = (
+                    "start one there with `ray start --head`; one that asks for a token wants RAY_AUTH_MODE=token here"
+                )
+                mend = "is there memory left?" if address == "local" else there
                 raise OSError(f"no Ray at {address} ({_last_line(error)}): {mend}") from None
     try:
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -361,6 +362,26 @@ def test_without_the_package_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"needs the package ray: pip install 'attncap\[ray\]'"):
         list(RayEngine()(None, ["a.png"], 1, False))
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:{port}", r"no Ray at 127\.0\.0\.1:\d+ \(.*refused\): start one there with `ray start --head`"),
+        ("ray://127.0.0.1:{port}", r"no Ray at ray://127\.0\.0\.1:\d+ \(.*refused\): start one there"),
+        ("127.0.0.1:here", r"no Ray at 127\.0\.0\.1:here \(local, auto, HOST:PORT or ray://HOST:PORT expected\)"),
+    ],
+)
+def test_an_address_where_nothing_listens_is_named_at_once(address: str, message: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]  # not listened at
+        nobody = SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: None)
+        with (
+            pytest.raises(OSError, match=message),
+            ray_features._connected(nobody, address.format(port=port), 1),
+        ):
+            pass
 
 
 @pytest.mark.parametrize(("setting", "value"), [("workers", 0), ("cores", -1), ("gpus", -0.5)])

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -73,20 +74,16 @@ class SharedTraining:
     def check_same(self, manifest: dict[str, Any], config: TrainConfig) -> None:
         """Raise ValueError, in all processes, where one has other data, settings or encoder."""
         same = re.compile("digest|fingerprint|pictures|backend")
-        what = {name: value for name, value in manifest.items() if same.search(name)}
-        settings = asdict(config)
-        for path in (
-            "weights",
-            "start",
-        ):  # these may lie elsewhere on another machine: digests tell
-            del settings[path]
-        seen = self.gather({**what, **settings})
+        what: dict[str, Any] = {name: value for name, value in manifest.items() if same.search(name)}
+        elsewhere = {"weights": None, "start": None}  # paths may differ between machines: digests tell
+        seen = self.gather(what | asdict(config) | elsewhere)
         for process, other in enumerate(seen):
             names = [name for name in seen[0] if other.get(name) != seen[0][name]]
             if names:
+                own, first = other.get(names[0]), seen[0][names[0]]
                 raise ValueError(
-                    f"process {process} has another {names[0]} ({other.get(names[0])}) than process 0 "
-                    f"({seen[0][names[0]]}): start all processes with the same data, settings and weights"
+                    f"process {process} has another {names[0]} ({own}) than process 0 ({first}): start all processes "
+                    "with the same data, settings and weights"
                 )
 
     def gather(self, value: Any) -> list[Any]:
@@ -122,8 +119,8 @@ class SharedTraining:
 
             recorder.on_one_device = on_one_device
             recorder.validate = validate_aside
-            every = [real_loss, *callbacks]
-            fit(replica, shares, recorder, config, callbacks=every, verbose=verbose if self.process == 0 else 0)
+            verbose = verbose if self.process == 0 else 0
+            fit(replica, shares, recorder, config, callbacks=[real_loss, *callbacks], verbose=verbose)
 
     def shares(self, batches: CaptionBatches) -> Shares:
         return Shares(batches, self.replicas, self.own)
@@ -163,8 +160,7 @@ class MirroredTraining(SharedTraining):
         import tensorflow as tf
 
         found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        names = list(devices or (device.name for device in found))
-        self.strategy = tf.distribute.MirroredStrategy(names)
+        self.strategy = tf.distribute.MirroredStrategy(list(devices or (device.name for device in found)))
         self.replicas = self.strategy.num_replicas_in_sync
         self.own = range(self.replicas)
 
@@ -197,8 +193,8 @@ class ProcessTraining(SharedTraining):
         process: which one this is, from 0.
 
     Raises:
-        ValueError: one of the three is missing or wrong.
-        RuntimeError: the others did not come within `START_SECONDS`.
+        ValueError: the processes have different numbers of devices.
+        RuntimeError: it cannot listen or connect; where the others do not come within `START_SECONDS`, it ends.
     """
 
     def __init__(self, coordinator: str | None, processes: int | None, process: int | None):
@@ -207,24 +203,26 @@ class ProcessTraining(SharedTraining):
         if processes != 1:
             # Else SIGTERM would be a notice to save and not the end.
             jax.config.update("jax_enable_preemption_service", False)
-            where = f" of {processes} at {coordinator}" if coordinator else ""
-            print(f"process {process if process is not None else ''}{where}: waits for the others", flush=True)
+            who = f"process {process} of {processes} at {coordinator}" if coordinator else "a process"
+            print(f"{who} waits for the others", flush=True)
+            late = f"{who}: the others did not come within {START_SECONDS} s: start all, with the same --coordinator"
+            timer = threading.Timer(START_SECONDS, _give_up, [late])  # JAX's own time-out aborts with a stack trace
+            timer.start()
             try:
                 jax.distributed.initialize(
                     coordinator,
                     processes,
                     process,
                     cluster_detection_method="deactivate" if coordinator else None,
-                    initialization_timeout=START_SECONDS,
+                    initialization_timeout=2 * START_SECONDS,
                     heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                     shutdown_timeout_seconds=END_SECONDS,
                 )
             except Exception as error:
                 atexit.register(_leave)
-                raise RuntimeError(
-                    f"process {process} of {processes} does not reach the others at {coordinator} "
-                    f"({_first_line(error)}): start all within {START_SECONDS} s, with the same --coordinator"
-                ) from error
+                raise RuntimeError(f"{who}: cannot begin ({_first_line(error)})") from error
+            finally:
+                timer.cancel()
         self.process, self.processes = jax.process_index(), jax.process_count()
         self._distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
         self.replicas = jax.device_count()
@@ -232,8 +230,7 @@ class ProcessTraining(SharedTraining):
         self.own = range(self.process * here, (self.process + 1) * here)
         self._meetings = 0
         self._copy: tempfile.TemporaryDirectory[str] | None = None
-        devices = self.gather(here)
-        if len(set(devices)) > 1:
+        if len(set(devices := self.gather(here))) > 1:
             atexit.register(_leave)
             raise ValueError(f"the processes have {devices} devices: give each the same number")
 
@@ -371,8 +368,7 @@ def shared_training(
             given[name] = int(text)
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if len(missing) == 3:
-        alone = not any(name in os.environ for name in CLUSTERS)
-        return ProcessTraining(None, 1 if alone else None, None)
+        return ProcessTraining(None, None if any(name in os.environ for name in CLUSTERS) else 1, None)
     if missing:
         raise ValueError(f"{', '.join(missing)} missing: every process needs --coordinator, --processes, --process-id")
     host, processes, process = str(given["coordinator"]), int(str(given["processes"])), int(str(given["process-id"]))
@@ -390,11 +386,15 @@ def _own_variables(captioner: Captioner) -> list[Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _leave() -> None:
-    # JAX would wait at the end of the program for processes that may be gone, and then abort.
+def _give_up(message: str) -> None:
+    print(f"attncap: {message}", file=sys.stderr)
+    _leave()
+
+
+def _leave() -> None:  # JAX would wait, at the end of the program, for processes that may be gone, and then abort
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(2)

@@ -100,6 +100,7 @@ for line in sys.stdin:
         printed = os.open(order["printed"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(printed, 1), os.dup2(printed, 2)
         os.environ |= order["environment"]
+        attncap.distribution.START_SECONDS = int(os.environ.get("START_SECONDS", "600"))
         sys.exit(attncap.cli.main(order["arguments"]))
     print(child, flush=True)
 """
@@ -238,6 +239,17 @@ def assert_same_training(run: Path, other: Path, **tolerance: float) -> None:
     assert state.files == others.files
     for name in set(state.files) - {"history"}:
         np.testing.assert_allclose(state[name], others[name], err_msg=name, **tolerance)
+
+
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_a_process_does_not_wait_for_ever_for_the_others(processes: Processes, number: str) -> None:
+    coordinator, printed = f"127.0.0.1:{free_port()}", processes.folder / f"lonely-{number}.txt"
+    options = ["--distributed", "--coordinator", coordinator, "--processes", "2", "--process-id", number]
+    run = processes.folder / "lonely"
+    lonely = processes.start(printed, train_arguments("show-and-tell", run, *options), START_SECONDS="2")
+    assert processes.wait(lonely, 120) == 2
+    expected = f"attncap: process {number} of 2 at {coordinator}: the others did not come within 2 s: start all"
+    assert expected in printed.read_text() and not run.exists()
 
 
 def test_where_one_is_killed_the_other_ends_with_an_error(killed: tuple[Path, float, str]) -> None:

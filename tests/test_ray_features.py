@@ -213,6 +213,42 @@ def test_the_real_encoder_goes_to_the_workers_with_its_weights(tmp_path: Path, m
     by_ray.close()
 
 
+@pytest.mark.slow
+def test_a_machine_lost_on_the_way_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [ROOT, ROOT / "tests"])))
+    paths = draw(tmp_path / "pictures", 40)
+    store, here = new_store(tmp_path, "ray", seconds=0.5), new_store(tmp_path, "here")
+    memory = {"object_store_memory": 100 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **memory})
+    try:
+        cluster.add_node(num_cpus=1, **memory)
+        other = cluster.add_node(num_cpus=1, **memory)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        lost = []
+
+        def lose() -> None:
+            while len(processes(store)) < 2:
+                time.sleep(0.05)
+            cluster.remove_node(other, allow_graceful=False)
+            lost.append(len(store))
+
+        threading.Thread(target=lose, daemon=True).start()
+        assert store.extract(paths, batch_size=2, progress=False, engine=RayEngine(workers=2, cores=1)).empty
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert lost and lost[0] < 40 and len(processes(store)) == 2  # there was no room for a third worker
+    here.extract(paths, batch_size=2, progress=False)
+    np.testing.assert_array_equal(store.get(paths), here.get(paths))
+    store.close()
+    here.close()
+
+
 # ---------------------------------------------------------------- a scripted Ray: who is blamed
 
 

@@ -119,7 +119,7 @@ def train(
             else _going_on(beginning, config, extractor, tail)
         )
         if beginning is None and isinstance(captioner, ShowAndTell):
-            captioner.standardise(*_pooled_statistics(captioner, store, list(training.pictures["path"])))
+            captioner.standardise(*_pooled_statistics(store, list(training.pictures["path"]), tail=tail))
         batches = _batches(config, captioner, store, training, phrases)
         recorder = RunRecorder(folder, config, _validator(config, store, validation, distribution), batches)
         logs = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if tensorboard else []
@@ -308,14 +308,14 @@ def _going_on(
 
 
 def _pooled_statistics(
-    captioner: Captioner, store: FeatureStore, paths: list[str], part: int = 64
+    store: FeatureStore, paths: list[str], part: int = 64, tail: EncoderTail | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation, (D,) each, of the pooled regions of pictures; a feature that never varies gets 1."""
-    total = np.zeros((2, captioner.region_shape[-1]))
+    total = np.zeros((2, (store.feature_shape if tail is None else tail.region_shape)[-1]))
     for start in range(0, len(paths), part):
         regions = store.get(paths[start : start + part])
-        if captioner.tail is not None:
-            regions = keras.ops.convert_to_numpy(keras.ops.cast(captioner.tail(regions), "float32"))
+        if tail is not None:
+            regions = keras.ops.convert_to_numpy(keras.ops.cast(tail(regions), "float32"))
         pooled = regions.astype(np.float32).mean(axis=(1, 2)).astype(float)  # (B, D)
         total += pooled.sum(axis=0), (pooled**2).sum(axis=0)
     mean, square = total / len(paths)

@@ -300,7 +300,7 @@ def test_show_and_tell_is_standardised_by_what_comes_out_of_the_tail(parts: Part
         def get(self, paths: list[str]) -> np.ndarray:
             return np.stack([stored[int(path)] for path in paths])
 
-    mean, deviation = training._pooled_statistics(captioner, Store(), list("01234"), part=2)  # type: ignore[arg-type]
+    mean, deviation = training._pooled_statistics(Store(), list("01234"), 2, parts.tail)  # type: ignore[arg-type]
     pooled = numpy_of(parts.tail(stored)).mean(axis=(1, 2))
     np.testing.assert_allclose(mean, pooled.mean(axis=0), rtol=1e-4, atol=1e-5)
     varies = pooled.std(axis=0) > 1e-3

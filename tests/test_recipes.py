@@ -111,7 +111,8 @@ def test_options_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert config == TrainConfig(
         weights="faces", layer="mixed0", epochs=1, seed=5, embedding_units=7, hidden_units=11, attention_supervision=1.0
     )
-    assert others == {"features": "of option", "boxes": "of file", "resume": False, "tensorboard": False}
+    expected = {"features": "of option", "boxes": "of file", "resume": False, "tensorboard": False}
+    assert others == {**expected, "distribution": None}
 
 
 def test_errors_of_train_with_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from keras import ops
 
 from attncap.captioner import CaptionerState
 from attncap.captions import Caption
-from attncap.decoding import Decoder, Step, compiled, replay_each
+from attncap.decoding import Decoder, Step, compiled, filled, replay_each
 from attncap.drawing import Picture
 from attncap.evaluation import evaluate
 from attncap.explorer import Explorer, explore
@@ -90,8 +90,7 @@ def top_alternatives(
     for begin in range(0, len(groups), batch_size):
         part = groups[begin : begin + batch_size]
         token_ids = _padded(part, batch_size if len(groups) > batch_size else len(groups))
-        full = np.zeros((len(token_ids), *features.shape[1:]), features.dtype)
-        full[: len(part)] = features[begin : begin + batch_size]
+        full = filled(features[begin : begin + batch_size], len(token_ids))
         reader = reads.setdefault(token_ids.shape, compiled(read, model))
         ids, log_probs = map(ops.convert_to_numpy, reader(full, token_ids))
         for row, group in enumerate(part):

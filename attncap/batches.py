@@ -177,10 +177,7 @@ class CaptionBatches(keras.utils.PyDataset):
         """
         if keras.backend.backend() != "tensorflow":
             return self
-        import tensorflow as tf
-
-        dataset = tf.data.Dataset.from_generator(lambda: iter(self), output_signature=self.signature())
-        return dataset.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(4)
+        return dataset_of(self, self.signature())
 
     def signature(self) -> Any:
         """Return the `tf.TensorSpec`s of an item; the length of captions, and how many pictures, are left open."""
@@ -222,6 +219,14 @@ class CaptionBatches(keras.utils.PyDataset):
         self._mirrored = {
             i for i, may, now in zip(self._image_ids, self._may_mirror, drawn, strict=True) if may and now
         }
+
+
+def dataset_of(batches: keras.utils.PyDataset, signature: Any) -> Any:
+    """Return the `tf.data.Dataset` of all items of batches, made ahead of their use; signature: of an item."""
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(4)
 
 
 def names_a_side(captions: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from keras import ops
 
 from attncap.captions import Caption
 from attncap.cider_reward import CiderReward
-from attncap.decoding import Decoder, compiled, sample
+from attncap.decoding import Decoder, compiled, filled, sample
 from attncap.text import END, PAD
 
 
@@ -96,10 +96,9 @@ class ConsensusDecoder:
         chosen = []
         for start in range(0, len(features), self._batch_size):
             part = features[start : start + self._batch_size]
-            if len(features) > self._batch_size:  # a last batch is filled up: one shape, one compiled graph
-                part = np.concatenate([part, np.zeros_like(features[: self._batch_size - len(part)])])
-            drawn = ops.convert_to_numpy(self._draw(part))  # (B, S, T)
-            for own, rows in zip(proposals[start : start + len(part)], drawn, strict=False):  # without the filling
+            full = filled(part, min(self._batch_size, len(features)))
+            drawn = ops.convert_to_numpy(self._draw(full))[: len(part)]  # (B, S, T)
+            for own, rows in zip(proposals[start : start + len(part)], drawn, strict=True):
                 samples = [[int(token) for token in row if token != PAD] for row in rows]
                 chosen.append(own[int(np.argmax(self._scores(own, samples)))])
         return chosen

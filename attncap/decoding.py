@@ -269,11 +269,7 @@ class Decoder:
             raise ValueError(f"one image_id a picture is needed, got {len(image_ids)} for {len(features)} pictures")
         for start in range(0, len(features), self.batch_size):
             batch = features[start : start + self.batch_size]
-            full = np.zeros((self.batch_size, *batch.shape[1:]), batch.dtype)  # one shape, one compiled graph
-            full[: len(batch)] = batch
-            if len(features) < self.batch_size:
-                full = batch
-            outputs = self._decode(full)
+            outputs = self._decode(filled(batch, min(self.batch_size, len(features))))
             token_ids, log_probs = map(ops.convert_to_numpy, outputs[:2])
             weights = None if outputs[2] is None else ops.convert_to_numpy(outputs[2])
             for row in range(len(batch)):
@@ -330,6 +326,13 @@ def caption_of(
         image_id=image_id,
         grid_box=grid_box,
     )
+
+
+def filled(rows: np.ndarray, size: int) -> np.ndarray:
+    """Return the rows of a last batch with rows of zeros up to size: one shape, one compiled graph."""
+    full = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    full[: len(rows)] = rows
+    return full
 
 
 def compiled(function: Callable[..., Any], model: keras.Model | None = None, sampler: Any = None) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from attncap.captioner import Captioner
 from attncap.captions import WHOLE_PICTURE, Caption
-from attncap.decoding import Decoder, caption_of, compiled, replay
+from attncap.decoding import Decoder, caption_of, compiled, filled, replay
 from attncap.ensemble import Ensemble
 from attncap.feature_store import FeatureStore
 from attncap.joined_features import JoinedStore
@@ -215,12 +215,10 @@ class CaptionReplay:
         length = max(1, -(-longest // self.round_length_to)) * self.round_length_to
         each = max(1, *map(len, rows))
         token_ids = np.full((self.batch_size, each, length), PAD, np.int32)  # (B, K, T)
-        full = np.zeros((self.batch_size, *features.shape[1:]), features.dtype)
-        full[: len(features)] = features
         for picture, own in enumerate(rows):
             for number, row in enumerate(own):
                 token_ids[picture, number, : len(row)] = row
-        log_probs, weights = self._read(full, token_ids)
+        log_probs, weights = self._read(filled(features, self.batch_size), token_ids)
         log_probs = np.where(token_ids == UNK, -np.inf, np.asarray(keras.ops.convert_to_numpy(log_probs)))
         maps = None if weights is None else keras.ops.convert_to_numpy(weights)
         grid = getattr(self.captioner, "map_shape", tuple(self.captioner.feature_shape[:2]))

@@ -13,7 +13,7 @@ from keras import ops
 from attncap.batches import CaptionBatches
 from attncap.captioner import Captioner, forbidden_logits
 from attncap.cider_reward import CiderReward
-from attncap.decoding import compiled, sample
+from attncap.decoding import compiled, filled, sample
 from attncap.losses import MaskedCrossentropy
 from attncap.text import PAD, START, UNK
 
@@ -166,8 +166,7 @@ class SelfCriticalTrainer:
         image_ids = self.batches.image_ids(index)
         features = self.batches.features(index)
         # A last batch is filled up: drawn in another shape, a resumed run's probabilities would be rounded otherwise.
-        full = np.zeros((self.batches.pictures, *features.shape[1:]), features.dtype)
-        full[: len(features)] = features
+        full = filled(features, self.batches.pictures)
         drawn = ops.convert_to_numpy(self._draw(full))[: len(features)]  # (B, K, T)
         captions = [[[int(token) for token in row if token != PAD] for row in own] for own in drawn]
         rewards = self.reward(image_ids, captions)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from attncap.batches import CaptionBatches
+from attncap.batches import CaptionBatches, dataset_of
 from attncap.text import PAD
 
 
@@ -71,8 +71,7 @@ class MirroredShares(Shares):
 
         inputs, tokens = self.batches.signature()
         signature = (inputs, tokens, tf.TensorSpec(tokens.shape[:2], tf.float32))
-        dataset = tf.data.Dataset.from_generator(lambda: iter(self), output_signature=signature)
-        return dataset.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(4)
+        return dataset_of(self, signature)
 
 
 class LossOfRealPictures(keras.callbacks.Callback):

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command, setting
+from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command, kind_of, setting
 from attncap.recipes import OF_COMMAND, read_recipe, recipe_names
 from attncap.train_config import TrainConfig
 
@@ -18,6 +18,7 @@ TRAIN_OPTIONS = (
     "objective",
     "weights",
     "layer",
+    "image_size",
     "epochs",
     "seed",
     "tokenizer",
@@ -56,7 +57,7 @@ def add_commands(commands: Any) -> None:
         value = getattr(defaults, name)
         train.add_argument(
             f"--{name.replace('_', '-')}",
-            type=type(value) if value is not None else str,
+            type=kind_of(name, defaults),
             metavar=name[0].upper(),
             help=f"default {'of the weights' if value is None else value}"
             + (f"; or {OTHER_CHOICE[name]}" if name in OTHER_CHOICE else ""),

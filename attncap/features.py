@@ -112,7 +112,7 @@ class FeatureExtractor(keras.layers.Layer):
         super().__init__(dtype=dtype or best_dtype_policy(), **kwargs)
         defaults = DEFAULTS.get(str(weights), DEFAULTS["imagenet"])
         self.layer = layer or defaults[0]
-        self.image_size = image_size or defaults[1]
+        self.image_size = defaults[1] if image_size is None else image_size
         self.pool = pool
         self.weights_source = str(weights)
         with _global_dtype(self.dtype_policy):

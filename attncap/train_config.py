@@ -55,6 +55,7 @@ class TrainConfig:
     model: str = OF_MODEL  # that of the run to start from; without one "attention": see `MODELS`
     weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
     layer: str | None = None  # InceptionV3 layer; None takes the weights' default
+    image_size: int | None = None  # side of the encoder's input, pixels: more give more regions; None as `layer`
     finetune_to: str | None = None  # later layer up to which InceptionV3's blocks are trained with the decoder
     finetune_rate: float = 0.1  # of those blocks' learning rate to the decoder's: they know much already
     tokenizer: str = "words"  # or "wordpiece": no <unk>, longer captions

@@ -86,7 +86,7 @@ def train(
         keras.utils.set_random_seed(config.seed)  # weights="random" are the same ones when the run is resumed
         beginning = None if config.start is None else load_captioner(config.start)
         whole = (
-            FeatureExtractor(config.finetune_to or config.layer, config.weights)
+            FeatureExtractor(config.finetune_to or config.layer, config.weights, config.image_size)
             if beginning is None
             else _encoder_of(beginning, config)
         )
@@ -151,6 +151,11 @@ def _same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
 def _encoder_of(captioner: Captioner, config: TrainConfig) -> FeatureExtractor:
     if captioner.encoder is None:
         raise ValueError(f"{config.start}: has no encoder inside, so that its features cannot be computed")
+    if config.image_size not in (None, captioner.encoder.image_size):
+        raise ValueError(
+            f"image_size is {config.image_size}, but {config.start} was trained at {captioner.encoder.image_size}: "
+            "leave image_size out"
+        )
     return captioner.encoder
 
 

@@ -475,7 +475,7 @@ def test_the_command_fills_the_store_and_lists_rejects(
 ) -> None:
     (tmp_path / "processes").mkdir()
     monkeypatch.setattr(
-        "attncap.features.FeatureExtractor", lambda layer, weights: CarriedExtractor(str(tmp_path / "processes"))
+        "attncap.features.FeatureExtractor", lambda *asked: CarriedExtractor(str(tmp_path / "processes"))
     )
     asked = ["features", "--data", spec, "--features", str(tmp_path / "features"), "--out", str(tmp_path / "out.csv")]
     assert main(asked) == 0

@@ -48,10 +48,18 @@ def test_the_demo_trains_by_the_recipe_for_faces() -> None:
 
 def test_a_file_gives_values_of_the_settings_types(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text('# why\nepochs = 3  # quick\ndropout = 0\nmirror = true\nlayer = "mixed7"\nboxes = "faces"\n')
+    text = '# why\nepochs = 3  # quick\ndropout = 0\nmirror = true\nlayer = "mixed7"\nboxes = "faces"\n'
+    file.write_text(f"{text}image_size = 384\n")
     settings = read_recipe(file)
-    assert settings == {"epochs": 3, "dropout": 0.0, "mirror": True, "layer": "mixed7", "boxes": "faces"}
-    assert [type(value) for value in settings.values()] == [int, float, bool, str, str]
+    assert settings == {
+        "epochs": 3,
+        "dropout": 0.0,
+        "mirror": True,
+        "layer": "mixed7",
+        "boxes": "faces",
+        "image_size": 384,
+    }
+    assert [type(value) for value in settings.values()] == [int, float, bool, str, str, int]
 
 
 @pytest.mark.parametrize(

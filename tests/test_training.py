@@ -122,11 +122,31 @@ def encoder(undisturbed: Run, monkeypatch: pytest.MonkeyPatch) -> FeatureExtract
     """The encoder of the undisturbed run, used again by later ones: building the network takes seconds."""
     found = undisturbed.captioner.encoder
     assert found is not None
-    monkeypatch.setattr(training, "FeatureExtractor", lambda layer, weights: found)
+    monkeypatch.setattr(training, "FeatureExtractor", lambda *asked: found)
     return found
 
 
 # ---------------------------------------------------------------- from pictures to a run folder
+
+
+def test_larger_pictures_give_more_regions(tmp_path: Path) -> None:
+    data = squares(tmp_path / "pictures")
+    config = replace(CONFIG, epochs=1, image_size=107)
+    captioner = train(data, tmp_path / "run", config, features=tmp_path / "features", verbose=0)
+    assert captioner.encoder is not None and captioner.encoder.image_size == 107
+    assert captioner.feature_shape == (11, 11, 256)  # 7 x 7 at 75 pixels
+    loaded = load_captioner(tmp_path / "run")
+    assert loaded.encoder is not None and loaded.encoder.fingerprint() == captioner.encoder.fingerprint()
+    resumed = train(data, tmp_path / "run", resume=True, features=tmp_path / "features", verbose=0)
+    assert resumed.feature_shape == (11, 11, 256)
+    onward = replace(config, start=str(tmp_path / "run"), image_size=75)
+    with pytest.raises(ValueError, match="image_size is 75, but .*run was trained at 107: leave image_size out"):
+        train(data, tmp_path / "onward", onward, features=tmp_path / "features", verbose=0)
+    assert not (tmp_path / "onward" / "config.json").exists()
+    after = train(
+        data, tmp_path / "onward", replace(onward, image_size=None), features=tmp_path / "features", verbose=0
+    )
+    assert after.feature_shape == (11, 11, 256)
 
 
 def test_the_run_folder_is_whole(undisturbed: Run) -> None:

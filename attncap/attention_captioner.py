@@ -92,14 +92,13 @@ class AttentionCaptioner(AttendingCaptioner):
         self._readout_layers_built(embedded)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
-        rows, cols = self.map_shape
         values = self.values_of(features, training=training)  # (B, L, D')
         memory = {"values": values, "keys": self.attention.project(values)}
         batch = ops.shape(values)[0]
         recurrent = {
             "hidden": for_each_caption(self.initial_dense(ops.mean(values, axis=1)), captions),
             "context": ops.zeros((batch, captions, self.projection_units), self.compute_dtype),
-            "attention_weights": ops.zeros((batch, captions, rows * cols), "float32"),
+            "attention_weights": ops.zeros((batch, captions, values.shape[1]), "float32"),
         }
         return CaptionerState(memory, recurrent)
 

@@ -15,10 +15,9 @@ from attncap.captioner import CaptionerState
 from attncap.captioners import load_captioner
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding import caption_of, compiled, replay
-from attncap.joined_features import JoinedEncoder, join_features, joined_shape, split_features
+from attncap.grids import GridBox, join_features, joined_shape, map_between, split_features
+from attncap.joined_features import JoinedEncoder
 from attncap.text import END, PAD
-
-GridBox = tuple[float, float, float, float]
 
 
 class Ensemble(keras.Model):
@@ -202,35 +201,6 @@ def mean_of_probabilities(logits: Sequence[Any]) -> Any:
         return logits[0]
     log_probs = [ops.log_softmax(ops.cast(own, "float32"), axis=-1) for own in logits]
     return ops.logsumexp(ops.stack(log_probs), axis=0) - math.log(len(log_probs))  # (M, ..., V) -> (..., V)
-
-
-def map_between(
-    shape: tuple[int, int], box: GridBox, onto_shape: tuple[int, int], onto_box: GridBox
-) -> np.ndarray | None:
-    """Return the matrix (L, L') that lays a map (..., L) of one grid on another; None where the grids are one.
-
-    Each cell's weight is spread evenly over its area, and goes to the cells that lie there; beyond the grid they are
-    those at its border. Rows sum to 1, so that a map that sums to 1 still does.
-
-    Args:
-        shape, box: rows and cols of the grid that the map is on, and the part of the picture that they tile.
-        onto_shape, onto_box: of the grid to lay it on.
-    """
-    if (shape, box) == (onto_shape, onto_box):
-        return None
-    down = _overlap(shape[0], box[1], box[3], onto_shape[0], onto_box[1], onto_box[3])  # (rows, rows')
-    across = _overlap(shape[1], box[0], box[2], onto_shape[1], onto_box[0], onto_box[2])  # (cols, cols')
-    return np.kron(down, across).astype(np.float32)  # (rows cols, rows' cols')
-
-
-def _overlap(cells: int, low: float, high: float, onto: int, onto_low: float, onto_high: float) -> np.ndarray:
-    # Which share of each of the cells lies in each of the cells to lay them on.
-    edges = np.linspace(low, high, cells + 1)
-    onto_edges = np.linspace(onto_low, onto_high, onto + 1)
-    onto_edges[0], onto_edges[-1] = -np.inf, np.inf
-    begins = np.maximum(edges[:-1, None], onto_edges[None, :-1])  # (cells, onto)
-    ends = np.minimum(edges[1:, None], onto_edges[None, 1:])
-    return np.maximum(ends - begins, 0.0) / (edges[1:] - edges[:-1])[:, None]
 
 
 def _map_shape(captioner: Any) -> tuple[int, int]:

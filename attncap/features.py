@@ -22,6 +22,7 @@ from keras import ops
 from PIL import Image
 
 from attncap.folding import folded
+from attncap.grids import Grid, finest, join_features, joined_shape
 
 PREPROCESSING_VERSION = 1  # part of every feature store's key: raise it when `preprocess` changes
 FACES_WEIGHTS = "faces_mixed2.weights.h5"
@@ -61,11 +62,11 @@ def best_dtype_policy() -> str:
 
 @keras.saving.register_keras_serializable("attncap")
 class FeatureExtractor(keras.layers.Layer):
-    """InceptionV3 up to a named layer, as a grid of region features.
+    """InceptionV3 up to a named layer, as a grid of region features; or up to several, as a grid of each.
 
     Args:
         layer: name of the InceptionV3 layer to stop at, `mixed0` to `mixed10`; default `mixed10` for imagenet and for
-            files, `mixed0` for faces.
+            files, `mixed0` for faces. "mixed7+mixed8" gives two grids at once, 17x17 and 8x8 regions at 299 pixels.
         weights: "imagenet" (downloaded by Keras), "faces" (ships with the package, for the drawn faces), "random", or
             the path of a Keras weights file of `InceptionV3(include_top=False)`.
         image_size: side of the input square, at least 75; default 299 (150 for faces).
@@ -76,16 +77,18 @@ class FeatureExtractor(keras.layers.Layer):
         pixels: uint8 or float, shape (B, image_size, image_size, 3), 0 to 255.
 
     Returns:
-        features: shape (B, rows, cols, D), `self.feature_shape` without the batch.
+        features: shape (B, rows, cols, D), `self.feature_shape` without the batch; of several layers (B, 1, 1, N),
+            their grids side by side, see `split_features`.
 
     Attributes:
-        grid_box: left, top, right, bottom, as fractions of the picture, of the square that the grid's cells tile: each
-            cell's centre is the centre of its receptive field. InceptionV3's first convolutions are without padding, so
-            that the grid does not reach the picture's edges: at `mixed8` and 299 pixels, cells of 32 pixels tile
-            those from 21.5 to 277.5. A map stretched over the whole picture is off by a sixth of the distance from
-            the centre.
-        receptive_field: side, in pixels of the input square, of what can change a cell at all; what changes it
-            noticeably is a good deal smaller (Luo et al. 2016).
+        grids: shape and place of each layer's grid.
+        grid_box: left, top, right, bottom, as fractions of the picture, of the square that the cells of the finest grid
+            tile: each cell's centre is the centre of its receptive field. InceptionV3's first convolutions are without
+            padding, so that the grid does not reach the picture's edges: at `mixed8` and 299 pixels, cells of 32
+            pixels tile those from 21.5 to 277.5. A map stretched over the whole picture is off by a sixth of the
+            distance from the centre.
+        receptive_field: side, in pixels of the input square, of what can change a cell (of the widest layer) at all;
+            what changes it noticeably is a good deal smaller (Luo et al. 2016).
 
     Raises:
         ValueError: no such layer; a weights file that does not fit, is truncated or damaged.
@@ -118,26 +121,33 @@ class FeatureExtractor(keras.layers.Layer):
         with _global_dtype(self.dtype_policy):
             whole = _inception(self.image_size, "imagenet" if self.weights_source == "imagenet" else None)
             # Keras numbers the other layers anew in each network of a process: a saved model would not find them again.
-            names = [item.name for item in whole.layers if re.fullmatch(r"mixed\d+", item.name)]
-            if self.layer not in names:
-                raise ValueError(f"InceptionV3 has no layer {self.layer!r}: choose one of {', '.join(names)}")
-            self.network = keras.Model(whole.input, whole.get_layer(self.layer).output, name="inception_v3")
+            named = _layers_of(self.layer, [item.name for item in whole.layers])
+            outputs = [whole.get_layer(name).output for name in named]
+            output = outputs[0] if len(outputs) == 1 else outputs
+            self.network = keras.Model(whole.input, output, name="inception_v3")
         _load_weights(self.weights_source, whole, self.network)
         self.network.trainable = False
-        rows, cols, size = self.network.output.shape[1:]
-        self.feature_shape = (rows // self.pool, cols // self.pool, size)
-        place = _places(self.network)[self.network.output.name]
-        self.grid_box = _grid_box(place, self.feature_shape[0], self.image_size, self.pool)
-        self.receptive_field = int(max(place.height, place.width) + (self.pool - 1) * place.step)
+        places = _places(self.network)
+        self.grids = tuple(self._grid(output, places[output.name]) for output in self.network.outputs)
+        self.feature_shape = joined_shape([grid.shape for grid in self.grids])
+        self.grid_box = finest(self.grids).box
+        widest = max((places[output.name] for output in self.network.outputs), key=lambda place: place.height)
+        self.receptive_field = int(max(widest.height, widest.width) + (self.pool - 1) * widest.step)
         self.built = True
 
     def call(self, pixels: Any) -> Any:
         return self._features(pixels, self.network)
 
+    def _grid(self, output: Any, place: _Place) -> Grid:
+        rows, cols, size = output.shape[1:]
+        shape = (rows // self.pool, cols // self.pool, size)
+        return Grid(shape, _grid_box(place, shape[0], self.image_size, self.pool))
+
     def _features(self, pixels: Any, network: keras.Model) -> Any:
         scaled = ops.cast(pixels, "float32") / 127.5 - 1.0  # InceptionV3 was trained on [-1, 1]
-        features = network(scaled, training=False)
-        return ops.average_pool(features, self.pool, self.pool) if self.pool > 1 else features
+        outputs = network(scaled, training=False)
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        return join_features([ops.average_pool(o, self.pool, self.pool) if self.pool > 1 else o for o in outputs])
 
     def preprocess(self, picture: Image.Image) -> np.ndarray:
         """Return `preprocess(picture, self.image_size)`: uint8, shape (image_size, image_size, 3)."""
@@ -188,6 +198,19 @@ class FeatureExtractor(keras.layers.Layer):
 
 
 _NAMED = ("imagenet", "faces", "random")
+
+
+def _layers_of(text: str, known: list[str]) -> list[str]:
+    known = [name for name in known if re.fullmatch(r"mixed\d+", name)]
+    named = text.split("+")
+    for name in named:
+        if name not in known:
+            raise ValueError(
+                f"InceptionV3 has no layer {name!r}: choose one of {', '.join(known)}, or several with a + between"
+            )
+    if len(set(named)) < len(named):
+        raise ValueError(f"layer {text}: names a layer twice")
+    return named
 
 
 @contextmanager

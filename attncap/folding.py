@@ -20,7 +20,7 @@ def folded(network: keras.Model) -> keras.Model:
     three passes over every activation, a fifth of InceptionV3's time on a processor.
 
     Args:
-        network: functional, with one input and one output; every batch normalisation reads a convolution without bias
+        network: functional, with one input; every batch normalisation reads a convolution without bias
             or activation that nothing else reads, as those of `keras.applications.InceptionV3`.
 
     Returns:
@@ -62,7 +62,8 @@ def folded(network: keras.Model) -> keras.Model:
             copy = type(layer).from_config(config)
             made[layer.output.name] = copy(read if isinstance(layer.input, list) else read[0])
             copy.set_weights(layer.get_weights())
-    return keras.Model(start, made[network.output.name], trainable=False)
+    outputs = [made[tensor.name] for tensor in network.outputs]
+    return keras.Model(start, outputs[0] if len(outputs) == 1 else outputs, trainable=False)
 
 
 def _given(layer: keras.layers.Layer) -> list[Any]:

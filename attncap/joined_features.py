@@ -6,51 +6,16 @@ batches, decoders) carries them as it carries any other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from keras import ops
 from PIL import Image
 
 from attncap.feature_store import FeatureStore
 from attncap.features import FeatureExtractor
-
-Shape = tuple[int, int, int]
-
-
-def joined_shape(shapes: Sequence[Shape]) -> Shape:
-    """Return the shape, without the batch, of features of these shapes side by side: that of one, or (1, 1, sum)."""
-    return shapes[0] if len(shapes) == 1 else (1, 1, sum(map(math.prod, shapes)))
-
-
-def join_features(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Lay features (B, rows, cols, D) of several encoders side by side: (B, 1, 1, sum of rows cols D); one stays."""
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([part.reshape(len(part), 1, 1, -1) for part in parts], axis=-1)  # (B, 1, 1, N)
-
-
-def split_features(features: Any, shapes: Sequence[Shape]) -> list[Any]:
-    """Undo `join_features`: features of each shape (rows, cols, D), (B, rows, cols, D) each.
-
-    Raises:
-        ValueError: features that are not those shapes' side by side.
-    """
-    if len(shapes) == 1:
-        return [features]
-    joined = joined_shape(shapes)
-    if tuple(features.shape[1:]) != joined:
-        raise ValueError(f"features of {list(shapes)} side by side, {('B', *joined)}, expected, got {features.shape}")
-    parts, start = [], 0
-    for shape in shapes:
-        part = features[:, 0, 0, start : start + math.prod(shape)]
-        parts.append(ops.reshape(part, (-1, *shape)))  # (B, rows, cols, D)
-        start += math.prod(shape)
-    return parts
+from attncap.grids import join_features, joined_shape
 
 
 class JoinedEncoder:

@@ -54,7 +54,7 @@ class TrainConfig:
 
     model: str = OF_MODEL  # that of the run to start from; without one "attention": see `MODELS`
     weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
-    layer: str | None = None  # InceptionV3 layer; None takes the weights' default
+    layer: str | None = None  # InceptionV3 layer, or several: mixed7+mixed8; None takes the weights' default
     image_size: int | None = None  # side of the encoder's input, pixels: more give more regions; None as `layer`
     finetune_to: str | None = None  # later layer up to which InceptionV3's blocks are trained with the decoder
     finetune_rate: float = 0.1  # of those blocks' learning rate to the decoder's: they know much already
@@ -117,6 +117,13 @@ class TrainConfig:
             raise ValueError(f'objective is "crossentropy" or "cider", got {self.objective!r}')
         if self.cider_samples < 2:
             raise ValueError(f"cider_samples is at least 2, each judged by the others, got {self.cider_samples}")
+        if self.finetune_to is not None and "+" in f"{self.layer}{self.finetune_to}":
+            raise ValueError(
+                f"finetune_to trains the blocks after one layer, up to one layer; got layer {self.layer}, finetune_to "
+                f"{self.finetune_to}"
+            )
+        if self.model == "show-and-tell" and "+" in (self.layer or ""):
+            raise ValueError(f"show-and-tell reads one grid, got layer {self.layer}: name one, or take another model")
         if not self.finetune_rate >= 0:
             raise ValueError(f"finetune_rate is a factor, at least 0, got {self.finetune_rate}")
         if self.tokenizer not in ("words", "wordpiece"):

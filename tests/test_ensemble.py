@@ -23,10 +23,11 @@ from attncap.captioner import Captioner, save_captioner
 from attncap.captioners import AttentionCaptioner, ShowAndTell, load_captioner
 from attncap.cli import main
 from attncap.decoding import Decoder, replay
-from attncap.ensemble import Ensemble, map_between, mean_of_probabilities
+from attncap.ensemble import Ensemble, mean_of_probabilities
 from attncap.feature_store import FeatureStore
 from attncap.features import FeatureExtractor
-from attncap.joined_features import JoinedEncoder, JoinedStore, join_features, split_features, store_of
+from attncap.grids import join_features, map_between, split_features
+from attncap.joined_features import JoinedEncoder, JoinedStore, store_of
 from attncap.predict import CaptionReplay, caption_pictures, caption_stored
 from attncap.probes import uniform_attention
 from attncap.text import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer

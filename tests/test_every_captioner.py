@@ -228,7 +228,7 @@ def folder(faces: CaptionData, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("runs")
     extractor = training.FeatureExtractor(None, "faces")
     with pytest.MonkeyPatch.context() as patched:  # made once
-        patched.setattr(training, "FeatureExtractor", lambda layer, weights: extractor)
+        patched.setattr(training, "FeatureExtractor", lambda *asked: extractor)
         for model in ("adaptive-attention", "transformer"):
             train(faces, folder / model, TrainConfig(model=model, **SMALL), features=folder / "features", verbose=0)
     return folder

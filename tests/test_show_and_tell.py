@@ -368,7 +368,7 @@ def test_stopped_and_resumed_it_is_the_run_that_was_never_stopped(
     folder: Path, faces: CaptionData, trained: ShowAndTell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert trained.encoder is not None
-    monkeypatch.setattr(training, "FeatureExtractor", lambda layer, weights: trained.encoder)
+    monkeypatch.setattr(training, "FeatureExtractor", lambda *asked: trained.encoder)
     ended = RunRecorder.on_epoch_end
 
     def end_and_stop(self: RunRecorder, epoch: int, logs: Any = None) -> None:

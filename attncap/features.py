@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import keras
@@ -23,6 +23,7 @@ from PIL import Image
 
 from attncap.folding import folded
 from attncap.grids import Grid, finest, join_features, joined_shape
+from attncap.receptive_fields import Place, places
 
 PREPROCESSING_VERSION = 1  # part of every feature store's key: raise it when `preprocess` changes
 FACES_WEIGHTS = "faces_mixed2.weights.h5"
@@ -127,21 +128,22 @@ class FeatureExtractor(keras.layers.Layer):
             self.network = keras.Model(whole.input, output, name="inception_v3")
         _load_weights(self.weights_source, whole, self.network)
         self.network.trainable = False
-        places = _places(self.network)
-        self.grids = tuple(self._grid(output, places[output.name]) for output in self.network.outputs)
+        found = places(self.network)
+        own = [found[output.name] for output in self.network.outputs]
+        self.grids = tuple(self._grid(output, place) for output, place in zip(self.network.outputs, own, strict=True))
         self.feature_shape = joined_shape([grid.shape for grid in self.grids])
         self.grid_box = finest(self.grids).box
-        widest = max((places[output.name] for output in self.network.outputs), key=lambda place: place.height)
-        self.receptive_field = int(max(widest.height, widest.width) + (self.pool - 1) * widest.step)
+        widest = max(own, key=lambda place: place.field)
+        self.receptive_field = int(widest.field + (self.pool - 1) * widest.step)
         self.built = True
 
     def call(self, pixels: Any) -> Any:
         return self._features(pixels, self.network)
 
-    def _grid(self, output: Any, place: _Place) -> Grid:
+    def _grid(self, output: Any, place: Place) -> Grid:
         rows, cols, size = output.shape[1:]
         shape = (rows // self.pool, cols // self.pool, size)
-        return Grid(shape, _grid_box(place, shape[0], self.image_size, self.pool))
+        return Grid(shape, place.box(shape[0], self.image_size, self.pool))
 
     def _features(self, pixels: Any, network: keras.Model) -> Any:
         scaled = ops.cast(pixels, "float32") / 127.5 - 1.0  # InceptionV3 was trained on [-1, 1]
@@ -273,40 +275,8 @@ def _load_file(path: Path, whole: keras.Model, cut: keras.Model) -> None:
             )
 
 
-class _Place(NamedTuple):
-    step: float  # pixels from one cell's centre to the next one's
-    first: float  # pixels from the picture's edge to the first cell's centre
-    height: float  # of the receptive field, pixels
-    width: float
-
-
-def _places(network: keras.Model) -> dict[str, _Place]:
-    # Receptive-field arithmetic (Araujo et al. 2019), by the name of each output. Branches that are joined agree in
-    # step and centre, and the widest one counts; padded kernels are odd, with stride 1.
-    places = {network.input.name: _Place(1.0, 0.5, 1.0, 1.0)}
-    for layer in network.layers[1:]:
-        given = layer.input if isinstance(layer.input, list) else [layer.input]
-        joined = [places[tensor.name] for tensor in given]
-        step, first = joined[0].step, joined[0].first
-        kernel = getattr(layer, "kernel_size", getattr(layer, "pool_size", (1, 1)))
-        if getattr(layer, "padding", "same") == "valid":
-            first += (kernel[0] - 1) / 2 * step
-        height = max(place.height for place in joined) + (kernel[0] - 1) * step
-        width = max(place.width for place in joined) + (kernel[1] - 1) * step
-        places[layer.output.name] = _Place(step * getattr(layer, "strides", (1,))[0], first, height, width)
-    return places
-
-
-def _grid_box(place: _Place, cells: int, image_size: int, pool: int) -> tuple[float, float, float, float]:
-    first, step = place.first + (pool - 1) / 2 * place.step, place.step * pool
-    low, high = (first - step / 2) / image_size, (first + (cells - 0.5) * step) / image_size
-    return low, low, high, high
-
-
 def layer_table(image_size: int = 299) -> pd.DataFrame:
     """List the layers that `FeatureExtractor` can stop at, and what a region is there.
-
-    With kernels of k pixels and strides s, layer by layer: receptive_field += (k - 1) * step, then step *= s.
 
     Args:
         image_size: side of the input square, at least 75; default InceptionV3's own.
@@ -321,17 +291,14 @@ def layer_table(image_size: int = 299) -> pd.DataFrame:
     Example:
         >>> layer_table(299).iloc[-1].tolist()
         ['mixed10', 8, 8, 2048, 32, 1311, 256.0]
-
-    Reference: Araujo et al. 2019, "Computing receptive fields of convolutional neural networks".
     """
     network = _inception(image_size, None)
-    places = _places(network)
+    found = places(network)
     rows = []
     for layer in network.layers:
         if re.fullmatch(r"mixed\d+", layer.name):
-            place, shape = places[layer.output.name], tuple(layer.output.shape[1:])
-            field = max(place.height, place.width)
-            rows.append((layer.name, *shape, int(place.step), int(field), 2 * math.prod(shape) / 1024))
+            place, shape = found[layer.output.name], tuple(layer.output.shape[1:])
+            rows.append((layer.name, *shape, int(place.step), int(place.field), 2 * math.prod(shape) / 1024))
     columns = ["layer", "rows", "cols", "size", "step", "receptive_field", "kilobytes"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -39,7 +39,7 @@ LAYERS: list[set[str]] = [
     | {"thresholds", "robustness", "retrieval_charts"}
     | {"plotting", "charts", "drawing", "explorer", "beam_tree"},
     {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder", "keras_files"}
-    | {"folding", "grids", "picture_batches", "ray_features"}
+    | {"folding", "grids", "picture_batches", "ray_features", "receptive_fields"}
     | {"encoder_tail"},
     {"captioner", "captioners", "averaging", "attributes", "embeddings"}
     | {"attention_captioner", "adaptive_attention", "transformer", "show_and_tell"},
@@ -89,7 +89,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "evaluation": {"ngram_metrics", "ptb", "coco_json", "uncertainty", "score_report"},
     "faces": {"faces_captions", "faces_drawing"},
     "faces_drawing": {"faces_captions"},
-    "features": {"folding", "grids"},
+    "features": {"folding", "grids", "receptive_fields"},
     "feature_store": {"features", "picture_batches"},
     "grounding": {"regions"},
     "joined_features": {"feature_store", "features", "grids"},
@@ -134,6 +134,7 @@ ANY_BACKEND = {
     "ensemble",
     "joined_features",
     "grids",
+    "receptive_fields",
     "averaging",
     "alternatives",
 }

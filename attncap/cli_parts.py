@@ -91,18 +91,26 @@ def decoding(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_consensus(parser: argparse.ArgumentParser) -> None:
-    """Declare `--consensus`, which `decoder_of` reads."""
+    """Declare `--consensus` and `--neighbours`, which `decoder_of` reads."""
     parser.add_argument(
         "--consensus",
         metavar="SPEC",
         help="of K beams (10 are good) take the one that 40 sampled captions agree with most: more telling and more "
         "varied, in about five times the time; SPEC: the data of the training: its captions say how telling words are",
     )
+    parser.add_argument(
+        "--neighbours",
+        metavar="DB",
+        help="with --consensus, what people said of the ten pictures that look most like it has a say as well; DB: "
+        "attncap index build --split train --encoder LAYER, layer and weights as the run's",
+    )
 
 
 def decoder_of(options: argparse.Namespace, captioner: Any) -> Any:
     """Return the decoder that `add_decoding` and `add_consensus` ask for."""
     if options.consensus is None:
+        if options.neighbours is not None:
+            raise ValueError("--neighbours has a say in --consensus: add --consensus SPEC")
         from attncap.decoding import Decoder
 
         return Decoder(captioner, batch_size=32, **decoding(options))
@@ -112,7 +120,15 @@ def decoder_of(options: argparse.Namespace, captioner: Any) -> Any:
     references = load(options.consensus).split("train").references()
     if not references:
         raise ValueError(f"--consensus {options.consensus}: has no captions of training pictures")
-    return ConsensusDecoder(captioner, references, **decoding(options))
+    neighbours = None if options.neighbours is None else _look_alikes(options.neighbours, captioner)
+    return ConsensusDecoder(captioner, references, neighbours=neighbours, **decoding(options))
+
+
+def _look_alikes(file: str, captioner: Any) -> Any:
+    from attncap.look_alikes import LookAlikes, index_for
+
+    with index_for(file, captioner) as index:
+        return LookAlikes(index, captioner)
 
 
 def save_heatmap(caption: Any, out: Path, several: bool) -> Path:

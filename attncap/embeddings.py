@@ -85,8 +85,8 @@ class PooledEmbedding:
     def _from_store(self, files: list[str], reasons: dict[str, str]) -> list[np.ndarray | UnreadablePicture]:
         assert self.store is not None
         readable = [file for file in files if file not in reasons]
-        pooled = iter(_pooled(self.store.get(readable)) if readable else ())
-        return [UnreadablePicture(file, reasons[file]) if file in reasons else next(pooled) for file in files]
+        vectors = iter(pooled(self.store.get(readable)) if readable else ())
+        return [UnreadablePicture(file, reasons[file]) if file in reasons else next(vectors) for file in files]
 
     def _computed(self, pictures: Sequence[AnyPicture]) -> list[np.ndarray | UnreadablePicture]:
         opened: list[np.ndarray | UnreadablePicture] = []
@@ -102,10 +102,11 @@ class PooledEmbedding:
         if self._network is None:
             self._network = self.extractor.network_for_pixels()
         features = np.asarray(self._network.predict_on_batch(np.stack(pixels)), np.float16)  # as in the store
-        pooled = iter(_pooled(features))
-        return [next(pooled) if isinstance(item, np.ndarray) else item for item in opened]
+        vectors = iter(pooled(features))
+        return [next(vectors) if isinstance(item, np.ndarray) else item for item in opened]
 
 
-def _pooled(features: np.ndarray) -> np.ndarray:
+def pooled(features: np.ndarray) -> np.ndarray:
+    """Return the mean of features (B, rows, cols, D) over their regions: float32, (B, D), of unit length."""
     vectors = features.astype(np.float32).mean((1, 2))  # (B, rows, cols, D) to (B, D)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

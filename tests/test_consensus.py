@@ -88,6 +88,31 @@ def test_a_seed_makes_the_choice_repeatable_and_maps_come_with_it(captioner: Fak
     assert all(c.attention_weights is not None and len(c.attention_weights) == len(c.words) for c in first)
 
 
+def test_neighbours_have_their_say(captioner: FakeCaptioner) -> None:
+    asked = []
+
+    def heard(features: np.ndarray) -> list[list[str]]:
+        asked.extend(int(number) for number in features.ravel())
+        return [["b c b", "c"] if number % 2 else [] for number in features.ravel()]
+
+    features = captioner.features()
+    before = decoder(captioner)(features)
+    same = decoder(captioner, neighbours=heard, neighbour_weight=0.0)(features)
+    assert [c.text for c in same] == [c.text for c in before] and asked == list(range(PICTURES))
+    after = decoder(captioner, neighbours=heard, neighbour_weight=1e6)(features)
+    proposals = Decoder(captioner, beam_width=4, n_best=4, max_length=MAX_LENGTH)(features)
+    ids = captioner.tokenizer.tokenize
+    gain = CiderReward({i: [[*ids(text), END] for text in texts] for i, texts in REFERENCES.items()})
+    said = [[*ids(text), END] for text in ("b c b", "c")]
+    for number, (caption, own) in enumerate(zip(after, proposals, strict=True)):
+        if number % 2:
+            scores = gain.agreement([[*each.token_ids, END][:MAX_LENGTH] for each in own], said)
+            assert scores[[each.text for each in own].index(caption.text)] == pytest.approx(max(scores))
+        else:  # nobody said anything of its like
+            assert caption.text == before[number].text
+    assert [c.text for c in after] != [c.text for c in before]
+
+
 def test_what_is_refused(captioner: FakeCaptioner) -> None:
     with pytest.raises(ValueError, match="agreement needs at least 1 sample a picture, got 0"):
         decoder(captioner, samples=0)

@@ -41,7 +41,7 @@ LAYERS: list[set[str]] = [
     {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder", "keras_files"}
     | {"folding", "grids", "picture_batches", "ray_features", "receptive_fields"}
     | {"encoder_tail"},
-    {"captioner", "captioners", "averaging", "attributes", "embeddings"}
+    {"captioner", "captioners", "averaging", "attributes", "embeddings", "look_alikes"}
     | {"attention_captioner", "adaptive_attention", "transformer", "show_and_tell"},
     {"decoding", "batches", "boxes", "run_folder", "train_config", "recipes", "recorder", "predict", "ensemble"}
     | {"cider_reward", "self_critical", "objectives", "finetuning", "distribution", "shares", "consensus"}
@@ -95,6 +95,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "joined_features": {"feature_store", "features", "grids"},
     "cli_index": {"cli_parts"},
     "cli_train": {"cli_parts"},
+    "look_alikes": {"embeddings"},
     "losses": {"text"},
     "neighbour_captions": {"ngram_metrics", "ptb", "retrieval"},
     "neighbour_graph": {"vector_search"},

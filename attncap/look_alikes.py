@@ -1,0 +1,101 @@
+"""`LookAlikes`: what people said of the labelled pictures that look most like a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attncap.embeddings import PooledEmbedding, pooled
+from attncap.features import FeatureExtractor
+from attncap.grids import split_features
+from attncap.picture_database import PictureDatabase
+from attncap.retrieval import PictureIndex
+from attncap.vector_search import CosineSearch
+
+
+class LookAlikes:
+    """The captions of the n pictures of an index that look most like a picture, by the features it is captioned from.
+
+    Likeness is the cosine of pooled features, each of the D numbers standardised over the index first: without that a
+    few large ones decide.
+
+    Args:
+        index: `PictureIndex` of `PooledEmbedding` with the captioner's own encoder, captions as labels; of training
+            pictures alone, for a picture that is in it hears its own captions.
+        captioner: with that encoder inside; of an ensemble, one of the members' will do.
+        n: how many pictures.
+
+    Raises:
+        ValueError: the index is of another encoder than the captioner's, or has no captions; n below 1.
+
+    Example:
+        >>> index = PictureIndex.load("train.db", PooledEmbedding(captioner.encoder))
+        >>> LookAlikes(index, captioner)(features)[0][0]
+        'a brown dog runs through the grass .'
+
+    Reference: Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning"; as a gain for the
+    captions of a decoder: Mao et al. 2015, "Deep captioning with multimodal recurrent neural networks", section 8.
+    """
+
+    def __init__(self, index: PictureIndex, captioner: Any, n: int = 10) -> None:
+        if n < 1:
+            raise ValueError(f"neighbours: at least 1 expected, got {n}")
+        encoders = encoders_of(captioner)
+        self._shapes = [encoder.feature_shape for encoder in encoders]
+        self._part = _which(index.encoder.describe(), encoders)
+        entries = index.entries()
+        rows = [row for row, (_, captions) in enumerate(entries) if captions]
+        if not rows:
+            raise ValueError("the index has no captions: build it of a data set with captions")
+        self._captions = [entries[row][1] for row in rows]
+        self._n = n
+        codes = index.codes[rows].astype(np.float32)  # (N, D)
+        self._mean, deviation = codes.mean(0), codes.std(0)
+        self._deviation = np.where(deviation > 1e-6, deviation, 1.0)
+        self._search = CosineSearch(self._standardised(codes))
+
+    def __call__(self, features: np.ndarray) -> list[list[str]]:
+        """Return, for each picture of features (B, rows, cols, D), all captions of the n nearest, nearest first."""
+        own = np.asarray(split_features(features, self._shapes)[self._part])
+        rows, _ = self._search.nearest(self._standardised(pooled(own)), self._n)
+        return [[caption for row in near for caption in self._captions[row]] for near in rows]
+
+    def _standardised(self, codes: np.ndarray) -> np.ndarray:
+        return (codes - self._mean) / self._deviation
+
+
+def index_for(file: str | Path, captioner: Any) -> PictureIndex:
+    """Open an index that was built with the encoder of a captioner, or of a member of an ensemble.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: damaged, or of another encoder.
+    """
+    database = PictureDatabase(file)
+    described = database.encoder
+    database.close()
+    encoders = encoders_of(captioner)
+    try:
+        return PictureIndex.load(file, PooledEmbedding(encoders[_which(described, encoders)]))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def encoders_of(captioner: Any) -> list[FeatureExtractor]:
+    """Return the encoders whose features a captioner or an ensemble reads, in the order of those features."""
+    encoder = getattr(captioner, "encoder", None)
+    return [] if encoder is None else list(getattr(encoder, "encoders", [encoder]))
+
+
+def _which(described: dict[str, Any], encoders: Sequence[FeatureExtractor]) -> int:
+    for at, encoder in enumerate(encoders):
+        if len(encoder.grids) == 1 and PooledEmbedding(encoder).describe() == described:  # several are not pooled
+            return at
+    reads = " and ".join(f"{encoder.layer} of {encoder.image_size} pixels" for encoder in encoders)
+    raise ValueError(
+        f"the index holds codes of {described.get('encoder')}, and the captioner reads {reads or 'no encoder'}: build "
+        "one with the captioner's layer and weights (attncap index build --encoder LAYER --weights FILE)"
+    )

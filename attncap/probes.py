@@ -222,7 +222,7 @@ def check_one_grid(captioner: Captioner | Ensemble) -> None:
     if maps != stored:
         raise ValueError(
             f"probes blank the cells of maps, {maps[0]} x {maps[1]}, in the stored features, and those have "
-            f"{stored[0]} x {stored[1]} (several grids, or encoder blocks in between): leave --probes out"
+            f"{stored[0]} x {stored[1]}, with encoder blocks in between or several grids: leave --probes out"
         )
 
 

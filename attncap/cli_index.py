@@ -292,12 +292,10 @@ def _encoder(text: str, weights: str | None, features: str | None) -> Any:
 
 def _open(options: argparse.Namespace) -> Any:
     """Open the index with the encoder that it names; a weights file must be given again."""
-    from attncap.picture_database import PictureDatabase
+    from attncap.picture_database import encoder_of
     from attncap.retrieval import PictureIndex
 
-    database = PictureDatabase(options.db)
-    described = database.encoder
-    database.close()
+    described = encoder_of(options.db)
     if described["encoder"] == "dhash":
         return PictureIndex.load(options.db)
     layer = described["encoder"].split()[-1]

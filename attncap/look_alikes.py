@@ -11,7 +11,7 @@ import numpy as np
 from attncap.embeddings import PooledEmbedding, pooled
 from attncap.features import FeatureExtractor
 from attncap.grids import split_features
-from attncap.picture_database import PictureDatabase
+from attncap.picture_database import encoder_of
 from attncap.retrieval import PictureIndex
 from attncap.vector_search import CosineSearch
 
@@ -74,10 +74,7 @@ def index_for(file: str | Path, captioner: Any) -> PictureIndex:
         FileNotFoundError: there is none.
         ValueError: damaged, or of another encoder.
     """
-    database = PictureDatabase(file)
-    described = database.encoder
-    database.close()
-    encoders = encoders_of(captioner)
+    described, encoders = encoder_of(file), encoders_of(captioner)
     try:
         return PictureIndex.load(file, PooledEmbedding(encoders[_which(described, encoders)]))
     except ValueError as error:

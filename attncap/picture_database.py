@@ -254,3 +254,17 @@ def _compared(encoder: Mapping[str, Any]) -> dict[str, Any]:
 
 def _said(encoder: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in encoder.items())
+
+
+def encoder_of(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what the codes in a database come from, as `PictureEncoder.describe` told it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: not such a database, or damaged.
+    """
+    database = PictureDatabase(file)
+    try:
+        return database.encoder
+    finally:
+        database.close()

@@ -11,7 +11,7 @@ import numpy as np
 from attncap.embeddings import PooledEmbedding, pooled
 from attncap.features import FeatureExtractor
 from attncap.grids import split_features
-from attncap.picture_database import encoder_of
+from attncap.picture_database import encoder_of, same_encoder
 from attncap.retrieval import PictureIndex
 from attncap.vector_search import CosineSearch
 
@@ -89,7 +89,9 @@ def encoders_of(captioner: Any) -> list[FeatureExtractor]:
 
 def _which(described: dict[str, Any], encoders: Sequence[FeatureExtractor]) -> int:
     for at, encoder in enumerate(encoders):
-        if len(encoder.grids) == 1 and PooledEmbedding(encoder).describe() == described:  # several are not pooled
+        if len(encoder.grids) == 1 and same_encoder(
+            PooledEmbedding(encoder).describe(), described
+        ):  # several are not pooled
             return at
     reads = " and ".join(f"{encoder.layer} of {encoder.image_size} pixels" for encoder in encoders)
     raise ValueError(

@@ -193,7 +193,7 @@ class PictureDatabase:
                 "build it anew"
             )
         self.encoder: dict[str, Any] = found["encoder"]
-        if encoder is not None and _compared(encoder) != _compared(self.encoder):
+        if encoder is not None and not same_encoder(encoder, self.encoder):
             raise ValueError(
                 f"{self._name}: holds codes of {_said(self.encoder)}; {_said(encoder)} was asked for: take the same "
                 "encoder, or another file"
@@ -248,12 +248,14 @@ def _check_sum(image_id: str, labels: str, code: bytes) -> int:
     return zlib.crc32(code, zlib.crc32(f"{image_id}\0{labels}\0".encode()))
 
 
-def _compared(encoder: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in encoder.items() if key != "name"}
-
-
 def _said(encoder: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in encoder.items())
+
+
+def same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether codes of two encoders compare, by what they tell of themselves; a file's name does not matter."""
+    first, second = ({key: value for key, value in told.items() if key != "name"} for told in (one, other))
+    return first == second
 
 
 def encoder_of(file: str | os.PathLike[str]) -> dict[str, Any]:

@@ -79,6 +79,11 @@ def test_an_index_file_is_opened_with_the_captioners_encoder(
     captioner = SimpleNamespace(encoder=encoder)
     with index_for(tmp_path / "train.db", captioner) as index:
         assert LookAlikes(index, captioner, n=1)(features[3:4]) == [["first of 3", "second of 3"]]
+    renamed = FeatureExtractor("mixed0", "random", 75, dtype="float32")
+    renamed.network.set_weights(encoder.network.get_weights())
+    renamed.weights_source = "another/name.weights.h5"
+    with index_for(tmp_path / "train.db", SimpleNamespace(encoder=renamed)) as index:  # the same weights
+        assert len(index) == N
     message = r"train\.db: the index holds codes of pooled InceptionV3 mixed0, and the captioner reads mixed1 of 75"
     other = SimpleNamespace(encoder=FeatureExtractor("mixed1", "random", 75, dtype="float32"))
     with pytest.raises(ValueError, match=message):

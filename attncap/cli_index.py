@@ -36,6 +36,9 @@ def add_commands(commands: Any) -> None:
     build.add_argument("--db", required=True, metavar="FILE", help="the index, an SQLite file")
     build.add_argument("--encoder", default="dhash", metavar="E", help=ENCODER_HELP)
     build.add_argument(
+        "--image-size", type=int, metavar="I", help="as in train (default: of the weights; not for dhash)"
+    )
+    build.add_argument(
         "--graph", action="store_true", help="also the approximate index, for more than 100,000 pictures"
     )
     build.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
@@ -106,7 +109,8 @@ def _build(options: argparse.Namespace) -> None:
     data = data.split(options.split) if options.split else data
     references = data.references()
     pictures = data.pictures
-    with PictureIndex(options.db, _encoder(options.encoder, options.weights, options.features)) as index:
+    encoder = _encoder(options.encoder, options.weights, options.features, options.image_size)
+    with PictureIndex(options.db, encoder) as index:
         rejects = index.add(
             pictures["path"].tolist(),
             [references.get(image_id, []) for image_id in pictures["image_id"]],
@@ -274,11 +278,13 @@ def _asked(options: argparse.Namespace, index: Any) -> tuple[Any, list[list[str]
     return np.stack(kept), labels
 
 
-def _encoder(text: str, weights: str | None, features: str | None) -> Any:
+def _encoder(text: str, weights: str | None, features: str | None, image_size: int | None) -> Any:
     name, _, bits = text.partition(":")
     if name == "dhash":
         from attncap.retrieval import DifferenceHash
 
+        if image_size is not None:
+            raise ValueError(f"--image-size {image_size}: of an InceptionV3 layer; dhash:BITS tells the size of a hash")
         if bits and not bits.isdecimal():
             raise ValueError(f"--encoder {text}: a number of bits expected after dhash, as in dhash:256")
         return DifferenceHash(int(bits or 64))
@@ -286,7 +292,7 @@ def _encoder(text: str, weights: str | None, features: str | None) -> Any:
     from attncap.feature_store import FeatureStore
     from attncap.features import FeatureExtractor
 
-    extractor = FeatureExtractor(name, weights or "imagenet")
+    extractor = FeatureExtractor(name, weights or "imagenet", image_size)
     return PooledEmbedding(extractor, FeatureStore(features, extractor) if features else None)
 
 
@@ -299,7 +305,8 @@ def _open(options: argparse.Namespace) -> Any:
     if described["encoder"] == "dhash":
         return PictureIndex.load(options.db)
     layer = described["encoder"].split()[-1]
-    return PictureIndex.load(options.db, _encoder(layer, options.weights or described.get("name"), options.features))
+    weights = options.weights or described.get("name")
+    return PictureIndex.load(options.db, _encoder(layer, weights, options.features, described["image_size"]))
 
 
 def _write_csv(path: str | Path, table: Any) -> None:

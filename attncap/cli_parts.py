@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
+
+from attncap.train_config import kinds_of
 
 SPEC_HELP = (
     "flickr8k:FOLDER, coco:JSON:IMAGES, karpathy:JSON:IMAGES, table:CSV:IMAGES[:FILE COLUMN:CAPTION COLUMN], "
@@ -27,16 +29,8 @@ def add_command(commands: Any, name: str, run: Any, what: str, example: str) -> 
     return parser
 
 
-def kind_of(name: str, defaults: Any) -> type:
-    """Return the type of a setting: that of its default, or, where that is None, the one that stands beside None."""
-    value = getattr(defaults, name)
-    if value is not None:
-        return type(value)
-    return next((kind for kind in get_args(get_type_hints(type(defaults))[name]) if kind is not type(None)), str)
-
-
 def setting(text: str, defaults: Any) -> tuple[str, Any]:
-    """Read NAME=VALUE of `--set`; defaults is a dataclass of settings: see `kind_of`.
+    """Read NAME=VALUE of `--set`; defaults is a dataclass of settings.
 
     Raises:
         ValueError: another form, an unknown name, or a value of another type.
@@ -45,7 +39,7 @@ def setting(text: str, defaults: Any) -> tuple[str, Any]:
     names = [field.name for field in fields(defaults)]
     if not equals or name not in names:
         raise ValueError(f"--set {text}: NAME=VALUE expected, NAME one of {', '.join(names)}")
-    kind: Any = kind_of(name, defaults)
+    kind: Any = kinds_of(type(defaults))[name][0]
     if kind is bool:
         if value.lower() not in ("true", "false"):
             raise ValueError(f"--set {text}: true or false expected")

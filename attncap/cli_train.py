@@ -8,9 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command, kind_of, setting
+from attncap.cli_parts import BOXES_HELP, SPEC_HELP, add_command, setting
 from attncap.recipes import OF_COMMAND, read_recipe, recipe_names
-from attncap.train_config import TrainConfig
+from attncap.train_config import TrainConfig, kinds_of
 
 # Settings of `train` that have an option of their own name; the others are set with --set NAME=VALUE.
 TRAIN_OPTIONS = (
@@ -57,7 +57,7 @@ def add_commands(commands: Any) -> None:
         value = getattr(defaults, name)
         train.add_argument(
             f"--{name.replace('_', '-')}",
-            type=kind_of(name, defaults),
+            type=kinds_of(TrainConfig)[name][0],
             metavar=name[0].upper(),
             help=f"default {'of the weights' if value is None else value}"
             + (f"; or {OTHER_CHOICE[name]}" if name in OTHER_CHOICE else ""),

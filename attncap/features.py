@@ -164,6 +164,18 @@ class FeatureExtractor(keras.layers.Layer):
         network.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
         return network
 
+    def each_layer(self) -> list[FeatureExtractor]:
+        """Return, for each layer in turn, an encoder of it alone with the same weights; of one layer, itself."""
+        if len(self.grids) == 1:
+            return [self]
+        return [self._of(layer) for layer in self.layer.split("+")]
+
+    def _of(self, layer: str) -> FeatureExtractor:
+        alone = FeatureExtractor(layer, "random", self.image_size, self.pool, self.dtype_policy)
+        alone.network.set_weights(keras.Model(self.network.input, self.network.get_layer(layer).output).get_weights())
+        alone.weights_source = self.weights_source
+        return alone
+
     @property
     def _folds(self) -> bool:
         # Not the drawn faces' network: at their size it is quick, and what was published of them stays to the digit.

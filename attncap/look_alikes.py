@@ -25,7 +25,7 @@ class LookAlikes:
     Args:
         index: `PictureIndex` of `PooledEmbedding` with the captioner's own encoder, captions as labels; of training
             pictures alone, for a picture that is in it hears its own captions.
-        captioner: with that encoder inside; of an ensemble, one of the members' will do.
+        captioner: with that encoder inside; of several layers, or of an ensemble's members, one will do.
         n: how many pictures.
 
     Raises:
@@ -43,7 +43,7 @@ class LookAlikes:
     def __init__(self, index: PictureIndex, captioner: Any, n: int = 10) -> None:
         if n < 1:
             raise ValueError(f"neighbours: at least 1 expected, got {n}")
-        encoders = encoders_of(captioner)
+        encoders = layers_of(captioner)
         self._shapes = [encoder.feature_shape for encoder in encoders]
         self._part = _which(index.encoder.describe(), encoders)
         entries = index.entries()
@@ -58,7 +58,7 @@ class LookAlikes:
         self._search = CosineSearch(self._standardised(codes))
 
     def __call__(self, features: np.ndarray) -> list[list[str]]:
-        """Return, for each picture of features (B, rows, cols, D), all captions of the n nearest, nearest first."""
+        """Return, for each picture of the captioner's features (B, ...), all captions of the n nearest pictures."""
         own = np.asarray(split_features(features, self._shapes)[self._part])
         rows, _ = self._search.nearest(self._standardised(pooled(own)), self._n)
         return [[caption for row in near for caption in self._captions[row]] for near in rows]
@@ -74,24 +74,23 @@ def index_for(file: str | Path, captioner: Any) -> PictureIndex:
         FileNotFoundError: there is none.
         ValueError: damaged, or of another encoder.
     """
-    described, encoders = encoder_of(file), encoders_of(captioner)
+    described, encoders = encoder_of(file), layers_of(captioner)
     try:
         return PictureIndex.load(file, PooledEmbedding(encoders[_which(described, encoders)]))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
 
-def encoders_of(captioner: Any) -> list[FeatureExtractor]:
-    """Return the encoders whose features a captioner or an ensemble reads, in the order of those features."""
+def layers_of(captioner: Any) -> list[FeatureExtractor]:
+    """Return an encoder of each layer that a captioner or an ensemble reads, in the order of its features."""
     encoder = getattr(captioner, "encoder", None)
-    return [] if encoder is None else list(getattr(encoder, "encoders", [encoder]))
+    encoders = [] if encoder is None else getattr(encoder, "encoders", [encoder])
+    return [alone for one in encoders for alone in one.each_layer()]
 
 
 def _which(described: dict[str, Any], encoders: Sequence[FeatureExtractor]) -> int:
     for at, encoder in enumerate(encoders):
-        if len(encoder.grids) == 1 and same_encoder(
-            PooledEmbedding(encoder).describe(), described
-        ):  # several are not pooled
+        if same_encoder(PooledEmbedding(encoder).describe(), described):
             return at
     reads = " and ".join(f"{encoder.layer} of {encoder.image_size} pixels" for encoder in encoders)
     raise ValueError(

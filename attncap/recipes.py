@@ -8,16 +8,14 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from dataclasses import fields
 from importlib import resources
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from attncap.train_config import TrainConfig
+from attncap.train_config import TrainConfig, kinds_of
 
 # What `attncap train` takes beside the settings of `TrainConfig`.
-OF_COMMAND: dict[str, type] = {"data": str, "features": str, "boxes": str}
+OF_COMMAND: dict[str, tuple[type, ...]] = {"data": (str,), "features": (str,), "boxes": (str,)}
 
 
 def recipe_names() -> list[str]:
@@ -47,8 +45,7 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{where}: not TOML: {error}; lines NAME = VALUE expected, texts in quotes") from error
-    hints = get_type_hints(TrainConfig)
-    kinds = {field.name: hints[field.name] for field in fields(TrainConfig)} | OF_COMMAND
+    kinds = kinds_of(TrainConfig) | OF_COMMAND
     return {name: _checked(name, value, kinds, where, text) for name, value in settings.items()}
 
 
@@ -75,7 +72,7 @@ def _text_of(recipe: str | Path) -> tuple[str, str]:
     return f"attncap/recipes/{name}", (_folder() / name).read_text(encoding="utf-8")
 
 
-def _checked(name: str, value: Any, kinds: dict[str, Any], where: str, text: str) -> Any:
+def _checked(name: str, value: Any, kinds: dict[str, tuple[type, ...]], where: str, text: str) -> Any:
     place = f"{where}, {_line_of(name, text)}"
     if isinstance(value, dict):
         raise ValueError(f"{place}: [{name}] begins a table: plain lines NAME = VALUE expected, no tables")
@@ -83,8 +80,7 @@ def _checked(name: str, value: Any, kinds: dict[str, Any], where: str, text: str
         nearest = _nearest(name.replace("-", "_"), kinds)
         known = "" if nearest else f"; known are {', '.join(kinds)}"
         raise ValueError(f"{place}: no setting is named {name!r}{nearest}{known}")
-    kind = kinds[name]
-    allowed = [one for one in (get_args(kind) if isinstance(kind, UnionType) else (kind,)) if one is not type(None)]
+    allowed = kinds[name]
     if type(value) in allowed:
         return value
     if float in allowed and type(value) is int:  # 2 for 2.0; true is no number

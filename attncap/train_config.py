@@ -7,7 +7,8 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 MODELS = {  # name -> class in `captioners`
     "attention": "AttentionCaptioner",
@@ -158,6 +159,14 @@ class TrainConfig:
                 wanted = getattr(hints[name], "__name__", str(hints[name]))
                 raise ValueError(f"{name} is of type {wanted}, got {str(value)[:60]!r}")
         return cls(**settings)
+
+
+def kinds_of(settings: type) -> dict[str, tuple[type, ...]]:
+    """Return, for each setting of a dataclass, the types of its values beside None."""
+    hints = get_type_hints(settings)
+    either = {name: get_args(hint) if isinstance(hint, UnionType) else (hint,) for name, hint in hints.items()}
+    own = {field.name: either[field.name] for field in fields(settings)}
+    return {name: tuple(kind for kind in kinds if kind is not NoneType) for name, kinds in own.items()}
 
 
 def model_of(start: str | Path) -> str:

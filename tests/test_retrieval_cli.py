@@ -13,6 +13,7 @@ from PIL import Image
 
 from attncap.cli import main
 from attncap.data import load
+from attncap.picture_database import encoder_of
 from attncap.pictures import UnreadablePicture
 
 
@@ -84,12 +85,25 @@ def test_mistakes_are_said_in_one_line(faces: Any, tmp_path: Path, capsys: pytes
             "m.db: holds codes of encoder dhash, bits 64",
         ),
         (("build", "--data", spec, "--db", db, "--encoder", "dhash:many"), "a number of bits expected after dhash"),
+        (("build", "--data", spec, "--db", db, "--image-size", "150"), "--image-size 150: of an InceptionV3 layer"),
         (("build", "--data", spec, "--db", str(folder / "captions.csv")), "captions.csv: not a picture index"),
     ]
     for arguments, said in cases:
         status, _, err = run(capsys, *arguments)
         assert status == 2 and said in err and "Traceback" not in err, (arguments, err)
         assert len(err.strip().splitlines()) == 1, err
+
+
+def test_an_index_keeps_the_size_that_its_encoder_reads(
+    faces: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, spec, table = faces
+    first, db = table[table["split"] == "test"].iloc[0], str(tmp_path / "m.db")
+    layer = ("--encoder", "mixed0", "--weights", "faces", "--image-size", "81")
+    status, out, _ = run(capsys, "build", "--data", spec, "--split", "test", "--db", db, *layer)
+    assert status == 0 and encoder_of(db)["image_size"] == 81
+    status, out, _ = run(capsys, "query", "--db", db, first["path"])
+    assert status == 0 and float(out.split()[0]) == pytest.approx(0, abs=2e-3) and first["caption"] in out
 
 
 def test_pooled_embeddings(faces: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from keras import ops
 from attncap.captions import Caption
 from attncap.cider_reward import CiderReward
 from attncap.decoding import Decoder, compiled, filled, sample
+from attncap.repetition import RepetitionCost
 from attncap.text import END, PAD
 
 
@@ -30,13 +31,18 @@ class ConsensusDecoder:
 
         agreement(y) = mean_s CIDEr-D(y, s) + neighbour_weight * mean_c CIDEr-D(y, c)
 
+    Nor do people say "a black hat and hat": repetition times the cost of words said again, see `RepetitionCost`, is
+    taken off.
+
     Args:
         captioner: anything that `Decoder` takes.
-        references: picture -> its captions, of the training pictures: how telling each n-gram is.
+        references: picture -> its captions, of the training pictures: how telling each n-gram is, and which words are
+            said again.
         beam_width: proposals a picture.
         samples: captions drawn a picture; twice as many gain little.
         temperature: of drawing; below 1, for label smoothing leaves probability on words that do not fit.
         likelihood: weight of the log-probability; 0 lets agreement alone decide.
+        repetition: weight of the cost of words said again; 0 lets them be said.
         neighbours: features -> captions c of each picture, such as `LookAlikes`; None: the samples alone.
         neighbour_weight: of those captions' agreement to that of the samples.
         length_penalty, max_length: see `beam_search`.
@@ -63,6 +69,7 @@ class ConsensusDecoder:
         samples: int = 40,
         temperature: float = 0.7,
         likelihood: float = 0.5,
+        repetition: float = 0.1,
         neighbours: Callable[[np.ndarray], Sequence[Sequence[str]]] | None = None,
         neighbour_weight: float = 4.0,
         length_penalty: float = 0.7,
@@ -83,7 +90,10 @@ class ConsensusDecoder:
             batch_size=batch_size,
         )
         self._tokenize = captioner.tokenizer.tokenize
-        self._gain = CiderReward({i: self._tokens(texts) for i, texts in references.items()})
+        said = {i: self._tokens(texts) for i, texts in references.items()}
+        self._gain = CiderReward(said)
+        self._repeated = RepetitionCost(tokens for captions in said.values() for tokens in captions)
+        self._repetition = repetition
         self._neighbours = neighbours
         self._neighbour_weight = neighbour_weight
         self._likelihood = likelihood
@@ -126,4 +136,5 @@ class ConsensusDecoder:
             caption.log_prob / len(row) ** self._length_penalty for caption, row in zip(proposals, tokens, strict=True)
         ]
         scores = self._gain.agreement(tokens, samples) + self._likelihood * np.array(ranks)
+        scores -= self._repetition * self._repeated(tokens)
         return scores + self._neighbour_weight * self._gain.agreement(tokens, neighbours) if neighbours else scores

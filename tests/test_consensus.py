@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from test_decoding import MAX_LENGTH, FakeCaptioner
 
+from attncap.captions import Caption
 from attncap.cider_reward import CiderReward
 from attncap.consensus import ConsensusDecoder
 from attncap.decoding import Decoder
+from attncap.repetition import RepetitionCost
 from attncap.text import END
 
 REFERENCES = {"x": ["a b c", "a a"], "y": ["b c b"], "z": ["c"]}
@@ -39,7 +41,8 @@ def test_agreement_is_the_mean_of_cider_d_over_the_others() -> None:
 
 def test_the_choice_is_nearly_the_best_of_the_proposals_by_the_exact_gain(captioner: FakeCaptioner) -> None:
     temperature = 0.7
-    chosen = decoder(captioner, likelihood=0.0, temperature=temperature)(captioner.features())
+    settings = {"likelihood": 0.0, "repetition": 0.0}
+    chosen = decoder(captioner, temperature=temperature, **settings)(captioner.features())
     proposals = Decoder(captioner, beam_width=4, n_best=4, max_length=MAX_LENGTH)(captioner.features())
     ids = captioner.tokenizer.tokenize
     gain = CiderReward({i: [[*ids(text), END] for text in texts] for i, texts in REFERENCES.items()})
@@ -111,6 +114,28 @@ def test_neighbours_have_their_say(captioner: FakeCaptioner) -> None:
         else:  # nobody said anything of its like
             assert caption.text == before[number].text
     assert [c.text for c in after] != [c.text for c in before]
+
+
+def test_the_cost_of_words_said_again_by_hand() -> None:
+    captions = [[4, 5, 4, 6], [4, 5], [4, 4, 4], [6]]  # 4 in three, and three times more; 5 in two; 6 in two
+    cost = RepetitionCost(captions)
+    found = cost([[4, 5, 6], [4, 5, 5], [5, 5, 5, 6, 6], [4, 4], [7, 7], []])
+    once = -np.log(0.5 / 3)
+    assert found == pytest.approx([0, once, 3 * once, -np.log(3.5 / 4), np.log(2), 0])
+    assert RepetitionCost([[4, 4, 4]])([[4, 4]]) == pytest.approx([0])  # (2 + 1/2) / 2 is no probability
+
+
+def test_words_said_again_cost(captioner: FakeCaptioner) -> None:
+    def said_again(chosen: list[Caption]) -> int:
+        return sum(len(caption.words) - len(set(caption.words)) for caption in chosen)
+
+    features = captioner.features()
+    free, dear = (decoder(captioner, repetition=weight)(features) for weight in (0.0, 1e6))
+    assert said_again(dear) < said_again(free)
+    cost = RepetitionCost([[*captioner.tokenizer.tokenize(text), END] for own in REFERENCES.values() for text in own])
+    proposals = Decoder(captioner, beam_width=4, n_best=4, max_length=MAX_LENGTH)(features)
+    for caption, own in zip(dear, proposals, strict=True):
+        assert cost([caption.token_ids]) == pytest.approx(min(cost([each.token_ids for each in own])))
 
 
 def test_what_is_refused(captioner: FakeCaptioner) -> None:

@@ -201,7 +201,7 @@ def test_two_grids_are_trained_on_and_loaded_from_files(tmp_path: Path, monkeypa
     assert caption.attention_weights is not None and caption.attention_weights.shape[1:] == (7, 7)
     np.testing.assert_allclose(caption.attention_weights.sum((1, 2)), 1, atol=1e-3)
     # Beside a run of one grid, in an ensemble: each reads its own, and maps meet on the finest.
-    train(data, tmp_path / "other", replace(config, layer="mixed3"), features=tmp_path / "features", verbose=0)
-    both = Ensemble([tmp_path / "run", tmp_path / "other"])
+    other = AttentionCaptioner(run.tokenizer, encoder=FeatureExtractor("mixed3", "random", 75), **SIZES[type(run)])
+    both = Ensemble([run, other])
     together = attncap.caption(both, picture)
     assert together.attention_weights is not None and together.attention_weights.shape[1:] == (7, 7)

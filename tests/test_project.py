@@ -33,6 +33,7 @@ LAYERS: list[set[str]] = [
         "grounding",
         "regions",
         "entities",
+        "repetition",
     }
     | {"attribute_tables", "attribute_split", "attribute_report", "attribute_words", "attribute_charts"}
     | {"retrieval", "difference_hash", "picture_database", "vector_search", "neighbour_graph", "neighbour_captions"}

@@ -191,7 +191,7 @@ def test_what_reads_one_grid_says_so(encoder: FeatureExtractor) -> None:
 def test_two_grids_are_trained_on_and_loaded_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(features.DEFAULTS, "random", ("mixed0", 75))
     data = test_training.squares(tmp_path / "pictures")
-    config = replace(test_training.CONFIG, layer="mixed0+mixed3", epochs=1)
+    config = replace(test_training.CONFIG, layer="mixed0+mixed3", epochs=1, mirror=False, scheduled_sampling=0.0)
     train(data, tmp_path / "run", config, features=tmp_path / "features", verbose=0)
     run = load_captioner(tmp_path / "run")
     assert len(run.grids) == 2

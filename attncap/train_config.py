@@ -96,7 +96,7 @@ class TrainConfig:
     cider_temperature: float = 1.0  # of sampling; lower ones keep the junk out that label smoothing lets in
     cider_bleu: float = 2.0  # weight of BLEU-4 beside CIDEr-D, which alone makes captions short
     cider_contrast: float = 0.0  # weight of CIDEr-D against another picture's references, taken off: see the README
-    cider_crossentropy: float = 0.0  # weight of one reference beside the samples; 0.3 keeps captions varied (README)
+    cider_crossentropy: float = 0.0  # weight of one reference beside the samples; 1.0 keeps captions varied (README)
     dtype: str = "auto"  # bfloat16 arithmetic where the processor has it
     seed: int = 0  # of weights, batches, dropout
 

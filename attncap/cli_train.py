@@ -52,12 +52,12 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--features", metavar="DIR", help="folder of feature stores, shared by runs (default: cache)")
     train.add_argument("--tensorboard", action="store_true", help="also write TensorBoard logs into the run folder")
     train.add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}, for --set attention_supervision=1.0")
-    defaults = TrainConfig()
+    defaults, kinds = TrainConfig(), kinds_of(TrainConfig)
     for name in TRAIN_OPTIONS:
         value = getattr(defaults, name)
         train.add_argument(
             f"--{name.replace('_', '-')}",
-            type=kinds_of(TrainConfig)[name][0],
+            type=kinds[name][0],
             metavar=name[0].upper(),
             help=f"default {'of the weights' if value is None else value}"
             + (f"; or {OTHER_CHOICE[name]}" if name in OTHER_CHOICE else ""),

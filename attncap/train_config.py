@@ -164,9 +164,12 @@ class TrainConfig:
 def kinds_of(settings: type) -> dict[str, tuple[type, ...]]:
     """Return, for each setting of a dataclass, the types of its values beside None."""
     hints = get_type_hints(settings)
-    either = {name: get_args(hint) if isinstance(hint, UnionType) else (hint,) for name, hint in hints.items()}
-    own = {field.name: either[field.name] for field in fields(settings)}
-    return {name: tuple(kind for kind in kinds if kind is not NoneType) for name, kinds in own.items()}
+    kinds = {}
+    for field in fields(settings):
+        hint = hints[field.name]
+        either = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        kinds[field.name] = tuple(kind for kind in either if kind is not NoneType)
+    return kinds
 
 
 def model_of(start: str | Path) -> str:

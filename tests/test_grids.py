@@ -201,7 +201,7 @@ def test_two_grids_are_trained_on_and_loaded_from_files(tmp_path: Path, monkeypa
     assert caption.attention_weights is not None and caption.attention_weights.shape[1:] == (7, 7)
     np.testing.assert_allclose(caption.attention_weights.sum((1, 2)), 1, atol=1e-3)
     # Beside a run of one grid, in an ensemble: each reads its own, and maps meet on the finest.
-    other = AttentionCaptioner(run.tokenizer, encoder=FeatureExtractor("mixed3", "random", 75), **SIZES[type(run)])
-    both = Ensemble([run, other])
+    coarse = FeatureExtractor("mixed3", "random", 75)
+    both = Ensemble([run, AttentionCaptioner(run.tokenizer, encoder=coarse, **SIZES[AttentionCaptioner])])
     together = attncap.caption(both, picture)
     assert together.attention_weights is not None and together.attention_weights.shape[1:] == (7, 7)

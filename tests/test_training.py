@@ -131,7 +131,7 @@ def encoder(undisturbed: Run, monkeypatch: pytest.MonkeyPatch) -> FeatureExtract
 
 def test_larger_pictures_give_more_regions(tmp_path: Path) -> None:
     data = squares(tmp_path / "pictures")
-    config = replace(CONFIG, epochs=1, image_size=107, mirror=False, scheduled_sampling=0.0)  # what takes no time
+    config = replace(CONFIG, epochs=1, image_size=107, mirror=False, scheduled_sampling=0.0)
     captioner = train(data, tmp_path / "run", config, features=tmp_path / "features", verbose=0)
     assert captioner.encoder is not None and captioner.encoder.image_size == 107
     assert captioner.feature_shape == (11, 11, 256)  # 7 x 7 at 75 pixels

@@ -14,49 +14,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attncap.captioners import (
+    from attncap.captions import Caption
+    from attncap.data.load import CaptionData, load
+    from attncap.decoding.predict import caption
+    from attncap.features.extractor import FeatureExtractor
+    from attncap.features.store import FeatureStore
+    from attncap.images import open_picture
+    from attncap.metrics.evaluate import bleu, evaluate
+    from attncap.models.attention import BahdanauAttention
+    from attncap.models.ensemble import Ensemble
+    from attncap.models.registry import (
         AdaptiveAttentionCaptioner,
         AttentionCaptioner,
         ShowAndTell,
         TransformerCaptioner,
         load_captioner,
     )
-    from attncap.captions import Caption
-    from attncap.data import CaptionData, load
-    from attncap.ensemble import Ensemble
-    from attncap.evaluation import bleu, evaluate
-    from attncap.explorer import explore
-    from attncap.feature_store import FeatureStore
-    from attncap.features import FeatureExtractor
-    from attncap.layers import BahdanauAttention
-    from attncap.pictures import open_picture
-    from attncap.plotting import plot_attention
-    from attncap.predict import caption
-    from attncap.text import WordPieceTokenizer, WordTokenizer
-    from attncap.training import train
+    from attncap.plotting.attention import plot_attention
+    from attncap.plotting.explorer.page import explore
+    from attncap.tokenizers import WordPieceTokenizer, WordTokenizer
+    from attncap.training.train import train
 
 _HOME_OF = {
-    "AdaptiveAttentionCaptioner": "captioners",
-    "AttentionCaptioner": "captioners",
-    "BahdanauAttention": "layers",
+    "AdaptiveAttentionCaptioner": "models.registry",
+    "AttentionCaptioner": "models.registry",
+    "BahdanauAttention": "models.attention",
     "Caption": "captions",
-    "CaptionData": "data",
-    "Ensemble": "ensemble",
-    "FeatureExtractor": "features",
-    "FeatureStore": "feature_store",
-    "ShowAndTell": "captioners",
-    "TransformerCaptioner": "captioners",
-    "WordPieceTokenizer": "text",
-    "WordTokenizer": "text",
-    "bleu": "evaluation",
-    "caption": "predict",
-    "evaluate": "evaluation",
-    "explore": "explorer",
-    "load": "data",
-    "load_captioner": "captioners",
-    "open_picture": "pictures",
-    "plot_attention": "plotting",
-    "train": "training",
+    "CaptionData": "data.load",
+    "Ensemble": "models.ensemble",
+    "FeatureExtractor": "features.extractor",
+    "FeatureStore": "features.store",
+    "ShowAndTell": "models.registry",
+    "TransformerCaptioner": "models.registry",
+    "WordPieceTokenizer": "tokenizers",
+    "WordTokenizer": "tokenizers",
+    "bleu": "metrics.evaluate",
+    "caption": "decoding.predict",
+    "evaluate": "metrics.evaluate",
+    "explore": "plotting.explorer.page",
+    "load": "data.load",
+    "load_captioner": "models.registry",
+    "open_picture": "images",
+    "plot_attention": "plotting.attention",
+    "train": "training.train",
 }
 
 __all__ = [

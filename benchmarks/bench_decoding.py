@@ -28,12 +28,12 @@ import tensorflow as tf
 from drawn import DrawnEncoder, vocabulary
 from timing import arguments, finish, flickr8k, interleaved, medians, table
 
-from attncap.captioner import Captioner, CaptionerState
-from attncap.captioners import AttentionCaptioner, load_captioner
-from attncap.decoding import Decoder
-from attncap.feature_store import FeatureStore
-from attncap.features import best_dtype_policy
-from attncap.text import END, NEVER_GENERATED, PAD, START, WordTokenizer
+from attncap.decoding.decoder import Decoder
+from attncap.features.extractor import best_dtype_policy
+from attncap.features.store import FeatureStore
+from attncap.models.captioner import Captioner, CaptionerState
+from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.tokenizers import END, NEVER_GENERATED, PAD, START, WordTokenizer
 
 RIVAL = "rival: a picture at a time, a Python loop over steps"
 KINDS, LEAST, MOST = 14, 8, 13  # of words; the fewest and the most words of a caption

@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> dict:
     settings = parser.parse_args(argv)
     import keras
 
-    from attncap.feature_store import FeatureStore
-    from attncap.features import FeatureExtractor
+    from attncap.features.extractor import FeatureExtractor
+    from attncap.features.store import FeatureStore
 
     keras.utils.set_random_seed(settings.seed)
     extractor = FeatureExtractor(settings.layer, "random", settings.image_size)

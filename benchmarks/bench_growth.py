@@ -73,7 +73,7 @@ def paths_of(folder: Path, pictures: int) -> list[str]:
 
 
 def open_store(folder: Path, pictures: int, settings: argparse.Namespace) -> Any:
-    from attncap.feature_store import FeatureStore
+    from attncap.features.store import FeatureStore
 
     full = pictures == settings.full
     encoder = DrawnEncoder(FULL_SHAPE if full else tuple(settings.feature_shape), settings.seed)
@@ -96,8 +96,8 @@ def store_part(folder: Path, pictures: int, settings: argparse.Namespace) -> dic
 
 def training_batches(folder: Path, pictures: int, settings: argparse.Namespace) -> tuple[Any, Any, float]:
     """Batches as `train` makes them, from strings on; the store; and how long that took."""
-    from attncap.batches import CaptionBatches
-    from attncap.text import WordTokenizer
+    from attncap.tokenizers import WordTokenizer
+    from attncap.training.batches import CaptionBatches
 
     store = open_store(folder, pictures, settings)
     image_ids = [str(n) for n in range(pictures)]
@@ -126,15 +126,15 @@ def training_part(folder: Path, pictures: int, settings: argparse.Namespace) -> 
     import pandas as pd
     import tensorflow as tf
 
-    from attncap.captioner import save_captioner
-    from attncap.captioners import AttentionCaptioner
-    from attncap.decoding import Decoder
-    from attncap.features import FeatureExtractor, best_dtype_policy
-    from attncap.losses import MaskedCrossentropy
-    from attncap.objectives import optimizer_of
-    from attncap.predict import decode_stored
-    from attncap.text import WordTokenizer
-    from attncap.train_config import TrainConfig
+    from attncap.decoding.decoder import Decoder
+    from attncap.decoding.predict import decode_stored
+    from attncap.features.extractor import FeatureExtractor, best_dtype_policy
+    from attncap.models.captioner import save_captioner
+    from attncap.models.losses import MaskedCrossentropy
+    from attncap.models.registry import AttentionCaptioner
+    from attncap.tokenizers import WordTokenizer
+    from attncap.training.config import TrainConfig
+    from attncap.training.fit import optimizer_of
 
     tf.constant(0.0)
     keras.utils.set_random_seed(settings.seed)
@@ -172,8 +172,8 @@ def training_part(folder: Path, pictures: int, settings: argparse.Namespace) -> 
 
 
 def search_part(folder: Path, pictures: int, settings: argparse.Namespace) -> dict[str, float]:
-    from attncap.retrieval import DifferenceHash, PictureIndex
-    from attncap.vector_search import CosineSearch
+    from attncap.retrieval.index import DifferenceHash, PictureIndex
+    from attncap.retrieval.search import CosineSearch
 
     rng = np.random.default_rng(settings.seed)
     memory = OwnMemory()

@@ -23,9 +23,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from attncap import ngram_metrics, ptb
-from attncap.coco_json import write_json
-from attncap.evaluation import References, bleu, evaluate
+from attncap.metrics import ngrams as ngram_metrics
+from attncap.metrics import ptb_tokenizer as ptb
+from attncap.metrics.coco_json import write_json
+from attncap.metrics.evaluate import References, bleu, evaluate
 
 
 def synthetic(pictures: int, references: int, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:

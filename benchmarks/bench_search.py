@@ -25,9 +25,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from attncap.coco_json import write_json
-from attncap.neighbour_graph import NeighbourGraph
-from attncap.vector_search import CosineSearch, HashSearch
+from attncap.metrics.coco_json import write_json
+from attncap.retrieval.hnsw import NeighbourGraph
+from attncap.retrieval.search import CosineSearch, HashSearch
 
 Runs = dict[str, Callable[[int], Any]]
 

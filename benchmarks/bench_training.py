@@ -34,14 +34,14 @@ import tensorflow as tf
 from drawn import DrawnEncoder, captions, tiny_pictures, vocabulary
 from timing import arguments, ceiling_runs, finish, flickr8k, interleaved, medians, table
 
-from attncap.batches import CaptionBatches
-from attncap.captioners import AttentionCaptioner
-from attncap.feature_store import FeatureStore
-from attncap.features import best_dtype_policy
-from attncap.losses import MaskedCrossentropy
-from attncap.objectives import optimizer_of
-from attncap.text import PAD, WordTokenizer
-from attncap.train_config import TrainConfig
+from attncap.features.extractor import best_dtype_policy
+from attncap.features.store import FeatureStore
+from attncap.models.losses import MaskedCrossentropy
+from attncap.models.registry import AttentionCaptioner
+from attncap.tokenizers import PAD, WordTokenizer
+from attncap.training.batches import CaptionBatches
+from attncap.training.config import TrainConfig
+from attncap.training.fit import optimizer_of
 
 RIVAL = "rival: the tutorials' loop, padded to the longest caption"
 KIND = "the same loop, padded to the longest of 64"

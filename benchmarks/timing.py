@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from attncap.coco_json import write_json
+from attncap.metrics.coco_json import write_json
 
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "amx_tile")
 
@@ -114,6 +114,6 @@ def flickr8k(split: str = "train") -> Any:
     folder = os.environ.get("ATTNCAP_DATA")
     if not folder or not (Path(folder) / "flickr8k").is_dir():
         return None
-    from attncap.data import load
+    from attncap.data.load import load
 
     return load(f"flickr8k:{Path(folder) / 'flickr8k'}").split(split)

@@ -40,12 +40,12 @@ def main() -> int:
 
     import pandas as pd
 
-    from attncap.attribute_tables import load_attributes
-    from attncap.coco_json import write_predictions
-    from attncap.comparison import compare_systems, plot_comparison
-    from attncap.data import load
-    from attncap.files import replacing
-    from attncap.systems import all_systems
+    from attncap._files import replacing
+    from attncap.attributes.tables import load_attributes
+    from attncap.data.load import load
+    from attncap.metrics.coco_json import write_predictions
+    from attncap.reports.comparison import compare_systems, plot_comparison
+    from attncap.reports.systems import all_systems
 
     try:
         systems, held_out, absent = all_systems(

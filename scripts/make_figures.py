@@ -18,29 +18,29 @@ import numpy as np
 import pandas as pd
 from systems_map import plot_systems
 
-from attncap.attribute_charts import plot_precision_recall
-from attncap.attribute_predict import predict_pictures
-from attncap.attribute_tables import AttributeData, characteristics_as_labels, faces_columns
-from attncap.attribute_training import AttributeConfig, train_attributes
-from attncap.attributes import AttributeClassifier, load_classifier
-from attncap.caption_data import CaptionData
-from attncap.captioners import load_captioner
-from attncap.charts import plot_grounding
-from attncap.comparison import compare_systems, plot_comparison
-from attncap.data import load
-from attncap.demo import BEAM_WIDTH, CONFIG, PICTURES, ground_faces
-from attncap.embeddings import PooledEmbedding
-from attncap.faces import true_share
-from attncap.feature_store import FeatureStore
-from attncap.features import FeatureExtractor
-from attncap.plotting import plot_attention
-from attncap.predict import caption_pictures
-from attncap.retrieval import DifferenceHash
-from attncap.retrieval_charts import plot_threshold_curves
-from attncap.robustness import changed_copies
-from attncap.systems import all_systems, build_index
-from attncap.thresholds import tune_threshold
-from attncap.training import train
+from attncap.attributes.classifier import AttributeClassifier, load_classifier
+from attncap.attributes.plots import plot_precision_recall
+from attncap.attributes.predict import predict_pictures
+from attncap.attributes.tables import AttributeData, characteristics_as_labels, faces_columns
+from attncap.attributes.training import AttributeConfig, train_attributes
+from attncap.data.dataset import CaptionData
+from attncap.data.faces.dataset import true_share
+from attncap.data.load import load
+from attncap.decoding.predict import caption_pictures
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.store import FeatureStore
+from attncap.models.registry import load_captioner
+from attncap.plotting.attention import plot_attention
+from attncap.plotting.scores import plot_grounding
+from attncap.reports.comparison import compare_systems, plot_comparison
+from attncap.reports.demo import BEAM_WIDTH, CONFIG, PICTURES, ground_faces
+from attncap.reports.systems import all_systems, build_index
+from attncap.retrieval.embeddings import PooledEmbedding
+from attncap.retrieval.index import DifferenceHash
+from attncap.retrieval.plots import plot_threshold_curves
+from attncap.retrieval.robustness import changed_copies
+from attncap.retrieval.thresholds import tune_threshold
+from attncap.training.train import train
 
 POOLED_LAYER = "mixed2"  # what is averaged over the picture is read deeper than what is attended to: notebook 07
 COPIES = 100  # pictures that are changed, each in every way, to tune what is the same picture

@@ -42,7 +42,7 @@ def tables(rows: int, folder: Path) -> None:
     import pandas as pd
     from drawn import captions
 
-    from attncap.data import load_table
+    from attncap.data.load import load_table
 
     pictures = rows // 5
     texts = captions(pictures, 5, WORDS - 4, 0)
@@ -67,8 +67,8 @@ def batches(rows: int, folder: Path) -> None:
     """Token ids of `rows` captions, as a training holds them."""
     from drawn import captions, vocabulary
 
-    from attncap.batches import CaptionBatches
-    from attncap.text import WordTokenizer
+    from attncap.tokenizers import WordTokenizer
+    from attncap.training.batches import CaptionBatches
 
     pictures = rows // 5
     ids = names(pictures)
@@ -84,8 +84,8 @@ def batches(rows: int, folder: Path) -> None:
 
 def index(rows: int, folder: Path) -> None:
     """An index of `rows` hashes of 64 bits in SQLite, and a query."""
-    from attncap.retrieval import DifferenceHash, PictureIndex
-    from attncap.vector_search import HashSearch
+    from attncap.retrieval.index import DifferenceHash, PictureIndex
+    from attncap.retrieval.search import HashSearch
 
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (rows, 8), dtype=np.uint8)
@@ -120,8 +120,8 @@ def store(rows: int, folder: Path) -> None:
     """A store of `rows` pictures with features of 8 bytes, written without decoding; then opened in a new process."""
     from drawn import DrawnEncoder
 
-    from attncap.feature_store import FeatureStore
-    from attncap.picture_batches import Decoded
+    from attncap.features.pipeline import Decoded
+    from attncap.features.store import FeatureStore
 
     made = FeatureStore(folder, DrawnEncoder(SHAPE))
     made._grow(rows)
@@ -137,7 +137,7 @@ def store(rows: int, folder: Path) -> None:
     say("of the store's file", (made.path / "data.mdb").stat().st_blocks * 512 / rows, "bytes a picture")
     code = (
         "import sys, time; sys.path.insert(0, 'benchmarks'); from drawn import DrawnEncoder; "
-        "from attncap.feature_store import FeatureStore; start = time.process_time(); "
+        "from attncap.features.store import FeatureStore; start = time.process_time(); "
         f"FeatureStore({str(folder)!r}, DrawnEncoder({SHAPE})); print(time.process_time() - start)"
     )
     root = Path(__file__).resolve().parents[1]

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from PIL import Image
 
-from attncap.drawing import COLOURS, INK, MUTED, STYLE, PanelAxes, SheetFigure, wrap
-from attncap.retrieval import DifferenceHash
+from attncap.plotting.style import COLOURS, INK, MUTED, STYLE, PanelAxes, SheetFigure, wrap
+from attncap.retrieval.index import DifferenceHash
 
 WIDTH, HEIGHT = 13.0, 7.6  # inches; places below are inches from the upper left corner
 ROW, TOP = 1.36, 0.62

@@ -38,9 +38,9 @@ import pandas as pd
 from keras import ops
 from tqdm.auto import tqdm
 
-from attncap.faces import CHARACTERISTICS, UNSTATED, draw_face, face_plan
-from attncap.features import preprocess
-from attncap.regions import cell_cover
+from attncap.data.faces.dataset import CHARACTERISTICS, UNSTATED, draw_face, face_plan
+from attncap.features.extractor import preprocess
+from attncap.grounding.phrases import cell_cover
 
 IMAGE_SIZE, GRID = 150, 8
 SEED = 20_240_601  # never a seed of a data set that someone captions: these faces are for the encoder alone
@@ -48,7 +48,7 @@ NAMES = tuple(CHARACTERISTICS)
 # Without these two, the attention of a head can shut itself in a place that says nothing, and never come out: its
 # softmax saturates while the features still say nothing anywhere. (The head of the eyebrows did, in one run.)
 UNIFORM_SHARE, SCORE_PENALTY = 0.15, 0.003
-WEIGHTS = Path(__file__).resolve().parents[1] / "attncap" / "faces_mixed2.weights.h5"
+WEIGHTS = Path(__file__).resolve().parents[1] / "attncap" / "features" / "faces_mixed2.weights.h5"
 
 
 class PooledHeads(keras.layers.Layer):

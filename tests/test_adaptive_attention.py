@@ -11,13 +11,13 @@ import pytest
 from keras import ops
 from matplotlib.text import Text
 
-from attncap.adaptive_attention import AdaptiveAttention, AdaptiveAttentionCaptioner
 from attncap.captions import Caption
-from attncap.decoding import caption_of
-from attncap.layers import BahdanauAttention
-from attncap.losses import doubly_stochastic_penalty
-from attncap.plotting import plot_attention
-from attncap.text import PAD, SPECIAL_TOKENS, START, WordTokenizer
+from attncap.decoding.decoder import caption_of
+from attncap.models.adaptive_attention_captioner import AdaptiveAttention, AdaptiveAttentionCaptioner
+from attncap.models.attention import BahdanauAttention
+from attncap.models.losses import doubly_stochastic_penalty
+from attncap.plotting.attention import plot_attention
+from attncap.tokenizers import PAD, SPECIAL_TOKENS, START, WordTokenizer
 
 B, K, T, ROWS, COLS, D = 2, 3, 5, 7, 11, 13
 E, H, D2, A, G, V = 17, 19, 23, 29, 37, 31

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attncap.attribute_charts import plot_average_precision, plot_calibration, plot_precision_recall
+from attncap.attributes.plots import plot_average_precision, plot_calibration, plot_precision_recall
 
 # Three attributes of five pictures. The first: ones ranked 1 and 3, average precision (1 + 2/3) / 2 = 5/6. The second
 # is perfect, with one label that is not known. The third has one class only.

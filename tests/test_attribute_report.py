@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attncap.attribute_report import calibrate, calibration_error, report, tune_thresholds
+from attncap.attributes.metrics import calibrate, calibration_error, report, tune_thresholds
 
 NAN = math.nan
 

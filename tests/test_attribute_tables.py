@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attncap.attribute_split import stratified_split
-from attncap.attribute_tables import (
+from attncap.attributes.splits import stratified_split
+from attncap.attributes.tables import (
     AttributeData,
     characteristics_as_labels,
     faces_columns,
     load_attributes,
     read_attributes,
 )
-from attncap.faces import sample_attributes
+from attncap.data.faces.dataset import sample_attributes
 
 NAN = np.nan
 

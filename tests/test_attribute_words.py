@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from attncap.attribute_tables import characteristics_as_labels, faces_columns
-from attncap.attribute_words import stated_attributes, to_sentence, true_claims
-from attncap.faces import sample_attributes
-from attncap.faces_captions import stated_characteristics, usual_caption
+from attncap.attributes.sentences import stated_attributes, to_sentence, true_claims
+from attncap.attributes.tables import characteristics_as_labels, faces_columns
+from attncap.data.faces.captions import stated_characteristics, usual_caption
+from attncap.data.faces.dataset import sample_attributes
 
 
 def test_a_sentence_of_celeba_names() -> None:
@@ -87,9 +87,9 @@ def test_claims_are_counted_against_the_table() -> None:
 
 
 def test_a_table_in_sentences_is_a_data_set_of_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from attncap.attribute_tables import load_attributes
-    from attncap.cli import main
-    from attncap.data import load
+    from attncap.attributes.tables import load_attributes
+    from attncap.cli.main import main
+    from attncap.data.load import load
 
     (tmp_path / "images").mkdir()
     for n in range(20):

@@ -14,22 +14,22 @@ import pytest
 from keras import ops
 from PIL import Image
 
-from attncap.attribute_encoder import GridEncoder, area_means
-from attncap.attribute_evaluation import evaluate_attributes
-from attncap.attribute_predict import picture_logits, predict_pictures, stored_logits
-from attncap.attribute_tables import AttributeData, load_attributes
-from attncap.attribute_training import AttributeConfig, check_classes, settle, train_attributes
-from attncap.attribute_tuning import fine_tune
-from attncap.attributes import (
+from attncap.attributes.classifier import (
     AttributeClassifier,
     GridHead,
     MaskedBinaryCrossentropy,
     load_classifier,
     save_classifier,
 )
-from attncap.cli import main
-from attncap.feature_store import FeatureStore
-from attncap.pictures import open_picture
+from attncap.attributes.encoder import GridEncoder, area_means
+from attncap.attributes.evaluate import evaluate_attributes
+from attncap.attributes.finetuning import fine_tune
+from attncap.attributes.predict import picture_logits, predict_pictures, stored_logits
+from attncap.attributes.tables import AttributeData, load_attributes
+from attncap.attributes.training import AttributeConfig, check_classes, settle, train_attributes
+from attncap.cli.main import main
+from attncap.features.store import FeatureStore
+from attncap.images import open_picture
 
 LAYERS = ("mixed0@3", "mixed2@2")
 SMALL = AttributeConfig(
@@ -209,8 +209,8 @@ def test_the_file_answers_the_same_in_a_fresh_process_from_pictures(
     paths = list(data.split("test").pictures["path"])[:3]
     here, _ = predict_pictures(classifier, paths, progress=False)
     code = (
-        "import sys, json; from attncap.attributes import load_classifier;"
-        "from attncap.attribute_predict import predict_pictures;"
+        "import sys, json; from attncap.attributes.classifier import load_classifier;"
+        "from attncap.attributes.predict import predict_pictures;"
         "c = load_classifier(sys.argv[1]); probs, _ = predict_pictures(c, sys.argv[2:], progress=False);"
         "print(json.dumps([c.names, c.thresholds.tolist(), probs[list(c.names)].to_numpy().tolist()]))"
     )

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from attncap.averaging import average_weights
-from attncap.captioner import Captioner, save_captioner
-from attncap.captioners import AttentionCaptioner, ShowAndTell, load_captioner
-from attncap.cli import main
-from attncap.features import FeatureExtractor
-from attncap.text import SPECIAL_TOKENS, WordTokenizer
+from attncap.cli.main import main
+from attncap.features.extractor import FeatureExtractor
+from attncap.models.averaging import average_weights
+from attncap.models.captioner import Captioner, save_captioner
+from attncap.models.registry import AttentionCaptioner, ShowAndTell, load_captioner
+from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
 SMALL: dict[str, Any] = {"embedding_units": 7, "hidden_units": 11, "projection_units": 13, "attention_units": 17}
 

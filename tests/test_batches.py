@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from attncap.batches import CaptionBatches
-from attncap.text import END, PAD, SPECIAL_TOKENS, START, WordTokenizer
+from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, WordTokenizer
+from attncap.training.batches import CaptionBatches
 
 GRID = (2, 3, 5)
 WORDS = [f"w{number}" for number in range(60)]

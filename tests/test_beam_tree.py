@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from attncap.beam_tree import plot_beam_tree
-from attncap.drawing import COLOURS, INK
+from attncap.plotting.beam_tree import plot_beam_tree
+from attncap.plotting.style import COLOURS, INK
 
 # Two beams. "a cat <end>" overtakes "the dog", and is kept while the other one grows on; "a dog" is given up.
 STEPS = [

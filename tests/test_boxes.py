@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attncap.boxes import load_phrases, named_regions, phrases_in
 from attncap.captions import Caption
-from attncap.data import CaptionData
-from attncap.text import SPECIAL_TOKENS, WordPieceTokenizer, WordTokenizer
+from attncap.data.load import CaptionData
+from attncap.grounding.annotations import load_phrases, named_regions, phrases_in
+from attncap.tokenizers import SPECIAL_TOKENS, WordPieceTokenizer, WordTokenizer
 
 SENTENCES = """[/EN#11/people A man] holds [/EN#12/other a T-shirt] in [/EN#0/notvisual front] of [/EN#13/scene a sea] .
 Look : " [/EN#14/animals two dogs] ! "

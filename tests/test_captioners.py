@@ -14,12 +14,12 @@ import pytest
 from keras import ops
 
 import attncap
-from attncap.captioner import Captioner, CaptionerState, forbidden_logits, save_captioner
-from attncap.captioners import AttentionCaptioner, load_captioner
-from attncap.decoding import Decoder
-from attncap.features import FeatureExtractor
-from attncap.losses import MaskedCrossentropy, doubly_stochastic_penalty
-from attncap.text import END, NEVER_GENERATED, PAD, SPECIAL_TOKENS, START, WordTokenizer
+from attncap.decoding.decoder import Decoder
+from attncap.features.extractor import FeatureExtractor
+from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits, save_captioner
+from attncap.models.losses import MaskedCrossentropy, doubly_stochastic_penalty
+from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.tokenizers import END, NEVER_GENERATED, PAD, SPECIAL_TOKENS, START, WordTokenizer
 
 B, K, T, ROWS, COLS, D = 2, 3, 5, 7, 11, 13
 E, H, D2, A, V = 17, 19, 23, 29, 31

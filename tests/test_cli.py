@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from attncap.cli import main
+from attncap.cli.main import main
 
 PICTURES = 120
 EPOCHS = 3
@@ -25,7 +25,7 @@ EPOCHS = 3
 @pytest.fixture(scope="module")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A demo of few faces and epochs, through the function that the command calls."""
-    from attncap.demo import CONFIG, demo
+    from attncap.reports.demo import CONFIG, demo
 
     out = tmp_path_factory.mktemp("demo") / "out"
     demo(out, seed=3, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS, pictures=4))
@@ -48,7 +48,7 @@ def test_demo_writes_scores_figures_and_a_run(demo_folder: Path) -> None:
 
 
 def test_a_second_demo_trains_nothing_and_finds_the_same(demo_folder: Path) -> None:
-    from attncap.demo import CONFIG, demo
+    from attncap.reports.demo import CONFIG, demo
 
     before = json.loads((demo_folder / "scores.json").read_text())
     state = (demo_folder / "run" / "state.npz").stat().st_mtime_ns
@@ -60,7 +60,7 @@ def test_a_second_demo_trains_nothing_and_finds_the_same(demo_folder: Path) -> N
 
 
 def test_demo_predictions_are_of_held_out_faces_alone(demo_folder: Path) -> None:
-    from attncap.data import load
+    from attncap.data.load import load
 
     data = load(f"faces:{PICTURES}", seed=3, folder=demo_folder / "faces")
     predicted = {row["image_id"] for row in json.loads((demo_folder / "predictions.json").read_text())}
@@ -181,7 +181,7 @@ def test_a_list_of_pictures_that_cannot_be_told_apart_or_read(
 @pytest.mark.parametrize("command", ["demo", "train", "predict", "caption", "evaluate", "check"])
 def test_help_shows_an_example_and_imports_no_tensorflow(command: str) -> None:
     program = (
-        "import sys; from attncap.cli import main\n"
+        "import sys; from attncap.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "finally: assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )

@@ -15,17 +15,16 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from attncap import comparison as module
-from attncap import systems as systems_module
-from attncap.caption_data import CaptionData
-from attncap.captioners import ShowAndTell
-from attncap.comparison import MEASURES, SystemComparison, compare_systems, plot_comparison
-from attncap.data import load
-from attncap.difference_hash import DifferenceHash
-from attncap.evaluation import bleu
-from attncap.faces_captions import stated_claims, true_share
-from attncap.features import FeatureExtractor
-from attncap.systems import (
+from attncap.data.dataset import CaptionData
+from attncap.data.faces.captions import stated_claims, true_share
+from attncap.data.load import load
+from attncap.features.extractor import FeatureExtractor
+from attncap.metrics.evaluate import bleu
+from attncap.models.registry import ShowAndTell
+from attncap.reports import comparison as module
+from attncap.reports import systems as systems_module
+from attncap.reports.comparison import MEASURES, SystemComparison, compare_systems, plot_comparison
+from attncap.reports.systems import (
     System,
     all_systems,
     build_index,
@@ -35,7 +34,8 @@ from attncap.systems import (
     random_system,
     seconds_of_run,
 )
-from attncap.text import WordTokenizer
+from attncap.retrieval.difference_hash import DifferenceHash
+from attncap.tokenizers import WordTokenizer
 
 N_FACES = 40
 

@@ -7,11 +7,11 @@ import pytest
 from test_decoding import MAX_LENGTH, FakeCaptioner
 
 from attncap.captions import Caption
-from attncap.cider_reward import CiderReward
-from attncap.consensus import ConsensusDecoder
-from attncap.decoding import Decoder
-from attncap.repetition import RepetitionCost
-from attncap.text import END
+from attncap.decoding.decoder import Decoder
+from attncap.decoding.mbr import ConsensusDecoder
+from attncap.decoding.repetition import RepetitionCost
+from attncap.metrics.cider import CiderReward
+from attncap.tokenizers import END
 
 REFERENCES = {"x": ["a b c", "a a"], "y": ["b c b"], "z": ["c"]}
 PICTURES, SAMPLES = 13, 200

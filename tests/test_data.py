@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import attncap.caption_data
-from attncap.data import (
+import attncap.data.dataset
+from attncap.data.load import (
     CaptionData,
     cache_folder,
     check,
@@ -94,7 +94,7 @@ def test_rejects_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(attncap.caption_data.os, "replace", full)
+    monkeypatch.setattr(attncap.data.dataset.os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         SMALL.write_rejects(path)
     assert path.read_bytes() == before and os.listdir(path.parent) == ["rejects.csv"]
@@ -218,7 +218,7 @@ def test_specs_that_lead_nowhere(
     spec: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "attncap.faces", types.SimpleNamespace(make_faces=None))
+    monkeypatch.setitem(sys.modules, "attncap.data.faces.dataset", types.SimpleNamespace(make_faces=None))
     with pytest.raises(error, match=message):
         load(spec)
 
@@ -230,7 +230,7 @@ def test_faces_are_drawn_into_the_cache(tmp_path: Path, monkeypatch: pytest.Monk
         asked.append((n, folder, seed))
         return SMALL.pictures, SMALL.captions, SMALL.attributes, SMALL.boxes
 
-    monkeypatch.setitem(sys.modules, "attncap.faces", types.SimpleNamespace(make_faces=make_faces))
+    monkeypatch.setitem(sys.modules, "attncap.data.faces.dataset", types.SimpleNamespace(make_faces=make_faces))
     monkeypatch.setenv("ATTNCAP_CACHE", str(tmp_path))
     assert load("faces:31", seed=5).boxes is SMALL.boxes
     load("faces", folder=tmp_path / "here")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from attncap.captioner import CaptionerState
-from attncap.captioners import AttentionCaptioner
 from attncap.captions import Caption
-from attncap.decoding import Decoder, beam_search, caption_of, replay, sample
-from attncap.text import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer
+from attncap.decoding.decoder import Decoder, beam_search, caption_of, replay, sample
+from attncap.models.captioner import CaptionerState
+from attncap.models.registry import AttentionCaptioner
+from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer
 
 V, MAX_LENGTH, PREFIXES = 7, 5, 101
 SAYABLE = (END, 4, 5, 6)  # of the seven tokens, <pad>, <start> and <unk> are never said

@@ -18,14 +18,14 @@ import keras
 import numpy as np
 import pytest
 
-from attncap import features
-from attncap.captioners import load_captioner
-from attncap.cli import main
-from attncap.data import load
-from attncap.distribution import SharedTraining, shared_training
-from attncap.predict import caption_pictures
-from attncap.shares import LossOfRealPictures, Shares
-from attncap.train_config import TrainConfig
+from attncap.cli.main import main
+from attncap.data.load import load
+from attncap.decoding.predict import caption_pictures
+from attncap.features.extractor import extractor as features
+from attncap.models.registry import load_captioner
+from attncap.training.config import TrainConfig
+from attncap.training.distributed.distribution import SharedTraining, shared_training
+from attncap.training.distributed.shares import LossOfRealPictures, Shares
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = "faces:40"  # 26 pictures to train on
@@ -69,9 +69,9 @@ def train_arguments(model: str, run: Path, *more: str, **settings: Any) -> list[
 BEGIN = """
 import json, os, sys, time
 sys.path.insert(0, "tests")
-import attncap.cli, attncap.data, attncap.distribution, attncap.training
+import attncap.cli.main, attncap.data.load, attncap.training.distributed.distribution, attncap.training.train
 import test_distribution as tests
-from attncap import features
+from attncap.features.extractor import extractor as features
 
 features._inception = tests.tiny
 features.DEFAULTS["random"] = ("mixed0", 64)
@@ -79,14 +79,14 @@ features.DEFAULTS["random"] = ("mixed0", 64)
 # Each order, a line of JSON, is a process of its own, forked from one that has imported everything: that takes seconds.
 # It says what `attncap` is to do, where to print, and after which batch of which epoch to stand still.
 FORKING = f"""{BEGIN}
-class StandStill(attncap.training.RunRecorder):
+class StandStill(attncap.training.train.RunRecorder):
     def on_train_batch_end(self, batch, logs=None):
         super().on_train_batch_end(batch, logs)
         if [len(self.history), batch] == order.get("stand_still"):
             print("stands still", flush=True)
             time.sleep(600)
 
-attncap.training.RunRecorder = StandStill
+attncap.training.train.RunRecorder = StandStill
 for line in sys.stdin:
     order = json.loads(line)
     if "wait" in order:
@@ -100,8 +100,8 @@ for line in sys.stdin:
         printed = os.open(order["printed"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(printed, 1), os.dup2(printed, 2)
         os.environ |= order["environment"]
-        attncap.distribution.START_SECONDS = int(os.environ.get("START_SECONDS", "600"))
-        sys.exit(attncap.cli.main(order["arguments"]))
+        attncap.training.distributed.distribution.START_SECONDS = int(os.environ.get("START_SECONDS", "600"))
+        sys.exit(attncap.cli.main.main(order["arguments"]))
     print(child, flush=True)
 """
 
@@ -294,7 +294,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 for arguments in json.loads(sys.argv[1]):
-    status = attncap.cli.main(arguments)
+    status = attncap.cli.main.main(arguments)
     if status:
         sys.exit(status)
 """

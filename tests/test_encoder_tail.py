@@ -16,22 +16,24 @@ from PIL import Image
 from test_training import history_of, squares
 
 import attncap
-from attncap import captioners, features, training
-from attncap.averaging import average_weights
-from attncap.captioner import Captioner, save_captioner
-from attncap.captioners import AttentionCaptioner, ShowAndTell, load_captioner
-from attncap.decoding import Decoder
-from attncap.encoder_tail import EncoderTail, split_encoder
-from attncap.ensemble import Ensemble
-from attncap.features import FeatureExtractor
-from attncap.finetuning import FinetuningAdamW, encoder_and_tail, with_tail
-from attncap.losses import MaskedCrossentropy
-from attncap.objectives import optimizer_of
-from attncap.probes import check_one_grid
-from attncap.recorder import RunRecorder
-from attncap.text import SPECIAL_TOKENS, START, WordTokenizer
-from attncap.train_config import MODELS, TrainConfig
-from attncap.training import train
+from attncap.decoding.decoder import Decoder
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.extractor import extractor as features
+from attncap.grounding.probes import check_one_grid
+from attncap.models import registry as captioners
+from attncap.models.averaging import average_weights
+from attncap.models.captioner import Captioner, save_captioner
+from attncap.models.ensemble import Ensemble
+from attncap.models.losses import MaskedCrossentropy
+from attncap.models.registry import AttentionCaptioner, ShowAndTell, load_captioner
+from attncap.models.trainable_encoder import EncoderTail, split_encoder
+from attncap.tokenizers import SPECIAL_TOKENS, START, WordTokenizer
+from attncap.training.callbacks import RunRecorder
+from attncap.training.config import MODELS, TrainConfig
+from attncap.training.finetuning import FinetuningAdamW, encoder_and_tail, with_tail
+from attncap.training.fit import optimizer_of
+from attncap.training.train import train
+from attncap.training.train import train as training
 
 SIZE = 75  # of pictures: mixed2 has 7 x 7 cells of 288 numbers, mixed3 3 x 3 of 768
 WORDS = WordTokenizer([*SPECIAL_TOKENS, *"abcdefghi"])

@@ -18,20 +18,20 @@ from PIL import Image
 from test_decoding import FakeCaptioner
 
 import attncap
-from attncap.adaptive_attention import AdaptiveAttentionCaptioner
-from attncap.captioner import Captioner, save_captioner
-from attncap.captioners import AttentionCaptioner, ShowAndTell, load_captioner
-from attncap.cli import main
-from attncap.decoding import Decoder, replay
-from attncap.ensemble import Ensemble, mean_of_probabilities
-from attncap.feature_store import FeatureStore
-from attncap.features import FeatureExtractor
-from attncap.grids import join_features, map_between, split_features
-from attncap.joined_features import JoinedEncoder, JoinedStore, store_of
-from attncap.predict import CaptionReplay, caption_pictures, caption_stored
-from attncap.probes import uniform_attention
-from attncap.text import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer
-from attncap.transformer import TransformerCaptioner
+from attncap.cli.main import main
+from attncap.decoding.decoder import Decoder, replay
+from attncap.decoding.predict import CaptionReplay, caption_pictures, caption_stored
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.grids import join_features, map_between, split_features
+from attncap.features.joined_features import JoinedEncoder, JoinedStore, store_of
+from attncap.features.store import FeatureStore
+from attncap.grounding.probes import uniform_attention
+from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
+from attncap.models.captioner import Captioner, save_captioner
+from attncap.models.ensemble import Ensemble, mean_of_probabilities
+from attncap.models.registry import AttentionCaptioner, ShowAndTell, load_captioner
+from attncap.models.transformer_captioner import TransformerCaptioner
+from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer
 
 WORDS = WordTokenizer([*SPECIAL_TOKENS, *"abcdefghi"])
 V = WORDS.vocabulary_size()
@@ -286,7 +286,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, encoders: list[FeatureExtra
 @pytest.fixture(autouse=True)
 def files_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file holds InceptionV3, which takes a second to build."""
-    monkeypatch.setattr("attncap.ensemble.load_captioner", LOADED)
+    monkeypatch.setattr("attncap.models.ensemble.load_captioner", LOADED)
 
 
 LOADED = cache(load_captioner)

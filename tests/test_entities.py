@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from attncap.captions import Caption
-from attncap.entities import Sentence, match_head_nouns, read_entities
-from attncap.regions import Phrase
+from attncap.grounding.entities import Sentence, match_head_nouns, read_entities
+from attncap.grounding.phrases import Phrase
 
 SENTENCES = """[/EN#11/people Two men] ride [/EN#12/vehicles/scene a red bus] past [/EN#13/scene the sea] .
 In [/EN#0/notvisual the end] , [/EN#14/people a man 's dog] sleeps

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attncap import evaluation
-from attncap.evaluation import (
+from attncap.metrics import evaluate as evaluation
+from attncap.metrics.evaluate import (
     References,
     bleu,
     check_ids,

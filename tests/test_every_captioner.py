@@ -14,19 +14,20 @@ import pandas as pd
 import pytest
 from keras import ops
 
-from attncap import captioners, training
-from attncap.alternatives import top_alternatives
-from attncap.caption_data import CaptionData
-from attncap.captioner import Captioner, save_captioner
-from attncap.captioners import AdaptiveAttentionCaptioner, ShowAndTell, TransformerCaptioner, load_captioner
-from attncap.cli import main
-from attncap.data import load
-from attncap.decoding import Decoder
-from attncap.losses import MaskedCrossentropy
-from attncap.probes import uniform_attention
-from attncap.text import END, PAD, SPECIAL_TOKENS, START, UNK, WordTokenizer
-from attncap.train_config import MODEL_DEFAULTS, MODELS, READ_BY, TrainConfig, model_of
-from attncap.training import train
+from attncap.cli.main import main
+from attncap.data.dataset import CaptionData
+from attncap.data.load import load
+from attncap.decoding.alternatives import top_alternatives
+from attncap.decoding.decoder import Decoder
+from attncap.grounding.probes import uniform_attention
+from attncap.models import registry as captioners
+from attncap.models.captioner import Captioner, save_captioner
+from attncap.models.losses import MaskedCrossentropy
+from attncap.models.registry import AdaptiveAttentionCaptioner, ShowAndTell, TransformerCaptioner, load_captioner
+from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, UNK, WordTokenizer
+from attncap.training.config import MODEL_DEFAULTS, MODELS, READ_BY, TrainConfig, model_of
+from attncap.training.train import train
+from attncap.training.train import train as training
 
 B, K, T, ROWS, COLS, D, V = 2, 3, 5, 7, 11, 13, 31
 L = ROWS * COLS

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from attncap.captions import Caption
-from attncap.explorer import Explorer, explore
+from attncap.plotting.explorer.page import Explorer, explore
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -233,7 +233,7 @@ class CountingCaptioner:
     def init_state(self, features: Any, captions: int = 1) -> Any:
         from keras import ops
 
-        from attncap.captioner import CaptionerState
+        from attncap.models.captioner import CaptionerState
 
         shift = ops.cast(ops.reshape(features, (-1, 1)), "int32")  # (B, 1): the picture decides where counting begins
         return CaptionerState({}, {"shift": ops.broadcast_to(shift, (ops.shape(features)[0], captions))})
@@ -247,7 +247,7 @@ class CountingCaptioner:
 
 
 def test_top_alternatives_of_a_captioner_that_is_known() -> None:
-    from attncap.alternatives import top_alternatives
+    from attncap.decoding.alternatives import top_alternatives
 
     captions = [
         [Caption(("a", "b", "c"), (4, 5, 6), 0.0), Caption(("d",), (7,), 0.0)],
@@ -270,7 +270,7 @@ def test_top_alternatives_of_a_captioner_that_is_known() -> None:
 
 
 def test_top_alternatives_refuses_what_does_not_fit() -> None:
-    from attncap.alternatives import top_alternatives
+    from attncap.decoding.alternatives import top_alternatives
 
     with pytest.raises(ValueError, match="got 1 for 2 pictures"):
         top_alternatives(CountingCaptioner(), np.zeros((2, 1, 1, 1)), [caption()])
@@ -279,7 +279,7 @@ def test_top_alternatives_refuses_what_does_not_fit() -> None:
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    from attncap.cli import main
+    from attncap.cli.main import main
 
     Image.fromarray(photo()).save(tmp_path / "dog.png")
     arguments = ["explore", "--run", str(tmp_path / "none"), "--out", str(tmp_path / "page.html")]

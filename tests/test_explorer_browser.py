@@ -20,8 +20,8 @@ from browser import complaints, requests_made, resize, screenshot
 from PIL import Image
 
 from attncap.captions import Caption
-from attncap.explorer import explore
-from attncap.plotting import upsample_attention
+from attncap.plotting.attention import upsample_attention
+from attncap.plotting.explorer.page import explore
 
 ROWS, COLS = 5, 7
 GRID_BOX = (0.07, 0.11, 0.93, 0.91)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from attncap.faces import (
+from attncap.data.faces.dataset import (
     CHARACTERISTICS,
     HELD_OUT_COMBINATIONS,
     PRESENT,

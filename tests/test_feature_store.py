@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attncap import feature_store
-from attncap.feature_store import FeatureStore
-from attncap.features import FeatureExtractor, preprocess
-from attncap.pictures import UnreadablePicture
+from attncap.features.extractor import FeatureExtractor, preprocess
+from attncap.features.extractor import store as feature_store
+from attncap.features.store import FeatureStore
+from attncap.images import UnreadablePicture
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (2, 3, 5)
@@ -33,7 +33,7 @@ SIZE = 30
 FAKE = """
 import time
 import numpy as np
-from attncap.features import preprocess
+from attncap.features.extractor import preprocess
 
 class FakeExtractor:
     layer, feature_shape, image_size = "mixed9", (2, 3, 5), 30
@@ -324,7 +324,7 @@ WORKERS = (
     FAKE
     + """
 import json, os, sys
-from attncap.feature_store import FeatureStore
+from attncap.features.store import FeatureStore
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())

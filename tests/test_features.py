@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attncap import features
-from attncap.captioner import save_captioner
-from attncap.captioners import AttentionCaptioner, load_captioner
-from attncap.features import FeatureExtractor, best_dtype_policy, preprocess
-from attncap.pictures import open_picture
-from attncap.text import SPECIAL_TOKENS, WordTokenizer
+from attncap.features.extractor import FeatureExtractor, best_dtype_policy, preprocess
+from attncap.features.extractor import extractor as features
+from attncap.images import open_picture
+from attncap.models.captioner import save_captioner
+from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
 SMALL = 75  # the smallest picture that InceptionV3 takes
 Whole = Callable[[int, str], keras.Model]

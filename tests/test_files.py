@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from attncap.files import remove_unfinished, replacing
+from attncap._files import remove_unfinished, replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,7 +77,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from attncap.files import replacing\n"
+        "import os, signal, sys; from attncap._files import replacing\n"
         "with replacing(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from attncap.features import FeatureExtractor
-from attncap.folding import folded
+from attncap.features.batchnorm_folding import folded
+from attncap.features.extractor import FeatureExtractor
 
 RNG = np.random.default_rng(0)
 

@@ -14,24 +14,24 @@ from keras import ops
 from PIL import Image
 
 import attncap
-from attncap import features
-from attncap.captioner import AttendingCaptioner, save_captioner
-from attncap.captioners import (
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.extractor import extractor as features
+from attncap.features.grids import Grid, finest, join_features, map_onto_finest, split_features
+from attncap.grounding.probes import check_one_grid
+from attncap.models.captioner import AttendingCaptioner, save_captioner
+from attncap.models.ensemble import Ensemble
+from attncap.models.losses import doubly_stochastic_penalty
+from attncap.models.registry import (
     AdaptiveAttentionCaptioner,
     AttentionCaptioner,
     ShowAndTell,
     TransformerCaptioner,
     load_captioner,
 )
-from attncap.embeddings import PooledEmbedding
-from attncap.ensemble import Ensemble
-from attncap.features import FeatureExtractor
-from attncap.grids import Grid, finest, join_features, map_onto_finest, split_features
-from attncap.losses import doubly_stochastic_penalty
-from attncap.probes import check_one_grid
-from attncap.text import END, SPECIAL_TOKENS, START, WordTokenizer
-from attncap.train_config import TrainConfig
-from attncap.training import train
+from attncap.retrieval.embeddings import PooledEmbedding
+from attncap.tokenizers import END, SPECIAL_TOKENS, START, WordTokenizer
+from attncap.training.config import TrainConfig
+from attncap.training.train import train
 
 B, K, T = 2, 3, 5
 WHOLE = (0.0, 0.0, 1.0, 1.0)

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from attncap.captioner import Captioner
-from attncap.captioners import load_captioner
-from attncap.charts import plot_grounding
-from attncap.cli import main
-from attncap.data import load
-from attncap.ground import ground
-from attncap.text import SPECIAL_TOKENS, WordTokenizer
+from attncap.cli.main import main
+from attncap.data.load import load
+from attncap.models.captioner import Captioner
+from attncap.models.registry import load_captioner
+from attncap.plotting.scores import plot_grounding
+from attncap.reports.grounding import ground
+from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
 # One epoch on a few faces: the maps mean nothing, all else is as in earnest.
 FACES = ["--data", "faces:17", "--seed", "5"]

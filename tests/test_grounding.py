@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from attncap.captions import Caption
-from attncap.grounding import MEASURES, measure_at_shifts, measure_grounding
-from attncap.regions import Phrase, cell_cover, faces_phrases, point_in_boxes
+from attncap.grounding.measures import MEASURES, measure_at_shifts, measure_grounding
+from attncap.grounding.phrases import Phrase, cell_cover, faces_phrases, point_in_boxes
 
 ROWS, COLS = 5, 7
 

@@ -43,7 +43,7 @@ import pytest
 import keras
 assert keras.backend.backend() == "jax", keras.backend.backend()
 import attncap
-from attncap.decoding import Decoder
+from attncap.decoding.decoder import Decoder
 rows = []
 *files, features, written = sys.argv[1].split(';')
 for saved in files:
@@ -62,10 +62,15 @@ def on_tensorflow_and_jax(tmp_path_factory: pytest.TempPathFactory) -> tuple[lis
     """Captions of a file of each captioner on TensorFlow, the same on JAX, and the finished process of its tests."""
     import keras
 
-    from attncap.captioner import save_captioner
-    from attncap.captioners import AdaptiveAttentionCaptioner, AttentionCaptioner, ShowAndTell, TransformerCaptioner
-    from attncap.decoding import Decoder
-    from attncap.text import SPECIAL_TOKENS, WordTokenizer
+    from attncap.decoding.decoder import Decoder
+    from attncap.models.captioner import save_captioner
+    from attncap.models.registry import (
+        AdaptiveAttentionCaptioner,
+        AttentionCaptioner,
+        ShowAndTell,
+        TransformerCaptioner,
+    )
+    from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
     folder = tmp_path_factory.mktemp("jax")
     keras.utils.set_random_seed(0)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from test_feature_store import EXTRACT_ALOUD, FakeExtractor, Workers, draw
 
-from attncap.feature_store import FeatureStore
+from attncap.features.store import FeatureStore
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = 30
@@ -29,13 +29,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 sys.path.insert(0, "tests")
-from attncap.attributes import save_classifier
-from attncap.captioner import save_captioner
-from attncap.coco_json import write_json, write_predictions, write_references
-from attncap.data import CaptionData
-from attncap.files import replacing
-from attncap.retrieval import DifferenceHash, PictureIndex
-from attncap.run_folder import RunFolder
+from attncap.attributes.classifier import save_classifier
+from attncap.models.captioner import save_captioner
+from attncap.metrics.coco_json import write_json, write_predictions, write_references
+from attncap.data.load import CaptionData
+from attncap._files import replacing
+from attncap.retrieval.index import DifferenceHash, PictureIndex
+from attncap.training.run_folder import RunFolder
 from test_attributes import classifier_of_arrays
 from test_captioners import make_captioner
 
@@ -150,7 +150,7 @@ TRAIN = """
 import sys
 sys.path.insert(0, "tests")
 import test_training as tests
-from attncap import features
+from attncap.features.extractor import extractor as features
 
 features.DEFAULTS["random"] = tests.QUICK
 folder = tests.Path(sys.argv[1])

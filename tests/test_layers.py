@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from attncap.layers import BahdanauAttention
+from attncap.models.attention import BahdanauAttention
 
 B, K, L, D, H, A = 2, 3, 5, 7, 11, 13
 

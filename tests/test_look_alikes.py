@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-from attncap.difference_hash import DifferenceHash
-from attncap.embeddings import PooledEmbedding, pooled
-from attncap.features import FeatureExtractor
-from attncap.grids import join_features, split_features
-from attncap.joined_features import JoinedEncoder
-from attncap.look_alikes import LookAlikes, index_for
-from attncap.retrieval import PictureIndex
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.grids import join_features, split_features
+from attncap.features.joined_features import JoinedEncoder
+from attncap.retrieval.difference_hash import DifferenceHash
+from attncap.retrieval.embeddings import PooledEmbedding, pooled
+from attncap.retrieval.index import PictureIndex
+from attncap.retrieval.neighbor_references import LookAlikes, index_for
 
 N, D = 23, 256
 

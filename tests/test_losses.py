@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from attncap.losses import MaskedCrossentropy, doubly_stochastic_penalty
-from attncap.text import END, PAD
+from attncap.models.losses import MaskedCrossentropy, doubly_stochastic_penalty
+from attncap.tokenizers import END, PAD
 
 
 def test_crossentropy_by_hand() -> None:

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from attncap.ngram_metrics import NgramIndex, bleu_from_sums, bleu_per_picture, columns, scores_from_sums
+from attncap.metrics.ngrams import NgramIndex, bleu_from_sums, bleu_per_picture, columns, scores_from_sums
 
 AWKWARD = {
     "empty prediction": (["", "a dog runs fast today"], [["a dog"], ["a dog runs fast today"]]),

@@ -18,10 +18,10 @@ from odd_captions import CORPUS, EMOJI, LONG, PAGE, PICTURES, TABLES, OddFile, R
 from PIL import Image
 from test_odd_pictures import GIGABYTE, damaged, limited
 
-from attncap.attribute_tables import load_attributes
-from attncap.coco_json import read_predictions, read_references
-from attncap.data import CaptionData, check, guess_format, load
-from attncap.text import WordTokenizer
+from attncap.attributes.tables import load_attributes
+from attncap.data.load import CaptionData, check, guess_format, load
+from attncap.metrics.coco_json import read_predictions, read_references
+from attncap.tokenizers import WordTokenizer
 
 FILES = {
     "table": "captions.csv",

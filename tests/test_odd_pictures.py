@@ -19,10 +19,10 @@ from PIL import Image
 from test_feature_store import FakeExtractor
 from test_pictures import encoded, png, quarters, turned, with_alpha
 
-from attncap import pictures
-from attncap.data import check, load
-from attncap.feature_store import FeatureStore
-from attncap.pictures import UnreadablePicture, open_picture
+from attncap import images as pictures
+from attncap.data.load import check, load
+from attncap.features.store import FeatureStore
+from attncap.images import UnreadablePicture, open_picture
 
 CORPUS = {name: odd for name, odd in {**SEEN, **REFUSED}.items() if can_be_made(name)}
 SEEN_NAMES = [name for name in SEEN if name in CORPUS]

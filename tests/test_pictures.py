@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from attncap.pictures import UnreadablePicture, inside_folder, open_picture, picture_bytes
+from attncap.images import UnreadablePicture, inside_folder, open_picture, picture_bytes
 
 RED, GREEN, BLUE, WHITE, BLACK = (230, 20, 30), (20, 200, 40), (25, 35, 220), (255, 255, 255), (0, 0, 0)
 WIDTH, HEIGHT = 23, 13  # different primes: a transposed picture cannot hide

@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from PIL import Image
 
-from attncap import plotting
 from attncap.captions import Caption
-from attncap.drawing import read_picture, text_width, wrap
-from attncap.plotting import upsample_attention
+from attncap.plotting.attention import attention as plotting
+from attncap.plotting.attention import upsample_attention
+from attncap.plotting.style import read_picture, text_width, wrap
 
 # Typed loosely, for matplotlib's stubs know less of an Axes than is asked of it here.
 plot_attention: Any = plotting.plot_attention
@@ -456,5 +456,7 @@ def test_jupyter_shows_what_is_returned() -> None:
 
 
 def test_importing_needs_neither_tensorflow_nor_pyplot() -> None:
-    code = "import sys, attncap.plotting; print({'tensorflow', 'keras', 'matplotlib.pyplot'} & set(sys.modules))"
+    code = (
+        "import sys, attncap.plotting.attention; print({'tensorflow', 'keras', 'matplotlib.pyplot'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attncap.captioner import Captioner
-from attncap.captioners import AttentionCaptioner
 from attncap.captions import Caption
-from attncap.predict import CaptionReplay, caption_stored, replay_captions
-from attncap.probes import blank, compare_with_uniform, measure_faithfulness, uniform_attention
-from attncap.regions import Phrase
-from attncap.text import SPECIAL_TOKENS, WordTokenizer
+from attncap.decoding.predict import CaptionReplay, caption_stored, replay_captions
+from attncap.grounding.phrases import Phrase
+from attncap.grounding.probes import blank, compare_with_uniform, measure_faithfulness, uniform_attention
+from attncap.models.captioner import Captioner
+from attncap.models.registry import AttentionCaptioner
+from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
 ROWS, COLS, D = 3, 5, 7
 L = ROWS * COLS
@@ -149,7 +149,7 @@ class LooksAtOneCell(Captioner):
         super().__init__(TOKENIZER, (ROWS, COLS, D), embedding_units=3, hidden_units=5)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> Any:
-        from attncap.captioner import CaptionerState
+        from attncap.models.captioner import CaptionerState
 
         seen = keras.ops.reshape(keras.ops.cast(features, "float32")[..., 0], (-1, L))  # (B, L)
         batch = keras.ops.shape(seen)[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attncap import ptb
+from attncap.metrics import ptb_tokenizer as ptb
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_ptb.json").read_text(encoding="utf-8"))["captions"]
 

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from test_feature_store import FakeExtractor, draw, spoil
 
-from attncap import ray_features
-from attncap.cli import main
-from attncap.feature_store import FeatureStore
-from attncap.features import FeatureExtractor
-from attncap.ray_features import RayEngine, Result, Task
+from attncap.cli.main import main
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.extractor import ray_engine as ray_features
+from attncap.features.ray_engine import RayEngine, Result, Task
+from attncap.features.store import FeatureStore
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (2, 3, 5)
@@ -475,7 +475,7 @@ def test_the_command_fills_the_store_and_lists_rejects(
 ) -> None:
     (tmp_path / "processes").mkdir()
     monkeypatch.setattr(
-        "attncap.features.FeatureExtractor", lambda *asked: CarriedExtractor(str(tmp_path / "processes"))
+        "attncap.features.extractor.FeatureExtractor", lambda *asked: CarriedExtractor(str(tmp_path / "processes"))
     )
     asked = ["features", "--data", spec, "--features", str(tmp_path / "features"), "--out", str(tmp_path / "out.csv")]
     assert main(asked) == 0

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from attncap.readers import Parts, read_coco, read_flickr8k, read_json, read_karpathy
-from attncap.table_reader import has_caption_columns, read_table
+from attncap.data.readers.base import Parts, read_coco, read_flickr8k, read_json, read_karpathy
+from attncap.data.readers.table import has_caption_columns, read_table
 
 
 def rejected(parts: Parts) -> list[tuple[object, str, str]]:

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from attncap.cli import main
-from attncap.recipes import read_recipe, recipe_names
-from attncap.train_config import TrainConfig
+from attncap.cli.main import main
+from attncap.training.config import TrainConfig
+from attncap.training.recipe import read_recipe, recipe_names
 
 NAMES = ["faces", "flickr8k", "flickr8k_crossentropy"]
 
 
 def test_the_recipes_are_data_of_the_package() -> None:
-    folder = resources.files("attncap") / "recipes"
+    folder = resources.files("attncap.training") / "recipes"
     assert recipe_names() == sorted(Path(file.name).stem for file in folder.iterdir()) == NAMES
     root = Path(__file__).parents[1]
     packaged = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["attncap"]
@@ -26,7 +26,7 @@ def test_the_recipes_are_data_of_the_package() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_line_of_a_recipe_has_its_reason(name: str) -> None:
-    text = (resources.files("attncap") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    text = (resources.files("attncap.training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     settings = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     assert len(settings) == len(read_recipe(name)) > 5
     assert [line for line in settings if len(line.partition(" # ")[2].strip()) < 10] == []
@@ -40,7 +40,7 @@ def test_the_flickr8k_recipes_are_the_runs_of_the_results() -> None:
 
 
 def test_the_demo_trains_by_the_recipe_for_faces() -> None:
-    from attncap.demo import CONFIG
+    from attncap.reports.demo import CONFIG
 
     assert TrainConfig.from_dict(read_recipe("faces")) == CONFIG
     assert (CONFIG.weights, CONFIG.hidden_units, CONFIG.attention_penalty, CONFIG.epochs) == ("faces", 256, 0.0, 9)
@@ -109,7 +109,9 @@ def test_options_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "seed = 5\nembedding_units = 7\nhidden_units = 9\nattention_supervision = 1.0\n"
     )
     calls: list[Any] = []
-    monkeypatch.setattr("attncap.training.train", lambda data, run, config, **others: calls.append((config, others)))
+    monkeypatch.setattr(
+        "attncap.training.train.train", lambda data, run, config, **others: calls.append((config, others))
+    )
     train = ["train", "--config", str(file), "--run", str(tmp_path / "run"), "--data", "faces:9"]
     assert (
         main([*train, "--features", "of option", "--epochs", "1", "--weights", "faces", "--set", "hidden_units=11"])

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from attncap import vector_search
-from attncap.neighbour_graph import NeighbourGraph
-from attncap.picture_database import PictureDatabase
-from attncap.pictures import UnreadablePicture
-from attncap.retrieval import DifferenceHash, PictureIndex
-from attncap.vector_search import CosineSearch, HashSearch
+from attncap.images import UnreadablePicture
+from attncap.retrieval.database import PictureDatabase
+from attncap.retrieval.hnsw import NeighbourGraph
+from attncap.retrieval.index import DifferenceHash, PictureIndex
+from attncap.retrieval.index import search as vector_search
+from attncap.retrieval.search import CosineSearch, HashSearch
 
 
 def picture(seed: int, size: tuple[int, int] = (67, 53)) -> Image.Image:
@@ -325,7 +325,7 @@ def test_a_file_that_is_cut_off_is_refused(folder: Path, share: float) -> None:
 ADDER = """
 import sys
 import numpy as np
-from attncap.retrieval import DifferenceHash, PictureIndex
+from attncap.retrieval.index import DifferenceHash, PictureIndex
 index = PictureIndex(sys.argv[1], DifferenceHash(64))
 for n in range(int(sys.argv[3])):
     index.add_codes([f"{sys.argv[2]}{n}"], [["word"]], np.full((1, 8), n % 256, np.uint8))
@@ -367,7 +367,7 @@ def test_two_processes_add_at_once_and_see_each_other(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attncap.picture_database.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("attncap.retrieval.database.WAIT_SECONDS", 0.1)
     database = PictureDatabase(tmp_path / "busy.db", {"encoder": "dhash", "bits": 64}, create=True)
     other = sqlite3.connect(tmp_path / "busy.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

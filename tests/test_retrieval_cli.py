@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from attncap.cli import main
-from attncap.data import load
-from attncap.picture_database import encoder_of
-from attncap.pictures import UnreadablePicture
+from attncap.cli.main import main
+from attncap.data.load import load
+from attncap.images import UnreadablePicture
+from attncap.retrieval.database import encoder_of
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +107,10 @@ def test_an_index_keeps_the_size_that_its_encoder_reads(
 
 
 def test_pooled_embeddings(faces: Any, tmp_path: Path) -> None:
-    from attncap.embeddings import PooledEmbedding
-    from attncap.feature_store import FeatureStore
-    from attncap.features import FeatureExtractor
-    from attncap.retrieval import PictureIndex
+    from attncap.features.extractor import FeatureExtractor
+    from attncap.features.store import FeatureStore
+    from attncap.retrieval.embeddings import PooledEmbedding
+    from attncap.retrieval.index import PictureIndex
 
     _, _, table = faces
     paths = table["path"].tolist()[:5]

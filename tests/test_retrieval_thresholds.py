@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from attncap.neighbour_captions import CaptionNeighbours, neighbour_captions
-from attncap.retrieval import DifferenceHash, PictureIndex
-from attncap.retrieval_charts import plot_robustness, plot_threshold, plot_threshold_curves
-from attncap.robustness import CHANGES, changed_copies, robustness_table
-from attncap.thresholds import NEVER, parse_match, same_label, similar_captions, tune_threshold
+from attncap.retrieval.captions import CaptionNeighbours, neighbour_captions
+from attncap.retrieval.index import DifferenceHash, PictureIndex
+from attncap.retrieval.plots import plot_robustness, plot_threshold, plot_threshold_curves
+from attncap.retrieval.robustness import CHANGES, changed_copies, robustness_table
+from attncap.retrieval.thresholds import NEVER, parse_match, same_label, similar_captions, tune_threshold
 
 # ---------------------------------------------------------------- thresholds
 

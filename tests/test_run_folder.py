@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attncap.run_folder import RunFolder, environment, run_name
-from attncap.train_config import TrainConfig
+from attncap.training.config import TrainConfig
+from attncap.training.run_folder import RunFolder, environment, run_name
 
 ROOT = Path(__file__).resolve().parents[1]
 # Awkward on purpose: a float that short printing would change, a tiny one, and one that CSV and JSON must both carry.
@@ -106,7 +106,7 @@ def test_a_run_that_is_not_there_is_not_resumed(tmp_path: Path) -> None:
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     code = (
-        "import sys; from attncap.run_folder import RunFolder\n"
+        "import sys; from attncap.training.run_folder import RunFolder\n"
         "folder = RunFolder(sys.argv[1]); print('holds', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

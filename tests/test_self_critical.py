@@ -15,16 +15,16 @@ import test_training
 from keras import ops
 from test_training import small_random_encoder  # noqa: F401  (a fixture of the runs below)
 
-from attncap.batches import CaptionBatches
-from attncap.captioner import Captioner, CaptionerState, forbidden_logits
-from attncap.captioners import AttentionCaptioner, load_captioner
-from attncap.cider_reward import CiderReward
-from attncap.ngram_metrics import NgramIndex
-from attncap.recorder import RunRecorder
-from attncap.self_critical import SelfCriticalTrainer, advantages
-from attncap.text import END, PAD, SPECIAL_TOKENS, UNK, WordTokenizer
-from attncap.train_config import TrainConfig
-from attncap.training import train
+from attncap.metrics.cider import CiderReward
+from attncap.metrics.ngrams import NgramIndex
+from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits
+from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, UNK, WordTokenizer
+from attncap.training.batches import CaptionBatches
+from attncap.training.callbacks import RunRecorder
+from attncap.training.config import TrainConfig
+from attncap.training.self_critical import SelfCriticalTrainer, advantages
+from attncap.training.train import train
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g"]
 TOKENIZER = WordTokenizer([*SPECIAL_TOKENS, *WORDS])

@@ -13,23 +13,23 @@ import numpy as np
 import pytest
 from keras import ops
 
-from attncap import training
-from attncap.caption_data import CaptionData
-from attncap.captioner import CaptionerState, forbidden_logits, save_captioner
-from attncap.captioners import ShowAndTell, load_captioner
-from attncap.cli import main
-from attncap.data import load
-from attncap.decoding import Decoder
-from attncap.feature_store import FeatureStore
-from attncap.ground import ground
-from attncap.losses import MaskedCrossentropy
-from attncap.plotting import plot_attention
-from attncap.predict import caption_pictures, caption_stored, replay_captions
-from attncap.probes import uniform_attention
-from attncap.recorder import RunRecorder
-from attncap.text import END, PAD, SPECIAL_TOKENS, START, WordTokenizer
-from attncap.train_config import MODEL_DEFAULTS, TrainConfig
-from attncap.training import train
+from attncap.cli.main import main
+from attncap.data.dataset import CaptionData
+from attncap.data.load import load
+from attncap.decoding.decoder import Decoder
+from attncap.decoding.predict import caption_pictures, caption_stored, replay_captions
+from attncap.features.store import FeatureStore
+from attncap.grounding.probes import uniform_attention
+from attncap.models.captioner import CaptionerState, forbidden_logits, save_captioner
+from attncap.models.losses import MaskedCrossentropy
+from attncap.models.registry import ShowAndTell, load_captioner
+from attncap.plotting.attention import plot_attention
+from attncap.reports.grounding import ground
+from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, WordTokenizer
+from attncap.training.callbacks import RunRecorder
+from attncap.training.config import MODEL_DEFAULTS, TrainConfig
+from attncap.training.train import train
+from attncap.training.train import train as training
 
 B, K, T, ROWS, COLS, D = 2, 3, 5, 7, 11, 13
 E, H, V = 17, 19, 31

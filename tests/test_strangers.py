@@ -26,16 +26,16 @@ from test_attributes import classifier_of_arrays
 from test_captioners import make_captioner
 from test_feature_store import FakeExtractor, draw
 
-from attncap import training
-from attncap.attribute_evaluation import splits_of_run
-from attncap.attributes import load_classifier, save_classifier
-from attncap.captioner import save_captioner
-from attncap.captioners import load_captioner
-from attncap.coco_json import read_predictions, write_predictions
-from attncap.feature_store import FeatureStore
-from attncap.retrieval import DifferenceHash, PictureIndex
-from attncap.run_folder import RunFolder, read_object
-from attncap.train_config import TrainConfig
+from attncap.attributes.classifier import load_classifier, save_classifier
+from attncap.attributes.evaluate import splits_of_run
+from attncap.features.store import FeatureStore
+from attncap.metrics.coco_json import read_predictions, write_predictions
+from attncap.models.captioner import save_captioner
+from attncap.models.registry import load_captioner
+from attncap.retrieval.index import DifferenceHash, PictureIndex
+from attncap.training.config import TrainConfig
+from attncap.training.run_folder import RunFolder, read_object
+from attncap.training.train import train as training
 
 STATE = {"weight_0": np.arange(30, dtype=np.float32).reshape(2, 3, 5), "optimizer_0": np.array(7, np.int64)}
 HISTORY = [{"epoch": 0, "loss": 2.5, "val_bleu_4": 0.125}]
@@ -225,8 +225,8 @@ HARM: dict[str, dict[str, Any]] = {
     "a switch": thing("keras.config", "enable_unsafe_deserialization"),
     "a huge layer": thing("keras.layers", "Dense", {"units": 10**9}),
     "code": {"class_name": "__lambda__", "config": {"value": "4wEAAAA="}},
-    "a class of ours by another name": thing("attncap.files", "replacing", {"file": TOUCH}, "attncap>replacing"),
-    "a class of the package, unregistered": thing("attncap.training", "train"),
+    "a class of ours by another name": thing("attncap._files", "replacing", {"file": TOUCH}, "attncap>replacing"),
+    "a class of the package, unregistered": thing("attncap.training.train", "train"),
     "no text for a name": thing("keras", ["DTypePolicy"]),  # type: ignore[arg-type]
 }
 

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import pytest
 
-from attncap.batches import CaptionBatches, NamedRegion
-from attncap.captioner import save_captioner
-from attncap.captioners import AttentionCaptioner, load_captioner
-from attncap.losses import MaskedCrossentropy, attention_supervision
-from attncap.text import END, SPECIAL_TOKENS, WordTokenizer
-from attncap.train_config import TrainConfig
+from attncap.models.captioner import save_captioner
+from attncap.models.losses import MaskedCrossentropy, attention_supervision
+from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.tokenizers import END, SPECIAL_TOKENS, WordTokenizer
+from attncap.training.batches import CaptionBatches, NamedRegion
+from attncap.training.config import TrainConfig
 
 ROWS, COLS, D = 2, 3, 5
 L = ROWS * COLS

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from attncap.text import (
+from attncap.tokenizers import (
     END,
     PAD,
     SPECIAL_TOKENS,

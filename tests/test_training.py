@@ -18,22 +18,23 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from attncap import features, training
-from attncap.batches import CaptionBatches
-from attncap.captioner import Captioner
-from attncap.captioners import AttentionCaptioner, load_captioner
-from attncap.data import CaptionData
-from attncap.decoding import Decoder
-from attncap.evaluation import bleu
-from attncap.feature_store import FeatureStore
-from attncap.features import FeatureExtractor
-from attncap.losses import MaskedCrossentropy
-from attncap.objectives import optimizer_of
-from attncap.recorder import RunRecorder, averaged_weights
-from attncap.run_folder import RunFolder
-from attncap.text import SPECIAL_TOKENS, WordTokenizer
-from attncap.train_config import TrainConfig
-from attncap.training import train
+from attncap.data.load import CaptionData
+from attncap.decoding.decoder import Decoder
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.extractor import extractor as features
+from attncap.features.store import FeatureStore
+from attncap.metrics.evaluate import bleu
+from attncap.models.captioner import Captioner
+from attncap.models.losses import MaskedCrossentropy
+from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
+from attncap.training.batches import CaptionBatches
+from attncap.training.callbacks import RunRecorder, averaged_weights
+from attncap.training.config import TrainConfig
+from attncap.training.fit import optimizer_of
+from attncap.training.run_folder import RunFolder
+from attncap.training.train import train
+from attncap.training.train import train as training
 
 ROOT = Path(__file__).resolve().parents[1]
 COLOURS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
@@ -219,7 +220,8 @@ KILLED_IN_EPOCH_2 = """
 import os, signal, sys
 sys.path.insert(0, "tests")
 import test_training as tests
-from attncap import features, recorder
+from attncap.features.extractor import extractor as features
+from attncap.training.train import callbacks as recorder
 features.DEFAULTS["random"] = tests.QUICK
 
 def or_die(self, batch, logs=None):

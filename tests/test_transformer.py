@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from attncap.text import SPECIAL_TOKENS, START, WordTokenizer
-from attncap.transformer import DecoderBlock, TransformerCaptioner
+from attncap.models.transformer_captioner import DecoderBlock, TransformerCaptioner
+from attncap.tokenizers import SPECIAL_TOKENS, START, WordTokenizer
 
 B, K, T, ROWS, COLS, D = 2, 3, 5, 7, 11, 13
 H, N, F, V = 15, 3, 19, 31

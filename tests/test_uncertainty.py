@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from attncap.ngram_metrics import NgramIndex, columns, scores_from_sums
-from attncap.uncertainty import bootstrap, interval, paired_bootstrap, paired_randomization
+from attncap.metrics.ngrams import NgramIndex, columns, scores_from_sums
+from attncap.metrics.significance import bootstrap, interval, paired_bootstrap, paired_randomization
 
 
 def mean_of(sums: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_bootstrap_is_the_explicit_one() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(np.random.default_rng(2).normal(size=13))
     whole = bootstrap(rows, mean_of, 19, 3)
-    monkeypatch.setattr("attncap.uncertainty._CHUNK", 13 * 4)
+    monkeypatch.setattr("attncap.metrics.significance._CHUNK", 13 * 4)
     np.testing.assert_allclose(bootstrap(rows, mean_of, 19, 3), whole)
 
 

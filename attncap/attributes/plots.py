@@ -1,0 +1,211 @@
+"""What a classifier of attributes is worth, drawn: precision and recall, average precision, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from sklearn.metrics import average_precision_score, precision_recall_curve
+
+from attncap.attributes.metrics import calibration_error
+from attncap.plotting.style import (
+    COLOURS,
+    INK,
+    MARKERS,
+    MUTED,
+    RULE,
+    STYLE,
+    PanelAxes,
+    SheetFigure,
+    drawable,
+    short_number,
+)
+
+
+@matplotlib.rc_context(STYLE)
+def plot_precision_recall(
+    probs: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    thresholds: np.ndarray | Sequence[float] | None = None,
+    most: int = 12,
+    columns: int = 4,
+    title: str = "Precision and recall, from the hardest attribute to the easiest",
+) -> Figure:
+    """Draw precision against recall, a panel an attribute, with its prevalence and its own threshold.
+
+    The prevalence is the precision of calling every picture, and of any random order: what is above it was seen.
+
+    Args:
+        probs: shape (N, A), 0 to 1.
+        labels: shape (N, A): 1, 0 or NaN, which is left out.
+        names: of the A attributes.
+        thresholds: shape (A,), each marked on its curve; None: none.
+        most: at most so many attributes, evenly spaced by average precision, both ends included.
+        columns: panels side by side.
+        title: of the figure.
+
+    Returns:
+        The figure, an Axes an attribute; in each the lines are curve, prevalence and threshold.
+
+    Raises:
+        ValueError: shapes that differ, or no attribute with both classes.
+
+    Example:
+        >>> plot_precision_recall(probs, labels, data.names, thresholds=classifier.thresholds).savefig("pr.png")
+    """
+    if probs.ndim != 2 or probs.shape != labels.shape or probs.shape[1] != len(names):
+        raise ValueError(
+            f"probabilities and labels of shape (N, {len(names)}) expected, got {probs.shape} and {labels.shape}"
+        )
+    scores = {}
+    for at in range(len(names)):
+        known = np.isfinite(labels[:, at])
+        if len(np.unique(labels[known, at])) == 2:
+            scores[at] = float(average_precision_score(labels[known, at] > 0.5, probs[known, at]))
+    if not scores:
+        raise ValueError("no attribute has both classes among these pictures: there is nothing to draw")
+    ordered = sorted(scores, key=lambda at: scores[at])
+    shown = [ordered[int(place)] for place in np.unique(np.linspace(0, len(ordered) - 1, most).round())]
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+    figure = SheetFigure(figsize=(max(4.0, 2.7 * columns), 2.75 * rows + 0.9), layout=layout)
+    for place, at in enumerate(shown):
+        ax = figure.add_subplot(rows, columns, place + 1, axes_class=PanelAxes)
+        known = np.isfinite(labels[:, at])
+        truth, prob = labels[known, at] > 0.5, probs[known, at]
+        precision, recall, _ = precision_recall_curve(truth, prob)
+        precision[-1] = precision[-2]  # scikit-learn ends at (0, 1), which is no threshold's, and not in the average
+        ax.plot(recall, precision, drawstyle="steps-post", color=COLOURS[0], label="precision at each recall")
+        ax.axhline(truth.mean(), color=MUTED, linestyle="--", linewidth=1.5, label="prevalence: a random order")
+        if thresholds is not None:
+            called = prob >= thresholds[at]
+            right = float((called & truth).sum())
+            spot = (right / truth.sum(), right / called.sum() if called.any() else np.nan)
+            look: dict[str, Any] = {"color": COLOURS[1], "markeredgecolor": "white", "markersize": 10}
+            ax.plot(*([value] for value in spot), "o", **look, label="the attribute's own threshold", zorder=5)
+        ax.set(xlim=(0, 1.03), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        ax.set_title(drawable(str(names[at]).replace("_", " ")), loc="left", pad=20, parse_math=False)
+        below: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "fontsize": 10.5}
+        ax.annotate(f"average precision {short_number(scores[at])}", (0, 1), xycoords="axes fraction", **below)
+        ax.grid(color=RULE, linewidth=0.8)
+        ax.set_axisbelow(True)
+        if place % columns == 0:
+            ax.set_ylabel("precision")
+        if place + columns >= len(shown):
+            ax.set_xlabel("recall")
+    handles, said = figure.axes[0].get_legend_handles_labels()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
+    figure.legend(handles, said, loc="outside lower left", ncols=3 if columns > 2 else 1)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def plot_average_precision(
+    table: pd.DataFrame, *, most: int = 24, ax: Axes | None = None, title: str | None = None
+) -> Axes:
+    """Draw the average precision of each attribute beside its prevalence, the hardest on top.
+
+    Args:
+        table: of an `AttributeReport`, or the columns `attribute`, `average_precision` and `prevalence`.
+        most: at most so many attributes, the hardest.
+        ax: where to draw; default: a new figure's.
+        title: default: says how many of how many.
+
+    Returns:
+        The axes: two lines of markers, average precision and prevalence.
+
+    Raises:
+        ValueError: no attribute with an average precision.
+
+    Example:
+        >>> plot_average_precision(report.table).figure.savefig("average_precision.png")
+    """
+    known = table[table["average_precision"].notna()].sort_values("average_precision", kind="stable")
+    if known.empty:
+        raise ValueError("no attribute has an average precision: there is nothing to draw")
+    shown = known.head(most)
+    if ax is None:
+        figure = SheetFigure(
+            figsize=(8.0, 1.7 + 0.27 * len(shown)), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+        )
+        ax = figure.add_subplot(axes_class=PanelAxes)
+    places = np.arange(len(shown))
+    values, shares = shown["average_precision"].to_numpy(float), shown["prevalence"].to_numpy(float)
+    ax.hlines(places, np.minimum(values, shares), np.maximum(values, shares), color=MUTED, linewidth=1.2, zorder=1)
+    hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": MUTED, "markeredgewidth": 1.6}
+    look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 8}
+    ax.plot(values, places, **look, color=COLOURS[0], label="average precision", zorder=4)
+    ax.plot(shares, places, **look, **hollow, label="prevalence: a random order's", zorder=3)
+    for place, value in enumerate(np.maximum(values, shares)):
+        offset: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(short_number(values[place]), (value, place), **offset, fontsize=10.5)
+    few = f"The {len(shown)} hardest of {len(known)} attributes" if len(shown) < len(known) else "All attributes"
+    ax.set_title(title or f"{few}: average precision", loc="left", pad=32, parse_math=False)
+    ax.set(xlim=(0, 1.08), ylim=(len(shown) - 0.4, -0.6), xlabel="share")
+    ax.set_yticks(places, [drawable(str(name).replace("_", " ")) for name in shown["attribute"]], parse_math=False)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color=RULE, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+    return ax
+
+
+@matplotlib.rc_context(STYLE)
+def plot_calibration(
+    probs: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    *,
+    bins: int = 10,
+    ax: Axes | None = None,
+    title: str = "Of the answers given a probability, how many are true",
+) -> Axes:
+    """Draw the share of ones against the mean probability, in bins of equal width; the diagonal is honest.
+
+    Args:
+        probs: name -> probabilities of the same pictures, each of shape (N, A).
+        labels: shape (N, A): 1, 0 or NaN, which is left out; all attributes are taken together.
+        bins: of the probabilities, 0 to 1.
+        ax: where to draw; default: a new figure's.
+        title: of the axes.
+
+    Returns:
+        The axes: the diagonal, then a line a name; the legend says each one's expected calibration error.
+
+    Raises:
+        ValueError: nothing to draw, or shapes that differ.
+
+    Example:
+        >>> plot_calibration({"as trained": before, "calibrated": after}, labels)
+    """
+    known = np.isfinite(labels)
+    if not probs or not known.any():
+        raise ValueError("probabilities of at least one name, and at least one known label, expected")
+    if ax is None:
+        figure = SheetFigure(figsize=(8.4, 4.6), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+        ax = figure.add_subplot(axes_class=PanelAxes)
+    ax.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.5, label="honest")
+    for n, (name, given) in enumerate(probs.items()):
+        error = calibration_error(given, labels, bins)  # checks the shapes
+        prob, truth = given[known], labels[known]
+        place = np.minimum((prob * bins).astype(int), bins - 1)
+        count = np.bincount(place, minlength=bins)
+        filled = count > 0
+        mean, share = (np.bincount(place, of, bins)[filled] / count[filled] for of in (prob, truth))
+        look: dict[str, Any] = {"color": COLOURS[n % len(COLOURS)], "marker": MARKERS[n % len(MARKERS)]}
+        ax.plot(mean, share, **look, markersize=7, label=f"{drawable(name)}\n(mean gap {error:.3f})")
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.set(xlabel="mean probability of the answers in a bin", ylabel="share of them that are true")
+    ax.set_title(title, loc="left", parse_math=False)
+    ax.grid(color=RULE, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.9, labelcolor=INK)
+    return ax

@@ -1,0 +1,154 @@
+"""From picture files, or their stored features, to attribute probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from attncap._files import replacing
+from attncap.attributes.classifier import AttributeClassifier
+from attncap.attributes.tables import AttributeData
+from attncap.features.store import FeatureStore
+from attncap.images import UnreadablePicture, open_picture
+
+
+def predict_pictures(
+    classifier: AttributeClassifier,
+    paths: Sequence[str | Path],
+    image_ids: Sequence[str] | None = None,
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Give the probability of every attribute for picture files, with the preprocessing of training.
+
+    Args:
+        classifier: from `load_classifier`.
+        paths: the files.
+        image_ids: names for the rows; default the file names.
+        batch_size: pictures in memory at a time.
+        progress: show a bar with pictures/s.
+
+    Returns:
+        probs: DataFrame with `file` and one column an attribute, 0 to 1, a row a readable picture, in order.
+        rejects: DataFrame (file, path, reason) of the pictures that cannot be read.
+
+    Raises:
+        ValueError: the classifier was saved without an encoder.
+
+    Example:
+        >>> probs, rejects = predict_pictures(load_classifier("runs/attributes"), ["me.jpg"])
+        >>> round(probs["Eyeglasses"].item(), 2)
+        0.97
+    """
+    names = [Path(path).name for path in paths] if image_ids is None else list(image_ids)
+    logits, unreadable = picture_logits(classifier, paths, batch_size=batch_size, progress=progress)
+    table = pd.DataFrame(classifier.calibrated(logits), columns=list(classifier.names))
+    table.insert(0, "file", [name for at, name in enumerate(names) if at not in unreadable])
+    rejects = [(names[at], str(paths[at]), reason) for at, reason in unreadable.items()]
+    return table, pd.DataFrame(rejects, columns=["file", "path", "reason"])
+
+
+def picture_logits(
+    classifier: AttributeClassifier,
+    paths: Sequence[str | Path],
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Return logits, not calibrated, of picture files, and which cannot be read.
+
+    Returns:
+        logits: float32, shape (readable pictures, A), in order.
+        unreadable: place in `paths` -> reason.
+
+    Raises:
+        ValueError: the classifier was saved without an encoder.
+    """
+    encoder = classifier.encoder
+    if encoder is None:
+        raise ValueError("this classifier holds no encoder: it takes features, not picture files")
+    network = encoder.network_for_pixels()
+    views = (False, True) if classifier.mirror else (False,)
+    rows = [np.zeros((0, len(classifier.names)), np.float32)]
+    unreadable: dict[int, str] = {}
+
+    def decoded(path: str | Path) -> np.ndarray | UnreadablePicture:
+        try:
+            return encoder.preprocess(open_picture(path))
+        except UnreadablePicture as error:
+            return error
+
+    with ThreadPoolExecutor(4) as pool, tqdm(total=len(paths), unit=" pictures", disable=not progress) as bar:
+        for start in range(0, len(paths), batch_size):
+            part = paths[start : start + batch_size]
+            pixels = []
+            for at, picture in enumerate(pool.map(decoded, part), start=start):
+                if isinstance(picture, UnreadablePicture):
+                    unreadable[at] = picture.reason
+                else:
+                    pixels.append(picture)
+            if pixels:
+                stacked = np.stack(pixels)  # (B, height, width, 3)
+                features = [network.predict_on_batch(stacked[:, :, ::-1] if flip else stacked) for flip in views]
+                # Half precision, as features come from the store that training read.
+                rows.append(_mean_logits(classifier, [np.asarray(view, np.float16) for view in features]))
+            bar.update(len(part))
+    return np.concatenate(rows), unreadable
+
+
+def stored_logits(
+    classifier: AttributeClassifier, store: FeatureStore, paths: Sequence[str], *, batch_size: int = 256
+) -> np.ndarray:
+    """Return the logits, not calibrated, of pictures whose features are in a store: float32, shape (N, A).
+
+    With `classifier.mirror` those of their mirror images must be there as well.
+    """
+    rows = [np.zeros((0, len(classifier.names)), np.float32)]
+    for start in range(0, len(paths), batch_size):
+        part = list(paths[start : start + batch_size])
+        views = (False, True) if classifier.mirror else (False,)
+        rows.append(_mean_logits(classifier, [store.get(part, [flip] * len(part)) for flip in views]))
+    return np.concatenate(rows)
+
+
+def sentences(classifier: AttributeClassifier, probs: pd.DataFrame, most: int | None = None) -> dict[str, str]:
+    """Turn predictions into sentences: file -> sentence, for `attncap.metrics.coco_json.write_predictions`."""
+    rows = probs[list(classifier.names)].to_numpy()
+    return {str(file): classifier.sentence(row, most) for file, row in zip(probs["file"], rows, strict=True)}
+
+
+def readable_pictures(
+    data: AttributeData, store: FeatureStore, mirror: bool, rejects_file: Path | None = None
+) -> AttributeData:
+    """Compute the features that are not in the store; leave out, and list, the pictures that cannot be read."""
+    paths = list(data.pictures["path"])
+    unreadable = store.extract(paths)
+    keep = ~data.pictures["path"].isin(unreadable["path"]).to_numpy()
+    if mirror:
+        flipped = store.extract([path for path, kept in zip(paths, keep, strict=True) if kept], mirrored=True)
+        keep &= ~data.pictures["path"].isin(flipped["path"]).to_numpy()
+        unreadable = pd.concat([unreadable, flipped], ignore_index=True)
+    if rejects_file is not None:
+        ids = dict(zip(data.pictures["path"], data.pictures["image_id"], strict=True))
+        listed = pd.DataFrame(
+            {
+                "source": unreadable["path"],
+                "image_id": [ids[path] for path in unreadable["path"]],
+                "reason": unreadable["reason"],
+                "kind": "unreadable picture",
+                "table": "pictures",
+            }
+        )
+        with replacing(rejects_file) as temporary:
+            pd.concat([data.rejects, listed], ignore_index=True).to_csv(temporary, index=False)
+    return data.rows(keep)
+
+
+def _mean_logits(classifier: AttributeClassifier, views: Sequence[np.ndarray]) -> np.ndarray:
+    return np.mean([classifier.mean_logits(features) for features in views], axis=0)

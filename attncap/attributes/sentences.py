@@ -1,0 +1,163 @@
+"""`to_sentence`: the attributes of a picture in words, so that a classifier is scored as a captioner."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED, usual_caption
+
+# How a sentence says what CelebA's names say; other names are said as they are written.
+ADJECTIVES = {"attractive", "bald", "chubby", "smiling", "young", "pale skin"}
+SAID_AS = {
+    "5 o clock shadow": "a five o'clock shadow",
+    "bald": "bald",
+    "bangs": "bangs",
+    "mouth slightly open": "a slightly open mouth",
+    "pale skin": "pale",
+    "sideburns": "sideburns",
+}
+SINGULAR = ("nose", "goatee", "mustache", "moustache", "beard", "hairline", "face", "chin", "mouth", "hat", "cap")
+
+
+def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray, most: int | None = None) -> str:
+    """Say the attributes of one picture in a sentence, so that it can be scored as a caption.
+
+    Columns of the drawn faces ("hair=curly") make the caption of one who sees those values, with the drawn faces'
+    usual words: `attncap.data.faces.captions.stated_characteristics` reads it. Other names make "a young woman with
+    wavy hair and eyeglasses, wearing lipstick": CelebA's Male gives man or woman, No_X is not said, and a name that says
+    neither is said as it is written.
+
+    Args:
+        names: of the A attributes.
+        probs: shape (A,).
+        thresholds: shape (A,); an attribute is said where its probability reaches it.
+        most: at most so many attributes, those furthest above their thresholds; None: all of them. Of drawn faces: so
+            many things beside the mouth, those that catch the eye first; None: five, as people say of them.
+
+    Returns:
+        sentence: in lower case, never empty.
+
+    Example:
+        >>> to_sentence(["Male", "Big_Nose", "Eyeglasses", "Smiling"], np.array([0.1, 0.8, 0.2, 0.9]), np.full(4, 0.5))
+        'a smiling woman with a big nose'
+    """
+    if names and all("=" in name for name in names):
+        return usual_caption(_characteristics(names, probs, thresholds), 5 if most is None else most)
+    words = [re.sub(r"[_\s]+", " ", name).strip().lower() for name in names]
+    above = [at for at in np.argsort(np.asarray(thresholds) - np.asarray(probs), kind="stable")]
+    said = [at for at in above if probs[at] >= thresholds[at]]
+    person = "person"
+    if "male" in words:
+        person = "man" if words.index("male") in said else "woman"
+    # "No beard" is said of every woman and most men: what is not there makes no caption.
+    said = [at for at in said if words[at] != "male" and not words[at].startswith("no ")][:most]
+    said.sort()
+    adjectives = [SAID_AS.get(words[at], words[at]) for at in said if words[at] in ADJECTIVES]
+    worn = [words[at].removeprefix("wearing ") for at in said if words[at].startswith("wearing ")]
+    parts = [words[at] for at in said if words[at] not in ADJECTIVES and not words[at].startswith("wearing ")]
+    head = " ".join([*adjectives, person])
+    text = f"{_article(head)} {head}"
+    if parts:
+        text += f" with {_listed([_with_article(part) for part in parts])}"
+    if worn:
+        text += f"{',' if parts else ''} wearing {_listed([_with_article(item) for item in worn])}"
+    return text
+
+
+def stated_attributes(names: Sequence[str], text: str) -> np.ndarray:
+    """Read back what a caption says of the attributes, in the words of `to_sentence`.
+
+    Args:
+        names: of the A attributes, other than the drawn faces' (`stated_characteristics` reads those).
+        text: a caption, of any system.
+
+    Returns:
+        stated: float32, shape (A,): 1 where the caption says the attribute, 0 where it says its contrary (a woman is
+            not Male), NaN where it says nothing.
+
+    Example:
+        >>> stated_attributes(["Male", "Big_Nose", "Bangs"], "a smiling woman with a big nose")
+        array([ 0.,  1., nan], dtype=float32)
+    """
+    said = f" {_plain(text)} "
+    stated = np.full(len(names), np.nan, np.float32)
+    for at, name in enumerate(names):
+        words = re.sub(r"[_\s]+", " ", name).strip().lower()
+        if words == "male":
+            if " man " in said or " woman " in said:
+                stated[at] = float(" man " in said)
+        elif not words.startswith("no ") and f" {_plain(SAID_AS.get(words, words.removeprefix('wearing ')))} " in said:
+            stated[at] = 1.0
+    return stated
+
+
+def true_claims(captions: Mapping[str, str], table: pd.DataFrame) -> np.ndarray:
+    """Count, for each picture, the attributes that its caption states and that are so.
+
+    Args:
+        captions: image_id -> caption.
+        table: `image_id` and a column an attribute: 1, 0, or NaN where it is not known, which is not counted.
+
+    Returns:
+        counts: float64, shape (N, 2), in the order of captions: true claims, and all claims.
+
+    Raises:
+        KeyError: a picture that the table has not.
+    """
+    labels = table.set_index("image_id")
+    rows = []
+    for image_id, text in captions.items():
+        truth = labels.loc[image_id].to_numpy(float)
+        stated = stated_attributes(list(labels.columns), text)
+        known = np.isfinite(stated) & np.isfinite(truth)
+        rows.append(((stated == truth)[known].sum(), known.sum()))
+    return np.array(rows, float).reshape(-1, 2)
+
+
+def _plain(text: str) -> str:
+    """Words alone: captioners and tokenizers differ in their punctuation."""
+    return " ".join(re.findall(r"\w+", text.lower())).removeprefix("a ").removeprefix("an ")
+
+
+def _characteristics(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray) -> dict[str, str]:
+    """For each characteristic the likeliest value, "none" or "hidden" where it may be absent and none is likely."""
+    seen: dict[str, dict[str, tuple[float, bool]]] = {}
+    for name, prob, threshold in zip(names, probs, thresholds, strict=True):
+        characteristic, _, value = name.partition("=")
+        seen.setdefault(characteristic, {})[value] = (float(prob), bool(prob >= threshold))
+    face = {}
+    for characteristic, values in CHARACTERISTICS.items():
+        absent = next((value for value in values if value in UNSTATED), None)
+        known = seen.get(characteristic, {})
+        likeliest = max(known, key=lambda value: known[value][0], default=None)
+        if likeliest is None or (absent is not None and not any(above for _, above in known.values())):
+            face[characteristic] = absent or values[-1]
+        else:
+            face[characteristic] = likeliest
+    for thing in ("hat", "neckwear"):  # a thing that is said needs its colour
+        colours = seen.get(f"{thing}_colour", {})
+        if face[thing] != "none" and face[f"{thing}_colour"] == "none" and colours:
+            face[f"{thing}_colour"] = max(colours, key=lambda value: colours[value][0])
+    colours = seen.get("hair_colour", {})
+    if face["hair"] not in ("bald", "hidden") and face["hair_colour"] in UNSTATED and colours:
+        face["hair_colour"] = max(colours, key=lambda value: colours[value][0])
+    return face
+
+
+def _article(words: str) -> str:
+    return "an" if words[0] in "aeiou" else "a"
+
+
+def _with_article(words: str) -> str:
+    if words in SAID_AS:
+        return SAID_AS[words]
+    single = words.endswith(SINGULAR) or words in ("necklace", "necktie")
+    return f"{_article(words)} {words}" if single else words
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -1,0 +1,212 @@
+"""`attncap attributes train|predict|report|texts`: the multi-label classifier from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from attncap.cli.options import add_command, setting
+
+ATTRIBUTES_HELP = (
+    "attributes:FILE:IMAGES, FILE a CSV with a column of file names and columns of 0/1 (or -1/1, true/false, empty for "
+    "not known), or CelebA's list_attr text; or faces, faces:4000"
+)
+# Settings of `attributes train` that have an option of their own name; the others are set with --set NAME=VALUE.
+OWN_OPTIONS = ("weights", "layers", "image_size", "epochs", "seed", "aim", "balance", "fine_tune_blocks")
+
+
+def add_commands(commands: Any) -> None:
+    """Declare `attributes` and what follows it."""
+    family = commands.add_parser(
+        "attributes",
+        help="multi-label attributes: train, predict, report, texts",
+        description="A probability for each attribute of a picture, such as Eyeglasses or Big_Nose.",
+    )
+    own = family.add_subparsers(dest="attributes_command", required=True, metavar="COMMAND")
+    train = add_command(
+        own,
+        "train",
+        _train,
+        "train a classifier of attributes; a run folder holds all about it",
+        "attncap attributes train --data attributes:list_attr_celeba.txt:images --run runs/attributes",
+    )
+    train.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
+    train.add_argument(
+        "--run", required=True, dest="run_folder", metavar="DIR", help="run folder, made by this command"
+    )
+    train.add_argument("--columns", metavar="NAMES", help="the attributes, separated by commas (default: all)")
+    _add_split(train)
+    train.add_argument("--features", metavar="DIR", help="folder of feature stores, shared by runs (default: cache)")
+    helps = {
+        "weights": "imagenet, faces, random, or a weights file (default imagenet)",
+        "layers": "layers and the sides of their grids, such as mixed5@6,mixed8@4 (default: the encoder's choice)",
+        "image_size": "side of the network's input (default: the encoder's choice)",
+        "epochs": "at most (default 15)",
+        "seed": "of weights and batches (default 0)",
+        "aim": "what thresholds serve: f1, balanced_accuracy, accuracy or precision:P (default f1)",
+        "balance": "of rare and common classes in the loss: none, weights or focal (default none)",
+        "fine_tune_blocks": "last blocks of the encoder to train as well (default 0)",
+    }
+    for name in OWN_OPTIONS:
+        kind = int if name in ("image_size", "epochs", "seed", "fine_tune_blocks") else str
+        train.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=name[0].upper(), help=helps[name])
+    train.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of AttributeConfig"
+    )
+
+    predict = add_command(
+        own,
+        "predict",
+        _predict,
+        "give the probability of every attribute for a folder of pictures",
+        "attncap attributes predict --run runs/attributes --images photographs --out probabilities.csv",
+    )
+    predict.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
+    predict.add_argument(
+        "--images", required=True, metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line"
+    )
+    predict.add_argument("--out", required=True, metavar="CSV", help="file name, and a probability column an attribute")
+    _add_captions(predict)
+
+    report = add_command(
+        own,
+        "report",
+        _report,
+        "measure a classifier on held-out pictures, attribute by attribute, beside always-majority",
+        "attncap attributes report --run runs/attributes --data attributes:list_attr_celeba.txt:images",
+    )
+    report.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder of attributes train")
+    report.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
+    report.add_argument("--split", default="test", metavar="S", help="of the run: test, val or train (default test)")
+    report.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the drawn faces (default 0)")
+    report.add_argument("--aim", metavar="A", help="tune the thresholds anew, on the run's validation pictures")
+    report.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
+    report.add_argument("--out", metavar="CSV", help="write the probabilities too")
+    report.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_captions(report)
+
+    texts = add_command(
+        own,
+        "texts",
+        _texts,
+        "say the table's own labels in sentences: captions to train and score captioners on, with the same split",
+        "attncap attributes texts --data attributes:list_attr_celeba.txt:images --out captions.csv",
+    )
+    texts.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
+    texts.add_argument("--out", required=True, metavar="CSV", help="file, caption, split: --data table:CSV:IMAGES")
+    _add_split(texts)
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    for name, what in (("--val", "validation"), ("--test", "held out")):
+        parser.add_argument(
+            name, type=float, default=0.1, metavar="S", help=f"{what}: a share, or a number of pictures (default 0.1)"
+        )
+    parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the stratified split (default 0)")
+
+
+def _add_captions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--captions", metavar="JSON", help="say the attributes in sentences: COCO results JSON")
+    parser.add_argument("--most", type=int, metavar="N", help="at most so many attributes a sentence (default: all)")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from attncap.attributes.tables import load_attributes
+    from attncap.attributes.training import AttributeConfig, train_attributes
+
+    settings = {name: getattr(options, name) for name in OWN_OPTIONS if getattr(options, name) is not None}
+    settings |= dict(setting(text, AttributeConfig()) for text in options.set)
+    config = AttributeConfig.from_dict(settings)
+    columns = None if options.columns is None else [name.strip() for name in options.columns.split(",")]
+    data = load_attributes(options.data, seed=options.split_seed, val=options.val, test=options.test, columns=columns)
+    print(data.summary())
+    _, report = train_attributes(data, options.run_folder, config, features=options.features)
+    print(report.to_text())
+    print("these are the validation pictures, which epoch and thresholds were chosen on: see attributes report")
+    print(f"the classifier is {Path(options.run_folder) / 'best.keras'}")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from attncap.attributes.classifier import load_classifier
+    from attncap.attributes.predict import predict_pictures
+    from attncap.decoding.predict import find_pictures
+
+    paths = find_pictures(options.images)
+    root = Path(options.images) if Path(options.images).is_dir() else None
+    names = [path.relative_to(root).as_posix() if root else path.name for path in paths]
+    classifier = load_classifier(options.run_folder)
+    probs, rejects = predict_pictures(classifier, paths, names)
+    _write_csv(options.out, probs)
+    print(f"{len(probs)} pictures, {len(classifier.names)} probabilities each, in {options.out}")
+    _write_captions(options, classifier, probs)
+    if len(rejects):
+        listed = Path(options.out).with_suffix(".rejects.csv")
+        _write_csv(listed, rejects)
+        first = rejects.iloc[0]
+        print(
+            f"{len(rejects)} pictures cannot be read (first {first['path']}: {first['reason']}): see {listed}",
+            file=sys.stderr,
+        )
+
+
+def _report(options: argparse.Namespace) -> None:
+    from attncap.attributes.classifier import load_classifier
+    from attncap.attributes.evaluate import evaluate_attributes
+    from attncap.attributes.tables import load_attributes
+    from attncap.data.faces.captions import true_share
+
+    data = load_attributes(options.data, seed=options.split_seed)
+    classifier = load_classifier(options.run_folder)
+    report, probs, measured = evaluate_attributes(
+        options.run_folder, data, options.split, aim=options.aim, features=options.features, classifier=classifier
+    )
+    content = report.to_json_dict()
+    if options.out:
+        _write_csv(options.out, probs)
+    captions = _write_captions(options, classifier, probs)
+    if captions and measured.facts is not None:
+        content["true_characteristics"] = dict(
+            zip(("share", "stated"), true_share(captions, measured.facts), strict=True)
+        )
+    if options.json:
+        print(json.dumps(content, indent=2))
+        return
+    print(report.to_text())
+    if "true_characteristics" in content:
+        print("true characteristics: {share:.3f} of {stated:,} stated".format(**content["true_characteristics"]))
+
+
+def _texts(options: argparse.Namespace) -> None:
+    import numpy as np
+    import pandas as pd
+
+    from attncap.attributes.sentences import to_sentence
+    from attncap.attributes.tables import load_attributes
+
+    data = load_attributes(options.data, seed=options.split_seed, val=options.val, test=options.test)
+    captions = [to_sentence(data.names, np.nan_to_num(row), np.full(len(row), 0.5)) for row in data.labels]
+    table = pd.DataFrame({"file": data.pictures["image_id"], "caption": captions, "split": data.pictures["split"]})
+    _write_csv(options.out, table)
+    print(f"{data.summary()}; {table['caption'].nunique():,} different texts in {options.out}")
+
+
+def _write_captions(options: argparse.Namespace, classifier: Any, probs: Any) -> dict[str, str]:
+    if not options.captions:
+        return {}
+    from attncap.attributes.predict import sentences
+    from attncap.metrics.coco_json import write_predictions
+
+    captions = sentences(classifier, probs, options.most)
+    write_predictions(options.captions, captions)
+    print(f"{len(captions)} sentences in {options.captions}", file=sys.stderr)
+    return captions
+
+
+def _write_csv(path: str | Path, table: Any) -> None:
+    from attncap._files import replacing
+
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)

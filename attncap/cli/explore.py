@@ -1,0 +1,100 @@
+"""`attncap explore`: a page of pictures and captions on which every word shows where the model looked."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from attncap.cli.options import SPEC_HELP, add_command, add_decoding, add_run, captioner_of, decoding
+
+
+def add_commands(commands: Any) -> None:
+    """Declare `explore`."""
+    parser = add_command(
+        commands,
+        "explore",
+        _explore,
+        "write one HTML page to explore captions: every word lays its map over the picture",
+        "attncap explore --run runs/mine --images photographs --out explore.html --beam-width 5",
+    )
+    add_run(parser)
+    parser.add_argument(
+        "--images", metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line (default: those of --data)"
+    )
+    parser.add_argument("--out", required=True, metavar="HTML", help="page to write")
+    parser.add_argument("--data", metavar="SPEC", help=f"where references come from, by image_id: {SPEC_HELP}")
+    parser.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
+    parser.add_argument("--limit", type=int, default=200, metavar="N", help="the first N pictures (default 200)")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="alternatives shown for a word (default 5)")
+    parser.add_argument("--title", default="Where the captioner looked", metavar="TEXT", help="heading of the page")
+    parser.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
+    add_decoding(parser)
+
+
+def _explore(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from attncap.data.load import load
+    from attncap.decoding.alternatives import explore_features
+    from attncap.decoding.predict import encoded_pictures, find_pictures
+
+    if options.images is None and options.data is None:
+        raise ValueError("--images or --data is needed: which pictures to show")
+    if options.split is not None and options.data is None:
+        raise ValueError("--split needs --data: it names a part of that data set")
+    if options.limit < 1 or options.top < 1:
+        raise ValueError(f"--limit and --top need at least 1, got {options.limit} and {options.top}")
+    references = None
+    if options.data is not None:
+        data = load(options.data, seed=options.seed)
+        data = data if options.split is None else data.split(options.split)
+        references = data.references()
+    if options.images is not None:
+        found = find_pictures(options.images)
+        root = Path(options.images) if Path(options.images).is_dir() else None
+        image_ids = [path.relative_to(root).as_posix() if root else path.name for path in found]
+        paths = [str(path) for path in found]
+    else:
+        paths, image_ids = list(map(str, data.pictures["path"])), list(map(str, data.pictures["image_id"]))
+    if len(set(image_ids)) < len(image_ids):
+        twice = next(image_id for image_id in image_ids if image_ids.count(image_id) > 1)
+        raise ValueError(f"{options.images}: two pictures are named {twice!r}: list each once, or give their folder")
+    if references is not None:
+        _say_what_is_missing(image_ids, references, options.data)
+    left_out = max(0, len(paths) - options.limit)
+    paths, image_ids = paths[: options.limit], image_ids[: options.limit]
+    captioner = captioner_of(options)
+    rejects: list[tuple[str, str, str]] = []
+    encoded = list(encoded_pictures(captioner, paths, image_ids, rejects))
+    for _, path, reason in rejects:
+        print(f"left out: {path}: {reason}", file=sys.stderr)
+    if not encoded:
+        raise ValueError(f"{options.images or options.data}: none of its {len(paths)} pictures can be read")
+    explorer = explore_features(
+        captioner,
+        np.concatenate([features for _, features in encoded]),
+        [image_id for kept, _ in encoded for image_id in kept],
+        dict(zip(image_ids, paths, strict=True)),
+        references,
+        top=options.top,
+        title=options.title,
+        **decoding(options),
+    )
+    out = explorer.save(options.out)
+    print(f"{explorer.n_pictures} pictures in {out}, {out.stat().st_size / 1e6:.1f} MB: open it in a browser")
+    if left_out:
+        print(f"{left_out} more pictures are left out: see --limit", file=sys.stderr)
+
+
+def _say_what_is_missing(image_ids: list[str], references: dict[str, list[str]], spec: str) -> None:
+    known = sum(image_id in references for image_id in image_ids)
+    if not known:
+        raise ValueError(
+            f"{spec}: references for none of the {len(image_ids)} pictures, such as {image_ids[0]!r} (its own are such "
+            f"as {next(iter(references), '')!r}): give the folder that the data's file names are relative to, or "
+            "leave --images out"
+        )
+    if known < len(image_ids):
+        print(f"{len(image_ids) - known} pictures have no references in {spec}: no scores to sort by", file=sys.stderr)

@@ -1,0 +1,79 @@
+"""`attncap features`: the features of a data set's pictures, before any run needs them, on one machine or many."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from attncap.cli.options import SPEC_HELP, add_command
+
+
+def add_commands(commands: Any) -> None:
+    """Declare `features`."""
+    features = add_command(
+        commands,
+        "features",
+        _features,
+        "compute the features of all pictures, once for all runs; interrupted, it goes on",
+        "attncap features --data table:captions.csv:photographs --layer mixed8 --engine ray --ray-address auto",
+    )
+    features.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
+    features.add_argument("--split", metavar="S", help="train, val (or dev) or test (default: all)")
+    features.add_argument("--weights", default="imagenet", metavar="W", help="as in train (default imagenet)")
+    features.add_argument("--layer", metavar="L", help="as in train (default: of the weights)")
+    features.add_argument("--image-size", type=int, metavar="I", help="as in train (default: of the weights)")
+    features.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
+    features.add_argument("--mirrored", action="store_true", help="of mirrored pictures, as train --set mirror=true")
+    features.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default 32)")
+    features.add_argument("--out", metavar="CSV", help="list the pictures that cannot be read here")
+    features.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
+    features.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="what computes: this process (default), or Ray's workers on many machines, which see the pictures under "
+        "the same paths; this process alone writes",
+    )
+    features.add_argument(
+        "--ray-address",
+        metavar="A",
+        help="local (default: a Ray of this machine), auto (the cluster it belongs to), HOST:PORT or ray://HOST:PORT",
+    )
+    features.add_argument("--ray-workers", type=int, metavar="N", help="default: as many as there are cores for")
+    features.add_argument("--ray-cores", type=int, metavar="N", help="cores of a worker (default 4, or all there are)")
+    features.add_argument("--ray-gpus", type=float, metavar="N", help="GPUs of a worker, or a part of one (default 0)")
+
+
+def _features(options: argparse.Namespace) -> None:
+    given = {name: getattr(options, f"ray_{name}") for name in ("address", "workers", "cores", "gpus")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.engine != "ray" and given:
+        raise ValueError(f"--ray-{next(iter(given))} is for --engine ray")
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size {options.batch_size}: at least 1 expected")
+
+    from attncap._files import replacing
+    from attncap.data.load import cache_folder, load
+    from attncap.features.extractor import FeatureExtractor
+    from attncap.features.store import FeatureStore
+
+    engine = None
+    if options.engine == "ray":
+        from attncap.features.ray_engine import RayEngine
+
+        engine = RayEngine(**given)
+    data = load(options.data, seed=options.seed)
+    pictures = data.split(options.split).pictures if options.split else data.pictures
+    extractor = FeatureExtractor(options.layer, options.weights, options.image_size)
+    store = FeatureStore(options.features or cache_folder() / "features", extractor)
+    paths = list(pictures["path"])
+    rejects = store.extract(paths, options.batch_size, mirrored=options.mirrored, engine=engine)
+    print(f"features of {len(paths) - len(rejects):,} of {len(paths):,} pictures are in {store.path}")
+    if options.out:
+        with replacing(Path(options.out)) as temporary:
+            rejects.to_csv(temporary, index=False)
+    for path, reason in rejects.head(3).itertuples(index=False):
+        print(f"not read: {path}: {reason}")
+    if len(rejects) > 3:
+        print(f"{len(rejects):,} pictures cannot be read{f': see {options.out}' if options.out else ''}")

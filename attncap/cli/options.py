@@ -1,0 +1,134 @@
+"""What the modules of the command line share: how a command is declared, and options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from attncap.training.config import kinds_of
+
+SPEC_HELP = (
+    "flickr8k:FOLDER, coco:JSON:IMAGES, karpathy:JSON:IMAGES, table:CSV:IMAGES[:FILE COLUMN:CAPTION COLUMN], "
+    "faces, faces:4000, or a folder whose format is guessed"
+)
+BOXES_HELP = "entities:FOLDER_OR_ZIP (Flickr30k Entities) or faces (the drawn faces' own)"
+
+
+def add_command(commands: Any, name: str, run: Any, what: str, example: str) -> argparse.ArgumentParser:
+    """Declare a command: its function `run(options)`, one line on what it does, an example for the end of its help."""
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def setting(text: str, defaults: Any) -> tuple[str, Any]:
+    """Read NAME=VALUE of `--set`; defaults is a dataclass of settings.
+
+    Raises:
+        ValueError: another form, an unknown name, or a value of another type.
+    """
+    name, equals, value = text.partition("=")
+    names = [field.name for field in fields(defaults)]
+    if not equals or name not in names:
+        raise ValueError(f"--set {text}: NAME=VALUE expected, NAME one of {', '.join(names)}")
+    kind: Any = kinds_of(type(defaults))[name][0]
+    if kind is bool:
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"--set {text}: true or false expected")
+        return name, value.lower() == "true"
+    try:
+        return name, kind(value) if kind in (int, float) else value
+    except ValueError:
+        raise ValueError(f"--set {text}: {kind.__name__} expected") from None
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Declare `--run`, which `captioner_of` reads."""
+    parser.add_argument(
+        "--run",
+        required=True,
+        action="append",
+        dest="runs",
+        metavar="DIR",
+        help="run folder or .keras file; given several times, the runs caption as one (mean of their probabilities)",
+    )
+
+
+def captioner_of(options: argparse.Namespace) -> Any:
+    """Return the captioner of `--run`, or the ensemble of several."""
+    if len(options.runs) == 1:
+        from attncap.models.registry import load_captioner
+
+        return load_captioner(options.runs[0])
+    from attncap.models.ensemble import Ensemble
+
+    return Ensemble(options.runs)
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that `decoding` reads."""
+    parser.add_argument("--beam-width", type=int, default=3, metavar="K", help="beams; 1 is greedy (default 3)")
+    parser.add_argument("--length-penalty", type=float, default=0.7, metavar="A", help="exponent (default 0.7)")
+
+
+def decoding(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `add_decoding` as arguments of `Decoder`."""
+    return {"beam_width": options.beam_width, "length_penalty": options.length_penalty}
+
+
+def add_consensus(parser: argparse.ArgumentParser) -> None:
+    """Declare `--consensus` and `--neighbours`, which `decoder_of` reads."""
+    parser.add_argument(
+        "--consensus",
+        metavar="SPEC",
+        help="of K beams (10 are good) take the one that 40 sampled captions agree with most: more telling and more "
+        "varied, in about five times the time; SPEC: the data of the training: its captions say how telling words are",
+    )
+    parser.add_argument(
+        "--neighbours",
+        metavar="DB",
+        help="with --consensus, what people said of the ten pictures that look most like it has a say as well; DB: "
+        "attncap index build --split train --encoder LAYER, layer and weights as the run's",
+    )
+
+
+def decoder_of(options: argparse.Namespace, captioner: Any) -> Any:
+    """Return the decoder that `add_decoding` and `add_consensus` ask for."""
+    if options.consensus is None:
+        if options.neighbours is not None:
+            raise ValueError("--neighbours has a say in --consensus: add --consensus SPEC")
+        from attncap.decoding.decoder import Decoder
+
+        return Decoder(captioner, batch_size=32, **decoding(options))
+    from attncap.data.load import load
+    from attncap.decoding.mbr import ConsensusDecoder
+
+    references = load(options.consensus).split("train").references()
+    if not references:
+        raise ValueError(f"--consensus {options.consensus}: has no captions of training pictures")
+    neighbours = None if options.neighbours is None else _look_alikes(options.neighbours, captioner)
+    return ConsensusDecoder(captioner, references, neighbours=neighbours, **decoding(options))
+
+
+def _look_alikes(file: str, captioner: Any) -> Any:
+    from attncap.retrieval.neighbor_references import LookAlikes, index_for
+
+    with index_for(file, captioner) as index:
+        return LookAlikes(index, captioner)
+
+
+def save_heatmap(caption: Any, out: Path, several: bool) -> Path:
+    """Draw a caption whose image_id is its picture's path; of several pictures, each in a file of its name."""
+    from attncap.plotting.attention import plot_attention
+
+    file = out.with_name(f"{out.stem}_{Path(caption.image_id).stem}{out.suffix}") if several else out
+    plot_attention(caption.image_id, caption).savefig(file)
+    return file

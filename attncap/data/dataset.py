@@ -1,0 +1,166 @@
+"""`CaptionData`: a captioned data set as tables, whatever it was read from; and its splits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+
+from attncap._files import replacing
+from attncap.data.readers.base import REJECT_COLUMNS, SPLIT_NAMES
+
+SPLITS = ("train", "val", "test")
+VAL_FRACTION = 0.1
+TEST_FRACTION = 0.1
+
+
+def _no_rejects() -> pd.DataFrame:
+    return pd.DataFrame(columns=REJECT_COLUMNS).astype({"line": "Int64"})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CaptionData:
+    """Pictures and their captions, in tables keyed by `image_id` (text).
+
+    Args:
+        name: of the data set, for titles and manifests.
+        pictures: `image_id`, `path`, `split` ("train", "val" or "test"); one row a picture.
+        captions: `image_id`, `caption` as written; one row a caption.
+        attributes: `image_id` and one column a characteristic; optional.
+        boxes: `image_id`, `label`, `left`, `top`, `right`, `bottom` in fractions of width and height; optional.
+        rejects: what was left out: `source` file, `line` (from 1; NA where lines mean nothing), `image_id`, `reason`;
+            and `kind` of the reason, `table` ("pictures" or "captions") that the row would have been in.
+        integer_ids: the source's ids were whole numbers (COCO), as its results JSON must carry them.
+
+    Raises:
+        ValueError: a table lacks a column, or names an unknown split.
+
+    Example:
+        >>> data = load("flickr8k:flickr8k")
+        >>> data.split("dev").references()["1.jpg"]
+        ['A dog runs .', 'A brown dog .']
+    """
+
+    name: str
+    pictures: pd.DataFrame
+    captions: pd.DataFrame
+    attributes: pd.DataFrame | None = None
+    boxes: pd.DataFrame | None = None
+    rejects: pd.DataFrame = field(default_factory=_no_rejects)
+    integer_ids: bool = False
+
+    def __post_init__(self) -> None:
+        needed = {
+            "pictures": ("image_id", "path", "split"),
+            "captions": ("image_id", "caption"),
+            "attributes": ("image_id",),
+            "boxes": ("image_id", "label", "left", "top", "right", "bottom"),
+        }
+        for table, columns in needed.items():
+            frame = getattr(self, table)
+            lacking = [name for name in columns if frame is not None and name not in frame.columns]
+            if lacking:
+                raise ValueError(f"{table} needs the columns {', '.join(columns)}; it lacks {', '.join(lacking)}")
+        unknown = set(self.pictures["split"]) - set(SPLITS)
+        if unknown:
+            raise ValueError(f"pictures.split: {', '.join(SPLITS)} expected, found {sorted(map(str, unknown))}")
+
+    def __repr__(self) -> str:
+        return f"CaptionData({self.summary()})"
+
+    def summary(self) -> str:
+        """One line: pictures by split, captions, rejects."""
+        counts = self.pictures["split"].value_counts()
+        splits = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
+        return (
+            f"{self.name}: {len(self.pictures):,} pictures ({splits}), {len(self.captions):,} captions, "
+            f"{len(self.rejects):,} rejects"
+        )
+
+    def split(self, name: str) -> CaptionData:
+        """The rows of one split; "dev" is another name of "val". `rejects` belong to no split and stay whole."""
+        split = SPLIT_NAMES.get(name.lower())
+        if split is None:
+            counts = self.pictures["split"].value_counts()
+            known = ", ".join(f"{known} ({counts.get(known, 0):,} pictures)" for known in SPLITS)
+            raise ValueError(f"no split {name!r}: known are {known}; dev is another name of val")
+        return self.only(self.pictures.loc[self.pictures["split"] == split, "image_id"])
+
+    def only(self, image_ids: Iterable[str]) -> CaptionData:
+        """The rows of these pictures, in the tables' order."""
+        wanted = set(image_ids)
+
+        def rows(frame: pd.DataFrame) -> pd.DataFrame:
+            return frame[frame["image_id"].isin(wanted)].reset_index(drop=True)
+
+        return replace(
+            self,
+            pictures=rows(self.pictures),
+            captions=rows(self.captions),
+            attributes=None if self.attributes is None else rows(self.attributes),
+            boxes=None if self.boxes is None else rows(self.boxes),
+        )
+
+    def references(self, split: str | None = None) -> dict[str, list[str]]:
+        """The captions of every picture, `image_id` to list, in the tables' order; pictures without any left out."""
+        data = self if split is None else self.split(split)
+        references: dict[str, list[str]] = {}
+        for image_id, caption in zip(data.captions["image_id"], data.captions["caption"], strict=True):
+            references.setdefault(image_id, []).append(caption)
+        return references
+
+    def write_rejects(self, path: str | os.PathLike[str]) -> Path:
+        """Writes `rejects` as CSV; the file is there whole, or as it was before."""
+        target = Path(path)
+        with (
+            replacing(target) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            self.rejects.to_csv(file, index=False)
+        return target
+
+
+def split_pictures(
+    image_ids: Sequence[str],
+    seed: int = 0,
+    val: float = VAL_FRACTION,
+    test: float = TEST_FRACTION,
+    given: Sequence[str | None] | None = None,
+) -> list[str]:
+    """Assigns every picture to train, val or test, so that pictures added later move none.
+
+    u(image_id) = blake2b(seed, image_id) / 2^64, uniform in [0, 1): test where u < test, val where u < test + val, else
+    train. The shares hold on average; a small set may miss one.
+
+    Args:
+        image_ids: ids of the pictures.
+        seed: another seed, another split.
+        val, test: shares in [0, 1], together at most 1.
+        given: splits that are kept, one to a picture; None where there is none.
+
+    Returns:
+        "train", "val" or "test", one to an id.
+
+    Raises:
+        ValueError: shares out of range.
+
+    Example:
+        >>> split_pictures(["a.jpg", "b.jpg"], seed=0, val=0.0, test=0.0)
+        ['train', 'train']
+    """
+    if min(val, test) < 0.0 or val + test > 1.0:
+        raise ValueError(f"val and test are shares, together at most 1; got val={val}, test={test}")
+    fixed: Sequence[str | None] = [None] * len(image_ids) if given is None else given
+
+    def drawn(image_id: str) -> str:
+        digest = hashlib.blake2b(f"{seed}\0{image_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        uniform = int.from_bytes(digest, "big") / 2**64
+        return "test" if uniform < test else "val" if uniform < test + val else "train"
+
+    return [
+        split if isinstance(split, str) else drawn(image_id) for image_id, split in zip(image_ids, fixed, strict=True)
+    ]

@@ -1,0 +1,147 @@
+"""Reader of a table of captions of the user's own: CSV, TSV or a DataFrame, columns by any name."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from attncap.data.readers.base import SPLIT_NAMES, Collector, Parts, foreign_byte, read_lines
+
+FILE_COLUMNS = ("filename", "file_name", "file", "image", "image_name", "image_id", "path", "picture")
+RECORD_LINES = 100  # that a quoted row may span: else each quote left open would read all that follows, and take hours
+CAPTION_COLUMNS = ("caption", "text", "description", "label", "comment")
+
+
+def read_table(
+    table: Path | pd.DataFrame,
+    images: Path,
+    file_column: str | None = None,
+    caption_column: str | None = None,
+    split_column: str | None = None,
+) -> Parts:
+    """A table of the user's: a row a caption, with a column of file names and one of captions, and perhaps a split.
+
+    Columns that are not named are guessed from usual names (FILE_COLUMNS, CAPTION_COLUMNS, `split`) in any case.
+    """
+    collected = Collector(images)
+    if isinstance(table, pd.DataFrame):
+        source: Path | str = "table"
+        header = [str(name) for name in table.columns]
+        rows: Iterable[tuple[int, list[Any], str | None]] = (
+            (line, list(values), None) for line, values in enumerate(table.itertuples(index=False, name=None), start=1)
+        )
+    else:
+        source = table
+        lines = read_lines(table)
+        delimiter, header = read_header(lines, table)
+        rows = read_rows(lines, delimiter)
+    file_at, caption_at, split_at = _columns(str(source), header, file_column, caption_column, split_column)
+    splits: dict[str, tuple[str | None, int]] = {}
+    for line, values, problem in rows:
+        joined = " ".join(value for value in values if isinstance(value, str))
+        name = values[file_at] if len(values) > file_at else ""
+        name = os.fspath(name) if isinstance(name, os.PathLike) else name
+        image_id = name.strip().replace("\\", "/") if isinstance(name, str) else ""
+        foreign = foreign_byte(joined)
+        if foreign is None and problem is None and len(values) != len(header):
+            mend = "quote the caption" if len(values) > len(header) else "a column is missing"
+            problem = f"{len(header)} columns expected, {len(values)} found: {mend}"
+        if foreign is None and problem is None and not image_id:
+            problem = f"a file name expected in column {header[file_at]!r}, {name!r} found"
+        split: str | None = None
+        if foreign is None and problem is None and split_at is not None and isinstance(values[split_at], str):
+            word = values[split_at].strip().lower()
+            split = SPLIT_NAMES.get(word) if word else splits.get(image_id, (None, 0))[0]
+            if word and split is None:
+                problem = f"split {values[split_at]!r}: train, val or test expected"
+            elif image_id in splits and splits[image_id][0] != split:
+                first, first_line = splits[image_id]
+                problem = f"split {split} here, {first} in line {first_line}: one picture belongs to one split"
+        if foreign or problem:
+            kind = "not UTF-8" if foreign else "malformed row"
+            collected.reject(kind, foreign or str(problem), source, line, image_id, "captions")
+            continue
+        splits.setdefault(image_id, (split, line))
+        if image_id not in collected.pictures and image_id not in collected.refused:
+            collected.add_picture(image_id, [image_id], split, source, line, "")
+        collected.add_caption(image_id, values[caption_at], source, line)
+    return collected.parts()
+
+
+def has_caption_columns(path: Path) -> bool:
+    """Whether the first line names a file column and a caption column, by usual names."""
+    with open(path, "rb") as file:
+        first = file.readline(1 << 16).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
+    try:
+        _columns("", read_header([first], path)[1], None, None, None)
+    except ValueError:
+        return False
+    return True
+
+
+def read_header(lines: list[str], path: Path) -> tuple[str, list[str]]:
+    """(delimiter, names of the columns) of the first line; ValueError where there is none."""
+    if not lines or not lines[0].strip():
+        raise ValueError(f"{path}, line 1: a header line expected, nothing found: name the columns in the first line")
+    delimiter = max(("\t", ",", ";", "|"), key=lines[0].count)
+    try:
+        header = next(csv.reader(lines[:1], delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line 1: a header line expected, {lines[0][:60]!r} found ({error})") from None
+    return delimiter, [name.strip() for name in header]
+
+
+def read_rows(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[Any], str | None]]:
+    """(first line, fields, problem) of every record after the header; a bad quote costs its own line, not the rest."""
+    at = 1
+    while at < len(lines):
+        if not lines[at].strip():
+            at += 1
+            continue
+        rest = (line + "\n" for line in lines[at : at + RECORD_LINES])
+        reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True, strict=True)
+        try:
+            fields = next(reader)
+            yield at + 1, fields, None
+            at += reader.line_num
+        except csv.Error as error:
+            problem = 'a quote is opened and not closed: write it twice ("") inside quotes'
+            if "limit" in str(error):
+                problem = f"more than {csv.field_size_limit():,} characters in a field: is a quote opened, not closed?"
+            yield at + 1, [lines[at]], problem
+            at += 1
+
+
+def said(header: list[str]) -> str:
+    """The names of columns for a message, which stays short whatever they are."""
+    names = [repr(name[:40])[1:-1] for name in header[:30]]
+    return ", ".join([*names, f"and {len(header) - 30} more"] if len(header) > 30 else names)
+
+
+def _columns(
+    source: str, header: list[str], file_column: str | None, caption_column: str | None, split_column: str | None
+) -> tuple[int, int, int | None]:
+    lower = [name.lower() for name in header]
+    found = said(header)
+
+    def place(named: str | None, usual: tuple[str, ...], what: str) -> int:
+        if named is not None:
+            if named in header:
+                return header.index(named)
+            raise ValueError(f"{source}, line 1: a column {named!r} expected, found: {found}")
+        for name in usual:
+            if name in lower:
+                return lower.index(name)
+        looked = ", ".join(usual)
+        raise ValueError(f"{source}, line 1: no {what} column (looked for {looked}), found: {found}: name the column")
+
+    file_at = place(file_column, FILE_COLUMNS, "file name")
+    caption_at = place(caption_column, CAPTION_COLUMNS, "caption")
+    if split_column is None:
+        return file_at, caption_at, lower.index("split") if "split" in lower else None
+    return file_at, caption_at, place(split_column, (), "split")

@@ -1,0 +1,163 @@
+"""What else a captioner could have said: the likeliest words at each word of finished captions, and a page of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from attncap.captions import Caption
+from attncap.decoding.decoder import Decoder, Step, compiled, filled, replay_each
+from attncap.metrics.evaluate import evaluate
+from attncap.models.captioner import CaptionerState
+from attncap.plotting.explorer.page import Explorer, explore
+from attncap.plotting.style import Picture
+from attncap.tokenizers import END, PAD
+
+Words = list[tuple[str, float]]  # (word, log-probability), the likeliest first
+FORBIDDEN = -1e8  # below it: a token that decoding may not emit
+LENGTH_STEP = 8  # captions are padded to multiples of it: few shapes, few compiled graphs
+
+
+def replay_top(step: Step, state: CaptionerState, token_ids: Any, top: int) -> tuple[Any, Any]:
+    """Read finished captions through `step` again: the `top` likeliest tokens at each place, given those before it.
+
+    Args:
+        step, state: as in `decoding.replay`, of K captions a picture.
+        token_ids: int, shape (B, K, T), without `<start>`.
+        top: how many tokens a place.
+
+    Returns:
+        top_ids: int32, shape (B, K, T, top), the likeliest first; among the tokens that decoding may emit.
+        log_probs: float32, shape (B, K, T, top), natural log-probabilities.
+    """
+
+    def read(logits: Any, weights: Any, target: Any) -> list[Any]:
+        best, ids = ops.top_k(ops.log_softmax(logits, axis=-1), top)  # (B, K, top)
+        return [ops.cast(ids, "int32"), best]
+
+    ids, best = replay_each(step, state, ops.cast(token_ids, "int32"), read)  # (B, K, T, top)
+    return ids, best
+
+
+def top_alternatives(
+    captioner: Any,
+    features: np.ndarray,
+    captions: Sequence[Caption | Sequence[Caption]],
+    *,
+    top: int = 5,
+    batch_size: int = 32,
+) -> list[Any]:
+    """Find the words that a captioner weighed at each word of its captions, given the words before it.
+
+    Of a word of several pieces (WordPiece), the alternatives of its first piece.
+
+    Args:
+        captioner: anything with `init_state`, `step` and `tokenizer`.
+        features: shape (N, rows, cols, D).
+        captions: N captions as the captioner's decoding gave them, or N lists of captions of one picture.
+        top: how many words a place, at most the vocabulary.
+        batch_size: pictures at a time.
+
+    Returns:
+        alternatives: in the nesting of `captions`, for each caption a list of T lists of (word, log-probability), the
+            likeliest first; the end of the caption is the word `<end>`. `explore` takes them.
+
+    Raises:
+        ValueError: captions that are not one to a picture, or `top` below 1.
+
+    Example:
+        >>> top_alternatives(captioner, features, captions)[0][2]
+        [('smiling', -0.11), ('young', -2.9), ...]
+    """
+    if len(features) != len(captions):
+        raise ValueError(f"one caption a picture is needed, got {len(captions)} for {len(features)} pictures")
+    top = min(top, len(captioner.tokenizer.vocabulary))
+    if top < 1:
+        raise ValueError(f"top needs to be at least 1, got {top}")
+    groups = [[item] if isinstance(item, Caption) else list(item) for item in captions]
+
+    def read(features: Any, token_ids: Any) -> tuple[Any, Any]:
+        state = captioner.init_state(features, captions=token_ids.shape[1])
+        return replay_top(captioner.step, state, token_ids, top)
+
+    model = captioner if isinstance(captioner, keras.Model) else None
+    reads: dict[tuple[int, ...], Any] = {}  # one compiled function a shape, as in `CaptionReplay`
+    found: list[list[list[Words]]] = []
+    for begin in range(0, len(groups), batch_size):
+        part = groups[begin : begin + batch_size]
+        token_ids = _padded(part, batch_size if len(groups) > batch_size else len(groups))
+        full = filled(features[begin : begin + batch_size], len(token_ids))
+        reader = reads.setdefault(token_ids.shape, compiled(read, model))
+        ids, log_probs = map(ops.convert_to_numpy, reader(full, token_ids))
+        for row, group in enumerate(part):
+            found.append([_words(captioner, c, ids[row, k], log_probs[row, k]) for k, c in enumerate(group)])
+    return [own[0] if isinstance(item, Caption) else own for item, own in zip(captions, found, strict=True)]
+
+
+def _padded(groups: Sequence[Sequence[Caption]], batch: int) -> np.ndarray:
+    longest = max((len(caption.token_ids) for group in groups for caption in group), default=0) + 1  # with the end
+    length = -(-longest // LENGTH_STEP) * LENGTH_STEP
+    token_ids = np.full((batch, max(map(len, groups)), length), PAD, np.int32)  # (B, K, T)
+    for row, group in enumerate(groups):
+        for k, caption in enumerate(group):
+            token_ids[row, k, : len(caption.token_ids) + 1] = [*caption.token_ids, END]
+    return token_ids
+
+
+def _words(captioner: Any, caption: Caption, ids: np.ndarray, log_probs: np.ndarray) -> list[Words]:
+    vocabulary = captioner.tokenizer.vocabulary
+    places = [where[0] for _, where in captioner.tokenizer.words(caption.token_ids)]
+    return [
+        [(vocabulary[i], float(p)) for i, p in zip(ids[at], log_probs[at], strict=True) if p > FORBIDDEN]
+        for at in places
+    ]
+
+
+def explore_features(
+    captioner: Any,
+    features: np.ndarray,
+    image_ids: Sequence[str],
+    pictures: Mapping[str, Picture] | Sequence[Picture],
+    references: Mapping[str, Sequence[str]] | None = None,
+    *,
+    top: int = 5,
+    beam_width: int = 3,
+    title: str = "Where the captioner looked",
+    **settings: Any,
+) -> Explorer:
+    """Caption pictures and make the page of `explore` of all their beams, with the words weighed at each place.
+
+    Args:
+        captioner: of any kind.
+        features: shape (N, rows, cols, D), of the captioner's encoder.
+        image_ids: N names.
+        pictures: N pictures in order, or image_id -> picture.
+        references: image_id -> what people wrote; with references of all N the page sorts by the captions' scores.
+        top: how many alternatives a word.
+        beam_width: beams of the search, all shown.
+        title: heading of the page.
+        settings: of `Decoder`, such as length_penalty.
+
+    Example:
+        >>> explore_features(captioner, store.get(paths), image_ids, paths).save("explore.html")
+    """
+    decode = Decoder(captioner, beam_width=beam_width, n_best=beam_width, **settings)
+    decoded = decode(features, image_ids)
+    captions = [[item] if isinstance(item, Caption) else item for item in decoded]
+    scores = None
+    if references and all(references.get(image_id) for image_id in image_ids):
+        own = {image_id: list(references[image_id]) for image_id in image_ids}
+        predictions = {image_id: group[0].text for image_id, group in zip(image_ids, captions, strict=True)}
+        scores = evaluate(predictions, own, bootstrap=0, human=False).per_picture
+    return explore(
+        captions,
+        pictures,
+        references=references,
+        alternatives=top_alternatives(captioner, features, captions, top=top),
+        scores=scores,
+        title=title,
+    )

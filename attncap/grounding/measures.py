@@ -1,0 +1,283 @@
+"""Does the model look at what it names? Attention maps against the boxes of the phrases that name them.
+
+Two measures, each beside what it costs nothing to reach: a uniform map, and the average of all maps (centre-weighted,
+since photographers aim). No model is needed here: `Caption`s with maps, and `Phrase`s with boxes, come in.
+
+The map of a word was computed *before* the word was chosen, from the state that the words before it left (`shift=0`:
+the word's own step). `shift=1` reads the map of the following step, the first one computed with the word known;
+`shift=-1` reads one step earlier.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from attncap.captions import Caption
+from attncap.grounding.phrases import Phrase, cell_cover, point_in_boxes
+
+MEASURES = (
+    "attention_correctness",
+    "mean_correctness",
+    "uniform",
+    "centre",
+    "pointing_game",
+    "pointing_uniform",
+    "pointing_centre",
+)
+PointingWords = Literal["strongest", "last", "any"]
+
+
+@dataclass(frozen=True, eq=False)
+class Grounding:
+    """How well the maps agree with the boxes; means over phrases, each between 0 and 1.
+
+    Attributes:
+        attention_correctness: mass of the map inside the region, the largest over the phrase's words.
+        mean_correctness: the mean over the phrase's words in place of the largest; this one compares with the baselines
+            word for word: a map of pure noise has its own average's mass, no more.
+        uniform, centre: the same mass of a uniform map (all cells weigh the same; the region's share of the picture
+            where the cells do) and of the average map.
+        pointing_game: share of phrases whose maximum falls into the region; `pointing_uniform`, `pointing_centre`
+            likewise for the two baselines.
+        n_phrases: phrases measured, in `n_pictures` pictures.
+        n_without_box: phrases left out since their region has no box.
+        n_without_map: phrases left out since the caption has no map `shift` steps away.
+        shift: 0, the maps of the words' own steps; 1, one step later; -1, one earlier.
+        tolerance: of the pointing game and its baselines, as a fraction of the picture's sides.
+        intervals: measure -> (low, high), bootstrap over pictures; also of `correctness_over_uniform`.
+        per_type: DataFrame, one row a type with the measures and `n_phrases`, most frequent first.
+        phrases: DataFrame, one row a measured phrase (`image_id`, `caption` its place in the input, `start`, `end`,
+            `type` and the measures), for sorting.
+    """
+
+    attention_correctness: float
+    mean_correctness: float
+    uniform: float
+    centre: float
+    pointing_game: float
+    pointing_uniform: float
+    pointing_centre: float
+    n_phrases: int
+    n_pictures: int
+    n_without_box: int
+    n_without_map: int
+    shift: int
+    tolerance: float
+    intervals: dict[str, tuple[float, float]] = field(repr=False)
+    per_type: pd.DataFrame = field(repr=False)
+    phrases: pd.DataFrame = field(repr=False)
+
+    @property
+    def correctness_over_uniform(self) -> float:
+        """How many times more mass is in the region than a uniform map would have there."""
+        return self.attention_correctness / self.uniform if self.n_phrases else math.nan
+
+    def mean_over_types(self) -> dict[str, float]:
+        """The measures averaged over types, each type counting once, however many phrases it has."""
+        return {name: float(self.per_type[name].mean()) for name in MEASURES}
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Numbers, strings and None (where nothing was measured) only: `json.dumps` takes it."""
+        counts = ("n_phrases", "n_pictures", "n_without_box", "n_without_map", "shift", "tolerance")
+        per_type = {
+            str(kind): {**{name: _number(row[name]) for name in MEASURES}, "n_phrases": int(row["n_phrases"])}
+            for kind, row in self.per_type.iterrows()
+        }
+        return {
+            **{name: _number(getattr(self, name)) for name in (*MEASURES, "correctness_over_uniform")},
+            **{name: getattr(self, name) for name in counts},
+            "intervals": {name: [_number(low), _number(high)] for name, (low, high) in self.intervals.items()},
+            "mean_over_types": {name: _number(value) for name, value in self.mean_over_types().items()},
+            "per_type": per_type,
+        }
+
+    def to_text(self) -> str:
+        """A table for people: a row a type, then all phrases with their intervals."""
+        width = max([12, *(len(str(kind)) for kind in self.per_type.index)])
+        head = ("phrases", "correct.", "mean", "uniform", "centre", "pointing", "uniform", "centre")
+        rows = [f"{'type':<{width}}" + "".join(f"{name:>10}" for name in head)]
+        table = [
+            (str(kind), int(row["n_phrases"]), [row[name] for name in MEASURES])
+            for kind, row in self.per_type.iterrows()
+        ]
+        table.append(("all", self.n_phrases, [getattr(self, name) for name in MEASURES]))
+        for kind, count, values in table:
+            rows.append(f"{kind:<{width}}{count:>10}" + "".join(f"{value:>10.3f}" for value in values))
+        for name, (low, high) in self.intervals.items():
+            rows.append(f"{name.replace('_', ' ')}: {getattr(self, name):.3f} [{low:.3f}, {high:.3f}]")
+        step = {0: "of the words' own steps", 1: "one step later", -1: "one step earlier"}
+        rows.append(
+            f"maps {step.get(self.shift, f'{self.shift:+d} steps away')}; {self.n_pictures} pictures; left out: "
+            f"{self.n_without_box} phrases without box, {self.n_without_map} without map"
+            + (f"; pointing within {self.tolerance:.0%} of the picture's side" if self.tolerance else "")
+        )
+        return "\n".join(rows)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def measure_grounding(
+    captions: Sequence[Caption],
+    phrases: Sequence[Sequence[Phrase]],
+    *,
+    shift: int = 0,
+    pointing_words: PointingWords = "strongest",
+    upsample: int = 1,
+    tolerance: float = 0.0,
+    comparable_with: Sequence[int] = (),
+    n_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Grounding:
+    """Measure attention correctness and the pointing game of maps against the boxes of phrases.
+
+    Attention correctness of a phrase: max over its words t of the sum of alpha[t + shift] inside the region, where
+    each map alpha sums to 1 and a cell that the region cuts counts by the area inside. The baselines are one map for
+    all words: the maximum adds nothing to them, but lifts any map that changes from word to word, noise included
+    (on Flickr8k's dev phrases noise around the centre reaches 0.40, its average map 0.37, a uniform one 0.30).
+    `mean_correctness` has no such lift.
+
+    Args:
+        captions: N captions with maps, all of one grid; human ones fed in, or generated ones.
+        phrases: N lists, those of each caption.
+        shift: 0 reads the map of the word's own step, 1 the following step's, -1 the step before.
+        pointing_words: whose maximum counts. "strongest": the largest weight of all the phrase's maps (default: does
+            not peek at the box, like one map a phrase); "last": the map of the last word, as a rule the noun;
+            "any": one word that points into the region is enough, the analogue of the maximum above.
+        upsample, tolerance: see `attncap.grounding.phrases.point_in_boxes`.
+        comparable_with: further shifts at which a phrase must have a map, so that a table's rows have the same phrases.
+        n_bootstrap: resamples of pictures for the intervals; 0 gives none.
+        confidence: of the intervals.
+        seed: of the resampling.
+
+    Returns:
+        grounding: means, intervals and tables; NaN (None in JSON) where no phrase has both a box and a map.
+
+    Raises:
+        ValueError: captions and phrases do not match, a caption has no maps or another grid, a map is not one.
+
+    Example:
+        >>> caption = Caption(("a", "hat"), (4, 5), -1.0, np.array([[[1.0, 0.0]], [[0.2, 0.8]]]))
+        >>> hat = Phrase("face.png", 0, 2, "hat", np.array([[0.5, 0.0, 1.0, 1.0]]))
+        >>> measure_grounding([caption], [[hat]], n_bootstrap=0).attention_correctness
+        0.8
+
+    Reference: Liu et al. 2017, "Attention Correctness in Neural Image Captioning", section 4; Zhang et al. 2016,
+        "Top-down Neural Attention by Excitation Backprop", section 4.1.
+    """
+    if len(captions) != len(phrases):
+        raise ValueError(f"expected one list of phrases a caption, got {len(captions)} captions, {len(phrases)} lists")
+    maps = [_checked_maps(caption) for caption in captions]
+    grids = sorted({array.shape[1:] for array in maps})
+    if len(grids) > 1:
+        raise ValueError(f"expected maps of one grid, got {grids}: measure each captioner by itself")
+    rows, cols = grids[0] if grids else (1, 1)
+    n_maps = sum(map(len, maps))
+    average = sum((array.sum(axis=0) for array in maps), np.zeros((rows, cols))) / max(n_maps, 1)
+    flat = np.full((rows, cols), 1 / (rows * cols))
+
+    measured: list[dict[str, Any]] = []
+    n_without_box = n_without_map = 0
+    for number, (caption, alphas, own_phrases) in enumerate(zip(captions, maps, phrases, strict=True)):
+        for phrase in own_phrases:
+            if phrase.end > len(caption.words):
+                raise ValueError(
+                    f"phrase {phrase.start}:{phrase.end} of picture {phrase.image_id!r} leaves its caption of "
+                    f"{len(caption.words)} words ({caption.text!r}): split it the way the captioner splits captions"
+                )
+            steps = [_steps(phrase, step, len(alphas)) for step in (shift, *comparable_with)]
+            if not len(phrase.boxes):
+                n_without_box += 1
+            elif not all(map(len, steps)):
+                n_without_map += 1
+            else:
+                place = caption.grid_box
+                cover = cell_cover(phrase.boxes, rows, cols, place)
+                own = alphas[steps[0].start : steps[0].stop]  # (words, rows, cols)
+                masses = (own * cover).sum(axis=(1, 2))  # (words,)
+                points = {"strongest": own.max(axis=0)[None], "last": own[-1:], "any": own}[pointing_words]
+                measured.append(
+                    {
+                        "image_id": phrase.image_id,
+                        "caption": number,
+                        "start": phrase.start,
+                        "end": phrase.end,
+                        "type": phrase.type,
+                        "attention_correctness": float(masses.max()),
+                        "mean_correctness": float(masses.mean()),
+                        "uniform": float(cover.mean()),
+                        "centre": float((average * cover).sum()),
+                        "pointing_game": max(
+                            point_in_boxes(point, phrase.boxes, upsample, place, tolerance) for point in points
+                        ),
+                        "pointing_uniform": point_in_boxes(flat, phrase.boxes, 1, place, tolerance),
+                        "pointing_centre": point_in_boxes(average, phrase.boxes, upsample, place, tolerance),
+                    }
+                )
+    table = pd.DataFrame(measured, columns=["image_id", "caption", "start", "end", "type", *MEASURES])
+    table[list(MEASURES)] = table[list(MEASURES)].astype(float)
+    per_type = table.groupby("type")[list(MEASURES)].mean()
+    per_type["n_phrases"] = table.groupby("type").size()
+    return Grounding(
+        **{name: float(table[name].mean()) for name in MEASURES},
+        n_phrases=len(table),
+        n_pictures=table["image_id"].nunique(),
+        n_without_box=n_without_box,
+        n_without_map=n_without_map,
+        shift=shift,
+        tolerance=tolerance,
+        intervals=_intervals(table, n_bootstrap, confidence, seed),
+        per_type=per_type.sort_values("n_phrases", ascending=False, kind="stable"),
+        phrases=table,
+    )
+
+
+def measure_at_shifts(
+    captions: Sequence[Caption], phrases: Sequence[Sequence[Phrase]], shifts: Sequence[int] = (-1, 0, 1), **options: Any
+) -> dict[int, Grounding]:
+    """Measure at each shift, on the phrases that have a map at all of them; `options` as for `measure_grounding`."""
+    return {
+        shift: measure_grounding(captions, phrases, shift=shift, comparable_with=shifts, **options) for shift in shifts
+    }
+
+
+def _steps(phrase: Phrase, shift: int, n_steps: int) -> range:
+    """The steps whose maps are read: the words' own, moved by shift; none beyond the caption."""
+    return range(max(phrase.start + shift, 0), max(min(phrase.end + shift, n_steps), 0))
+
+
+def _checked_maps(caption: Caption) -> np.ndarray:
+    """The caption's maps, each summing to 1, in float64: (T, rows, cols)."""
+    if caption.attention_weights is None:
+        raise ValueError(f"the caption of picture {caption.image_id!r} has no attention maps: its captioner has none")
+    maps = np.asarray(caption.attention_weights, np.float64)
+    totals = maps.sum(axis=(1, 2), keepdims=True)
+    if not (maps >= 0).all() or not ((totals > 0) & np.isfinite(totals)).all():
+        raise ValueError(
+            f"the attention maps of picture {caption.image_id!r} hold negative, infinite or missing weights, or only "
+            "zeros: expected non-negative weights"
+        )
+    return maps / totals
+
+
+def _intervals(table: pd.DataFrame, n_bootstrap: int, confidence: float, seed: int) -> dict[str, tuple[float, float]]:
+    """Percentile bootstrap. Pictures are drawn, not phrases: those of one picture stand and fall together."""
+    if table.empty or not n_bootstrap:
+        return {}
+    by_picture = table.groupby("image_id")
+    sums = by_picture[list(MEASURES)].sum().to_numpy()  # (pictures, measures)
+    counts = by_picture.size().to_numpy()
+    draws = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), n_bootstrap)
+    means = dict(zip(MEASURES, (draws @ sums / (draws @ counts)[:, None]).T, strict=True))
+    means["correctness_over_uniform"] = means["attention_correctness"] / means["uniform"]
+    tail = (1 - confidence) / 2
+    wanted = ("attention_correctness", "correctness_over_uniform", "mean_correctness", "pointing_game")
+    return {name: tuple(np.quantile(means[name], [tail, 1 - tail]).tolist()) for name in wanted}

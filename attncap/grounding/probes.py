@@ -1,0 +1,299 @@
+"""Does attention matter, and are its maps faithful? Two probes that change the model or the picture and look again.
+
+`uniform_attention` takes attention away: what the captions lose is what looking somewhere was worth.
+`measure_faithfulness` blanks the cell that a word's map points at: a map that shows what the word was read from points
+where blanking hurts more than elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from attncap.captions import Caption
+from attncap.decoding.predict import CaptionReplay, caption_stored
+from attncap.features.joined_features import JoinedStore
+from attncap.features.store import FeatureStore
+from attncap.grounding.phrases import Phrase
+from attncap.metrics.evaluate import Comparison, compare
+from attncap.models.captioner import AttendingCaptioner, Captioner
+from attncap.models.ensemble import Ensemble
+
+# Words that language alone predicts; none of them names something that has a place in the picture.
+_WRITTEN_OUT = (
+    "a an the this that these those of in on at to from with by for into onto over through while as and or but is are "
+    "was were be being been has have his her its their who which there it he she they him them"
+)
+FUNCTION_WORDS = frozenset(_WRITTEN_OUT.split())
+
+
+@contextmanager
+def uniform_attention(captioner: Captioner | Ensemble) -> Iterator[None]:
+    """Inside the block every map is exactly uniform: each region weighs 1 / L, whatever the state.
+
+    Variables of the scores (the kernel w of w . tanh(...); of a Transformer, the queries' of all layers) are zero
+    there, so that all scores are 0; they come back with the end of the block, after an error too. A visual sentinel
+    then scores 0 as well: it has 1 / (L + 1) of what is read.
+
+    Args:
+        captioner: with attention; of an ensemble, all members that have it.
+
+    Raises:
+        ValueError: a captioner without attention.
+
+    Example:
+        >>> with uniform_attention(captioner):
+        ...     blind = caption_stored(captioner, store, pictures)
+    """
+    if not captioner.has_attention:
+        raise ValueError(f"{type(captioner).__name__} has no attention to make uniform: take an attention captioner")
+    if isinstance(captioner, Ensemble):
+        with ExitStack() as stack:
+            for member in captioner.members:
+                if member.has_attention:
+                    stack.enter_context(uniform_attention(member))
+            yield
+        return
+    assert isinstance(captioner, AttendingCaptioner)
+    variables = captioner.score_variables()
+    kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    for variable in variables:
+        variable.assign(np.zeros(variable.shape))
+    try:
+        yield
+    finally:
+        for variable, values in zip(variables, kept, strict=True):
+            variable.assign(values)
+
+
+def compare_with_uniform(
+    captioner: Captioner | Ensemble,
+    store: FeatureStore | JoinedStore,
+    pictures: pd.DataFrame,
+    references: Mapping[str, list[str]],
+    *,
+    seed: int = 0,
+    **decoding: Any,
+) -> Comparison:
+    """Score a captioner against itself with uniform attention, on the same pictures: a paired test.
+
+    The model was trained to attend, so this is what it loses without, not how well a model without attention does.
+
+    Args:
+        captioner, store, pictures: as in `caption_stored`.
+        references: image_id -> human captions.
+        seed: of the test.
+        decoding: settings of `Decoder`.
+
+    Returns:
+        comparison: A attends, B is uniform.
+    """
+    attends = caption_stored(captioner, store, pictures, **decoding)
+    with uniform_attention(captioner):
+        uniform = caption_stored(captioner, store, pictures, **decoding)
+    first, second = ({str(c.image_id): c.text for c in captions} for captions in (attends, uniform))
+    return compare(first, second, {image_id: references[image_id] for image_id in first}, seed=seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Faithfulness:
+    """Change of words' log-probabilities when a cell of the picture is blanked.
+
+    Attributes:
+        words: DataFrame, a row a word: `image_id`, `caption` and `position` (its place in the input), `word`, `kind`
+            ("region" or "function"), `log_prob`, and the changes `attended` and `random`, in nats, negative where
+            blanking makes the word less probable.
+        per_kind: DataFrame, a row a kind: `n_words`, the means `attended` and `random`, `difference` attended - random
+            with `low` and `high` (95% bootstrap over pictures), and `attended_worse`, the share of words that the
+            attended cell's blanking hurts more than the random one's.
+        radius: cells around the blanked one that were blanked with it.
+    """
+
+    words: pd.DataFrame = field(repr=False)
+    per_kind: pd.DataFrame
+    radius: int
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Numbers only: `json.dumps` takes it."""
+        return {
+            "radius": self.radius,
+            "per_kind": {
+                str(kind): {name: int(row[name]) if name == "n_words" else float(row[name]) for name in row.index}
+                for kind, row in self.per_kind.iterrows()
+            },
+        }
+
+    def to_text(self) -> str:
+        """A table for people."""
+        side = 2 * self.radius + 1
+        lines = [
+            f"change of a word's log-probability (nats) when {side}x{side} cells are blanked",
+            f"{'words that':<20}{'words':>7}{'attended':>10}{'random':>10}{'difference':>12}{'95% interval':>20}"
+            f"{'attended worse':>16}",
+        ]
+        names = {"region": "name a region", "function": "are function words"}
+        for kind, row in self.per_kind.iterrows():
+            interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
+            lines.append(
+                f"{names[str(kind)]:<20}{int(row['n_words']):>7}{row['attended']:>10.4f}{row['random']:>10.4f}"
+                f"{row['difference']:>12.4f}{interval:>20}{row['attended_worse']:>16.1%}"
+            )
+        return "\n".join(lines)
+
+
+def measure_faithfulness(
+    captioner: Captioner | Ensemble,
+    store: FeatureStore | JoinedStore,
+    pictures: pd.DataFrame,
+    captions: Sequence[Caption],
+    phrases: Sequence[Sequence[Phrase]],
+    *,
+    words_each: int = 500,
+    radius: int = 0,
+    batch_size: int = 32,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> Faithfulness:
+    """Blank the cell that a word's map points at, feed the caption in again, and see what the word's probability does.
+
+        change = log p(y_t | y_<t, blanked picture) - log p(y_t | y_<t, picture)
+
+    Blanked: the features of the cell (and those within `radius`) become the picture's mean feature. The whole caption
+    is read from the blanked picture, its first state included. The random cell is drawn among those whose blanking
+    takes as many cells (at a border they are fewer).
+
+    Args:
+        captioner: with attention, trained on the store's encoder.
+        store: with the features of all of `pictures`.
+        pictures: DataFrame with `image_id` and `path`.
+        captions: N captions with maps, human ones fed in (`replay_captions`) or generated ones, without `n_best`.
+        phrases: N lists. The last word of a phrase with boxes names a region; words of `FUNCTION_WORDS` are the others.
+        words_each: words of each kind, drawn at random.
+        radius: cells around the one that are blanked with it; 1 blanks 3 x 3.
+        batch_size: captions a pass.
+        n_bootstrap: resamples of pictures.
+        seed: of draws and resamples.
+
+    Returns:
+        faithfulness: words outside the vocabulary are not among them, for they have no probability to lose.
+
+    Raises:
+        ValueError: captions without maps, or no word of a known kind.
+
+    Reference: erasure as Li et al. 2016, "Understanding Neural Networks through Representation Erasure"; whether
+        attention explains, Jain and Wallace 2019.
+    """
+    check_one_grid(captioner)
+    rng = np.random.default_rng(seed)
+    words = pd.concat(
+        [_drawn(kind, places, words_each, rng) for kind, places in _candidates(captions, phrases).items()],
+        ignore_index=True,
+    )
+    if words.empty:
+        raise ValueError("no word names a region and none is a function word: nothing to blank")
+    paths = dict(zip(pictures["image_id"], pictures["path"], strict=True))
+    read = CaptionReplay(captioner, batch_size)
+    changes: dict[str, list[float]] = {"attended": [], "random": []}
+    for start in range(0, len(words), batch_size):
+        part = words.iloc[start : start + batch_size]
+        own = [captions[number] for number in part["caption"]]
+        features = store.get([paths[str(caption.image_id)] for caption in own])
+        points = [_points(c, t, radius, rng) for c, t in zip(own, part["position"], strict=True)]
+        for name, which in (("attended", 0), ("random", 1)):
+            blanked = np.stack([blank(f, *at[which], radius) for f, at in zip(features, points, strict=True)])
+            again = read(blanked, [[caption.text] for caption in own])
+            for (caption,), t, before in zip(again, part["position"], part["log_prob"], strict=True):
+                assert caption.word_log_probs is not None
+                changes[name].append(float(caption.word_log_probs[t]) - before)
+    words = words.assign(**changes)
+    return Faithfulness(words, _per_kind(words, n_bootstrap, seed), radius)
+
+
+def check_one_grid(captioner: Captioner | Ensemble) -> None:
+    """Raise ValueError where maps lie on another grid than the features, whose cells `measure_faithfulness` blanks."""
+    stored = tuple(captioner.feature_shape[:2])
+    maps = tuple(getattr(captioner, "map_shape", stored))
+    if maps != stored:
+        raise ValueError(
+            f"probes blank the cells of maps, {maps[0]} x {maps[1]}, in the stored features, and those have "
+            f"{stored[0]} x {stored[1]}, with encoder blocks in between or several grids: leave --probes out"
+        )
+
+
+def blank(features: np.ndarray, row: int, col: int, radius: int = 0) -> np.ndarray:
+    """Return features (rows, cols, D) with the cells within radius of (row, col) replaced by their mean over all."""
+    blanked = features.copy()
+    block = blanked[max(row - radius, 0) : row + radius + 1, max(col - radius, 0) : col + radius + 1]
+    block[...] = features.mean(axis=(0, 1), dtype=np.float32)
+    return blanked
+
+
+def _candidates(captions: Sequence[Caption], phrases: Sequence[Sequence[Phrase]]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {"region": [], "function": []}
+    for number, (caption, own) in enumerate(zip(captions, phrases, strict=True)):
+        if caption.attention_weights is None or caption.word_log_probs is None:
+            raise ValueError(f"the caption of picture {caption.image_id!r} has no maps or no log-probabilities")
+        named = {phrase.end - 1 for phrase in own if len(phrase.boxes)}
+        for position, (word, log_prob) in enumerate(zip(caption.words, caption.word_log_probs, strict=True)):
+            kind = "region" if position in named else "function" if word in FUNCTION_WORDS else None
+            if kind is not None and np.isfinite(log_prob):
+                found[kind].append((str(caption.image_id), number, position, word, kind, float(log_prob)))
+    return found
+
+
+def _drawn(kind: str, places: list[Any], most: int, rng: np.random.Generator) -> pd.DataFrame:
+    chosen = sorted(rng.permutation(len(places))[:most].tolist())
+    columns = ["image_id", "caption", "position", "word", "kind", "log_prob"]
+    return pd.DataFrame([places[index] for index in chosen], columns=columns)
+
+
+def _points(
+    caption: Caption, position: int, radius: int, rng: np.random.Generator
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The cell that the map of a word points at, and another at random whose block is as large."""
+    assert caption.attention_weights is not None
+    weights = caption.attention_weights[position]
+    rows, cols = weights.shape
+    down = _block_sizes(rows, radius)
+    sizes = (down[:, None] * _block_sizes(cols, radius)).reshape(-1)  # (L,)
+    attended = int(weights.argmax())
+    others = np.flatnonzero((sizes == sizes[attended]) & (np.arange(sizes.size) != attended))
+    if not others.size:  # a tiny grid
+        others = np.flatnonzero(np.arange(sizes.size) != attended)
+    elsewhere = int(rng.choice(others)) if others.size else attended
+    return divmod(attended, cols), divmod(elsewhere, cols)
+
+
+def _block_sizes(cells: int, radius: int) -> np.ndarray:
+    at = np.arange(cells)
+    return np.minimum(at + radius, cells - 1) - np.maximum(at - radius, 0) + 1
+
+
+def _per_kind(words: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
+    rows = {}
+    for kind in ("region", "function"):
+        own = words[words["kind"] == kind]
+        if own.empty:
+            continue
+        difference = own["attended"] - own["random"]
+        by_picture = difference.groupby(own["image_id"])
+        sums, counts = by_picture.sum().to_numpy(), by_picture.size().to_numpy()
+        share = np.full(len(counts), 1 / len(counts))
+        draws = np.random.default_rng(seed).multinomial(len(counts), share, n_bootstrap)  # (S, pictures)
+        low, high = np.quantile(draws @ sums / (draws @ counts), [0.025, 0.975])
+        rows[kind] = {
+            "n_words": len(own),
+            "attended": own["attended"].mean(),
+            "random": own["random"].mean(),
+            "difference": difference.mean(),
+            "low": low,
+            "high": high,
+            "attended_worse": (difference < 0).mean(),
+        }
+    return pd.DataFrame(rows).T

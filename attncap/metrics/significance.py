@@ -1,0 +1,151 @@
+"""How sure a score is: bootstrap intervals over pictures, and paired tests between two systems.
+
+A score here is a function of sums over pictures (see `attncap.metrics.ngrams.columns`), so a resample is a row of
+weights and a thousand resamples are one matrix product. Pictures are what is drawn, since a picture's captions belong
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+ScoresFromSums = Callable[[np.ndarray], np.ndarray]
+_CHUNK = 4_000_000  # weights held at a time: 32 MB
+_ROUNDING = 1e-12
+
+
+def bootstrap(columns: np.ndarray, scores_from_sums: ScoresFromSums, samples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Scores of resampled sets of pictures: each sample draws N of the N pictures, with replacement.
+
+    The draws are those of sacrebleu for the same seed. What is not a sum stays fixed: CIDEr's document frequencies are
+    those of the whole reference set in every sample.
+
+    Args:
+        columns: float array, shape (N, C), a row of sums for each picture.
+        scores_from_sums: maps sums, shape (S, C), to scores, shape (S, K).
+        samples: S, number of resamples.
+        seed: of numpy's default generator; the same seed draws the same pictures for any system.
+
+    Returns:
+        float64 array, shape (S, K).
+
+    Raises:
+        ValueError: when samples is less than 1 or there is no picture.
+
+    Example:
+        >>> rows = np.array([[0.2, 1.0], [0.4, 1.0]])  # a score and a count
+        >>> means = bootstrap(rows, lambda sums: sums[:, :1] / sums[:, 1:], samples=100)
+        >>> bool(means.min() >= 0.2 and means.max() <= 0.4)
+        True
+
+    Reference: Efron and Tibshirani 1993, chapter 13; Koehn 2004 for BLEU.
+    """
+    sums = [weights @ columns for weights in _resampled(len(columns), samples, seed)]
+    return scores_from_sums(np.concatenate(sums))
+
+
+def interval(scores: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """Percentile interval of bootstrap scores.
+
+    Args:
+        scores: float array, shape (S, K).
+        level: share of the samples inside; default 0.95.
+
+    Returns:
+        float64 array, shape (K, 2): lower and upper end.
+
+    Raises:
+        ValueError: when level is not between 0 and 1.
+
+    Example:
+        >>> interval(np.arange(101.0)[:, None]).round(6).tolist()
+        [[2.5, 97.5]]
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is a share between 0 and 1, got {level!r}")
+    return np.quantile(scores, [(1 - level) / 2, (1 + level) / 2], axis=0).T  # (K, 2)
+
+
+def paired_bootstrap(scores_a: np.ndarray, scores_b: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Two-sided p of "A and B score the same", from scores of the same resamples.
+
+    p = (1 + #{|a_s - b_s| - mean of |a - b| > |difference|}) / (S + 1), sacrebleu's `--paired-bs`,
+    save that two systems with equal scores get p = 1.
+
+    Args:
+        scores_a: float array, shape (S, K), `bootstrap` of system A.
+        scores_b: float array, shape (S, K), `bootstrap` of system B with the same seed.
+        difference: float array, shape (K,), between the scores on the whole set.
+
+    Returns:
+        float64 array, shape (K,), in [1/(S+1), 1].
+
+    Reference: Koehn 2004; sacrebleu's significance.py.
+    """
+    apart = np.abs(scores_a - scores_b)
+    return _p_value(apart - apart.mean(axis=0), np.abs(difference))
+
+
+def paired_randomization(
+    columns_a: np.ndarray,
+    columns_b: np.ndarray,
+    scores_from_sums: ScoresFromSums,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> np.ndarray:
+    """Two-sided p of "A and B score the same", by swapping the systems' captions picture by picture at random.
+
+    p = (1 + #{|difference of the shuffled systems| > |difference|}) / (S + 1), sacrebleu's `--paired-ar`,
+    save that two systems with equal scores get p = 1.
+
+    Args:
+        columns_a: float array, shape (N, C), rows of system A.
+        columns_b: float array, shape (N, C), rows of system B for the same pictures.
+        scores_from_sums: maps sums, shape (S, C), to scores, shape (S, K).
+        samples: S, number of shuffles; default 10,000, as sacrebleu's.
+        seed: of numpy's default generator.
+
+    Returns:
+        float64 array, shape (K,), in [1/(S+1), 1].
+
+    Raises:
+        ValueError: when the systems have different numbers of pictures, samples is less than 1 or there is no picture.
+
+    Reference: Riezler and Maxwell 2005; sacrebleu's significance.py.
+    """
+    if columns_a.shape != columns_b.shape:
+        raise ValueError(f"a paired test needs the same pictures twice, got {columns_a.shape} and {columns_b.shape}")
+    total, apart = columns_a.sum(axis=0) + columns_b.sum(axis=0), []
+    rng = np.random.default_rng(seed)
+    for size in _sizes(len(columns_a), samples):
+        keep = rng.integers(2, size=(size, len(columns_a)), dtype=bool)
+        sums = keep @ columns_a + ~keep @ columns_b
+        apart.append(np.abs(scores_from_sums(sums) - scores_from_sums(total - sums)))
+    difference = scores_from_sums(columns_a.sum(axis=0)) - scores_from_sums(columns_b.sum(axis=0))
+    return _p_value(np.concatenate(apart), np.abs(difference))
+
+
+def _resampled(n: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Weights, a chunk of samples at a time, shape (s, n): how often each picture was drawn."""
+    rng = np.random.default_rng(seed)
+    for size in _sizes(n, samples):
+        drawn = rng.choice(n, size=(size, n), replace=True) + n * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(float)  # (s, n)
+
+
+def _sizes(n: int, samples: int) -> list[int]:
+    if samples < 1:
+        raise ValueError(f"samples is at least 1, got {samples}")
+    if n < 1:
+        raise ValueError("resampling needs at least one picture, got none")
+    size = max(1, _CHUNK // n)
+    return [min(size, samples - start) for start in range(0, samples, size)]
+
+
+def _p_value(statistic: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    # A sample that equals what was observed must not exceed it by rounding.
+    p = (1 + (statistic > observed + _ROUNDING).sum(axis=0)) / (len(statistic) + 1)
+    # sacrebleu counts nothing here and says 1/(S+1): a system would differ significantly from itself.
+    return np.where(observed <= _ROUNDING, 1.0, p)

@@ -1,0 +1,134 @@
+"""`AttentionCaptioner`: a GRU that looks at the picture's regions before each word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from attncap.features.extractor import FeatureExtractor
+from attncap.models.attention import BahdanauAttention
+from attncap.models.captioner import AttendingCaptioner, CaptionerState, for_each_caption
+from attncap.tokenizers import CaptionTokenizer
+
+
+@keras.saving.register_keras_serializable("attncap")
+class AttentionCaptioner(AttendingCaptioner):
+    """Captioning with visual attention: a GRU that looks at the picture's regions before each word.
+
+    values a_l = dropout(norm(W_a f_l)) of the features f_l; h_0 = tanh(W_0 mean_l a_l); then, for each word y:
+
+        z_t = attention(h_{t-1}, a);    with the context gate  z_t <- sigmoid(W_b h_{t-1} + b) * z_t
+        h_t = GRU([E y_{t-1}, z_t], h_{t-1})
+        p(y_t) = softmax(W_o dropout(tanh(E y_{t-1} + W_h h_t + W_z z_t)))            (deep output)
+
+    Departures from the paper: a GRU for its LSTM; regions are projected to `projection_units` and normalised before
+    they are attended to; the gate has one value a unit where the paper has one for the whole context.
+
+    Args:
+        projection_units: D', size of the attended values.
+        attention_units: A, size of the space of queries and keys.
+        context_gate: whether a gate on the context (beta of Show, Attend and Tell) is learnt.
+        others: see `AttendingCaptioner`.
+
+    Example:
+        >>> captioner = AttentionCaptioner(tokenizer, encoder=FeatureExtractor("mixed8"))
+        >>> captioner.compile(keras.optimizers.AdamW(1e-3), loss=MaskedCrossentropy())
+        >>> captioner.fit(batches)
+
+    Reference: Xu et al. 2015, "Show, Attend and Tell", sections 3.1.2 and 4.2; Bahdanau et al. 2015.
+    """
+
+    attention_layer: type[BahdanauAttention] = BahdanauAttention
+
+    def __init__(
+        self,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: FeatureExtractor | None = None,
+        *,
+        projection_units: int = 512,
+        attention_units: int = 256,
+        context_gate: bool = True,
+        attention_penalty: float = 1.0,
+        attention_supervision: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            tokenizer,
+            feature_shape,
+            encoder,
+            value_units=projection_units,
+            attention_penalty=attention_penalty,
+            attention_supervision=attention_supervision,
+            **kwargs,
+        )
+        policy = self.dtype_policy
+        self.projection_units = projection_units
+        self.attention_units = attention_units
+        self.context_gate = context_gate
+        self.attention = self.attention_layer(attention_units, dtype=policy, name="attention")
+        self.initial_dense = keras.layers.Dense(self.hidden_units, activation="tanh", dtype=policy, name="initial")
+        self.gate_dense = keras.layers.Dense(projection_units, activation="sigmoid", dtype=policy, name="gate")
+        self.cell = keras.layers.GRUCell(self.hidden_units, dtype=policy, name="gru")
+        self.hidden_dense = keras.layers.Dense(self.embedding_units, dtype=policy, name="hidden_readout")
+        self.context_dense = keras.layers.Dense(
+            self.embedding_units, use_bias=False, dtype=policy, name="context_readout"
+        )
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        values, hidden, embedded = self.projection_units, self.hidden_units, self.embedding_units
+        self._value_layers_built()
+        if not self.attention.built:  # a subclass's is of more inputs
+            self.attention.build((None, None, hidden), (None, None, values))
+        self.initial_dense.build((None, values))
+        if self.context_gate:
+            self.gate_dense.build((None, None, hidden))
+        self.cell.build((None, embedded + values))
+        self.hidden_dense.build((None, None, hidden))
+        self.context_dense.build((None, None, values))
+        self._readout_layers_built(embedded)
+
+    def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
+        values = self.values_of(features, training=training)  # (B, L, D')
+        memory = {"values": values, "keys": self.attention.project(values)}
+        batch = ops.shape(values)[0]
+        recurrent = {
+            "hidden": for_each_caption(self.initial_dense(ops.mean(values, axis=1)), captions),
+            "context": ops.zeros((batch, captions, self.projection_units), self.compute_dtype),
+            "attention_weights": ops.zeros((batch, captions, values.shape[1]), "float32"),
+        }
+        return CaptionerState(memory, recurrent)
+
+    def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
+        hidden = state.recurrent["hidden"]  # (B, K, H), the query: the state before this word
+        context, attention_weights = self.attention(
+            hidden, state.memory["values"], keys=state.memory["keys"], return_attention_scores=True
+        )
+        if self.context_gate:
+            context = context * self.gate_dense(hidden)
+        hidden = self.next_hidden(ops.concatenate([embedded, context], axis=-1), hidden)
+        return {"hidden": hidden, "context": context, "attention_weights": attention_weights}
+
+    def next_hidden(self, read: Any, hidden: Any) -> Any:
+        """Return the GRU's state (B, K, H) after read (B, K, E + D')."""
+        flat = ops.reshape(read, (-1, read.shape[-1]))  # (B K, E + D'): Keras's cell takes one batch axis
+        flat, _ = self.cell(flat, [ops.reshape(hidden, (-1, self.hidden_units))])
+        return ops.reshape(flat, ops.shape(hidden))  # (B, K, H)
+
+    def readout(self, embedded: Any, recurrent: dict[str, Any], training: bool = False) -> Any:
+        deep = embedded + self.hidden_dense(recurrent["hidden"]) + self.context_dense(recurrent["context"])
+        return self.logits_dense(self.output_dropout(ops.tanh(deep), training=training))
+
+    def score_variables(self) -> list[Any]:
+        return [self.attention.score_dense.kernel]  # w of w . tanh(...)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "projection_units": self.projection_units,
+            "attention_units": self.attention_units,
+            "context_gate": self.context_gate,
+        }

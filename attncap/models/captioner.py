@@ -1,0 +1,344 @@
+"""`Captioner`, what all captioners share: `init_state` reads the picture, `step` adds a word, training runs all steps.
+
+Every captioner works on B pictures with K captions of each side by side: K references in training, K beams in
+decoding, 1 in greedy decoding. What depends on the picture alone is computed once and shared by its K captions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from attncap.captions import WHOLE_PICTURE
+from attncap.features.extractor import (
+    FeatureExtractor,  # also registers it: a file that holds one loads in a fresh process
+)
+from attncap.features.grids import Grid, GridBox, finest, map_onto_finest, split_features
+from attncap.models.losses import attention_supervision, doubly_stochastic_penalty
+from attncap.models.trainable_encoder import EncoderTail
+from attncap.tokenizers import END, NEVER_GENERATED, CaptionTokenizer
+
+
+class CaptionerState(NamedTuple):
+    """The state that `step` takes and returns.
+
+    Args:
+        memory: tensors of shape (B, ...), a function of the picture alone; no step changes them.
+        recurrent: tensors of shape (B, K, ...), one row a caption; each step returns new ones.
+    """
+
+    memory: dict[str, Any]
+    recurrent: dict[str, Any]
+
+
+class Captioner(keras.Model):
+    """What all captioners share: teacher forcing over all steps at once, one `step`, saving with everything inside.
+
+    A subclass gives `init_state`, `advance` (the recurrence of one step) and `readout` (state to logits). `step` and
+    the training pass `call` are built from these three, so that they cannot drift apart.
+
+    Args:
+        tokenizer: the vocabulary; saved inside the model.
+        feature_shape: (rows, cols, D) of the picture's features; None takes the encoder's.
+        encoder: the `FeatureExtractor` whose features the captioner was trained on, saved inside, never trained here.
+        tail: blocks after the encoder's last that make the features into regions, trained with the decoder and saved
+            inside, see `EncoderTail`; None: the features are the regions.
+        embedding_units: E, size of token embeddings.
+        hidden_units: H, size of the recurrent state.
+        dropout: share of embeddings, values and outputs dropped in training.
+        scheduled_sampling: share of input words that are replaced in training by the model's own choice.
+
+    Attributes:
+        grids: the grids of regions that the decoder reads: of the encoder, or what the tail makes.
+        region_shape: (rows, cols, D) of the finest of them, on which maps lie.
+
+    Raises:
+        ValueError: neither encoder nor feature_shape is given, or they disagree, or the tail disagrees.
+    """
+
+    has_attention = False
+
+    def __init__(
+        self,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: FeatureExtractor | None = None,
+        *,
+        tail: EncoderTail | None = None,
+        embedding_units: int = 512,
+        hidden_units: int = 512,
+        dropout: float = 0.5,
+        scheduled_sampling: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if feature_shape is None and encoder is None:
+            raise ValueError("give an encoder, or the feature_shape (rows, cols, D) of the features")
+        if encoder is not None:
+            if feature_shape is not None and tuple(feature_shape) != encoder.feature_shape:
+                raise ValueError(f"feature_shape {tuple(feature_shape)} is not the encoder's {encoder.feature_shape}")
+            feature_shape = encoder.feature_shape
+            encoder.trainable = False
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.feature_shape: tuple[int, int, int] = tuple(feature_shape)  # type: ignore[arg-type, assignment]
+        if tail is not None and tail.feature_shape != self.feature_shape:
+            raise ValueError(f"the tail takes features of {tail.feature_shape}, got feature_shape {self.feature_shape}")
+        self.tail = tail
+        self.grids = self._grids()
+        self.region_shape = finest(self.grids).shape
+        self._onto_finest = map_onto_finest(self.grids)
+        self.embedding_units = embedding_units
+        self.hidden_units = hidden_units
+        self.dropout_rate = dropout
+        self.scheduled_sampling = scheduled_sampling
+        self.embedding = keras.layers.Embedding(
+            tokenizer.vocabulary_size(), embedding_units, dtype=self.dtype_policy, name="embedding"
+        )
+        self.embedding_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.logits_dense = keras.layers.Dense(tokenizer.vocabulary_size(), dtype=self.dtype_policy, name="logits")
+        self.sampling_seed = keras.random.SeedGenerator()
+
+    def _grids(self) -> tuple[Grid, ...]:
+        if self.encoder is None:
+            return (Grid(self.feature_shape if self.tail is None else self.tail.region_shape, WHOLE_PICTURE),)
+        return self.encoder.grids if self.tail is None else (Grid(self.tail.region_shape, self.tail.grid_box),)
+
+    @property
+    def grid_box(self) -> GridBox:
+        """The part of the picture that maps tile, see `FeatureExtractor`; without an encoder, the whole."""
+        return finest(self.grids).box
+
+    @property
+    def map_shape(self) -> tuple[int, int]:
+        """Rows and cols of maps."""
+        return self.region_shape[:2]
+
+    def map_of(self, attention_weights: Any) -> Any:
+        """Return the map (..., rows cols) on the finest grid of weights (..., L) on the regions of all grids."""
+        return attention_weights if self._onto_finest is None else ops.matmul(attention_weights, self._onto_finest)
+
+    # -- what a subclass gives -----------------------------------------------------------------------------------
+
+    def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
+        """Read the picture: features (B, rows, cols, D) -> the state before the first word of K = captions captions."""
+        raise NotImplementedError
+
+    def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
+        """Return the recurrent state after the word embedded (B, K, E)."""
+        raise NotImplementedError
+
+    def readout(self, embedded: Any, recurrent: dict[str, Any], training: bool = False) -> Any:
+        """Return logits (..., V) from the embedded word and the state after it, any leading axes."""
+        raise NotImplementedError
+
+    def add_losses(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:
+        """Add losses beside that of the words, in training: outputs of `run`, inputs of `call`. None in general."""
+
+    # -- what follows from it ------------------------------------------------------------------------------------
+
+    def step(self, token_ids: Any, state: CaptionerState) -> tuple[Any, CaptionerState, Any]:
+        """Read one word of each caption and predict the next.
+
+        Args:
+            token_ids: int, shape (B, K): the previous words, `<start>` at first.
+            state: from `init_state` or the previous `step`.
+
+        Returns:
+            logits: float32, shape (B, K, V).
+            state: with a new recurrent part.
+            attention_weights: float32, shape (B, K, rows cols), rows sum to 1, or, of a model that may look away, to
+                the share of what was read that came from the picture; None without attention.
+        """
+        embedded = self.embedding(token_ids)  # (B, K, E)
+        recurrent = self.advance(embedded, state)
+        logits = ops.cast(self.readout(embedded, recurrent), "float32")
+        weights = recurrent.get("attention_weights")
+        return logits, CaptionerState(state.memory, recurrent), None if weights is None else self.map_of(weights)
+
+    def run(self, state: CaptionerState, embedded: Any, training: bool = False) -> dict[str, Any]:
+        """Run all T steps: embedded (B, K, T, E) -> what `readout` and losses read, (B, K, T, ...) each."""
+        steps = ops.transpose(embedded, (2, 0, 1, 3))  # (T, B, K, E)
+
+        def body(recurrent: dict[str, Any], word: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+            after = self.advance(word, CaptionerState(state.memory, recurrent))
+            return after, after
+
+        _, stacked = ops.scan(body, state.recurrent, steps)
+        return {name: ops.moveaxis(values, 0, 2) for name, values in stacked.items()}  # (B, K, T, ...)
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        """Teacher forcing: features (B, rows, cols, D) and token_ids (B, K, T) -> logits (B, K, T, V).
+
+        The recurrence alone runs step by step; the vocabulary's logits are one matrix product over all steps.
+        """
+        token_ids = inputs["token_ids"]
+        state = self.init_state(inputs["features"], ops.shape(token_ids)[1], training=training)
+        if training and self.scheduled_sampling:
+            token_ids = self._mix_in_own_words(token_ids, state)
+        embedded = self.embedding_dropout(self.embedding(token_ids), training=training)  # (B, K, T, E)
+        outputs = self.run(state, embedded, training=training)
+        if training:
+            self.add_losses(outputs, {**inputs, "token_ids": token_ids})
+        return self.readout(embedded, outputs, training=training)
+
+    def _mix_in_own_words(self, token_ids: Any, state: CaptionerState) -> Any:
+        # Scheduled sampling in two passes: the first, teacher-forced, gives the model's own word at every step, and the
+        # second reads some of them instead of the reference's. All steps of both still run as one matrix product.
+        # Bengio et al. 2015; in parallel: Duckworth et al. 2019, Mihaylova and Martins 2019.
+        embedded = self.embedding(token_ids)
+        logits = ops.cast(self.readout(embedded, self.run(state, embedded)), "float32")
+        own = ops.argmax(ops.stop_gradient(logits + forbidden_logits(logits.shape[-1])), axis=-1)
+        own = ops.cast(ops.concatenate([token_ids[:, :, :1], own[:, :, :-1]], axis=2), token_ids.dtype)
+        # A random tensor of the token's shape; <start>, <end> and padding stay, so that lengths do not change.
+        chance = keras.random.uniform(ops.shape(token_ids), seed=self.sampling_seed)
+        inner = ops.logical_and(token_ids > END, own > END)
+        return ops.where(ops.logical_and(inner, chance < self.scheduled_sampling), own, token_ids)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update(
+            tokenizer=keras.saving.serialize_keras_object(self.tokenizer),
+            encoder=None if self.encoder is None else keras.saving.serialize_keras_object(self.encoder),
+            feature_shape=list(self.feature_shape),
+            embedding_units=self.embedding_units,
+            hidden_units=self.hidden_units,
+            dropout=self.dropout_rate,
+            scheduled_sampling=self.scheduled_sampling,
+        )
+        if self.tail is not None:  # without one the file is what it was before there were tails
+            config.update(tail=keras.saving.serialize_keras_object(self.tail))
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Captioner:
+        config = dict(config)
+        for name in ("tokenizer", "encoder", "tail"):
+            if config.get(name) is not None:
+                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
+        config["feature_shape"] = tuple(config["feature_shape"])
+        return cls(**config)
+
+    def regions_of(self, features: Any) -> list[Any]:
+        """Return the regions (B, L, D') of each grid of features (B, rows, cols, D), in the layers' arithmetic.
+
+        A tail is applied here: once a picture, however many captions and steps there are.
+        """
+        rows, cols, size = self.feature_shape
+        given = tuple(features.shape[1:])
+        if None not in given and given != self.feature_shape:  # a reshape alone would take regions for other pictures
+            raise ValueError(f"features need shape (B, {rows}, {cols}, {size}), got {tuple(features.shape)}")
+        regions = ops.cast(features, self.compute_dtype)
+        if self.tail is not None:
+            regions = ops.cast(self.tail(regions), self.compute_dtype)
+        shapes = [grid.shape for grid in self.grids]
+        parts = zip(split_features(regions, shapes), shapes, strict=True)
+        return [ops.reshape(part, (-1, rows * cols, size)) for part, (rows, cols, size) in parts]  # (B, L, D')
+
+    def _readout_layers_built(self, units: int) -> None:
+        self.embedding.build((None, None))
+        self.logits_dense.build((None, None, units))
+        self.built = True
+
+
+class AttendingCaptioner(Captioner):
+    """What captioners with attention share: values to attend to, and what maps add to the loss.
+
+    values a_l = dropout(norm(W_a f_l)) of the features f_l, l over the regions of all grids, W_a one matrix a grid.
+
+    The doubly stochastic penalty adds `attention_penalty * mean_l (1 - sum_t alpha_{t,l})^2` to the loss, the sum over
+    a caption's real words, so that in the course of a caption every region is looked at.
+
+    Args:
+        value_units: D', size of the attended values.
+        attention_penalty: weight of the doubly stochastic penalty.
+        attention_supervision: weight of `losses.attention_supervision` where batches carry `regions` (B, K, T, L), see
+            `CaptionBatches`; 0 learns the maps from words alone.
+        others: see `Captioner`.
+    """
+
+    has_attention = True
+
+    def __init__(
+        self,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: FeatureExtractor | None = None,
+        *,
+        value_units: int,
+        attention_penalty: float,
+        attention_supervision: float,
+        **kwargs: Any,
+    ):
+        super().__init__(tokenizer, feature_shape, encoder, **kwargs)
+        self.value_units = value_units
+        self.attention_penalty = attention_penalty
+        self.attention_supervision = attention_supervision
+        self.value_dense = keras.layers.Dense(value_units, dtype=self.dtype_policy, name="values")
+        self.more_value_dense = [  # of the second grid and those after it
+            keras.layers.Dense(value_units, dtype=self.dtype_policy, name=f"values_{n}")
+            for n in range(2, len(self.grids) + 1)
+        ]
+        self.value_norm = keras.layers.LayerNormalization(dtype=self.dtype_policy, name="value_norm")
+        self.value_dropout = keras.layers.Dropout(self.dropout_rate, dtype=self.dtype_policy)
+
+    def values_of(self, features: Any, training: bool = False) -> Any:
+        """Return the values (B, L, D') of features (B, rows, cols, D); L counts the regions of all grids."""
+        denses = [self.value_dense, *self.more_value_dense]
+        parts = [dense(regions) for dense, regions in zip(denses, self.regions_of(features), strict=True)]
+        values = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)  # (B, L, D')
+        return self.value_dropout(self.value_norm(values), training=training)
+
+    def score_variables(self) -> list[Any]:
+        """Return the variables that make all scores equal, and every map uniform, when they are all zero."""
+        raise NotImplementedError
+
+    def add_losses(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:
+        weights = self.map_of(outputs["attention_weights"])  # (B, K, T, rows cols)
+        if self.attention_penalty:
+            self.add_loss(self.attention_penalty * doubly_stochastic_penalty(weights, inputs["token_ids"]))
+        if self.attention_supervision and inputs.get("regions") is not None:
+            self.add_loss(self.attention_supervision * attention_supervision(weights, inputs["regions"]))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "attention_penalty": self.attention_penalty,
+            "attention_supervision": self.attention_supervision,
+        }
+
+    def _value_layers_built(self) -> None:
+        for dense, grid in zip([self.value_dense, *self.more_value_dense], self.grids, strict=True):
+            dense.build((None, None, grid.shape[-1]))
+        self.value_norm.build((None, None, self.value_units))
+
+
+def for_each_caption(tensor: Any, captions: int) -> Any:
+    """Repeat what is of the picture, (B, H), for its K captions: (B, K, H)."""
+    return ops.broadcast_to(tensor[:, None, :], (ops.shape(tensor)[0], captions, tensor.shape[-1]))
+
+
+def forbidden_logits(vocabulary_size: int) -> Any:
+    """Return a row (V,) to add to logits: very negative on the tokens that no decoding may emit, 0 elsewhere."""
+    one_hot = ops.one_hot(ops.array(NEVER_GENERATED, "int32"), vocabulary_size, dtype="float32")
+    return -1e9 * ops.sum(one_hot, axis=0)
+
+
+def save_captioner(captioner: Captioner, path: str | Path) -> None:
+    """Save a captioner for use: everything but the optimizer's state, which would double the file.
+
+    The state that training goes on from is the run folder's `state.npz`.
+    """
+    optimizer = getattr(captioner, "optimizer", None)  # none where nothing was compiled
+    if optimizer is None:
+        captioner.save(path)
+        return
+    captioner.optimizer = None
+    try:
+        captioner.save(path)
+    finally:
+        captioner.optimizer = optimizer

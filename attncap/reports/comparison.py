@@ -1,0 +1,264 @@
+"""Several systems on the same held-out pictures: scores with intervals, costs and paired tests, in one table."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from attncap.attributes.sentences import true_claims
+from attncap.data.dataset import CaptionData
+from attncap.data.faces.captions import CHARACTERISTICS, stated_claims
+from attncap.metrics import significance as uncertainty
+from attncap.metrics.evaluate import References, compare, evaluate
+from attncap.plotting.scores import plot_scores
+from attncap.plotting.style import STYLE, PanelAxes, SheetFigure
+from attncap.reports.systems import System
+
+BATCH = 32  # pictures that a system is given at a time
+MEASURES = {"BLEU-1": 0, "BLEU-2": 1, "BLEU-3": 2, "BLEU-4": 3, "CIDEr": 5, "ROUGE-L": 4}  # places in `Scores.values`
+TRUE = "true"  # share of stated characteristics that are true
+STATED = "stated"  # characteristics that a caption states, on average
+COSTS = {"seconds_a_picture": "s a picture", "training_seconds": "training, s", "megabytes": "MB"}
+
+
+@dataclass(frozen=True, eq=False)
+class SystemComparison:
+    """What several systems reach on the same pictures, and what they cost.
+
+    Args:
+        title: data set, split and number of pictures.
+        table: a row a system: BLEU-1..4, CIDEr (CIDEr-D, as the COCO tools' "CIDEr"), ROUGE-L, `true` and `stated`
+            (share of stated characteristics that are true, how many a caption states; NaN without attributes),
+            `seconds_a_picture`, `training_seconds`, `megabytes`.
+        intervals: a row a system and measure: `system`, `metric`, `score`, `low`, `high` (95%, bootstrap of pictures).
+        best: the system with the highest BLEU-4.
+        tests: a row a system other than the best and measure: `system`, `metric`, `difference` (best minus system),
+            `low`, `high`, `p` (two-sided, paired randomization).
+        captions: system -> image_id -> caption.
+        absent: system -> why it is not in the table.
+    """
+
+    title: str
+    table: pd.DataFrame
+    intervals: pd.DataFrame
+    best: str
+    tests: pd.DataFrame
+    captions: dict[str, dict[str, str]]
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self, intervals: bool = True) -> pd.DataFrame:
+        """The table in text for a person, scores with their intervals; "-" where something does not apply."""
+        names = zip(self.intervals["system"], self.intervals["metric"], strict=True)
+        ends = dict(zip(names, zip(self.intervals["low"], self.intervals["high"], strict=True), strict=True))
+        rows = {}
+        for system, row in self.table.iterrows():
+            cells = {}
+            for metric in [*MEASURES, TRUE]:
+                if not math.isnan(row[metric]):
+                    low, high = ends[str(system), metric]
+                    cells[metric] = f"{row[metric]:.3f}" + (f" ({low:.3f} to {high:.3f})" if intervals else "")
+            others = {STATED: STATED, **COSTS}
+            cells |= {label: _number(row[name]) for name, label in others.items() if not math.isnan(row[name])}
+            rows[system] = cells
+        columns = [*MEASURES, *([TRUE, STATED] if self.table[STATED].notna().any() else []), *COSTS.values()]
+        shown = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
+        return shown.reindex([*shown.index, *self.absent]).astype(object).fillna("-")
+
+    def to_markdown(self, intervals: bool = True) -> str:
+        """The table for a README, and below it what is not in it and why."""
+        shown = self.shown(intervals)
+        lines = [f"| {self.title} | {' | '.join(shown.columns)} |", "| --- |" + " ---: |" * len(shown.columns)]
+        lines += [
+            f"| {system} | {' | '.join(row)} |" for system, row in zip(shown.index, shown.to_numpy(), strict=True)
+        ]
+        return "\n".join([*lines, "", *(f"{system}: {why}" for system, why in self.absent.items())]).rstrip()
+
+    def tests_text(self, metrics: Sequence[str] = ("BLEU-4", "CIDEr", "ROUGE-L", TRUE)) -> str:
+        """The paired tests in lines: the best system's lead over each other one, its interval and p."""
+        lines = [f"{self.best} minus ...", f"{'':<32}{'':<9}{'lead':>8}{'95% interval':>20}{'p':>9}"]
+        for row in self.tests[self.tests["metric"].isin(metrics)].itertuples():
+            between = f"{row.low:+.3f} to {row.high:+.3f}"
+            lines.append(f"{row.system:<32}{row.metric:<9}{row.difference:>+8.3f}{between:>20}{row.p:>9.4f}")
+        return "\n".join(lines)
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """For `json.dumps`: everything but the captions; None for NaN."""
+        table = self.table.reset_index(names="system")
+        return {
+            "title": self.title,
+            "best": self.best,
+            **{
+                name: [{key: _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+                for name, frame in (("table", table), ("intervals", self.intervals), ("tests", self.tests))
+            },
+            "absent": dict(self.absent),
+        }
+
+
+def compare_systems(
+    systems: Sequence[System],
+    held_out: CaptionData,
+    *,
+    absent: Mapping[str, str] | None = None,
+    bootstrap: int = 1000,
+    samples: int = 10_000,
+    seed: int = 0,
+    progress: bool = True,
+) -> SystemComparison:
+    """Ask every system for captions of the same pictures, from their files, with the clock running; score and test.
+
+    Seconds a picture are the median over batches of 32 after the first, in which networks are compiled.
+
+    Args:
+        systems: those of `attncap.reports.systems`, each name once.
+        held_out: pictures that can be read, with captions; nobody trained on them. Where it has a table of attributes,
+            the drawn faces' or one of 0 and 1 with names such as CelebA's, what the captions claim is checked by it.
+        absent: systems that cannot be asked here, and why: the table says so.
+        bootstrap: samples for the intervals.
+        samples: of the paired tests.
+        seed: of both.
+        progress: show a bar a system.
+
+    Returns:
+        The comparison, systems in the order given.
+
+    Raises:
+        ValueError: no system, a name twice, or no picture with a caption.
+
+    Example:
+        >>> found = compare_systems([most_common_system(train), random_system(train)], test, progress=False)
+        >>> found.shown()
+    """
+    names = [system.name for system in systems]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"systems: at least one, and each name once, expected; got {', '.join(names) or 'none'}")
+    references = References(held_out.references())
+    pictures = held_out.pictures.set_index("image_id").loc[references.image_ids]
+    rows, intervals, captions, claimed = {}, [], {}, {}
+    for system in systems:
+        said, seconds = _ask(system, list(pictures["path"]), progress)
+        captions[system.name] = dict(zip(references.image_ids, said, strict=True))
+        scores = evaluate(captions[system.name], references, bootstrap=bootstrap, seed=seed, human=False)
+        assert scores.intervals is not None
+        row = {metric: float(scores.values[at]) for metric, at in MEASURES.items()}
+        ends = {metric: scores.intervals[at] for metric, at in MEASURES.items()}
+        row |= {TRUE: math.nan, STATED: math.nan}
+        if held_out.attributes is not None:
+            claimed[system.name] = _claims_by_picture(captions[system.name], held_out.attributes)
+            true, stated = claimed[system.name].sum(axis=0)
+            row |= {TRUE: true / stated if stated else math.nan, STATED: stated / len(said)}
+            ends[TRUE] = uncertainty.interval(uncertainty.bootstrap(claimed[system.name], _share, bootstrap, seed))[0]
+        rows[system.name] = {
+            **row,
+            "seconds_a_picture": seconds,
+            "training_seconds": system.training_seconds,
+            "megabytes": system.megabytes,
+        }
+        intervals += [(system.name, metric, row[metric], *map(float, low_high)) for metric, low_high in ends.items()]
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    best = str(table["BLEU-4"].idxmax())
+    tests = []
+    for name in names:
+        if name != best:
+            tests += _tests(name, best, captions, references, claimed, samples, seed)
+    return SystemComparison(
+        title=f"{held_out.name}, {len(references):,} pictures",
+        table=table,
+        intervals=pd.DataFrame(intervals, columns=["system", "metric", "score", "low", "high"]),
+        best=best,
+        tests=pd.DataFrame(tests, columns=["system", "metric", "difference", "low", "high", "p"]),
+        captions=captions,
+        absent=dict(absent or {}),
+    )
+
+
+@matplotlib.rc_context(STYLE)
+def plot_comparison(comparison: SystemComparison) -> Figure:
+    """Draw BLEU-4, ROUGE-L, the share of true characteristics and CIDEr of every system, with their intervals.
+
+    Example:
+        >>> plot_comparison(comparison).savefig("which_one.png")
+    """
+    figure = SheetFigure(figsize=(12.5, 1.9 + 0.72 * len(comparison.table)), layout="constrained")
+    left, right = (figure.add_subplot(1, 2, at, axes_class=PanelAxes) for at in (1, 2))
+    names = {"BLEU-4": "BLEU-4", "ROUGE-L": "ROUGE-L", TRUE: "share of true characteristics"}
+    found = comparison.intervals[comparison.intervals["score"].notna()]
+    for ax, wanted, title in ((left, names, comparison.title), (right, {"CIDEr": "CIDEr"}, "CIDEr-D, 95% intervals")):
+        rows = found[found["metric"].isin(wanted)]
+        # A row a system, a colour a measure: eight systems in eight colours could not be told apart.
+        turned = pd.DataFrame({"system": rows["metric"].map(wanted), "metric": rows["system"]})
+        order = turned["system"].map({name: at for at, name in enumerate(wanted.values())})
+        drawn = pd.concat([turned, rows[["score", "low", "high"]]], axis=1).loc[order.sort_values(kind="stable").index]
+        plot_scores(drawn, ax=ax, title=title)
+        ax.margins(x=0.2)  # room for the numbers
+    right.set_yticklabels([])
+    return figure
+
+
+def _ask(system: System, paths: Sequence[str], progress: bool) -> tuple[list[str], float]:
+    # All batches have one size, so that a network is compiled once: the last is filled up with its last picture.
+    size = max(1, min(BATCH, len(paths) // 3))
+    said: list[str] = []
+    seconds = []
+    with tqdm(total=len(paths), desc=system.name, unit=" pictures", disable=not progress) as bar:
+        for start in range(0, len(paths), size):
+            part = list(paths[start : start + size])
+            began = time.perf_counter()
+            answers = system.answer(part + part[-1:] * (size - len(part)))
+            seconds.append((time.perf_counter() - began) / size)
+            said += answers[: len(part)]
+            bar.update(len(part))
+    return said, float(np.median(seconds[1:] or seconds))
+
+
+def _tests(
+    name: str,
+    best: str,
+    captions: Mapping[str, Mapping[str, str]],
+    references: References,
+    claimed: Mapping[str, np.ndarray],
+    samples: int,
+    seed: int,
+) -> list[tuple[Any, ...]]:
+    found = compare(captions[best], captions[name], references, samples=samples, seed=seed)
+    rows: list[tuple[Any, ...]] = [
+        (name, metric, float(found.values_a[at] - found.values_b[at]), *map(float, found.intervals[at]), float(p))
+        for metric, at in MEASURES.items()
+        for p in (found.p_values[at],)
+    ]
+    if claimed and claimed[name][:, 1].any() and claimed[best][:, 1].any():
+        apart = [uncertainty.bootstrap(claimed[which], _share, 1000, seed) for which in (best, name)]
+        low, high = uncertainty.interval(apart[0] - apart[1])[0]
+        both = [float(_share(claimed[which].sum(axis=0))[0]) for which in (best, name)]
+        p = uncertainty.paired_randomization(claimed[best], claimed[name], _share, samples, seed)[0]
+        rows.append((name, TRUE, both[0] - both[1], float(low), float(high), float(p)))
+    return rows
+
+
+def _claims_by_picture(captions: Mapping[str, str], attributes: pd.DataFrame) -> np.ndarray:
+    """True claims and claims of each picture: float64, shape (N, 2)."""
+    if not set(CHARACTERISTICS) <= set(attributes):
+        return true_claims(captions, attributes)
+    by_picture = stated_claims(captions, attributes).groupby("image_id")["true"].agg(["sum", "size"])
+    return by_picture.reindex(list(captions), fill_value=0).to_numpy(float)
+
+
+def _share(sums: np.ndarray) -> np.ndarray:
+    return np.where(sums[..., 1:] > 0, sums[..., :1] / np.maximum(sums[..., 1:], 1), 0.0)  # (..., 1)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else "<0.001" if 0 < value < 0.001 else f"{value:.3g}"
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,179 @@
+"""`attncap ground`: from a run, a data set and boxes to the table of where the captioner looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attncap.captions import Caption
+from attncap.data.load import CaptionData, cache_folder, leave_out
+from attncap.decoding.predict import caption_stored, replay_captions
+from attncap.features.joined_features import JoinedEncoder, store_of
+from attncap.grounding.annotations import load_phrases, phrases_in
+from attncap.grounding.measures import Grounding, measure_at_shifts, measure_grounding
+from attncap.grounding.phrases import Phrase
+from attncap.grounding.probes import Faithfulness, check_one_grid, compare_with_uniform, measure_faithfulness
+from attncap.metrics.evaluate import Comparison
+from attncap.models.captioner import Captioner
+from attncap.models.ensemble import Ensemble
+
+
+@dataclass(frozen=True, eq=False)
+class GroundReport:
+    """What `attncap ground` prints.
+
+    Attributes:
+        grounding: at shift 0 (or the first one asked for), over all phrases that have a map there.
+        at_shifts: shift -> grounding, over the phrases that have a map at each of the shifts.
+        fed: "human captions fed in" or "generated captions".
+        n_left_out: pictures without annotation.
+        n_unreadable: pictures that cannot be read.
+        uniform, faithfulness: the probes, where asked for; faithfulness with one cell and with 3 x 3 blanked.
+    """
+
+    grounding: Grounding
+    at_shifts: dict[int, Grounding]
+    fed: str
+    n_left_out: int
+    n_unreadable: int
+    uniform: Comparison | None = None
+    faithfulness: tuple[Faithfulness, ...] = ()
+
+    def to_json_dict(self) -> dict[str, Any]:
+        content = {
+            **self.grounding.to_json_dict(),
+            "captions": self.fed,
+            "pictures_without_boxes": self.n_left_out,
+            "unreadable_pictures": self.n_unreadable,
+            "shifts": {str(shift): measured.to_json_dict() for shift, measured in self.at_shifts.items()},
+        }
+        if self.uniform is not None:
+            content["probes"] = {
+                "uniform_attention": self.uniform.to_json_dict(),
+                "faithfulness": [blanked.to_json_dict() for blanked in self.faithfulness],
+            }
+        return content
+
+    def to_text(self) -> str:
+        parts = [f"{self.fed}\n{self.grounding.to_text()}"]
+        if len(self.at_shifts) > 1:
+            parts.append(self._shift_table())
+        if self.uniform is not None:
+            parts.append("A attends, B is the same captioner with uniform attention: " + self.uniform.table())
+        parts += [blanked.to_text() for blanked in self.faithfulness]
+        return "\n\n".join(parts)
+
+    def _shift_table(self) -> str:
+        shifts = list(self.at_shifts)
+        first = self.at_shifts[shifts[0]]
+        width = max([12, *(len(str(kind)) for kind in first.per_type.index)])
+        head = "".join(f"{f'{shift:+d}' if shift else '0':>8}" for shift in shifts)
+        lines = [
+            f"the {first.n_phrases} phrases that have a map at each shift: map of the step before (-1) the words' own "
+            "(0), after (+1)",
+            f"{'':<{width}}{'':>8}  {'correctness':<{8 * len(shifts)}}  {'pointing game':<{8 * len(shifts)}}",
+            f"{'type':<{width}}{'phrases':>8}  {head}  {head}",
+        ]
+        for kind in [*first.per_type.index, "all"]:
+            cells = ["", ""]
+            for place, measure in enumerate(("attention_correctness", "pointing_game")):
+                for measured in self.at_shifts.values():
+                    value = getattr(measured, measure) if kind == "all" else measured.per_type.loc[kind, measure]
+                    cells[place] += f"{value:>8.3f}"
+            count = first.n_phrases if kind == "all" else int(first.per_type.loc[kind, "n_phrases"])
+            lines.append(f"{kind:<{width}}{count:>8}  {cells[0]}  {cells[1]}")
+        return "\n".join(lines)
+
+
+def ground(
+    captioner: Captioner | Ensemble,
+    data: CaptionData,
+    boxes: str,
+    *,
+    split: str | None = None,
+    generated: bool = False,
+    shifts: Sequence[int] = (-1, 0, 1),
+    features: str | Path | None = None,
+    limit: int | None = None,
+    probes: bool = False,
+    seed: int = 0,
+    **decoding: Any,
+) -> GroundReport:
+    """Measure whether a captioner looks at what the words name.
+
+    Args:
+        captioner: with attention and its encoder, from `load_captioner`; or an ensemble.
+        data: pictures and captions.
+        boxes: spec of `load_phrases`: `entities:FOLDER_OR_ZIP` or `faces`.
+        split: of the data; None takes all.
+        generated: measure the captioner's own captions (phrases matched by head noun, for faces by stated
+            characteristic); default: the human captions, fed in word by word.
+        shifts: steps to read the maps at; see `measure_grounding`.
+        features: folder of feature stores, as in `train`.
+        limit: measure the first so many annotated pictures; None all.
+        probes: also `compare_with_uniform` and `measure_faithfulness`.
+        seed: of resampling.
+        decoding: settings of `Decoder`, for generated captions and the probe.
+
+    Returns:
+        report: the measures and tables.
+
+    Raises:
+        ValueError: a captioner without attention or encoder, an unknown split or spec, no phrase with a box.
+
+    Example:
+        >>> print(ground(captioner, load("flickr8k:flickr8k"), "entities:entities.zip", split="dev").to_text())
+    """
+    if not captioner.has_attention:
+        raise ValueError(
+            f"{type(captioner).__name__} has no attention, so that there are no maps to measure: "
+            "take a run of --model attention"
+        )
+    if captioner.encoder is None:
+        raise ValueError("this captioner holds no encoder, so that features of the pictures cannot be computed")
+    if not shifts or (limit is not None and limit < 1):
+        raise ValueError(f"at least one shift and one picture are needed, got shifts={list(shifts)}, limit={limit}")
+    if probes and isinstance(captioner.encoder, JoinedEncoder):
+        raise ValueError(
+            "probes blank cells of one grid, and the members of this ensemble read several layers: leave --probes out"
+        )
+    if probes:
+        check_one_grid(captioner)
+    data = data if split is None else data.split(split)
+    before = len(data.pictures)
+    data, phrases = load_phrases(boxes, data)
+    n_left_out = before - len(data.pictures)
+    data = data.only(list(data.pictures["image_id"])[:limit])
+    store = store_of(features or cache_folder() / "features", captioner.encoder)
+    unreadable = store.extract(list(data.pictures["path"]))
+    data = leave_out(data, dict(zip(unreadable["path"], unreadable["reason"], strict=True)))
+    if data.captions.empty:
+        raise ValueError(f"{data.name}: no readable picture with boxes and a caption is left")
+    if generated:
+        captions = caption_stored(captioner, store, data.pictures, **decoding)
+        named = phrases_in(captions, data, phrases)
+    else:
+        read = replay_captions(captioner, store, data.pictures, data.references())
+        captions = [caption for own in read.values() for caption in own]
+        named = [list(own) for image_id in read for own in phrases[image_id]]
+    report = _measured(captions, named, shifts, seed)
+    uniform: Comparison | None = None
+    faithfulness: tuple[Faithfulness, ...] = ()
+    if probes:
+        with_captions = data.pictures[data.pictures["image_id"].isin(data.captions["image_id"])]
+        uniform = compare_with_uniform(captioner, store, with_captions, data.references(), seed=seed, **decoding)
+        faithfulness = tuple(
+            measure_faithfulness(captioner, store, data.pictures, captions, named, radius=radius, seed=seed)
+            for radius in (0, 1)
+        )
+    fed = "generated captions" if generated else "human captions fed in"
+    return GroundReport(*report, fed, n_left_out, len(unreadable), uniform, faithfulness)
+
+
+def _measured(
+    captions: Sequence[Caption], named: Sequence[Sequence[Phrase]], shifts: Sequence[int], seed: int
+) -> tuple[Grounding, dict[int, Grounding]]:
+    own = measure_grounding(captions, named, shift=0 if 0 in shifts else shifts[0], seed=seed)
+    return own, measure_at_shifts(captions, named, list(dict.fromkeys(shifts)), seed=seed)

@@ -1,0 +1,155 @@
+"""Captions by nearest neighbours: the nearest picture's own, or the one that the k nearest agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sparse
+from sklearn.feature_extraction.text import CountVectorizer
+from tqdm.auto import tqdm
+
+from attncap.metrics.ngrams import CIDER_SIGMA
+from attncap.metrics.ptb_tokenizer import tokenize
+from attncap.retrieval.index import PictureIndex
+
+AGREE_WITH = 0.28  # share of the candidates whose agreement counts: Devlin et al.'s 125 of 450
+
+
+class CaptionNeighbours:
+    """Chooses captions for pictures among those of their nearest neighbours in an index.
+
+    k = 1: the first caption of the nearest picture. k > 1: consensus: of all captions of the k nearest pictures the one
+    with the highest mean similarity to the `agree_with` share of the others that are most like it, so that outliers
+    do not count. Similarity is CIDEr's cosine of tf-idf vectors of n-grams, n = 1..4, with CIDEr-D's length penalty.
+
+    Args:
+        index: with captions as labels; entries without any are passed over.
+
+    Raises:
+        ValueError: no entry has a caption.
+
+    Example:
+        >>> CaptionNeighbours(index).captions(codes, k=60)[0]
+        'a brown dog runs through the grass .'
+
+    Reference: Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning", sections 3 and 4.
+    """
+
+    def __init__(self, index: PictureIndex) -> None:
+        self.index = index
+        labels = [labels for _, labels in index.entries()]
+        self.captions_of = np.concatenate([[0], np.cumsum([len(texts) for texts in labels])])  # row -> first caption
+        self.texts = [text for texts in labels for text in texts]
+        if not self.texts:
+            raise ValueError("captions by neighbours: no picture of the index has a label or caption")
+        self._vectors: sparse.csr_matrix | None = None
+        self._lengths = np.empty(0)
+
+    def captions(
+        self,
+        codes: np.ndarray,
+        k: int = 1,
+        agree_with: float = AGREE_WITH,
+        without: np.ndarray | None = None,
+        progress: bool = False,
+    ) -> list[str]:
+        """Return a caption for each code.
+
+        Args:
+            codes: (Q, bytes) or (Q, D), of the index's encoder.
+            k: neighbours that are asked.
+            agree_with: share of the candidates, in (0, 1].
+            without: for each code a row of the index that is left out: leave-one-out.
+            progress: show a bar with captions/s.
+
+        Raises:
+            ValueError: an empty index, k below 1, or a share out of range.
+        """
+        if not 0 < agree_with <= 1:
+            raise ValueError(f"agree_with is a share, above 0 and at most 1, got {agree_with}")
+        rows, _ = self.index.nearest(codes, k + (without is not None))
+        if without is not None:
+            rows = np.array([row[row != out][:k] for row, out in zip(rows, without, strict=True)])
+        with_text = np.diff(self.captions_of) > 0
+        if not with_text.all():  # seldom: then the nearest that has a caption is looked for among all
+            near = self.index.nearest(codes, len(self.index))[0]
+            kept = [row[with_text[row]] for row in near]
+            rows = np.array(
+                [
+                    row[row != out][:k]
+                    for row, out in zip(kept, [-1] * len(kept) if without is None else without, strict=True)
+                ]
+            )
+        return [
+            self.texts[self._choose(row, k, agree_with)]
+            for row in tqdm(rows, desc="captions", unit=" captions", disable=not progress)
+        ]
+
+    def _choose(self, rows: np.ndarray, k: int, agree_with: float) -> int:
+        if k == 1:
+            return int(self.captions_of[rows[0]])
+        candidates = np.concatenate([np.arange(self.captions_of[row], self.captions_of[row + 1]) for row in rows])
+        if len(candidates) == 1:
+            return int(candidates[0])
+        vectors = self._tf_idf()[candidates]
+        like = (vectors @ vectors.T).toarray()  # (C, C)
+        apart = self._lengths[candidates]
+        like *= np.exp(-((apart[:, None] - apart) ** 2) / (2 * CIDER_SIGMA**2))
+        np.fill_diagonal(like, -1.0)
+        most = max(1, min(len(candidates) - 1, round(agree_with * len(candidates))))
+        agreement = -np.partition(-like, most - 1, axis=1)[:, :most].mean(1)
+        return int(candidates[agreement.argmax()])  # of equals the nearer picture's
+
+    def _tf_idf(self) -> sparse.csr_matrix:
+        if self._vectors is None:
+            tokenized = [tokenize(text) for text in self.texts]
+            pictures = len(self.captions_of) - 1
+            picture_of = np.repeat(np.arange(pictures), np.diff(self.captions_of))
+            of_picture = sparse.csr_matrix(
+                (np.ones(len(tokenized), np.float32), (picture_of, np.arange(len(tokenized)))),
+                (pictures, len(tokenized)),
+            )
+            parts = []
+            for n in range(1, 5):
+                counter = CountVectorizer(analyzer=_Ngrams(n), dtype=np.float32)
+                try:
+                    counts = counter.fit_transform(tokenized)
+                except ValueError:  # no caption has n words
+                    continue
+                frequency = np.asarray(((of_picture @ counts) > 0).sum(0)).ravel()
+                weighted = counts.multiply(np.log(max(pictures, 2)) - np.log(frequency)).tocsr()
+                norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(1)).ravel())
+                parts.append(sparse.diags(1 / np.where(norms > 0, norms, 1)) @ weighted)
+            self._vectors = (sparse.hstack(parts) / 2).tocsr().astype(np.float32)  # squared, a mean over the 4 orders
+            self._lengths = np.array([len(text.split()) for text in tokenized], float)
+        return self._vectors
+
+
+class _Ngrams:
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def __call__(self, text: str) -> list[str]:
+        words = text.split()
+        return [" ".join(words[at : at + self._n]) for at in range(len(words) - self._n + 1)]
+
+
+def neighbour_captions(
+    index: PictureIndex, codes: np.ndarray, image_ids: Sequence[str], k: int = 1, agree_with: float = AGREE_WITH
+) -> dict[str, str]:
+    """Caption pictures by their nearest neighbours: predictions for `attncap.metrics.evaluate`, image_id -> caption.
+
+    Args:
+        index: with captions as labels.
+        codes: of the pictures to caption, from the index's encoder.
+        image_ids: their names.
+        k: 1 for the nearest picture's first caption, more for consensus.
+        agree_with: share of the candidates, as in `CaptionNeighbours.captions`.
+
+    Example:
+        >>> predictions = neighbour_captions(index, codes, ["a.jpg"], k=60)
+    """
+    if len(codes) != len(image_ids):
+        raise ValueError(f"a name for each code expected: {len(codes)} codes, {len(image_ids)} names")
+    return dict(zip(image_ids, CaptionNeighbours(index).captions(codes, k, agree_with), strict=True))

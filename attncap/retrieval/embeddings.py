@@ -1,0 +1,112 @@
+"""`PooledEmbedding`: a picture as the mean of its region features, for an index that compares by cosine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras import ops
+from PIL import Image
+from tqdm.auto import tqdm
+
+from attncap.features.extractor import PREPROCESSING_VERSION, FeatureExtractor
+from attncap.features.store import FeatureStore
+from attncap.images import UnreadablePicture, open_picture
+from attncap.retrieval.difference_hash import AnyPicture
+
+BATCH = 32
+
+
+class PooledEmbedding:
+    """The mean over all regions of InceptionV3's features: D numbers, compared by cosine similarity.
+
+    Args:
+        extractor: the encoder.
+        store: features of files are taken from here, and what is missing is put there; None computes them each time.
+
+    Example:
+        >>> encoder = PooledEmbedding(FeatureExtractor("mixed8", weights="inception_v3.weights.h5"))
+        >>> PictureIndex("people.db", encoder).query("me.jpg", k=3)
+    """
+
+    measure = "cosine_similarity"
+
+    def __init__(self, extractor: FeatureExtractor, store: FeatureStore | None = None) -> None:
+        if len(extractor.grids) > 1:
+            raise ValueError(f"an embedding pools one layer, got {extractor.layer}: name one")
+        self.extractor, self.store = extractor, store
+        self.size = int(extractor.feature_shape[2])
+        self._network: Any = None
+        self._weights = ""
+
+    def describe(self) -> dict[str, Any]:
+        """Return layer, sizes and a digest of the weights; not the arithmetic: bfloat16 and float32 codes compare.
+
+        A `FeatureStore` tells the two apart; an index may be built on one machine and asked on another.
+        """
+        extractor = self.extractor
+        if not self._weights:
+            digest = hashlib.blake2b(digest_size=12)
+            for variable in extractor.network.weights:
+                digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable), np.float32).tobytes())
+            self._weights = digest.hexdigest()
+        named = extractor.weights_source in ("imagenet", "faces", "random")
+        return {
+            "encoder": f"pooled InceptionV3 {extractor.layer}",
+            "size": self.size,
+            "image_size": extractor.image_size,
+            "pool": extractor.pool,
+            "preprocessing": PREPROCESSING_VERSION,
+            "weights": self._weights,
+            "name": extractor.weights_source if named else Path(extractor.weights_source).name,
+        }
+
+    def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadablePicture]:
+        """Return for each picture float32, shape (D,), of unit length, or the `UnreadablePicture`."""
+        files = [os.fspath(picture) for picture in pictures if not isinstance(picture, Image.Image)]
+        stored = self.store is not None and len(files) == len(pictures)
+        if stored:
+            assert self.store is not None
+            rejects = self.store.extract(files, progress=progress)
+            reasons = dict(zip(rejects["path"], rejects["reason"], strict=True))
+        codes: list[np.ndarray | UnreadablePicture] = []
+        bar = tqdm(total=len(pictures), desc="embeddings", unit=" pictures", disable=not progress)
+        with bar:
+            for start in range(0, len(pictures), BATCH):
+                part = pictures[start : start + BATCH]
+                codes += self._from_store(files[start : start + BATCH], reasons) if stored else self._computed(part)
+                bar.update(len(part))
+        return codes
+
+    def _from_store(self, files: list[str], reasons: dict[str, str]) -> list[np.ndarray | UnreadablePicture]:
+        assert self.store is not None
+        readable = [file for file in files if file not in reasons]
+        vectors = iter(pooled(self.store.get(readable)) if readable else ())
+        return [UnreadablePicture(file, reasons[file]) if file in reasons else next(vectors) for file in files]
+
+    def _computed(self, pictures: Sequence[AnyPicture]) -> list[np.ndarray | UnreadablePicture]:
+        opened: list[np.ndarray | UnreadablePicture] = []
+        for picture in pictures:
+            try:
+                image = picture if isinstance(picture, Image.Image) else open_picture(picture)
+                opened.append(self.extractor.preprocess(image.convert("RGB")))
+            except UnreadablePicture as error:
+                opened.append(error)
+        pixels = [item for item in opened if isinstance(item, np.ndarray)]
+        if not pixels:
+            return opened
+        if self._network is None:
+            self._network = self.extractor.network_for_pixels()
+        features = np.asarray(self._network.predict_on_batch(np.stack(pixels)), np.float16)  # as in the store
+        vectors = iter(pooled(features))
+        return [next(vectors) if isinstance(item, np.ndarray) else item for item in opened]
+
+
+def pooled(features: np.ndarray) -> np.ndarray:
+    """Return the mean of features (B, rows, cols, D) over their regions: float32, (B, D), of unit length."""
+    vectors = features.astype(np.float32).mean((1, 2))  # (B, rows, cols, D) to (B, D)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,0 +1,317 @@
+"""`PictureIndex`: labelled pictures, found again by what they look like; with a threshold for "none of them"."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from attncap.images import UnreadablePicture, picture_bytes
+from attncap.retrieval.database import Entry, PictureDatabase
+from attncap.retrieval.difference_hash import AnyPicture, DifferenceHash, PictureEncoder
+from attncap.retrieval.hnsw import NeighbourGraph
+from attncap.retrieval.search import CosineSearch, HashSearch
+
+__all__ = ["DifferenceHash", "Neighbour", "PictureIndex"]
+
+COMMIT_EVERY = 64  # pictures; what a killed process has to do again
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A picture of the index, near a queried one.
+
+    Args:
+        image_id: its name.
+        labels: its labels or captions, as given.
+        distance: `hash_distance` in bits, or 1 - `cosine_similarity`; 0 is the same, lower is nearer.
+    """
+
+    image_id: str
+    labels: tuple[str, ...]
+    distance: float
+
+
+class PictureIndex:
+    """Labelled pictures in a database file, with nearest-neighbour search by a difference hash or by an embedding.
+
+    Every change is in the file when the call returns; several processes may use one file, and see each other's entries.
+    Codes are read into memory at the first query.
+
+    Args:
+        file: the database, made where there is none; None keeps it in memory, for `save`.
+        encoder: `DifferenceHash(64)`, `attncap.retrieval.embeddings.PooledEmbedding(...)`, or any `PictureEncoder`.
+
+    Raises:
+        ValueError: the file is no picture index, is damaged, or holds codes of another encoder.
+        OSError: it cannot be written, or another process keeps it locked.
+
+    Example:
+        >>> index = PictureIndex("people.db", DifferenceHash(64))
+        >>> rejects = index.add(["a.jpg", "b.jpg"], [["Big nose"], ["Curly hair"]])
+        >>> index.threshold = 10
+        >>> index.label("copy_of_a.jpg")
+        ('Big nose',)
+    """
+
+    def __init__(self, file: str | os.PathLike[str] | None, encoder: PictureEncoder) -> None:
+        self._use(PictureDatabase(file, encoder.describe(), create=True), encoder)
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str], encoder: PictureEncoder | None = None) -> PictureIndex:
+        """Open an index that is there; its encoder may be left out where it is a difference hash.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: damaged, of another encoder, or of one that must be given.
+        """
+        database = PictureDatabase(file, None if encoder is None else encoder.describe())
+        if encoder is None:
+            if database.encoder.get("encoder") != "dhash":
+                what = ", ".join(f"{key} {value}" for key, value in database.encoder.items())
+                database.close()
+                raise ValueError(f"{file}: holds embeddings of {what}: give load that encoder (PooledEmbedding)")
+            encoder = DifferenceHash(database.encoder["bits"])
+        index = cls.__new__(cls)
+        index._use(database, encoder)
+        return index
+
+    def _use(self, database: PictureDatabase, encoder: PictureEncoder) -> None:
+        self._database, self.encoder = database, encoder
+        self._is_hash = encoder.measure == "hash_distance"
+        self._seen: tuple[int, int] | None = None
+        self._ids, self._codes = np.empty(0, np.int64), np.empty((0, self._bytes), np.uint8)
+        self._search: HashSearch | CosineSearch | None = None
+        self._graph: NeighbourGraph | None = None
+
+    @property
+    def _bytes(self) -> int:
+        return -(-self.encoder.size // 8) if self._is_hash else 2 * self.encoder.size
+
+    def __len__(self) -> int:
+        return len(self._database)
+
+    def __enter__(self) -> PictureIndex:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write a copy of the whole index to another file; the index's own file is always up to date."""
+        self._database.copy_to(file)
+
+    @property
+    def threshold(self) -> float | None:
+        """The greatest distance at which a neighbour's label is given; kept in the file. None: no limit."""
+        return self._database.about("threshold")
+
+    @threshold.setter
+    def threshold(self, value: float | None) -> None:
+        if value is not None and not np.isfinite(value):
+            raise ValueError(f"threshold {value}: a number expected; -1 gives no label ever, None always one")
+        self._database.set_about("threshold", None if value is None else float(value))
+
+    # -- entries ---------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        pictures: Sequence[str | os.PathLike[str]],
+        labels: Sequence[Sequence[str]],
+        image_ids: Sequence[str] | None = None,
+        progress: bool = True,
+    ) -> pd.DataFrame:
+        """Encode picture files and store them with their labels, COMMIT_EVERY at a time.
+
+        A file that is in the index under its image_id, with the same bytes, is not encoded again; with other bytes, or
+        other labels, its entry is replaced. So an interrupted call is repeated, and goes on.
+
+        Args:
+            pictures: files.
+            labels: for each, its labels or captions: one or several, or none.
+            image_ids: names, each once; default the files' names.
+            progress: show a bar with pictures/s.
+
+        Returns:
+            rejects: DataFrame (image_id, path, reason) of files that cannot be read; they are not in the index.
+
+        Raises:
+            ValueError: lists of different lengths, an image_id twice, or labels that are one string.
+        """
+        names = [Path(picture).name for picture in pictures] if image_ids is None else list(image_ids)
+        _check(names, labels, len(pictures))
+        known = self._database.known()
+        rejected = []
+        with tqdm(total=len(names), desc="index", unit=" pictures", disable=not progress) as bar:
+            for start in range(0, len(names), COMMIT_EVERY):
+                todo = []
+                for n in range(start, min(start + COMMIT_EVERY, len(names))):
+                    try:
+                        digest = hashlib.blake2b(picture_bytes(pictures[n]), digest_size=16).digest()
+                    except UnreadablePicture as error:
+                        rejected.append((names[n], os.fspath(pictures[n]), error.reason))
+                        continue
+                    if known.get(names[n]) != (digest, tuple(labels[n])):
+                        todo.append((n, digest))
+                entries = []
+                codes = self.encoder.encode([pictures[n] for n, _ in todo]) if todo else []
+                for (n, digest), code in zip(todo, codes, strict=True):
+                    if isinstance(code, UnreadablePicture):
+                        rejected.append((names[n], os.fspath(pictures[n]), code.reason))
+                    else:
+                        entries.append(Entry(names[n], tuple(labels[n]), self._stored(code[None])[0], digest))
+                if entries:
+                    self._database.add(entries)
+                bar.update(min(COMMIT_EVERY, len(names) - start))
+        return pd.DataFrame(rejected, columns=["image_id", "path", "reason"])
+
+    def add_codes(self, image_ids: Sequence[str], labels: Sequence[Sequence[str]], codes: np.ndarray) -> None:
+        """Store codes that are there already, in one transaction.
+
+        Args:
+            image_ids: names, each once; entries of these names are replaced.
+            labels: for each, its labels.
+            codes: uint8, shape (N, ceil(bits / 8)), or float, shape (N, D): brought to unit length, kept in half
+                precision.
+        """
+        _check(image_ids, labels, len(codes))
+        stored = self._stored(codes)
+        self._database.add([Entry(*row) for row in zip(image_ids, map(tuple, labels), stored, strict=True)])
+
+    def _stored(self, codes: np.ndarray) -> list[bytes]:
+        width = self._bytes if self._is_hash else self.encoder.size
+        if codes.ndim != 2 or codes.shape[1] != width:
+            raise ValueError(f"codes of shape (N, {width}) expected, got {codes.shape}")
+        if self._is_hash:
+            return [code.tobytes() for code in np.asarray(codes, np.uint8)]
+        vectors = np.asarray(codes, np.float32)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+        if len(bad):
+            raise ValueError(f"embedding {bad[0]}: finite values, not all zero, expected")
+        return [code.tobytes() for code in (vectors / lengths).astype("<f2")]
+
+    @property
+    def codes(self) -> np.ndarray:
+        """All codes by row: uint8 (N, bytes), or float16 unit vectors (N, D)."""
+        self._refresh()
+        return self._codes if self._is_hash else self._codes.view("<f2")
+
+    def entries(self, rows: Sequence[int] | np.ndarray | None = None) -> list[tuple[str, tuple[str, ...]]]:
+        """Return (image_id, labels) of some rows, or of all."""
+        self._refresh()
+        if rows is None:
+            return [(image_id, labels) for image_id, (_, labels) in self._database.known().items()]
+        return self._database.entries(self._ids[np.asarray(rows, np.int64)].tolist())
+
+    # -- queries ---------------------------------------------------------------------------------------------------
+
+    def query(self, picture: AnyPicture, k: int = 1, approximate: bool = False) -> list[Neighbour]:
+        """Return the k nearest pictures, nearest first, whatever the threshold.
+
+        Args:
+            picture: a file, or a PIL picture.
+            k: how many; all, where there are fewer.
+            approximate: through the kept graph (`build_graph`).
+
+        Raises:
+            UnreadablePicture: the file cannot be decoded.
+            ValueError: the index is empty, or k below 1.
+        """
+        code = self.encoder.encode([picture])[0]
+        if isinstance(code, UnreadablePicture):
+            raise code
+        rows, distances = self.nearest(code[None], k, approximate)
+        found = zip(self.entries(rows[0]), distances[0].tolist(), strict=True)
+        return [Neighbour(image_id, labels, distance) for (image_id, labels), distance in found]
+
+    def label(self, picture: AnyPicture) -> tuple[str, ...] | None:
+        """Return the nearest picture's labels, or None where it is farther than the threshold: no matching label."""
+        nearest = self.query(picture)[0]
+        limit = self.threshold
+        return nearest.labels if limit is None or nearest.distance <= limit else None
+
+    def nearest(self, codes: np.ndarray, k: int = 1, approximate: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and distances of the k nearest entries of each code, both (Q, k)."""
+        search = self._ready(k)
+        return (self._load_graph() if approximate else search).nearest(codes, k)
+
+    def nearest_others(self, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Return, for each entry, rows and distances of the k nearest other entries: leave-one-out, both (N, k)."""
+        search = self._ready(k, 2)
+        return search.nearest(self.codes, k, without=np.arange(len(search)))
+
+    def build_graph(self) -> Path | None:
+        """Build the approximate index of all entries and keep it beside the database; later entries need a new one.
+
+        Returns:
+            Its file, `FILE.graph`; None for an index in memory, where it lasts as long as the object.
+        """
+        self._graph = NeighbourGraph.build(self._ready(1), self.codes)
+        if self._graph_file is not None:
+            self._graph.save(self._graph_file, self._digest())
+        return self._graph_file
+
+    @property
+    def _graph_file(self) -> Path | None:
+        file = self._database.file
+        return None if file is None else file.with_name(f"{file.name}.graph")
+
+    def _load_graph(self) -> NeighbourGraph:
+        if self._graph is None:
+            if self._graph_file is None:
+                raise ValueError("no graph for approximate search of these entries: build it first (build_graph)")
+            assert self._search is not None
+            self._graph = NeighbourGraph.load(self._graph_file, self._search, self._digest())
+        return self._graph
+
+    def _digest(self) -> str:
+        return hashlib.blake2b(self._codes.data, digest_size=16).hexdigest()
+
+    def _ready(self, k: int, least: int = 1) -> HashSearch | CosineSearch:
+        if k < 1:
+            raise ValueError(f"k is 1 or more, got {k}")
+        self._refresh()
+        if len(self._ids) < least:
+            where = "the index" if self._database.file is None else str(self._database.file)
+            raise ValueError(f"{where}: {len(self._ids)} pictures in it, {least} or more needed: add pictures first")
+        if self._search is None:
+            self._search = HashSearch(self._codes) if self._is_hash else CosineSearch(self.codes)
+        return self._search
+
+    def _refresh(self) -> None:
+        """Read what was committed since, by this process or another; all of it where entries were replaced."""
+        state = self._database.state
+        if state == self._seen:
+            return
+        after = int(self._ids[-1]) if len(self._ids) else 0
+        ids, codes = self._database.codes(after, self._bytes)
+        if len(self._ids) and len(self._ids) + len(ids) != len(self._database):
+            ids, codes = self._database.codes(0, self._bytes)
+        elif len(self._ids):
+            ids, codes = np.concatenate([self._ids, ids]), np.concatenate([self._codes, codes])
+        if not np.array_equal(ids, self._ids):
+            self._ids, self._codes, self._search, self._graph = ids, codes, None, None
+        self._seen = state
+
+
+def _check(image_ids: Sequence[str], labels: Sequence[Any], count: int) -> None:
+    if not len(image_ids) == len(labels) == count:
+        raise ValueError(f"a name and labels for each picture expected: {len(image_ids)}, {len(labels)}, {count}")
+    twice = pd.Index(image_ids).duplicated()
+    if twice.any():
+        raise ValueError(f"image_id {image_ids[int(twice.argmax())]!r} twice: each picture once expected")
+    text = next((line for line in labels if isinstance(line, str)), None)
+    if text is not None:
+        raise ValueError(f"labels {text!r:.60}: a list of labels for each picture expected, got one string")

@@ -1,0 +1,99 @@
+"""`LookAlikes`: what people said of the labelled pictures that look most like a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.grids import split_features
+from attncap.retrieval.database import encoder_of, same_encoder
+from attncap.retrieval.embeddings import PooledEmbedding, pooled
+from attncap.retrieval.index import PictureIndex
+from attncap.retrieval.search import CosineSearch
+
+
+class LookAlikes:
+    """The captions of the n pictures of an index that look most like a picture, by the features it is captioned from.
+
+    Likeness is the cosine of pooled features, each of the D numbers standardised over the index first: without that a
+    few large ones decide.
+
+    Args:
+        index: `PictureIndex` of `PooledEmbedding` with the captioner's own encoder, captions as labels; of training
+            pictures alone, for a picture that is in it hears its own captions.
+        captioner: with that encoder inside; of several layers, or of an ensemble's members, one will do.
+        n: how many pictures.
+
+    Raises:
+        ValueError: the index is of another encoder than the captioner's, or has no captions; n below 1.
+
+    Example:
+        >>> index = PictureIndex.load("train.db", PooledEmbedding(captioner.encoder))
+        >>> LookAlikes(index, captioner)(features)[0][0]
+        'a brown dog runs through the grass .'
+
+    Reference: Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning"; as a gain for the
+    captions of a decoder: Mao et al. 2015, "Deep captioning with multimodal recurrent neural networks", section 8.
+    """
+
+    def __init__(self, index: PictureIndex, captioner: Any, n: int = 10) -> None:
+        if n < 1:
+            raise ValueError(f"neighbours: at least 1 expected, got {n}")
+        encoders = layers_of(captioner)
+        self._shapes = [encoder.feature_shape for encoder in encoders]
+        self._part = _which(index.encoder.describe(), encoders)
+        entries = index.entries()
+        rows = [row for row, (_, captions) in enumerate(entries) if captions]
+        if not rows:
+            raise ValueError("the index has no captions: build it of a data set with captions")
+        self._captions = [entries[row][1] for row in rows]
+        self._n = n
+        codes = index.codes[rows].astype(np.float32)  # (N, D)
+        self._mean, deviation = codes.mean(0), codes.std(0)
+        self._deviation = np.where(deviation > 1e-6, deviation, 1.0)
+        self._search = CosineSearch(self._standardised(codes))
+
+    def __call__(self, features: np.ndarray) -> list[list[str]]:
+        """Return, for each picture of the captioner's features (B, ...), all captions of the n nearest pictures."""
+        own = np.asarray(split_features(features, self._shapes)[self._part])
+        rows, _ = self._search.nearest(self._standardised(pooled(own)), self._n)
+        return [[caption for row in near for caption in self._captions[row]] for near in rows]
+
+    def _standardised(self, codes: np.ndarray) -> np.ndarray:
+        return (codes - self._mean) / self._deviation
+
+
+def index_for(file: str | Path, captioner: Any) -> PictureIndex:
+    """Open an index that was built with the encoder of a captioner, or of a member of an ensemble.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: damaged, or of another encoder.
+    """
+    described, encoders = encoder_of(file), layers_of(captioner)
+    try:
+        return PictureIndex.load(file, PooledEmbedding(encoders[_which(described, encoders)]))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def layers_of(captioner: Any) -> list[FeatureExtractor]:
+    """Return an encoder of each layer that a captioner or an ensemble reads, in the order of its features."""
+    encoder = getattr(captioner, "encoder", None)
+    encoders = [] if encoder is None else getattr(encoder, "encoders", [encoder])
+    return [alone for one in encoders for alone in one.each_layer()]
+
+
+def _which(described: dict[str, Any], encoders: Sequence[FeatureExtractor]) -> int:
+    for at, encoder in enumerate(encoders):
+        if same_encoder(PooledEmbedding(encoder).describe(), described):
+            return at
+    reads = " and ".join(f"{encoder.layer} of {encoder.image_size} pixels" for encoder in encoders)
+    raise ValueError(
+        f"the index holds codes of {described.get('encoder')}, and the captioner reads {reads or 'no encoder'}: build "
+        "one with the captioner's layer and weights (attncap index build --encoder LAYER --weights FILE)"
+    )

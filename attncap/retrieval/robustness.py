@@ -1,0 +1,156 @@
+"""Changed copies of pictures, and which of them an index still finds at which threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageEnhance, ImageOps
+from tqdm.auto import tqdm
+
+from attncap.images import open_picture
+from attncap.retrieval.index import PictureIndex
+
+Change = Callable[[Image.Image], Image.Image]
+
+
+def reencoded(quality: int) -> Change:
+    """JPEG again, at this quality."""
+
+    def change(picture: Image.Image) -> Image.Image:
+        contents = BytesIO()
+        picture.save(contents, "JPEG", quality=quality)
+        return Image.open(contents).convert("RGB")
+
+    return change
+
+
+def resized(share: float) -> Change:
+    """Both sides times `share`."""
+    return lambda picture: picture.resize(tuple(max(1, round(side * share)) for side in picture.size))  # type: ignore[arg-type]
+
+
+def squeezed(share: float) -> Change:
+    """The height alone times `share`."""
+    return lambda picture: picture.resize((picture.width, max(1, round(picture.height * share))))
+
+
+def cropped(share: float) -> Change:
+    """Without a border of `share` of the width and height on every side."""
+
+    def change(picture: Image.Image) -> Image.Image:
+        across, down = round(picture.width * share), round(picture.height * share)
+        return picture.crop((across, down, picture.width - across, picture.height - down))
+
+    return change
+
+
+def rotated(degrees: float) -> Change:
+    """Turned about the centre, corners in the mean colour; whole quarters without loss."""
+
+    def change(picture: Image.Image) -> Image.Image:
+        if degrees % 90 == 0:
+            return picture.rotate(degrees, expand=True)
+        mean = tuple(int(value) for value in np.asarray(picture).mean((0, 1)))
+        return picture.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=mean)
+
+    return change
+
+
+def brightened(factor: float) -> Change:
+    """Brightness times `factor`; below 1 is darker."""
+    return lambda picture: ImageEnhance.Brightness(picture).enhance(factor)
+
+
+def captioned(picture: Image.Image) -> Image.Image:
+    """With a white band over the lowest tenth, as where text was put."""
+    copy = picture.copy()
+    copy.paste("white", (0, round(0.9 * picture.height), picture.width, picture.height))
+    return copy
+
+
+CHANGES: dict[str, Change] = {
+    "the same file": lambda picture: picture,
+    "JPEG, quality 75": reencoded(75),
+    "JPEG, quality 20": reencoded(20),
+    "half the size": resized(0.5),
+    "height x 0.8": squeezed(0.8),
+    "cropped 2% a side": cropped(0.02),
+    "cropped 5% a side": cropped(0.05),
+    "cropped 10% a side": cropped(0.10),
+    "rotated 2 degrees": rotated(2),
+    "rotated 10 degrees": rotated(10),
+    "rotated 90 degrees": rotated(90),
+    "brightness x 1.3": brightened(1.3),
+    "brightness x 0.6": brightened(0.6),
+    "contrast x 0.6": lambda picture: ImageEnhance.Contrast(picture).enhance(0.6),
+    "grey": lambda picture: ImageOps.grayscale(picture).convert("RGB"),
+    "white band over a tenth": captioned,
+    "mirrored": ImageOps.mirror,
+}
+
+
+def changed_copies(
+    index: PictureIndex,
+    pictures: Sequence[str | Path],
+    image_ids: Sequence[str],
+    changes: Mapping[str, Change] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Change pictures that are in the index, and look for them.
+
+    Args:
+        index: holds all of `image_ids`.
+        pictures: their files.
+        image_ids: their names in the index.
+        changes: name -> change of a PIL picture; default CHANGES.
+        progress: show a bar with copies/s.
+
+    Returns:
+        DataFrame (image_id, change, distance, found), a row a copy: the nearest neighbour's distance, and whether it
+        is the picture that the copy was made from.
+
+    Raises:
+        UnreadablePicture: a file cannot be decoded.
+    """
+    changes = CHANGES if changes is None else changes
+    rows = []
+    with tqdm(total=len(pictures) * len(changes), desc="changed copies", unit=" copies", disable=not progress) as bar:
+        for start in range(0, len(pictures), 16):
+            opened = [open_picture(path) for path in pictures[start : start + 16]]
+            for name, change in changes.items():
+                codes = [np.asarray(code) for code in index.encoder.encode([change(picture) for picture in opened])]
+                near, distances = index.nearest(np.stack(codes))
+                found = [image_id for image_id, _ in index.entries(near[:, 0])]
+                for image_id, at, distance in zip(image_ids[start : start + 16], found, distances[:, 0], strict=True):
+                    rows.append((image_id, name, float(distance), at == image_id))
+                bar.update(len(opened))
+    return pd.DataFrame(rows, columns=["image_id", "change", "distance", "found"])
+
+
+def robustness_table(
+    copies: pd.DataFrame, strangers: np.ndarray | Sequence[float], thresholds: Sequence[float]
+) -> pd.DataFrame:
+    """Count which changed copies are found within each threshold, and how many strangers are taken for known.
+
+    Args:
+        copies: of `changed_copies`.
+        strangers: nearest distances of pictures that are not in the index.
+        thresholds: distances.
+
+    Returns:
+        DataFrame: a row a change, in order, and a last one "not in the index"; columns `change`, `median_distance`, and
+        `within T` for each threshold: the share found (of strangers, the share answered, which is wrong).
+    """
+    table = []
+    for name, part in copies.groupby("change", sort=False):
+        near = {f"within {t:g}": float((part["found"] & (part["distance"] <= t)).mean()) for t in thresholds}
+        table.append({"change": name, "median_distance": float(part["distance"].median()), **near})
+    away = np.asarray(strangers, float)
+    if len(away):
+        false = {f"within {t:g}": float((away <= t).mean()) for t in thresholds}
+        table.append({"change": "not in the index", "median_distance": float(np.median(away)), **false})
+    return pd.DataFrame(table)

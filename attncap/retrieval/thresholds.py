@@ -1,0 +1,210 @@
+"""When a nearest neighbour is near enough: what counts as a match, the errors at each threshold, the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attncap.metrics.evaluate import References
+from attncap.metrics.ngrams import bleu_per_picture
+
+NEVER = -1.0  # a threshold that no distance is within
+SIMILARITIES = ("cider_d", "bleu_1", "bleu_4", "rouge_l")
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdCurve:
+    """Errors of "give the nearest picture's label where it is within the threshold" at every threshold.
+
+    Args:
+        table: DataFrame, a row a threshold, ascending, the first NEVER: `threshold`; of N queries how many were
+            `answered`, `wrong` (answered, and the neighbour is no match), `missed` (not answered, and it is one);
+            `errors`, the weighted sum of the two; `precision` (NaN where nothing was answered) and `recall` of matches.
+        threshold: the best one; NEVER where giving no label at all is best.
+        queries: N.
+        held_out_errors: mean weighted errors a query of thresholds tuned on four fifths, on the fifth left out: what to
+            expect of new pictures; None where there are fewer than 10 queries.
+    """
+
+    table: pd.DataFrame
+    threshold: float
+    queries: int
+    held_out_errors: float | None
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Return the table's row at the threshold, with the threshold itself."""
+        at = int(np.searchsorted(self.table["threshold"].to_numpy(), self.threshold, side="right")) - 1
+        return {**{str(name): float(value) for name, value in self.table.iloc[at].items()}, "threshold": self.threshold}
+
+    def to_text(self) -> str:
+        """Say the best threshold, its errors, and those of answering always and never."""
+        best, always, never = self.best, self.table.iloc[-1], self.table.iloc[0]
+        lines = [
+            "threshold: none is good, give no label" if self.threshold == NEVER else f"threshold {self.threshold:.4g}",
+            f"{self.queries:,} queries: {best['answered']:,.0f} answered, {best['wrong']:,.0f} of them wrong; "
+            f"{best['missed']:,.0f} matches missed",
+            f"errors a query: {best['errors'] / self.queries:.4f} "
+            f"(never a label: {never['errors'] / self.queries:.4f}, "
+            f"always the nearest: {always['errors'] / self.queries:.4f})",
+        ]
+        if self.held_out_errors is not None:
+            lines.append(f"errors a query where the threshold was not tuned (5 folds): {self.held_out_errors:.4f}")
+        return "\n".join(lines)
+
+
+def tune_threshold(
+    distances: np.ndarray | Sequence[float],
+    matched: np.ndarray | Sequence[bool],
+    *,
+    wrong_weight: float = 1.0,
+    whole: bool = False,
+    seed: int = 0,
+) -> ThresholdCurve:
+    """Sweep the threshold over every distance that occurs, and take the one with the least errors.
+
+    errors(t) = wrong_weight * #{d <= t, no match} + #{d > t, match}. Of thresholds that are equally good the longest
+    stretch is taken, and its middle, which is furthest from changing an answer.
+
+    Args:
+        distances: (N,), of each query's nearest neighbour.
+        matched: (N,), whether that neighbour is a match; the user's choice: `same_label`, `similar_captions`, or that
+            it is the picture that the query was made from.
+        wrong_weight: how many missed labels a wrong one is as bad as.
+        whole: round the threshold down: distances are bits.
+        seed: of the folds of `held_out_errors`.
+
+    Raises:
+        ValueError: no queries, lists of different lengths, distances that are not finite, or a weight not above 0.
+
+    Example:
+        >>> tune_threshold([1, 2, 8, 9], [True, True, False, True], whole=True).threshold
+        4.0
+    """
+    d, match = np.asarray(distances, float), np.asarray(matched, bool)
+    if d.ndim != 1 or d.shape != match.shape or not len(d):
+        raise ValueError(f"a distance and a match for each query expected, got shapes {d.shape} and {match.shape}")
+    if not np.isfinite(d).all() or (d < 0).any():
+        raise ValueError("distances: finite, 0 or more expected")
+    if not wrong_weight > 0:
+        raise ValueError(f"wrong_weight above 0 expected, got {wrong_weight}")
+    table = _sweep(d, match, wrong_weight)
+    held_out = None
+    if len(d) >= 10:
+        fold = np.random.default_rng(seed).permutation(len(d)) % 5
+        held_out = 0.0
+        for left_out in range(5):
+            threshold = _best(_sweep(d[fold != left_out], match[fold != left_out], wrong_weight), whole)
+            answered, truth = d[fold == left_out] <= threshold, match[fold == left_out]
+            held_out += (wrong_weight * (answered & ~truth).sum() + (~answered & truth).sum()) / len(d)
+        held_out = float(held_out)
+    return ThresholdCurve(table, _best(table, whole), len(d), held_out)
+
+
+def _sweep(d: np.ndarray, match: np.ndarray, wrong_weight: float) -> pd.DataFrame:
+    thresholds, which = np.unique(d, return_inverse=True)
+    right, wrong = (
+        np.concatenate([[0], np.bincount(which, mask, len(thresholds)).cumsum()]).astype(int)
+        for mask in (match, ~match)
+    )
+    answered, matches = right + wrong, int(match.sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return pd.DataFrame(
+            {
+                "threshold": np.concatenate([[NEVER], thresholds]),
+                "answered": answered,
+                "wrong": wrong,
+                "missed": matches - right,
+                "errors": wrong_weight * wrong + (matches - right),
+                "precision": right / answered,
+                "recall": right / np.float64(matches),
+            }
+        )
+
+
+def _best(table: pd.DataFrame, whole: bool) -> float:
+    thresholds, errors = table["threshold"].to_numpy(), table["errors"].to_numpy()
+    # A row holds from its threshold up to the next one: the last one's stretch has no end, and counts as a point.
+    ends = np.append(thresholds[1:], thresholds[-1])
+    low, high, longest = NEVER, NEVER, -1.0
+    at = 0
+    while at < len(errors):
+        last = at
+        while last + 1 < len(errors) and errors[last + 1] == errors[at]:
+            last += 1
+        if np.isclose(errors[at], errors.min()) and ends[last] - max(thresholds[at], 0) > longest:
+            low, high, longest = thresholds[at], ends[last], ends[last] - max(thresholds[at], 0)
+        at = last + 1
+    if low == NEVER:
+        return NEVER
+    middle = (low + high) / 2
+    return float(np.floor(middle)) if whole else float(middle)
+
+
+# ---------------------------------------------------------------- what counts as a match
+
+
+def same_label(query: Sequence[str], neighbour: Sequence[str]) -> bool:
+    """Say whether two pictures have a label in common; case and blanks do not count."""
+    return not {_plain(label) for label in query}.isdisjoint(_plain(label) for label in neighbour)
+
+
+def same_labels(queries: Sequence[Sequence[str]], neighbours: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return `same_label` of each pair: bool, shape (N,)."""
+    return np.array([same_label(*pair) for pair in zip(queries, neighbours, strict=True)], bool)
+
+
+def similar_captions(
+    queries: Sequence[Sequence[str]], neighbours: Sequence[Sequence[str]], level: float, measure: str = "cider_d"
+) -> np.ndarray:
+    """Say of each pair whether the neighbour's first caption describes the query's picture as people did.
+
+    Args:
+        queries: for each of N pictures its own captions, one or more.
+        neighbours: for each its nearest neighbour's captions, one or more.
+        level: a match is a similarity of `level` or more.
+        measure: cider_d (0 to 10), bleu_1, bleu_4 or rouge_l (0 to 1), of one caption against the picture's own.
+
+    Returns:
+        bool array, shape (N,).
+
+    Raises:
+        ValueError: a picture without a caption, another measure.
+    """
+    if measure not in SIMILARITIES:
+        raise ValueError(f"similarity is one of {', '.join(SIMILARITIES)}, got {measure!r}")
+    bare = next((n for n, captions in enumerate(neighbours) if not captions), None)
+    if bare is not None:
+        raise ValueError(f"neighbour of query {bare} has no caption: index pictures with captions")
+    references = References({str(n): list(captions) for n, captions in enumerate(queries)})
+    first = {str(n): captions[0] for n, captions in enumerate(neighbours)}
+    statistics = references.index.statistics(references.tokenize_predictions(first))
+    if measure.startswith("bleu"):
+        return bleu_per_picture(statistics)[:, int(measure[-1]) - 1] >= level
+    return np.asarray(getattr(statistics, measure) >= level)
+
+
+def parse_match(text: str) -> Callable[[Any, Any], np.ndarray]:
+    """Read "label", "cider_d:0.5" or another similarity with its level: a function of two lists of labels.
+
+    Raises:
+        ValueError: none of these.
+    """
+    name, _, level = text.partition(":")
+    if text == "label":
+        return same_labels
+    try:
+        least = float(level)
+    except ValueError:
+        least = float("nan")
+    if name not in SIMILARITIES or not np.isfinite(least):
+        raise ValueError(f"match {text!r}: label, or {' or '.join(SIMILARITIES)} with a level, as in cider_d:0.5")
+    return lambda queries, neighbours: similar_captions(queries, neighbours, least, name)
+
+
+def _plain(label: str) -> str:
+    return " ".join(label.split()).casefold()

@@ -1,0 +1,234 @@
+"""`CaptionBatches`: training batches in which a picture's captions share its features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from attncap.tokenizers import END, PAD, CaptionTokenizer, split_words
+
+SIDES = frozenset({"left", "right", "lefthand", "righthand", "left-hand", "right-hand"})  # a mirror makes these untrue
+
+
+class NamedRegion(NamedTuple):
+    """Tokens of a caption that name a region: `tokenizer.tokenize(caption)[start:end]`, and its cells.
+
+    Args:
+        start, end: tokens, `<start>` not counted.
+        cover: float, shape (L,): how much of each cell of the attention grid, row by row, the region covers.
+    """
+
+    start: int
+    end: int
+    cover: np.ndarray
+
+
+class CaptionBatches(keras.utils.PyDataset):
+    """Batches of B pictures with K captions each: features are read, and projected to keys, once for all K.
+
+    Pictures are shuffled every epoch and then bucketed by their longest caption, so that a batch holds little padding.
+    The order depends on (seed, epoch) alone: a resumed run sees the batches that a run never stopped would have seen.
+
+    Args:
+        get_features: pictures' paths -> float16 array (B, rows, cols, D); with mirror, (paths, mirrored) -> the same;
+            `FeatureStore.get` is both.
+        paths: picture id -> picture file.
+        captions: picture id -> its captions; a picture with fewer than K has rows of padding, which count for nothing,
+            one with more has K of them drawn anew every epoch.
+        tokenizer: turns captions into ids.
+        pictures: B, pictures a batch.
+        captions_each: K; None takes the largest number of captions that a picture has, 5 at most.
+        max_length: most tokens a caption, `<start>` and `<end>` included; longer ones are cut (`self.cut` counts them).
+        seed: of shuffling.
+        epoch: the epoch to begin with, when a run is resumed.
+        mirror: show half of the pictures, drawn anew every epoch, as in a mirror; never one whose captions name a side.
+        regions: picture id -> a list for each of its captions of `NamedRegion`s, for supervised attention; pictures and
+            captions without any are fine.
+        region_cells: L, cells of the attention grid; needed with regions.
+
+    Item i is `({"features": (B, rows, cols, D), "token_ids": (B, K, T)}, targets (B, K, T))`; targets are the token ids
+    one step later. With regions there is also `"regions"` (B, K, T, L) float32: how much of each cell the region that
+    target t names covers, zeros where it names none. Step t emits target t from the map that it computes, so that maps
+    and regions have the same index.
+
+    Raises:
+        ValueError: no picture has a caption; the regions are not one list to a caption, or of another grid.
+    """
+
+    round_length_to = 4  # few different T: backends that compile for each shape compile few graphs
+
+    def __init__(
+        self,
+        get_features: Callable[..., np.ndarray],
+        paths: Mapping[str, str],
+        captions: Mapping[str, Sequence[str]],
+        tokenizer: CaptionTokenizer,
+        *,
+        pictures: int = 32,
+        captions_each: int | None = None,
+        max_length: int = 40,
+        seed: int = 0,
+        epoch: int = 0,
+        mirror: bool = False,
+        regions: Mapping[str, Sequence[Sequence[NamedRegion]]] | None = None,
+        region_cells: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self._image_ids = [image_id for image_id in paths if captions.get(image_id)]
+        if not self._image_ids:
+            raise ValueError("no picture has a caption: nothing to train on")
+        self._get_features = get_features
+        self._paths = paths
+        self._token_ids: dict[str, list[list[int]]] = {}
+        self.cut = 0
+        for image_id in self._image_ids:
+            rows = tokenizer.pack(captions[image_id], max_length=10**9)
+            self.cut += int((rows[:, max_length:] != PAD).any(axis=1).sum())
+            packed = tokenizer.pack(captions[image_id], max_length)
+            self._token_ids[image_id] = [row[row != PAD].tolist() for row in packed]
+        self._may_mirror = [mirror and not names_a_side(captions[image_id]) for image_id in self._image_ids]
+        self._mirror = mirror
+        self._regions = None if regions is None else self._checked(regions, captions, region_cells)
+        self._region_cells = region_cells
+        most = max(len(rows) for rows in self._token_ids.values())
+        self.captions_each = captions_each or min(most, 5)
+        self.pictures = pictures
+        self.seed = seed
+        self.start_epoch(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(self._image_ids) // self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        return self.part(index, slice(None))
+
+    def part(self, index: int, own: slice) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return item `index` of the `own` pictures of the batch alone, captions padded as in the whole batch."""
+        longest = max(len(row) for image_id in self._batches[index] for row in self._chosen[image_id]) - 1
+        length = -(-longest // self.round_length_to) * self.round_length_to
+        image_ids = self._batches[index][own]
+        rows = [self._chosen[image_id] for image_id in image_ids]
+        token_ids = np.full((len(rows), self.captions_each, length + 1), PAD, np.int32)  # (B, K, T + 1)
+        for picture, captions in enumerate(rows):
+            for caption, row in enumerate(captions):
+                token_ids[picture, caption, : len(row)] = row
+        features = self.features(index, own)
+        inputs = {"features": features, "token_ids": token_ids[:, :, :-1]}
+        if self._regions is not None:
+            covers = self._covers(image_ids, token_ids[:, :, 1:])
+            grid = covers.reshape(*covers.shape[:3], *features.shape[1:3])  # (B, K, T, rows, cols), a view
+            mirrored = [image_id in self._mirrored for image_id in image_ids]
+            grid[mirrored] = grid[mirrored][..., ::-1]
+            inputs["regions"] = covers
+        return inputs, token_ids[:, :, 1:]
+
+    def _covers(self, image_ids: Sequence[str], targets: np.ndarray) -> np.ndarray:
+        assert self._regions is not None
+        covers = np.zeros((*targets.shape, self._region_cells), np.float32)  # (B, K, T, L)
+        for picture, image_id in enumerate(image_ids):
+            own = self._regions.get(image_id, ())
+            for row, caption in enumerate(self._chosen_captions[image_id] if own else ()):
+                for region in own[caption]:
+                    covers[picture, row, region.start : region.end] += region.cover
+        covers[(targets == PAD) | (targets == END)] = 0  # a cut caption ends where a word was
+        return covers
+
+    @staticmethod
+    def _checked(
+        regions: Mapping[str, Sequence[Sequence[NamedRegion]]], captions: Mapping[str, Sequence[str]], cells: int
+    ) -> Mapping[str, Sequence[Sequence[NamedRegion]]]:
+        for image_id, own in regions.items():
+            if image_id in captions and len(own) != len(captions[image_id]):
+                raise ValueError(
+                    f"picture {image_id!r}: regions of {len(own)} captions, it has {len(captions[image_id])}: "
+                    "give one list a caption"
+                )
+            for region in (region for caption in own for region in caption):
+                if region.cover.shape != (cells,):
+                    raise ValueError(
+                        f"picture {image_id!r}: a region's cover needs shape ({cells},), got {region.cover.shape}"
+                    )
+        return regions
+
+    def features(self, index: int, own: slice = slice(None)) -> np.ndarray:
+        """Return the features of (the `own` of) the pictures of batch `index`, (B, rows, cols, D) float16."""
+        image_ids = self._batches[index][own]
+        paths = [self._paths[image_id] for image_id in image_ids]
+        if not self._mirror:
+            return self._get_features(paths)
+        return self._get_features(paths, [image_id in self._mirrored for image_id in image_ids])
+
+    def references(self) -> dict[str, list[list[int]]]:
+        """Return the token ids of every caption of every picture, `<end>` included and `<start>` not."""
+        return {image_id: [row[1:] for row in self._token_ids[image_id]] for image_id in self._image_ids}
+
+    def image_ids(self, index: int) -> list[str]:
+        """Return the pictures of batch `index` in this epoch."""
+        return list(self._batches[index])
+
+    def for_fit(self) -> Any:
+        """Return what `fit` takes on this backend: on TensorFlow a `tf.data.Dataset` whose lengths may vary.
+
+        Given a `PyDataset`, Keras reads two batches and holds all others to the axes in which those two agree.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self
+        return dataset_of(self, self.signature())
+
+    def signature(self) -> Any:
+        """Return the `tf.TensorSpec`s of an item; the length of captions, and how many pictures, are left open."""
+        import tensorflow as tf
+
+        tokens = tf.TensorSpec((None, self.captions_each, None), tf.int32)
+        grid = self[0][0]["features"].shape[1:]
+        inputs = {"features": tf.TensorSpec((None, *grid), tf.float16), "token_ids": tokens}
+        if self._regions is not None:
+            inputs["regions"] = tf.TensorSpec((None, self.captions_each, None, self._region_cells), tf.float32)
+        return inputs, tokens
+
+    def on_epoch_end(self) -> None:
+        self.start_epoch(self.epoch + 1)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Arrange the batches of an epoch: which captions, which pictures together, in which order."""
+        self.epoch = epoch
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self._image_ids))
+        self._chosen_captions = {}  # picture id -> which of its captions, in the order of the batch's rows
+        self._chosen = {}
+        for image_id in self._image_ids:
+            rows = self._token_ids[image_id]
+            chosen = list(range(len(rows)))
+            if len(rows) > self.captions_each:
+                chosen = rng.permutation(len(rows))[: self.captions_each].tolist()
+            self._chosen_captions[image_id] = chosen
+            self._chosen[image_id] = [rows[i] for i in chosen]
+        shuffled = [self._image_ids[i] for i in order]
+        # Sort by length within pools of 16 batches: nearly as little padding as a full sort, and batches still vary.
+        pool = 16 * self.pictures
+        batches = []
+        for start in range(0, len(shuffled), pool):
+            part = sorted(shuffled[start : start + pool], key=lambda i: max(map(len, self._chosen[i])))
+            batches += [part[at : at + self.pictures] for at in range(0, len(part), self.pictures)]
+        self._batches = [batches[i] for i in rng.permutation(len(batches))]
+        drawn = rng.random(len(self._image_ids)) < 0.5
+        self._mirrored = {
+            i for i, may, now in zip(self._image_ids, self._may_mirror, drawn, strict=True) if may and now
+        }
+
+
+def dataset_of(batches: keras.utils.PyDataset, signature: Any) -> Any:
+    """Return the `tf.data.Dataset` of all items of batches, made ahead of their use; signature: of an item."""
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(4)
+
+
+def names_a_side(captions: Sequence[str]) -> bool:
+    """Whether one of the captions says left or right, which is untrue of the picture in a mirror."""
+    return any(not SIDES.isdisjoint(split_words(caption)) for caption in captions)

@@ -1,0 +1,105 @@
+"""What a training runs through: epochs of cross-entropy, then, where asked for, epochs on the score itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from attncap.models.captioner import Captioner
+from attncap.models.losses import MaskedCrossentropy
+from attncap.models.trainable_encoder import EncoderTail
+from attncap.training.batches import CaptionBatches
+from attncap.training.callbacks import RunRecorder, use_averaged_weights
+from attncap.training.config import TrainConfig
+from attncap.training.finetuning import FinetuningAdamW
+from attncap.training.self_critical import SelfCriticalTrainer
+
+
+def fit(
+    captioner: Captioner,
+    batches: CaptionBatches,
+    recorder: RunRecorder,
+    config: TrainConfig,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: Any = "auto",
+) -> None:
+    """Fit a captioner by the configuration's objective; a resumed run goes on in the phase that it was in.
+
+    Training on the score begins with the averaged weights that cross-entropy ends with, and an optimizer of its own.
+
+    Args:
+        captioner: not compiled.
+        batches: of the training split.
+        recorder: knows which epochs are done, and commits the others.
+        config: objective, epochs and the optimizers' settings.
+        callbacks: more of Keras's.
+        verbose: of Keras's `fit`.
+    """
+    every = [recorder, *callbacks]
+    on_score = recorder.epochs_of("cider") > 0
+    if config.crossentropy_epochs and not on_score:
+        captioner.compile(
+            optimizer=optimizer_of(config, len(batches), tail=captioner.tail),
+            loss=MaskedCrossentropy(config.label_smoothing),
+            # `ops.scan` does not compile under XLA on TensorFlow.
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+        )
+        captioner.optimizer.build(captioner.trainable_variables)
+        recorder.restore(captioner)
+        if not recorder.finished("crossentropy"):
+            captioner.fit(
+                batches.for_fit(),
+                initial_epoch=len(recorder.history),
+                epochs=config.crossentropy_epochs,
+                callbacks=every,
+                shuffle=False,  # CaptionBatches shuffles, by seed and epoch
+                verbose=verbose,
+            )
+        if config.objective == "cider":
+            use_averaged_weights(captioner)
+    if config.objective == "cider":
+        trainer = SelfCriticalTrainer(
+            captioner,
+            optimizer_of(config, len(batches), "cider", captioner.tail),
+            batches,
+            samples=config.cider_samples,
+            temperature=config.cider_temperature,
+            bleu=config.cider_bleu,
+            contrast=config.cider_contrast,
+            crossentropy=config.cider_crossentropy,
+            seed=config.seed,
+        )
+        if on_score:
+            recorder.restore(captioner)
+        if not recorder.finished("cider"):
+            trainer.fit(
+                recorder.epochs_of("crossentropy") + config.cider_epochs,
+                initial_epoch=len(recorder.history),
+                callbacks=every,
+                verbose=verbose,
+            )
+
+
+def optimizer_of(
+    config: TrainConfig, steps_per_epoch: int, objective: str = "crossentropy", tail: EncoderTail | None = None
+) -> keras.optimizers.Optimizer:
+    """Return AdamW with warm-up and a cosine that ends with the objective's last epoch; a tail learns slower."""
+    on_score = objective == "cider"
+    learning_rate = config.cider_learning_rate if on_score else config.learning_rate
+    steps = steps_per_epoch * (config.cider_epochs if on_score else config.crossentropy_epochs)
+    warmup = max(1, int(config.warmup * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), alpha=0.01, warmup_target=learning_rate, warmup_steps=warmup
+    )
+    settings: dict[str, Any] = {
+        "weight_decay": config.weight_decay,
+        "global_clipnorm": config.clip_norm,
+        "use_ema": config.ema_epochs > 0,
+        "ema_momentum": 1.0 - 1.0 / max(2.0, config.ema_epochs * steps_per_epoch) if config.ema_epochs > 0 else 0.99,
+    }
+    if tail is None or not tail.trainable:
+        return keras.optimizers.AdamW(schedule, **settings)
+    return FinetuningAdamW(schedule, slow=tail.trainable_variables, factor=config.finetune_rate, **settings)

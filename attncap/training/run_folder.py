@@ -1,0 +1,174 @@
+"""`RunFolder`: everything about one training, on disk, such that a kill at any moment loses one epoch at most."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pandas as pd
+
+from attncap._files import remove_unfinished, replacing
+
+VERSIONED = ("attncap", "tensorflow", "keras", "keras-nlp", "jax", "numpy", "pandas", "pillow")
+
+
+class RunFolder:
+    """A folder with `config.json`, `manifest.json`, `rejects.csv`, `history.csv`, `best.keras` and `state.npz`.
+
+    Every file is written beside its place and moved there, so that a reader sees the old one or the new one, never half
+    of one. `state.npz` (weights, optimizer, history) is written last in an epoch: what it says has happened.
+
+    Args:
+        path: the folder; made when missing.
+        resume: go on with the run that is there.
+
+    Raises:
+        ValueError: the folder holds a run and resume is False, or holds none and resume is True.
+        RuntimeError: another process is training in it.
+    """
+
+    def __init__(self, path: str | Path, resume: bool = False):
+        self.path = Path(path)
+        if resume and not self.config_file.exists():
+            raise ValueError(f"{self.path}: no run to resume (config.json is missing)")
+        if not resume and self.config_file.exists():
+            raise ValueError(f"{self.path}: holds a run already; resume it (--resume) or name another folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(self.path / "run.lock", blocking=False)
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise RuntimeError(f"{self.path}: another process is training in this folder") from None
+        remove_unfinished(self.path)
+
+    config_file = property(lambda self: self.path / "config.json")
+    manifest_file = property(lambda self: self.path / "manifest.json")
+    history_file = property(lambda self: self.path / "history.csv")
+    rejects_file = property(lambda self: self.path / "rejects.csv")
+    best_file = property(lambda self: self.path / "best.keras")
+    state_file = property(lambda self: self.path / "state.npz")
+
+    def close(self) -> None:
+        """Let other processes train here."""
+        self._lock.release()
+
+    def write_json(self, file: Path, content: Any) -> None:
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def read_json(self, file: Path) -> dict[str, Any]:
+        """Return what `write_json` wrote.
+
+        Raises:
+            ValueError: the file is missing or damaged; the message names it.
+        """
+        return read_object(file)
+
+    def save_state(self, arrays: dict[str, np.ndarray], history: list[dict[str, float]]) -> None:
+        """Commit an epoch: `arrays` by name, and the history up to it."""
+        with replacing(self.history_file) as temporary:
+            pd.DataFrame(history).to_csv(temporary, index=False)
+        with replacing(self.state_file) as temporary, open(temporary, "wb") as file:
+            np.savez(file, history=np.array(json.dumps(history)), **arrays)  # type: ignore[arg-type]
+
+    def load_state(self) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
+        """Return what `save_state` wrote last; ({}, []) before the first epoch's end.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        if not self.state_file.exists():
+            return {}, []
+        try:
+            with zipfile.ZipFile(self.state_file) as archive:  # a few bytes, packed, can ask for any amount of memory
+                packed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
+            if packed:
+                raise ValueError(f"{packed[0]!r} in it is compressed")
+            with np.load(self.state_file, allow_pickle=False) as saved:
+                arrays = {name: saved[name] for name in saved.files}
+            history = json.loads(str(arrays.pop("history")))
+            if not isinstance(history, list) or not all(_is_epoch(row) for row in history):
+                raise ValueError("a history of numbers by epoch expected")
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(f"{self.state_file}: damaged ({reason}); start anew in another folder") from error
+        return arrays, history
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the object that a JSON file of a run holds.
+
+    Raises:
+        ValueError: the file is missing or damaged; the message names it.
+    """
+    try:
+        content = json.loads(file.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{file}: no such file: a run folder has one; restore a copy, or start anew") from None
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: damaged ({reason}); restore a copy, or start anew in another folder") from None
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise ValueError(f"{file}: damaged (an object expected, {found} found); restore a copy, or start anew")
+    return content
+
+
+def _is_epoch(row: Any) -> bool:
+    return isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
+
+
+def environment() -> dict[str, Any]:
+    """Return where a run is made: versions, git commit of the working directory, backend's machine, command line."""
+    versions = {}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, or not a repository: a run needs neither
+    return done.stdout.strip()
+
+
+def run_name(what: str, data: str, config: Any) -> str:
+    """Return a run folder's name that differs wherever data or any setting does, so that runs can be shared.
+
+    Args:
+        what: beginning of the name, as "captioner".
+        data: SPEC of the data set, as "faces:3000".
+        config: a dataclass of settings, such as `TrainConfig`.
+
+    Returns:
+        name: letters, digits, `-` and `_`: what, the last 40 characters of data, and 8 hexadecimal digits of a digest.
+
+    Example:
+        run = folder / run_name("captioner", "faces:3000", config)  # captioner-faces-3000-d30eb3f7
+    """
+    content = json.dumps([data, asdict(config)], sort_keys=True, default=str)
+    digest = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{what}-{re.sub(r'[^0-9A-Za-z_]+', '-', data)[-40:].strip('-')}-{digest}"

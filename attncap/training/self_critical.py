@@ -1,0 +1,211 @@
+"""Training on the score: sample captions, reward them with CIDEr-D, make the better ones of a picture more likely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from attncap.decoding.decoder import compiled, filled, sample
+from attncap.metrics.cider import CiderReward
+from attncap.models.captioner import Captioner, forbidden_logits
+from attncap.models.losses import MaskedCrossentropy
+from attncap.tokenizers import PAD, START, UNK
+from attncap.training.batches import CaptionBatches
+
+
+def advantages(rewards: np.ndarray) -> np.ndarray:
+    """Return how much better each caption is than the mean of the picture's other samples.
+
+        advantage_k = r_k - mean_{j != k} r_j
+
+    The baseline does not depend on the caption itself, so that the gradient stays unbiased.
+
+    Args:
+        rewards: float, shape (B, K), K at least 2.
+
+    Returns:
+        advantages: float32, shape (B, K); rows sum to 0.
+
+    Reference: Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free"; Luo 2020.
+    """
+    count = rewards.shape[1]
+    if count < 2:
+        raise ValueError(f"a baseline of the other samples needs at least 2 samples a picture, got {count}")
+    return ((rewards - rewards.mean(axis=1, keepdims=True)) * count / (count - 1)).astype(np.float32)
+
+
+class Policy(keras.Model):
+    """The captioner as it samples: without dropout, and without the tokens that are never generated.
+
+    With `<unk>` among the logits, the probability that bad samples lose would flow there, where no sample is ever drawn
+    that could lose it again, until the captions are all alike (seen here, within 200 steps).
+    """
+
+    def __init__(self, captioner: Captioner):
+        super().__init__(dtype=captioner.dtype_policy)
+        self.captioner = captioner
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        logits = ops.cast(self.captioner(inputs, training=False), "float32")
+        return logits + forbidden_logits(logits.shape[-1])
+
+
+class SelfCriticalTrainer:
+    """Self-critical sequence training: REINFORCE on CIDEr-D, the baseline of a sample the mean of the others.
+
+        loss = - sum_{b,k,t} (r_{b,k} - mean_{j != k} r_{b,j}) log p(y_{b,k,t}) / sum_{b,k,t} 1
+
+    Departures from the paper: K samples a picture with each other's mean as baseline, where the paper decodes greedily
+    for one (Luo 2020 measured the former to be better); captions are sampled without dropout and their gradient is
+    taken without, so that it is that of the distribution that was sampled.
+
+    Args:
+        captioner: trained before with cross-entropy: captions of an untrained model have no reward to tell apart.
+        optimizer: of this training; the captioner's own from now on.
+        batches: pictures, features, and the reference captions that make the reward.
+        samples: K, captions sampled a picture.
+        temperature: of sampling. Below 1, samples are better than the model's distribution, and the gradient is no
+            longer exactly that of the distribution's mean reward.
+        max_length: most tokens of a sample, `<end>` included.
+        bleu: weight of BLEU-4 in the reward.
+        contrast: weight of what is taken off the reward: the CIDEr-D of the sample against the references of another
+            picture of the batch. What could be said of any picture earns less, so that captions stay varied.
+        crossentropy: weight of the cross-entropy of one reference a picture, which is put beside the samples; it keeps
+            captions varied, at the cost of some score.
+        seed: of sampling.
+
+    Reference: Rennie et al. 2017, "Self-critical sequence training for image captioning"; Luo 2020, "A better variant
+    of self-critical sequence training"; on contrast, Dai and Lin 2017, "Contrastive Learning for Image Captioning".
+    """
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        optimizer: keras.optimizers.Optimizer,
+        batches: CaptionBatches,
+        *,
+        samples: int = 5,
+        temperature: float = 1.0,
+        max_length: int = 24,
+        bleu: float = 0.0,
+        contrast: float = 0.0,
+        crossentropy: float = 0.0,
+        seed: int = 0,
+    ):
+        import keras_nlp  # takes seconds, which other trainings need not wait
+
+        self.captioner = captioner
+        self.batches = batches
+        self.references = batches.references()
+        self.reward = CiderReward(self.references, bleu)
+        self.samples = samples
+        self.contrast = contrast
+        self.crossentropy = crossentropy
+        self.seed = seed
+        self._sampler = keras_nlp.samplers.RandomSampler(temperature=temperature, seed=seed)
+
+        def draw(features: Any) -> Any:
+            state = captioner.init_state(features, captions=samples)
+            return sample(captioner.step, state, self._sampler, max_length=max_length, model=captioner)
+
+        self._draw = compiled(draw, captioner, self._sampler)
+        self._policy = Policy(captioner)
+        for model in (captioner, self._policy):  # one optimizer: the captioner's is what callbacks read and save
+            model.compile(optimizer=optimizer, loss=MaskedCrossentropy(label_smoothing=0.0), jit_compile=False)
+        optimizer.build(captioner.trainable_variables)
+        self._train = _train_function(self._policy, captioner.feature_shape)
+
+    def fit(
+        self,
+        epochs: int,
+        *,
+        initial_epoch: int = 0,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: Any = "auto",
+    ) -> None:
+        """Train from epoch initial_epoch to epochs, as Keras's `fit` does; the logs have `policy_loss` and `reward`."""
+        steps = len(self.batches)
+        every = keras.callbacks.CallbackList(
+            list(callbacks),
+            add_progbar=verbose not in (0, False),
+            model=self.captioner,
+            verbose=1 if verbose == "auto" else int(verbose),
+            epochs=epochs,
+            steps=steps,
+        )
+        self.captioner.stop_training = False
+        every.on_train_begin()
+        for epoch in range(initial_epoch, epochs):
+            self.batches.start_epoch(epoch)
+            for number, variable in enumerate(
+                self._sampler.variables
+            ):  # so that a resumed run draws what it would have
+                variable.assign(np.random.default_rng([self.seed, epoch, number]).integers(0, 2**31, variable.shape))
+            rng = np.random.default_rng([self.seed, epoch])
+            every.on_epoch_begin(epoch)
+            losses, rewards = [], []
+            for index in range(steps):
+                every.on_train_batch_begin(index)
+                loss, reward = self.train_step(index, rng)
+                losses.append(loss)
+                rewards.append(reward)
+                logs = {"policy_loss": float(np.mean(losses)), "reward": float(np.mean(rewards))}
+                every.on_train_batch_end(index, logs)
+            every.on_epoch_end(epoch, logs)
+            if self.captioner.stop_training:
+                break
+        every.on_train_end()
+
+    def train_step(self, index: int, rng: np.random.Generator) -> tuple[float, float]:
+        """Sample, reward, and take one step; return the loss and the mean reward of the samples."""
+        image_ids = self.batches.image_ids(index)
+        features = self.batches.features(index)
+        # A last batch is filled up: drawn in another shape, a resumed run's probabilities would be rounded otherwise.
+        full = filled(features, self.batches.pictures)
+        drawn = ops.convert_to_numpy(self._draw(full))[: len(features)]  # (B, K, T)
+        captions = [[[int(token) for token in row if token != PAD] for row in own] for own in drawn]
+        rewards = self.reward(image_ids, captions)
+        if self.contrast and len(image_ids) > 1:
+            turn = int(rng.integers(1, len(image_ids)))
+            others = [*image_ids[turn:], *image_ids[:turn]]  # each picture's is another one
+            rewards -= self.contrast * self.reward.cider_d(others, captions)
+        weights = advantages(rewards)  # (B, K)
+        if self.crossentropy:
+            for own, image_id in zip(captions, image_ids, strict=True):
+                told = self.references[image_id]
+                own.append(list(told[int(rng.integers(len(told)))]))
+            weights = np.pad(weights, ((0, 0), (0, 1)), constant_values=self.crossentropy)  # (B, K + 1)
+        targets = self._padded(captions)
+        starts = np.full_like(targets[:, :, :1], START)
+        inputs = {"features": features, "token_ids": np.concatenate([starts, targets[:, :, :-1]], axis=2)}
+        targets[targets == UNK] = PAD  # references have it; the policy cannot say it
+        self._policy.reset_metrics()
+        return float(self._train(inputs, targets, weights)["loss"]), float(rewards.mean())
+
+    def _padded(self, captions: list[list[list[int]]]) -> np.ndarray:
+        longest = max(len(row) for own in captions for row in own)
+        length = -(-longest // self.batches.round_length_to) * self.batches.round_length_to
+        targets = np.full((len(captions), len(captions[0]), length), PAD, np.int32)  # (B, K, T)
+        for picture, own in enumerate(captions):
+            for caption, row in enumerate(own):
+                targets[picture, caption, : len(row)] = row
+        return targets
+
+
+def _train_function(policy: Policy, feature_shape: tuple[int, int, int]) -> Callable[..., dict[str, Any]]:
+    # One step of training: (inputs, targets, weights) -> metrics.
+    if keras.backend.backend() != "tensorflow":
+        return partial(policy.train_on_batch, return_dict=True)
+    import tensorflow as tf
+
+    # Lengths are free from the first step on. Keras's own frees them when they first vary, and computes until then by a
+    # graph that rounds otherwise: a run that was resumed would not be the run that was never stopped.
+    tokens = tf.TensorSpec((None, None, None), tf.int32)
+    inputs = {"features": tf.TensorSpec((None, *feature_shape), tf.float16), "token_ids": tokens}
+    signature = (inputs, tokens, tf.TensorSpec((None, None), tf.float32))
+    return tf.function(lambda *data: policy.train_step(data), input_signature=signature)

@@ -67,7 +67,7 @@ def fixed_seeds() -> None:
 
 @pytest.fixture(scope="session")
 def _one_browser() -> Iterator[Any]:
-    from browser import start_browser, why_no_browser
+    from tests.browser import start_browser, why_no_browser
 
     reason = why_no_browser()
     if reason:
@@ -80,7 +80,7 @@ def _one_browser() -> Iterator[Any]:
 @pytest.fixture
 def browser(_one_browser: Any) -> Any:
     """A real Chromium (Selenium's driver) of desktop size on an empty page; see browser.py. Skipped where none is."""
-    from browser import complaints, requests_made, resize
+    from tests.browser import complaints, requests_made, resize
 
     _one_browser.get("about:blank")
     resize(_one_browser)

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms, features
-from test_pictures import (
+
+from tests.test_images import (
     AS_IS,
     BLACK,
     BLUE,

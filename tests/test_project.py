@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import graphlib
 import re
 import subprocess
 import sys
@@ -17,192 +16,51 @@ import attncap
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "attncap"
 
-# ---------------------------------------------------------------- the layers
+# --------------------------------------------- the rooms (their arrows: import-linter, in pyproject.toml)
 
-# A module imports from lower layers only; a new module must be placed here. Layer 0 knows no TensorFlow.
-LAYERS: list[set[str]] = [
-    {"captions", "pictures", "files", "lmdb_pages"}
-    | {"readers", "table_reader", "caption_data", "check", "data", "faces", "faces_drawing", "faces_captions"}
-    | {
-        "evaluation",
-        "ngram_metrics",
-        "ptb",
-        "coco_json",
-        "uncertainty",
-        "score_report",
-        "grounding",
-        "regions",
-        "entities",
-        "repetition",
-    }
-    | {"attribute_tables", "attribute_split", "attribute_report", "attribute_words", "attribute_charts"}
-    | {"retrieval", "difference_hash", "picture_database", "vector_search", "neighbour_graph", "neighbour_captions"}
-    | {"thresholds", "robustness", "retrieval_charts"}
-    | {"plotting", "charts", "drawing", "explorer", "beam_tree"},
-    {"text", "features", "feature_store", "joined_features", "layers", "losses", "attribute_encoder", "keras_files"}
-    | {"folding", "grids", "picture_batches", "ray_features", "receptive_fields"}
-    | {"encoder_tail"},
-    {"captioner", "captioners", "averaging", "attributes", "embeddings", "look_alikes"}
-    | {"attention_captioner", "adaptive_attention", "transformer", "show_and_tell"},
-    {"decoding", "batches", "boxes", "run_folder", "train_config", "recipes", "recorder", "predict", "ensemble"}
-    | {"cider_reward", "self_critical", "objectives", "finetuning", "distribution", "shares", "consensus"}
-    | {"attribute_predict", "attribute_tuning"}
-    | {"alternatives"},
-    {"training", "probes", "attribute_training", "attribute_evaluation", "systems"},
-    {"demo", "ground", "comparison"},
-    {"cli_features"} | {"cli", "cli_parts", "cli_index", "cli_attributes", "cli_explore", "cli_ensemble", "cli_train"},
-]
-LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
-
-# Inside a layer a module imports only these; anyone may import these three.
-FOUNDATIONS = {"captions", "pictures", "files"}
-NEIGHBOURS: dict[str, set[str]] = {
-    "alternatives": {"decoding"},
-    "attribute_charts": {"attribute_report", "drawing"},
-    "attribute_encoder": {"features"},
-    "attribute_split": {"caption_data"},
-    "attribute_tables": {"attribute_split", "caption_data", "data", "faces_captions", "readers", "table_reader"},
-    "attribute_tuning": {"attribute_predict"},
-    "attribute_words": {"faces_captions"},
-    "averaging": {"captioner", "captioners"},
-    "beam_tree": {"drawing"},
-    "boxes": {"batches"},
-    "caption_data": {"readers"},
-    "adaptive_attention": {"attention_captioner", "captioner"},
-    "attention_captioner": {"captioner"},
-    "captioners": {"adaptive_attention", "attention_captioner", "captioner", "show_and_tell", "transformer"},
-    "show_and_tell": {"captioner"},
-    "transformer": {"captioner"},
-    "charts": {"drawing"},
-    "consensus": {"cider_reward", "decoding"},
-    "cli": {"cli_attributes", "cli_ensemble", "cli_explore", "cli_features", "cli_index", "cli_parts", "cli_train"},
-    "cli_attributes": {"cli_parts"},
-    "cli_ensemble": {"cli_parts"},
-    "cli_explore": {"cli_parts"},
-    "cli_features": {"cli_parts"},
-    "check": {"caption_data", "readers"},
-    "data": {"caption_data", "check", "readers", "table_reader", "faces"},
-    "distribution": {"batches", "objectives", "recorder", "run_folder", "shares", "train_config"},
-    "encoder_tail": {"features"},
-    "ensemble": {"decoding"},
-    "entities": {"regions"},
-    "explorer": {"drawing"},
-    "evaluation": {"ngram_metrics", "ptb", "coco_json", "uncertainty", "score_report"},
-    "faces": {"faces_captions", "faces_drawing"},
-    "faces_drawing": {"faces_captions"},
-    "features": {"folding", "grids", "receptive_fields"},
-    "feature_store": {"features", "picture_batches"},
-    "grounding": {"regions"},
-    "joined_features": {"feature_store", "features", "grids"},
-    "cli_index": {"cli_parts"},
-    "cli_train": {"cli_parts"},
-    "look_alikes": {"embeddings"},
-    "losses": {"text"},
-    "neighbour_captions": {"ngram_metrics", "ptb", "retrieval"},
-    "neighbour_graph": {"vector_search"},
-    "retrieval": {"difference_hash", "neighbour_graph", "picture_database", "vector_search"},
-    "retrieval_charts": {"drawing"},
-    "robustness": {"retrieval"},
-    "thresholds": {"evaluation", "ngram_metrics"},
-    "ngram_metrics": {"ptb"},
-    "objectives": {"batches", "finetuning", "recorder", "self_critical", "train_config"},
-    "plotting": {"charts", "drawing"},
-    "predict": {"decoding", "ensemble"},
-    "ray_features": {"feature_store", "picture_batches"},
-    "recipes": {"train_config"},
-    "recorder": {"batches", "run_folder", "train_config"},
-    "score_report": {"ngram_metrics", "ptb", "uncertainty"},
-    "self_critical": {"batches", "cider_reward", "decoding"},
-    "shares": {"batches"},
-    "table_reader": {"readers"},
-    "uncertainty": {"ngram_metrics", "ptb"},
-}
-
+# These rooms and files work without a deep learning framework: importing each of their modules loads none.
+WITHOUT_TENSORFLOW = ["data", "metrics", "plotting", "captions", "tokenizers", "images", "_files"]
 # Written in keras.ops and keras.layers, so that the JAX and torch backends run them too: a backend may be imported
 # inside a function, where that backend is the one in use, and nowhere else.
-ANY_BACKEND = {
-    "attribute_encoder",
-    "layers",
-    "losses",
-    "captioner",
-    "captioners",
-    "encoder_tail",
-    "attention_captioner",
-    "adaptive_attention",
-    "transformer",
-    "show_and_tell",
-    "attributes",
-    "decoding",
-    "ensemble",
-    "joined_features",
-    "grids",
-    "receptive_fields",
-    "averaging",
-    "alternatives",
-}
-
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"__init__", "__main__"})
+ANY_BACKEND = ["models", "decoding"]
 
 
-def imported_by(module: str, at_top: bool = False) -> tuple[set[str], set[str]]:
-    """The package's modules, and the other packages, that a module imports: anywhere in it, or outside functions."""
-    own: set[str] = set()
-    others: set[str] = set()
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
-    for node in tree.body if at_top else ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, ["attncap" if node.level else "", node.module]))
-            names = [f"attncap.{alias.name}" for alias in node.names] if base == "attncap" else [base]
-        else:
-            continue
-        for name in names:
-            top, _, rest = name.partition(".")
-            if top == "attncap":
-                own.add(rest.partition(".")[0])
-            else:
-                others.add(top)
-    return own, others
+def modules_of(*rooms: str) -> list[str]:
+    """Name every module of these rooms or root files."""
+    files = [file for room in rooms for file in (PACKAGE / room).rglob("*.py")]
+    files += [PACKAGE / f"{room}.py" for room in rooms if (PACKAGE / f"{room}.py").exists()]
+    return sorted(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files)
 
 
-def test_every_module_has_a_layer() -> None:
-    unplaced = sorted(set(MODULES) - set(LAYER_OF))
-    assert not unplaced, f"place these modules in LAYERS: {unplaced}"
+def test_rooms_without_tensorflow_load_none() -> None:
+    code = (
+        f"import importlib, sys\nfor name in {modules_of(*WITHOUT_TENSORFLOW)!r}:\n    importlib.import_module(name)\n"
+        "print(*sorted({'tensorflow', 'keras', 'keras_nlp', 'keras_hub', 'jax', 'torch'} & set(sys.modules)))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == []
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_go_downward(module: str) -> None:
-    own, _ = imported_by(module)
-    layer = LAYER_OF.get(module, 0)
-    allowed = {other for other in MODULES if LAYER_OF.get(other, layer) < layer}
-    allowed |= NEIGHBOURS.get(module, set())
-    if module not in FOUNDATIONS:
-        allowed |= FOUNDATIONS
-    # Not a module: a name of the package's front door, which stands above everything.
-    assert own <= allowed, f"attncap.{module} may not import {sorted(own - allowed)}"
-
-
-def test_neighbours_stay_in_their_layer_and_form_no_circle() -> None:
-    for module, neighbours in NEIGHBOURS.items():
-        assert {LAYER_OF[other] for other in neighbours} == {LAYER_OF[module]}, module
-    graphlib.TopologicalSorter(NEIGHBOURS).prepare()  # raises CycleError
-
-
-@pytest.mark.parametrize("module", [name for name in MODULES if LAYER_OF.get(name) == 0])
-def test_layer_0_knows_no_tensorflow(module: str) -> None:
-    _, others = imported_by(module)
-    assert not others & {"tensorflow", "keras", "keras_nlp", "keras_hub", "jax", "torch"}
-
-
-@pytest.mark.parametrize("module", [name for name in MODULES if name in ANY_BACKEND])
+@pytest.mark.parametrize("module", modules_of(*ANY_BACKEND))
 def test_model_code_runs_on_any_backend(module: str) -> None:
-    _, others = imported_by(module, at_top=True)
-    assert not others & {"tensorflow", "jax", "torch"}
+    path = ROOT.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    imported = {
+        (name or "").partition(".")[0]
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not imported & {"tensorflow", "jax", "torch"}
 
 
 def test_modules_stay_short() -> None:
-    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.glob("*.py")}
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 

@@ -28,8 +28,8 @@ def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray,
 
     Columns of the drawn faces ("hair=curly") make the caption of one who sees those values, with the drawn faces'
     usual words: `attncap.data.faces.captions.stated_characteristics` reads it. Other names make "a young woman with
-    wavy hair and eyeglasses, wearing lipstick": CelebA's Male gives man or woman, No_X is not said, and a name that says
-    neither is said as it is written.
+    wavy hair and eyeglasses, wearing lipstick": CelebA's Male gives man or woman, No_X is not said, and a name that
+    says neither is said as it is written.
 
     Args:
         names: of the A attributes.

@@ -1,0 +1,368 @@
+"""Ensembles: the mean of probabilities by hand, one member equal to itself, several layers, maps, the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_nlp
+import numpy as np
+import pandas as pd
+import pytest
+from keras import ops
+from PIL import Image
+
+import attncap
+from attncap.cli.main import main
+from attncap.decoding.decoder import Decoder, replay
+from attncap.decoding.predict import CaptionReplay, caption_pictures, caption_stored
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.grids import join_features, map_between, split_features
+from attncap.features.joined_features import JoinedEncoder, JoinedStore, store_of
+from attncap.features.store import FeatureStore
+from attncap.grounding.probes import uniform_attention
+from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
+from attncap.models.captioner import Captioner, save_captioner
+from attncap.models.ensemble import Ensemble, mean_of_probabilities
+from attncap.models.registry import AttentionCaptioner, ShowAndTell, load_captioner
+from attncap.models.transformer_captioner import TransformerCaptioner
+from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer
+from tests.decoding.test_decoder import FakeCaptioner
+
+WORDS = WordTokenizer([*SPECIAL_TOKENS, *"abcdefghi"])
+V = WORDS.vocabulary_size()
+SMALL: dict[str, Any] = {"embedding_units": 7, "hidden_units": 11}
+LOOKS: dict[str, Any] = {**SMALL, "projection_units": 13, "attention_units": 17}
+
+
+def made(kind: Any, shape: tuple[int, int, int] | None = (2, 3, 5), seed: int = 0, **settings: Any) -> Captioner:
+    """A captioner that was never trained, with large weights: each picture has words of its own."""
+    keras.utils.set_random_seed(seed)
+    captioner = kind(WORDS, shape, **(LOOKS if kind is AttentionCaptioner else SMALL), **settings)
+    for weight in captioner.trainable_variables:
+        weight.assign(3.0 * weight)
+    return captioner
+
+
+def drawn(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def first() -> Captioner:
+    return made(AttentionCaptioner)
+
+
+@pytest.fixture(scope="module")
+def second() -> Captioner:
+    return made(AttentionCaptioner, seed=1)
+
+
+# ------------------------------------------------------------------------------------------ the mean of probabilities
+
+
+def test_the_mean_of_two_by_hand() -> None:
+    # 1/4, 3/4 and 1/2, 1/2: 3/8, 5/8; the mean of the logits would give other numbers.
+    mean = mean_of_probabilities([ops.array([[0.0, math.log(3)]]), ops.array([[7.0, 7.0]])])
+    np.testing.assert_allclose(ops.convert_to_numpy(mean), np.log([[3 / 8, 5 / 8]]), atol=1e-6)
+
+
+def test_probabilities_that_are_too_small_for_a_float_keep_their_order() -> None:
+    mean = ops.convert_to_numpy(mean_of_probabilities([ops.array([0.0, -2000.0]), ops.array([0.0, -1000.0])]))
+    np.testing.assert_allclose(mean, [0.0, -1000 - math.log(2)], rtol=1e-6, atol=1e-6)
+
+
+def test_decoding_goes_by_the_mean_of_probabilities() -> None:
+    members = [FakeCaptioner(pictures=3, seed=seed) for seed in (0, 1)]
+    features = members[0].features()
+    captions = Decoder(Ensemble(members), beam_width=3, max_length=5)(features)
+    said = {caption.token_ids for caption in captions}
+    assert len(said) > 1 and said != {caption.token_ids for caption in Decoder(members[0], max_length=5)(features)}
+    for picture, caption in enumerate(captions):
+        expected, code = 0.0, 0
+        tokens = [*caption.token_ids, END][:5]
+        for read, token in zip([START, *tokens], tokens, strict=False):
+            code = (code * 7 + read) % 101
+            tables = [member.table[picture, code].astype(float) for member in members]
+            mean = np.mean([np.exp(table) / np.exp(table).sum() for table in tables], axis=0)
+            mean[[PAD, START, UNK]] = 0.0  # never said
+            expected += math.log(mean[token] / mean.sum())
+        assert caption.log_prob == pytest.approx(expected, abs=1e-4)
+
+
+def decoder(captioner: Any, how: str) -> Decoder:
+    if how == "sampling":
+        return Decoder(captioner, sampler=keras_nlp.samplers.TopKSampler(k=5, seed=3), n_best=2, max_length=5)
+    return Decoder(captioner, beam_width=3, n_best=2, max_length=7)
+
+
+@pytest.mark.parametrize("how", ["beam", "sampling"])
+@pytest.mark.parametrize("kind", [AttentionCaptioner, ShowAndTell])
+def test_an_ensemble_of_one_is_its_member_to_the_bit(kind: Any, how: str) -> None:
+    member = made(kind)
+    ensemble = Ensemble([member])
+    features = drawn(5, 2, 3, 5)
+    states = [captioner.init_state(features, captions=2) for captioner in (ensemble, member)]
+    token_ids = np.full((5, 2), START)
+    logits = [
+        ops.convert_to_numpy(c.step(token_ids, state)[0]) for c, state in zip((ensemble, member), states, strict=True)
+    ]
+    np.testing.assert_array_equal(*logits)
+    one, alone = (np.ravel(decoder(captioner, how)(features)) for captioner in (ensemble, member))
+    for caption, expected in zip(one, alone, strict=True):
+        assert caption.token_ids == expected.token_ids and caption.log_prob == expected.log_prob
+        np.testing.assert_array_equal(caption.word_log_probs, expected.word_log_probs)
+        np.testing.assert_array_equal(caption.attention_weights, expected.attention_weights)
+
+
+def test_a_model_beside_itself_says_what_it_says_alone(first: Captioner) -> None:
+    features = drawn(5, 2, 3, 5)
+    both, alone = (np.ravel(decoder(captioner, "beam")(features)) for captioner in (Ensemble([first, first]), first))
+    for caption, expected in zip(both, alone, strict=True):
+        assert caption.token_ids == expected.token_ids
+        np.testing.assert_allclose(caption.word_log_probs, expected.word_log_probs, atol=1e-4)
+        np.testing.assert_allclose(caption.attention_weights, expected.attention_weights, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------------- maps
+
+
+def test_the_caption_has_the_mean_map_and_each_member_its_own(first: Captioner, second: Captioner) -> None:
+    ensemble = Ensemble([first, made(ShowAndTell), second])
+    features = drawn(5, 2, 3, 5)
+    captions = Decoder(ensemble, max_length=7)(features, list("pqrst"))
+    read = ensemble.member_captions(features, captions)
+    assert [[caption.words for caption in own] for own in read] == [[caption.words for caption in captions]] * 3
+    assert sum(len(caption.words) for caption in captions) > 5
+    for caption, one, blind, two in zip(captions, *read, strict=True):
+        assert blind.attention_weights is None and two.image_id == caption.image_id
+        assert np.abs(one.attention_weights - two.attention_weights).max(initial=1.0) > 1e-3
+        mean = (one.attention_weights + two.attention_weights) / 2
+        np.testing.assert_allclose(caption.attention_weights, mean, atol=1e-5)
+        alone = CaptionReplay(second)(features[[captions.index(caption)]], [[caption.text]])[0][0]
+        np.testing.assert_allclose(two.attention_weights, alone.attention_weights, atol=1e-5)
+        np.testing.assert_allclose(two.word_log_probs, alone.word_log_probs, atol=1e-4)
+    assert ensemble.member_captions(features[:0], []) == [[], [], []]
+    with pytest.raises(ValueError, match="one caption a picture is needed, got 5 for 2 pictures"):
+        ensemble.member_captions(features[:2], captions)
+
+
+def test_members_of_every_kind_speak_as_one() -> None:
+    shape = (2, 3, 5)
+    members = [
+        AttentionCaptioner(WORDS, shape, **LOOKS),
+        AdaptiveAttentionCaptioner(WORDS, shape, **LOOKS),
+        TransformerCaptioner(WORDS, shape, hidden_units=8, heads=2, feedforward_units=11),
+        ShowAndTell(WORDS, shape, **SMALL),
+    ]
+    for member in members:
+        for weight in member.trainable_variables:
+            weight.assign(2.0 * weight)
+    ensemble, features = Ensemble(members), drawn(3, *shape)
+    captions = Decoder(ensemble, beam_width=2, max_length=7)(features)
+    read = ensemble.member_captions(features, captions)
+    assert sum(len(caption.words) for caption in captions) > 3
+    for caption, *own in zip(captions, *read, strict=True):
+        # Of a member that may look away, a map counts for the share that it read of the picture.
+        maps = [one.attention_weights * one.visual_probs[:, None, None] for one in own[:3]]
+        mean = np.mean(maps, axis=0)
+        np.testing.assert_allclose(caption.visual_probs, mean.sum(axis=(1, 2)), atol=1e-4)
+        np.testing.assert_allclose(caption.attention_weights, mean / mean.sum(axis=(1, 2), keepdims=True), atol=1e-4)
+
+
+def test_members_without_attention_have_no_maps_together() -> None:
+    ensemble = Ensemble([made(ShowAndTell), made(ShowAndTell, seed=1)])
+    assert not ensemble.has_attention and Ensemble([made(ShowAndTell), made(AttentionCaptioner)]).has_attention
+    assert {caption.attention_weights for caption in Decoder(ensemble, max_length=5)(drawn(3, 2, 3, 5))} == {None}
+
+
+def test_a_map_is_laid_on_another_grid() -> None:
+    whole = (0.0, 0.0, 1.0, 1.0)
+    assert map_between((2, 3), whole, (2, 3), whole) is None
+    halves = map_between((1, 2), whole, (1, 4), whole)
+    np.testing.assert_allclose(halves, [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
+    # Three columns onto two that tile the middle half: what lies beyond goes to the border.
+    inner = map_between((1, 3), whole, (1, 2), (0.25, 0.0, 0.75, 1.0))
+    np.testing.assert_allclose(inner, [[1, 0], [0.5, 0.5], [0, 1]], atol=1e-6)
+    # A column of one cell in the middle of the upper half, on rows and columns that are no multiples.
+    onto = map_between((2, 1), (0.4, 0.0, 0.6, 1.0), (5, 7), whole)
+    laid = (np.array([1.0, 0.0]) @ onto).reshape(5, 7)
+    np.testing.assert_allclose(laid.sum(axis=1), [0.4, 0.4, 0.2, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        laid.sum(axis=0)[2:5], [(3 / 7 - 0.4) / 0.2, (1 / 7) / 0.2, (0.6 - 4 / 7) / 0.2], atol=1e-6
+    )
+    np.testing.assert_allclose(onto.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_members_of_two_grids_read_their_own_features(first: Captioner) -> None:
+    fine = made(AttentionCaptioner, (4, 3, 2), seed=2)
+    ensemble = Ensemble([first, fine, first])
+    assert ensemble.feature_shape == (1, 1, 2 * 3 * 5 + 4 * 3 * 2) and ensemble.map_shape == (4, 3)
+    parts = [drawn(5, 2, 3, 5), drawn(5, 4, 3, 2, seed=1)]
+    features = ensemble.join(parts)
+    for number, part in enumerate([parts[0], parts[1], parts[0]]):
+        np.testing.assert_array_equal(ops.convert_to_numpy(ensemble.features_of(number, features)), part)
+    token_ids = np.array([[[START, 4, 5]]] * 5)[..., 1:]  # (5, 1, 2)
+    log_probs, weights = replay(ensemble.step, ensemble.init_state(features), token_ids)
+    coarse = replay(first.step, first.init_state(parts[0]), token_ids)
+    own = replay(fine.step, fine.init_state(parts[1]), token_ids)
+    on_fine = np.repeat(ops.convert_to_numpy(coarse[1]).reshape(5, 2, 2, 3), 2, axis=2).reshape(5, 1, 2, 12) / 2
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(weights), (2 * on_fine + ops.convert_to_numpy(own[1])) / 3, atol=1e-5
+    )
+    assert log_probs.shape == (5, 1, 2)
+    caption = Decoder(ensemble, max_length=7)(features)[0]
+    assert caption.attention_weights.shape == (len(caption.words), 4, 3)
+    with pytest.raises(ValueError, match=r"shapes \[\(2, 3, 5\), \(4, 3, 2\)\].*expected, got \[\(2, 3, 5\)\]"):
+        ensemble.join(parts[:1])
+    with pytest.raises(ValueError, match=r"side by side, \('B', 1, 1, 54\), expected, got \(5, 2, 3, 5\)"):
+        ensemble.init_state(parts[0])
+
+
+def test_uniform_attention_reaches_every_member(first: Captioner, second: Captioner) -> None:
+    ensemble = Ensemble([first, made(ShowAndTell), second])
+    before = [ops.convert_to_numpy(member.attention.score_dense.kernel).copy() for member in (first, second)]
+    with uniform_attention(ensemble):
+        captions = Decoder(ensemble, max_length=5)(drawn(3, 2, 3, 5))
+    maps = np.concatenate([caption.attention_weights for caption in captions])
+    np.testing.assert_allclose(maps, np.full((len(maps), 2, 3), 1 / 6), atol=1e-6)
+    assert len(maps)
+    for member, kernel in zip((first, second), before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(member.attention.score_dense.kernel).copy(), kernel)
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
+
+
+def test_members_of_two_vocabularies_are_refused_by_name(first: Captioner, tmp_path: Path) -> None:
+    def of(*words: str) -> Captioner:
+        return AttentionCaptioner(WordTokenizer([*SPECIAL_TOKENS, *words]), (2, 3, 5), **LOOKS)
+
+    save_captioner(of(*"abxdefghi"), tmp_path / "x.keras")
+    with pytest.raises(
+        ValueError, match=r"x\.keras: .*not that of member 1: word 6 is 'x' in place of 'c' \(13 words in"
+    ):
+        Ensemble([first, tmp_path / "x.keras"])
+    with pytest.raises(ValueError, match=r"member 3: .*member 1: word 12 is missing in place of 'i' \(12 words in"):
+        Ensemble([first, first, of(*"abcdefgh")])
+    pieces = AttentionCaptioner(WordPieceTokenizer(WORDS.vocabulary), (2, 3, 5), **LOOKS)
+    with pytest.raises(ValueError, match="member 2: .*WordPieceTokenizer in place of WordTokenizer"):
+        Ensemble([first, pieces])
+    with pytest.raises(ValueError, match="at least one member"):
+        Ensemble([])
+    with pytest.raises(FileNotFoundError, match="nowhere: no such captioner"):
+        Ensemble([first, tmp_path / "nowhere"])
+
+
+# ----------------------------------------------------------------------------------- picture files and the command line
+
+
+@pytest.fixture(scope="module")
+def encoders() -> list[FeatureExtractor]:
+    keras.utils.set_random_seed(0)
+    return [FeatureExtractor("mixed0", "faces", image_size=size, dtype="float32") for size in (75, 91)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, encoders: list[FeatureExtractor]) -> Path:
+    """Three captioners with their encoders: two read one grid, the third another; and pictures."""
+    folder = tmp_path_factory.mktemp("members")
+    for name, kind, encoder, seed in (
+        ("a", AttentionCaptioner, 0, 0),
+        ("b", ShowAndTell, 0, 1),
+        ("c", AttentionCaptioner, 1, 2),
+    ):
+        save_captioner(made(kind, None, seed, encoder=encoders[encoder]), folder / f"{name}.keras")
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (40 + number, 50, 3)).astype(np.uint8)
+        Image.fromarray(noise).resize((100, 90)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def files_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file holds InceptionV3, which takes a second to build."""
+    monkeypatch.setattr("attncap.models.ensemble.load_captioner", LOADED)
+
+
+LOADED = cache(load_captioner)
+
+
+@pytest.fixture
+def several(folder: Path) -> Ensemble:
+    return attncap.Ensemble([folder / f"{name}.keras" for name in "abc"])
+
+
+def test_each_member_has_the_features_of_its_own_encoder(
+    several: Ensemble, folder: Path, encoders: list[FeatureExtractor], tmp_path: Path
+) -> None:
+    paths = [str(folder / f"{number}.png") for number in range(3)]
+    assert isinstance(several.encoder, JoinedEncoder) and len(several.encoder.encoders) == 2
+    stores = [FeatureStore(tmp_path, encoder) for encoder in encoders]
+    for store in stores:
+        store.extract(paths)
+    both = store_of(tmp_path, several.encoder)
+    assert isinstance(both, JoinedStore) and both.extract([*paths, str(tmp_path / "none.png")])["path"].tolist() == [
+        str(tmp_path / "none.png")
+    ]
+    parts = split_features(both.get(paths), [store.feature_shape for store in stores])
+    for part, store in zip(parts, stores, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(part), store.get(paths))
+    from_files, rejects = caption_pictures(several, paths, progress=False, max_length=7)
+    settings: dict[str, Any] = {"max_length": 7, "batch_size": 32}
+    from_store = caption_stored(several, both, pd.DataFrame({"image_id": list("pqr"), "path": paths}), **settings)
+    assert rejects.empty and [c.token_ids for c in from_files] == [c.token_ids for c in from_store]
+    assert {c.attention_weights.shape[1:] for c in from_files} == {several.members[2].feature_shape[:2]}
+    assert {c.grid_box for c in from_files} == {encoders[1].grid_box}
+    alone = store_of(tmp_path, Ensemble([several.members[0], several.members[1]]).encoder)
+    assert isinstance(alone, FeatureStore)
+    with pytest.raises(ValueError, match=r"member 2: has no encoder inside, .*a\.keras has one"):
+        Ensemble([folder / "a.keras", made(ShowAndTell, several.members[0].feature_shape)])
+
+
+def test_joined_features_come_apart_again() -> None:
+    shapes = [(2, 3, 5), (1, 1, 7), (3, 2, 1)]
+    parts = [drawn(4, *shape, seed=number) for number, shape in enumerate(shapes)]
+    for part, again in zip(parts, split_features(join_features(parts), shapes), strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(again), part)
+    assert join_features(parts[:1]) is parts[0] and split_features(parts[0], shapes[:1])[0] is parts[0]
+
+
+def test_several_runs_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [part for name in "abc" for part in ("--run", str(folder / f"{name}.keras"))]
+    picture, heatmap = str(folder / "1.png"), tmp_path / "map.png"
+    assert main(["caption", *runs, picture, "--heatmap", str(heatmap), "--beam-width", "2"]) == 0
+    printed = capsys.readouterr()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.png", "map_run1.png", "map_run3.png"]
+    assert f"heatmap of {folder / 'c.keras'}: {tmp_path / 'map_run3.png'}" in printed.err
+    out = tmp_path / "predictions.json"
+    assert main(["predict", *runs, "--images", str(folder), "--out", str(out), "--beam-width", "2"]) == 0
+    said = {row["image_id"]: row["caption"] for row in json.loads(out.read_text())}
+    assert sorted(said) == ["0.png", "1.png", "2.png"] and said["1.png"] == printed.out.strip()
+    page = tmp_path / "page.html"
+    assert main(["explore", *runs, "--images", str(folder), "--out", str(page), "--limit", "2"]) == 0
+    assert "1.png" in page.read_text(encoding="utf-8")
+    capsys.readouterr()
+    blind = ["--run", str(folder / "b.keras")] * 2
+    assert main(["caption", *blind, picture, "--heatmap", str(heatmap)]) == 2
+    assert f"{folder / 'b.keras'}: are an ensemble, which has no attention maps to draw" in capsys.readouterr().err
+
+
+def test_ground_measures_an_ensemble(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ground(*names: str, more: tuple[str, ...] = ()) -> int:
+        runs = [part for name in names for part in ("--run", str(folder / f"{name}.keras"))]
+        data = ["--data", "faces:9", "--boxes", "faces", "--features", str(tmp_path), "--json", "--limit", "3"]
+        return main(["ground", *runs, *data, *more])
+
+    measured = []
+    for names in ("cc", "ac", "aa"):
+        assert ground(*names) == 0
+        measured.append(json.loads(capsys.readouterr().out)["attention_correctness"])
+    assert abs(measured[0] - measured[2]) > 1e-4
+    assert measured[1] == pytest.approx((measured[0] + measured[2]) / 2, abs=0.02)  # less what a coarser grid blurs
+    assert ground("a", "c", more=("--probes",)) == 2
+    assert "members of this ensemble read several layers: leave --probes out" in capsys.readouterr().err

@@ -1,0 +1,427 @@
+"""The explorer in a real Chromium: what hovering, tabbing, touching and sliding show, against the attention array."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from attncap.captions import Caption
+from attncap.plotting.attention import upsample_attention
+from attncap.plotting.explorer.page import explore
+from tests.browser import complaints, requests_made, resize, screenshot
+
+ROWS, COLS = 5, 7
+GRID_BOX = (0.07, 0.11, 0.93, 0.91)
+HOSTILE = "</script><img src=x onerror=\"document.title='broken'\">"
+BIDI = "שלום"  # Hebrew, from right to left
+EMOJI = "👩🏽‍🚒"
+INFERNO = np.rint(matplotlib.colormaps["inferno"](np.arange(256) / 255)[:, :3] * 255).astype(int)
+
+
+def told(words: tuple[str, ...], image_id: str, seed: int, maps: bool = True) -> Caption:
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.full(ROWS * COLS, 0.4), len(words)).reshape(-1, ROWS, COLS).astype(np.float32)
+    p = rng.uniform(0.2, 1.0, len(words))
+    return Caption(
+        words,
+        tuple(range(len(words))),
+        float(np.log(p).sum()),
+        weights if maps else None,
+        np.log(p),
+        image_id,
+        GRID_BOX,
+    )
+
+
+GROUPS = [
+    [told(("a", "brown", "dog", "runs"), "dog.png", 1), told(("one", "dog", "runs"), "dog.png", 2)],
+    [told(("a", "girl", "with", "a", "hat"), "girl.png", 3), told(("a", "hat"), "girl.png", 4)],
+    [told((HOSTILE, BIDI, EMOJI, "'\"&amp;"), HOSTILE, 5), told((BIDI, BIDI), HOSTILE, 6)],
+]
+SCORES = pd.DataFrame({"image_id": ["dog.png", "girl.png", HOSTILE], "cider_d": [0.5, 2.0, 1.0]})
+REFERENCES = {"dog.png": ["A dog runs on GRASS."], "girl.png": ["A girl in a hat."], HOSTILE: [HOSTILE]}
+
+
+def weighed(caption: Caption) -> list[list[tuple[str, float]]]:
+    assert caption.word_log_probs is not None
+    own = zip(caption.words, caption.word_log_probs, strict=True)
+    return [[(word, float(p)), ("cat", -3.0), ("<end>", -4.0)] for word, p in own]
+
+
+def photo(seed: int) -> np.ndarray:
+    across = np.linspace(0, 255, 90)[None, :, None] * np.ones((60, 1, 3))
+    return np.roll(across, 30 * seed, axis=1).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    explorer = explore(
+        GROUPS,
+        [photo(seed) for seed in range(3)],
+        references=REFERENCES,
+        alternatives=[[weighed(caption) for caption in group] for group in GROUPS],
+        scores=SCORES,
+    )
+    return explorer.save(tmp_path_factory.mktemp("explorer") / "page.html")
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Iterator[Any]:
+    """The page as a file in the browser; whatever a test does there, nothing is asked for and nothing complains."""
+    browser.get(page.as_uri())
+    yield browser
+    assert requests_made(browser) == [page.as_uri()]
+    assert complaints(browser) == []
+    assert browser.title == "Where the captioner looked"
+
+
+def find(driver: Any, selector: str) -> Any:
+    return driver.find_element("css selector", selector)
+
+
+def find_all(driver: Any, selector: str) -> list[Any]:
+    return driver.find_elements("css selector", selector)
+
+
+def text_of(driver: Any, selector: str) -> str:
+    return find(driver, selector).get_property("textContent")
+
+
+def hover(driver: Any, element: Any) -> None:
+    from selenium.webdriver import ActionChains
+
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    ActionChains(driver, duration=50).move_to_element(element).perform()
+
+
+def press(driver: Any, *keys: str) -> None:
+    from selenium.webdriver import ActionChains
+
+    ActionChains(driver).send_keys(*keys).perform()
+
+
+def overlay(driver: Any) -> np.ndarray:
+    """The canvas read back: for each pixel the share of the colour scale, from 0 to 1, that its colour stands for."""
+    address = driver.execute_script("return document.getElementById('map').toDataURL('image/png')")
+    colours = np.asarray(Image.open(BytesIO(base64.b64decode(address.split(",")[1]))), int)  # (height, width, 4)
+    assert (colours[..., 3] == 255).all()
+    keys = colours[..., :3] @ [65536, 256, 1]
+    known = {int(key): index for index, key in enumerate(INFERNO @ [65536, 256, 1])}
+    colour, where = np.unique(keys, return_inverse=True)
+    return (np.array([known[int(key)] for key in colour])[where].reshape(keys.shape) + 0.5) / 256
+
+
+def times(caption: Caption, word: int) -> str:
+    """The maximum of a word's map, in times uniform."""
+    assert caption.attention_weights is not None
+    most = float(caption.attention_weights[word].max()) * ROWS * COLS
+    return f"{most:.0f}" if most >= 9.95 else f"{most:.1f}"
+
+
+def assert_shows(driver: Any, caption: Caption, word: int) -> None:
+    """Everything on the page says this word (from 0) of this caption."""
+    assert caption.attention_weights is not None and caption.word_log_probs is not None
+    weights = caption.attention_weights[word]
+    pressed = [button.get_attribute("aria-pressed") for button in find_all(driver, ".word")]
+    assert [i for i, state in enumerate(pressed) if state == "true"] == [word]
+    assert find(driver, "#slider").get_property("value") == str(word + 1)
+    seen = overlay(driver)
+    assert seen.shape == (240, 360)
+    expected = upsample_attention(weights, seen.shape, grid_box=GRID_BOX) / weights.max()
+    # Half a step of the maps' 255 (a little more where the kernel overshoots), and half a colour.
+    assert np.abs(seen - expected).max() < 1.5 / 255 + 0.5 / 256
+    row, col = np.unravel_index(weights.argmax(), weights.shape)
+    x = GRID_BOX[0] + (GRID_BOX[2] - GRID_BOX[0]) * (col + 0.5) / COLS
+    y = GRID_BOX[1] + (GRID_BOX[3] - GRID_BOX[1]) * (row + 0.5) / ROWS
+    assert seen[int(y * 240), int(x * 360)] > 0.97
+    said = text_of(driver, "#readout")
+    assert f"Word {word + 1} of {len(caption.words)}, “\u2068{caption.words[word]}\u2069”" in said
+    assert f"probability {np.exp(caption.word_log_probs[word]):.2f}." in said
+    assert f"({x:.0%} across, {y:.0%} down)" in said
+    assert f": {times(caption, word)} times an even look." in said
+    peak = driver.execute_script("const p = document.getElementById('peak').style; return [p.left, p.top]")
+    assert [float(side[:-1]) for side in peak] == pytest.approx([100 * x, 100 * y], abs=0.01)
+    assert float(driver.execute_script("return document.getElementById('map').style.opacity")) > 0
+
+
+def test_hovering_lays_the_word_s_map_over_the_picture(opened: Any, tmp_path: Path) -> None:
+    assert opened.execute_script("return document.getElementById('map').style.opacity") == "0"
+    words = find_all(opened, ".word")
+    assert [word.accessible_name for word in words][1].startswith("\u2068brown\u2069, probability 0.")
+    for word in (2, 0, 3):
+        hover(opened, words[word])
+        assert_shows(opened, GROUPS[0][0], word)
+    # The canvas lies exactly over the picture.
+    places = opened.execute_script(
+        "return ['photo', 'map'].map(id => { const b = document.getElementById(id).getBoundingClientRect();"
+        "return [b.x, b.y, b.width, b.height] })"
+    )
+    assert places[0] == places[1] and places[0][2] / places[0][3] == pytest.approx(1.5, abs=0.01)
+    assert opened.execute_script("const p = document.getElementById('photo'); return [p.naturalWidth, p.complete]") == [
+        90,
+        True,
+    ]
+    # What is seen of it: with the map on, the screen itself is another than with it off.
+    shown = screenshot(opened, tmp_path / "on.png").read_bytes()
+    press(opened, "\ue00c")  # Escape does nothing while no word has the focus
+    find(opened, "#slider").send_keys("\ue011")  # Home: the picture alone
+    assert opened.execute_script("return document.getElementById('map').style.opacity") == "0"
+    assert screenshot(opened, tmp_path / "off.png").read_bytes() != shown
+
+
+def test_tabbing_and_arrows_reach_every_word(opened: Any) -> None:
+    opened.execute_script("document.getElementById('slider').focus()")
+    press(opened, "\ue004")
+    for word in range(4):
+        assert_shows(opened, GROUPS[0][0], word)
+        if word < 3:
+            press(opened, "\ue004" if word % 2 else "\ue014")  # the tabulator and the right arrow, in turn
+    press(opened, "\ue011")
+    assert_shows(opened, GROUPS[0][0], 0)
+    press(opened, "\ue00c")
+    assert opened.execute_script("return document.getElementById('map').style.opacity") == "0"
+
+
+def test_sliding_walks_the_words_and_says_them(opened: Any) -> None:
+    slider = find(opened, "#slider")
+    assert (slider.aria_role, slider.accessible_name) == ("slider", "Word")
+    for word in range(4):
+        slider.send_keys("\ue014")
+        assert_shows(opened, GROUPS[0][0], word)
+        said = f"word {word + 1} of 4, {GROUPS[0][0].words[word]}"
+        assert slider.get_attribute("aria-valuetext") == said
+        assert text_of(opened, "#position") == f"{word + 1} of 4"
+    assert find(opened, "#readout").get_attribute("aria-live") == "polite"
+    said = opened.execute_script(
+        "const play = document.getElementById('play');"
+        "return [1, 2].map(() => { play.click(); return play.textContent })"
+    )
+    assert said == ["Pause", "Play"]
+    assert_shows(opened, GROUPS[0][0], 0)  # from the last word on to the first
+    assert text_of(opened, "#most") == f"{times(GROUPS[0][0], 0)}× an even look"
+
+
+def test_touching_and_a_finger_that_slides(opened: Any) -> None:
+    resize(opened, 390, 844, phone=True)
+    words = find_all(opened, ".word")
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", words[1])
+    places = opened.execute_script(
+        "return [...document.querySelectorAll('.word')].map(w => { const b = w.getBoundingClientRect();"
+        "return {x: b.x + b.width / 2, y: b.y + b.height / 2} })"
+    )
+
+    def touch(kind: str, *points: dict[str, float]) -> None:
+        opened.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": list(points)})
+
+    touch("touchStart", places[1])
+    assert_shows(opened, GROUPS[0][0], 1)
+    touch("touchMove", places[2])
+    assert_shows(opened, GROUPS[0][0], 2)
+    touch("touchEnd")
+    assert_shows(opened, GROUPS[0][0], 2)
+    # At the width of a phone nothing sticks out, and the picture stays in sight above the words.
+    assert opened.execute_script("return document.documentElement.scrollWidth") == 390
+    box = find(opened, "#frame").rect
+    scrolled = opened.execute_script("return scrollY")
+    assert box["y"] >= scrolled and box["y"] + box["height"] - scrolled < places[1]["y"]
+
+
+def test_cells_one_scale_and_opacity(opened: Any) -> None:
+    caption = GROUPS[0][0]
+    assert caption.attention_weights is not None
+    hover(opened, find_all(opened, ".word")[1])
+    find(opened, "#cells").click()
+    weights = caption.attention_weights[1]
+    cells = upsample_attention(weights, (240, 360), smooth=False, grid_box=GRID_BOX)
+    assert np.abs(overlay(opened) - cells / weights.max()).max() < 0.5 / 255 + 0.6 / 256
+    find(opened, "#onescale").click()
+    top = caption.attention_weights.max()
+    assert top > weights.max()
+    assert np.abs(overlay(opened) - cells / top).max() < 0.5 / 255 + 0.6 / 256
+    assert (
+        text_of(opened, "#most")
+        == f"{times(caption, int(caption.attention_weights.max(axis=(1, 2)).argmax()))}× an even look"
+    )
+    find(opened, "#strength").send_keys("\ue011")
+    assert opened.execute_script("return document.getElementById('map').style.opacity") == "0"
+    # The mouse on the picture reads the cell below it.
+    hover(opened, find(opened, "#frame"))
+    here = text_of(opened, "#here").removeprefix("here ").removesuffix("×")
+    assert abs(float(here) / (ROWS * COLS) - weights[2, 3]) < 0.051 / (ROWS * COLS) + 0.5 / 255 * weights.max()
+
+
+def test_other_beams_and_alternatives(opened: Any) -> None:
+    beams = find_all(opened, ".beam")
+    assert [beam.get_attribute("aria-pressed") for beam in beams] == ["true", "false"]
+    assert [part.text for part in find_all(opened, ".beam .differs")] == ["one"]
+    beams[1].click()
+    hover(opened, find_all(opened, ".word")[2])
+    other = GROUPS[0][1]
+    assert_shows(opened, other, 2)
+    assert other.word_log_probs is not None
+    rows = [row.text.split() for row in find_all(opened, "#alternatives li")]
+    assert rows == [
+        ["runs", f"{np.exp(other.word_log_probs[2]):.2f}"],
+        ["cat", "0.05"],
+        ["the", "end", "0.02"],
+    ]
+    assert [row.text.split()[0] for row in find_all(opened, ".weighed.taken")] == ["runs"]
+    assert [row.text for row in find_all(opened, "#references li")] == ["A dog runs on GRASS."]
+
+
+def listed(driver: Any) -> list[str]:
+    return [option.text.split("\n")[0] for option in find_all(driver, ".option") if option.is_displayed()]
+
+
+def test_filter_and_sort(opened: Any) -> None:
+    from selenium.webdriver.support.select import Select
+
+    texts = [group[0].text for group in GROUPS]
+    shown = [" ".join(text.split()) for text in texts]
+    assert [text_of(opened, f".option:nth-child({i}) .said") for i in (1, 2, 3)] == texts
+    sort = Select(find(opened, "#sort"))
+    order = "return [...document.querySelectorAll('.option:not([hidden]) .said')].map(s => s.textContent)"
+    sort.select_by_visible_text("CIDEr-D")
+    assert opened.execute_script(order) == [texts[1], texts[2], texts[0]] and text_of(opened, "#name") == "girl.png"
+    assert [badge.text for badge in find_all(opened, ".badge")] == ["2.000", "1.000", "0.500"]
+    find(opened, "#direction").click()
+    assert opened.execute_script(order) == [texts[0], texts[2], texts[1]]
+    sort.select_by_visible_text("least probable word")
+    least = [float(np.min(group[0].word_log_probs)) for group in GROUPS]
+    assert opened.execute_script(order) == [texts[i] for i in np.argsort(least)[::-1]]
+    sort.select_by_visible_text("order given")
+    field = find(opened, "#filter")
+    field.send_keys("grass dog")  # of a reference, and of the caption
+    assert opened.execute_script(order) == [texts[0]]
+    assert (text_of(opened, "#count"), find(opened, "#count").aria_role) == ("1 of 3 pictures", "status")
+    field.clear()
+    field.send_keys("hat")
+    assert opened.execute_script(order) == [texts[1]] and text_of(opened, "#name") == "girl.png"
+    hover(opened, find_all(opened, ".word")[4])
+    assert_shows(opened, GROUPS[1][0], 4)
+    field.send_keys("zzz")
+    assert find(opened, "#none").is_displayed() and not find(opened, "#stage").is_displayed()
+    field.clear()
+    press(opened, "\ue003")
+    field.send_keys(" ")
+    assert opened.execute_script(order) == texts and shown[0] == "a brown dog runs"
+
+
+def test_the_list_is_walked_by_keys(opened: Any) -> None:
+    opened.execute_script("document.querySelector('.option[aria-selected=true]').focus()")
+    press(opened, "\ue015")
+    assert text_of(opened, "#name") == "girl.png"
+    assert opened.switch_to.active_element.get_attribute("aria-selected") == "true"
+    assert (find(opened, "#list").aria_role, opened.switch_to.active_element.aria_role) == ("listbox", "option")
+    press(opened, "\ue010")
+    assert text_of(opened, "#name") == HOSTILE and find(opened, "#next").get_attribute("disabled")
+    find(opened, "#previous").click()
+    assert text_of(opened, "#name") == "girl.png"
+
+
+def test_hostile_captions_stay_text(opened: Any) -> None:
+    find(opened, "#filter").send_keys("onerror")
+    words = find_all(opened, ".word")
+    assert [text_of(opened, f".word:nth-child({i + 1}) .text") for i in range(4)] == list(GROUPS[2][0].words)
+    assert text_of(opened, "#name") == HOSTILE and text_of(opened, "#references li") == HOSTILE
+    for word in range(4):
+        hover(opened, words[word])
+        assert_shows(opened, GROUPS[2][0], word)
+    assert opened.execute_script("return document.querySelectorAll('main img, #list img').length") == 4
+    assert opened.execute_script("return document.querySelectorAll('[onerror], script').length") == 2
+    find_all(opened, ".beam")[1].click()  # Hebrew alone: from right to left, and the arrow keys with it
+    right, left = (button.rect["x"] for button in find_all(opened, ".word"))
+    assert left < right
+    opened.execute_script("document.querySelector('.word').focus()")
+    press(opened, "\ue012")
+    assert_shows(opened, GROUPS[2][1], 1)
+
+
+def test_the_policy_refuses_script_style_and_network(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    requests_made(browser)
+    refused = browser.execute_async_script(
+        """
+        const done = arguments[0], refused = [];
+        document.addEventListener("securitypolicyviolation", (event) => refused.push(event.effectiveDirective));
+        const add = (tag, set) => document.body.append(Object.assign(document.createElement(tag), set));
+        add("img", { src: "https://example.invalid/x.png" });
+        add("script", { textContent: "document.title = 'broken'" });
+        add("script", { src: "https://example.invalid/x.js" });
+        add("style", { textContent: "body { display: none }" });
+        add("iframe", { src: "https://example.invalid/" });
+        document.body.setAttribute("onclick", "document.title = 'broken'");
+        fetch("https://example.invalid/").catch(() => setTimeout(() => done(refused), 300));
+        """
+    )
+    assert {"img-src", "script-src-elem", "style-src-elem", "frame-src", "connect-src"} <= set(refused)
+    assert browser.title == "Where the captioner looked"
+    assert requests_made(browser) == []
+    complaints(browser)
+
+
+def test_without_attention_the_page_says_so(browser: Any, tmp_path: Path) -> None:
+    plain = told(("a", "dog"), "dog.png", 1, maps=False)
+    browser.get(explore(plain, photo(1), alternatives=weighed(plain)).save(tmp_path / "plain.html").as_uri())
+    assert "no maps: this captioner has no attention" in find(browser, "#nomaps").text
+    hover(browser, find_all(browser, ".word")[1])
+    assert text_of(browser, "#readout").endswith(f"probability {np.exp(plain.word_log_probs[1]):.2f}.")  # type: ignore[index]
+    assert opacity(browser) == "0" and not find(browser, "#looks").is_displayed()
+    assert [row.text.split()[0] for row in find_all(browser, "#alternatives li")] == ["dog", "cat", "the"]
+    assert complaints(browser) == []
+
+
+def opacity(driver: Any) -> str:
+    return driver.execute_script("return document.getElementById('map').style.opacity")
+
+
+def test_no_motion_where_none_is_wanted(opened: Any) -> None:
+    fade = "return getComputedStyle(document.getElementById('map')).transitionDuration"
+    assert opened.execute_script(fade) == "0.12s"
+    features = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    assert opened.execute_script(fade) == "0s"
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_in_a_frame_beside_another_as_a_notebook_shows_it(browser: Any, tmp_path: Path) -> None:
+    both = [explore(group[0], photo(1), height=600)._repr_html_() for group in GROUPS[:2]]
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "notebook.html").write_text(
+        f"<!DOCTYPE html><meta charset=utf-8><title>notebook</title><p id=name>mine</p>{both[0]}{both[1]}"
+    )
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/notebook.html"
+        browser.get(address)
+        frames = find_all(browser, "iframe")
+        assert frames[0].accessible_name == "Attention explorer, 1 picture"
+        for frame, group in zip(frames, GROUPS[:2], strict=True):
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", frame)
+            browser.switch_to.frame(frame)
+            for _ in range(50):  # a frame that is still loading when it is hovered over shows nothing yet
+                hover(browser, find_all(browser, ".word")[0])
+                hover(browser, find_all(browser, ".word")[1])
+                if any(word.get_attribute("aria-pressed") == "true" for word in find_all(browser, ".word")):
+                    break
+                time.sleep(0.1)
+            assert_shows(browser, group[0], 1)
+            browser.switch_to.default_content()
+        assert text_of(browser, "#name") == "mine" and browser.title == "notebook"
+        assert [url for url in requests_made(browser) if "favicon" not in url] == [address]
+        server.shutdown()

@@ -221,7 +221,7 @@ import os, signal, sys
 sys.path.insert(0, ".")
 from tests.training import test_train as tests
 from attncap.features import extractor as features
-from attncap.training.train import callbacks as recorder
+from attncap.training import callbacks as recorder
 features.DEFAULTS["random"] = tests.QUICK
 
 def or_die(self, batch, logs=None):

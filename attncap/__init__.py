@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from attncap.decoding.predict import caption
     from attncap.features.extractor import FeatureExtractor
     from attncap.features.store import FeatureStore
-    from attncap.images import open_picture
+    from attncap.images import open_image
     from attncap.metrics.evaluate import bleu, evaluate
     from attncap.models.attention import BahdanauAttention
     from attncap.models.ensemble import Ensemble
@@ -54,7 +54,7 @@ _HOME_OF = {
     "explore": "plotting.explorer.page",
     "load": "data.load",
     "load_captioner": "models.registry",
-    "open_picture": "images",
+    "open_image": "images",
     "plot_attention": "plotting.attention",
     "train": "training.train",
 }
@@ -78,7 +78,7 @@ __all__ = [
     "explore",
     "load",
     "load_captioner",
-    "open_picture",
+    "open_image",
     "plot_attention",
     "train",
 ]

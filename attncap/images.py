@@ -41,7 +41,7 @@ TURNS = {
 }
 
 
-class UnreadablePicture(ValueError):
+class UnreadableImage(ValueError):
     """A picture that cannot be shown; `path` and `reason` say which and why, the message both."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
@@ -53,7 +53,7 @@ class UnreadablePicture(ValueError):
         return type(self), (self.path, self.reason)
 
 
-def open_picture(
+def open_image(
     path: str | os.PathLike[str],
     data: bytes | None = None,
     *,
@@ -62,7 +62,7 @@ def open_picture(
 ) -> Image.Image:
     """Decodes a picture to 8-bit RGB as a person sees it.
 
-    Turned as its EXIF orientation says; CMYK with Adobe's inverted polarity; colour profiles other than sRGB
+    Turned as its EXIF orientation says; CMYK with Adobe's inverted polarity; color profiles other than sRGB
     applied; alpha and palette transparency over white; 16-bit grey divided by 257 (not clipped); the first frame of an
     animation. The contents decide the format, not the ending of the name.
 
@@ -78,11 +78,11 @@ def open_picture(
         The picture, mode "RGB", loaded, with no file left open.
 
     Raises:
-        UnreadablePicture: missing, empty, truncated, damaged, too large, or not a picture; the message names the
+        UnreadableImage: missing, empty, truncated, damaged, too large, or not a picture; the message names the
             file and the reason.
 
     Example:
-        >>> picture = open_picture("photograph.jpg", target_size=(299, 299))
+        >>> picture = open_image("photograph.jpg", target_size=(299, 299))
         >>> picture.mode
         'RGB'
     """
@@ -90,41 +90,41 @@ def open_picture(
         source = BytesIO(data) if data is not None else _open_file(path)
         with source:
             if not source.read(1):
-                raise UnreadablePicture(path, "empty file (0 bytes): copy it again")
+                raise UnreadableImage(path, "empty file (0 bytes): copy it again")
             source.seek(0)
             with Image.open(source, formats=_formats()) as picture:
                 width, height = picture.size
                 if width * height > max_pixels:
-                    raise UnreadablePicture(path, _too_large(f"{width}x{height} pixels", max_pixels))
+                    raise UnreadableImage(path, _too_large(f"{width}x{height} pixels", max_pixels))
                 scans = _scans(source) if picture.format in ("JPEG", "MPO") else 0
                 if scans > MAX_SCANS:
-                    raise UnreadablePicture(path, f"{scans:,} scans, at most {MAX_SCANS} are decoded: save it anew")
+                    raise UnreadableImage(path, f"{scans:,} scans, at most {MAX_SCANS} are decoded: save it anew")
                 return _as_seen(picture, target_size)
-    except UnreadablePicture:
+    except UnreadableImage:
         raise
     except UnidentifiedImageError:
         known = ", ".join(_formats())
-        raise UnreadablePicture(path, f"not a picture, or its first bytes are damaged (known: {known})") from None
+        raise UnreadableImage(path, f"not a picture, or its first bytes are damaged (known: {known})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UnreadablePicture(path, _too_large("more pixels than Pillow allows", max_pixels)) from None
+        raise UnreadableImage(path, _too_large("more pixels than Pillow allows", max_pixels)) from None
     except MemoryError:
-        raise UnreadablePicture(path, "not enough memory to decode it") from None
+        raise UnreadableImage(path, "not enough memory to decode it") from None
     except Exception as error:  # decoders raise nearly anything on damaged bytes (SyntaxError, struct.error, ...)
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadablePicture(path, f"truncated or damaged: {reason}") from None
+        raise UnreadableImage(path, f"truncated or damaged: {reason}") from None
 
 
-def picture_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The contents of a picture file, for a caller that also hashes them; refuses as `open_picture` does.
+def image_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The contents of a picture file, for a caller that also hashes them; refuses as `open_image` does.
 
     Raises:
-        UnreadablePicture: missing, a folder, a pipe, larger than MAX_FILE_BYTES, or not to be read.
+        UnreadableImage: missing, a folder, a pipe, larger than MAX_FILE_BYTES, or not to be read.
     """
     try:
         with _open_file(path) as file:
             return file.read()
     except OSError as error:
-        raise UnreadablePicture(path, f"cannot be read: {error.strerror or error}") from None
+        raise UnreadableImage(path, f"cannot be read: {error.strerror or error}") from None
 
 
 @cache
@@ -143,20 +143,20 @@ def _open_file(path: str | os.PathLike[str]) -> Any:
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise UnreadablePicture(path, "a folder, not a picture")
+            raise UnreadableImage(path, "a folder, not a picture")
         if not stat.S_ISREG(status.st_mode):
-            raise UnreadablePicture(path, "not a regular file")
+            raise UnreadableImage(path, "not a regular file")
         if status.st_size > MAX_FILE_BYTES:
-            raise UnreadablePicture(path, f"{status.st_size:,} bytes, at most {MAX_FILE_BYTES:,} are read")
+            raise UnreadableImage(path, f"{status.st_size:,} bytes, at most {MAX_FILE_BYTES:,} are read")
         return open(path, "rb")
     except FileNotFoundError:
-        raise UnreadablePicture(path, "no such file") from None
+        raise UnreadableImage(path, "no such file") from None
     except OSError as error:
-        raise UnreadablePicture(path, f"cannot be opened: {error.strerror or error}") from None
-    except UnreadablePicture:
+        raise UnreadableImage(path, f"cannot be opened: {error.strerror or error}") from None
+    except UnreadableImage:
         raise
     except ValueError as error:  # NUL bytes and lone surrogates in the name
-        raise UnreadablePicture(repr(os.fspath(path)), f"not a file name: {error}") from None
+        raise UnreadableImage(repr(os.fspath(path)), f"not a file name: {error}") from None
 
 
 def _as_seen(picture: Image.Image, target_size: tuple[int, int] | None) -> Image.Image:
@@ -214,12 +214,12 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 def _over_white(picture: Image.Image) -> Image.Image:
     transparent = picture.info.get("transparency")
     if isinstance(transparent, tuple) and max(transparent) > 255:
-        # A 16-bit PNG is decoded to 8 bits, but its transparent colour is left in 16.
+        # A 16-bit PNG is decoded to 8 bits, but its transparent color is left in 16.
         picture.info["transparency"] = tuple(value >> 8 for value in transparent)
     layer = picture.convert("RGBA")
-    colours = _in_srgb(layer.convert("RGB"), picture)
+    colors = _in_srgb(layer.convert("RGB"), picture)
     white = Image.new("RGB", picture.size, "white")
-    white.paste(colours, mask=layer.getchannel("A"))
+    white.paste(colors, mask=layer.getchannel("A"))
     return white
 
 
@@ -259,7 +259,7 @@ def _grey_range(picture: Image.Image, values: np.ndarray, tags: Any) -> tuple[fl
 
 
 def _foreign_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The embedded colour profile, unless there is none, or it is sRGB, or it is not for this kind of picture."""
+    """The embedded color profile, unless there is none, or it is sRGB, or it is not for this kind of picture."""
     contents = picture.info.get("icc_profile")
     if not contents:
         return None
@@ -270,18 +270,18 @@ def _foreign_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
     wanted = "CMYK" if picture.mode == "CMYK" else "RGB"
-    coloured = picture.mode in ("RGB", "RGBA", "P", "PA", "CMYK")
-    return profile if coloured and space == wanted and "srgb" not in described.lower() else None
+    colored = picture.mode in ("RGB", "RGBA", "P", "PA", "CMYK")
+    return profile if colored and space == wanted and "srgb" not in described.lower() else None
 
 
-def _in_srgb(colours: Image.Image, picture: Image.Image) -> Image.Image:
-    """RGB of `colours` through the profile that `picture` carries, if any."""
+def _in_srgb(colors: Image.Image, picture: Image.Image) -> Image.Image:
+    """RGB of `colors` through the profile that `picture` carries, if any."""
     profile = _foreign_profile(picture)
     if profile is not None:
         # A profile that does not fit the picture is ignored, as viewers do.
         with contextlib.suppress(ImageCms.PyCMSError, ValueError, OSError):
-            return _through_profiles(colours, profile)
-    return colours.convert("RGB")  # a copy, also of what is RGB already
+            return _through_profiles(colors, profile)
+    return colors.convert("RGB")  # a copy, also of what is RGB already
 
 
 def _through_profiles(picture: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:

@@ -172,7 +172,7 @@ def training_part(folder: Path, pictures: int, settings: argparse.Namespace) -> 
 
 
 def search_part(folder: Path, pictures: int, settings: argparse.Namespace) -> dict[str, float]:
-    from attncap.retrieval.index import DifferenceHash, PictureIndex
+    from attncap.retrieval.index import DifferenceHash, ImageIndex
     from attncap.retrieval.search import CosineSearch
 
     rng = np.random.default_rng(settings.seed)
@@ -181,7 +181,7 @@ def search_part(folder: Path, pictures: int, settings: argparse.Namespace) -> di
     image_ids = [str(n) for n in range(pictures)]
     file = folder / f"index{pictures}-{os.getpid()}.db"  # anew in each round
     start = time.perf_counter()
-    with PictureIndex(file, DifferenceHash(64)) as index:
+    with ImageIndex(file, DifferenceHash(64)) as index:
         for at in range(0, pictures, 1000):
             part = slice(at, at + 1000)
             index.add_codes(image_ids[part], [["a label"]] * len(image_ids[part]), codes[part])

@@ -3,7 +3,7 @@
     python benchmarks/bench_scoring.py --pictures 1000 --references 5 --repeats 5 --json scoring.json
 
 Each round runs every contender once, so that a slow moment of the machine hits all of them; medians and ratios are
-printed. pycocoevalcap scores captions that are tokenised already; its own tokenizer needs Java and is timed apart,
+printed. pycocoevalcap scores captions that are tokenized already; its own tokenizer needs Java and is timed apart,
 where Java is.
 """
 

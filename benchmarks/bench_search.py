@@ -26,7 +26,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from attncap.metrics.coco_json import write_json
-from attncap.retrieval.hnsw import NeighbourGraph
+from attncap.retrieval.hnsw import NeighborGraph
 from attncap.retrieval.search import CosineSearch, HashSearch
 
 Runs = dict[str, Callable[[int], Any]]
@@ -87,7 +87,7 @@ def _graph(search: Any, codes: np.ndarray, queries: np.ndarray, k: int, runs: Ru
         return {}
     try:
         start = time.thread_time()
-        graph = NeighbourGraph.build(search, codes)
+        graph = NeighborGraph.build(search, codes)
     except RuntimeError as error:
         print(error)
         return {}

@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--beam-width", type=int, default=3, metavar="K", help="of the captioners (default 3)")
     parser.add_argument("--length-penalty", type=float, default=0.7, metavar="A", help="exponent (default 0.7)")
     parser.add_argument("--bits", type=int, default=64, help="of the difference hash (default 64)")
-    parser.add_argument("--neighbours", type=int, metavar="K", help="that are to agree (default: leave-one-out)")
+    parser.add_argument("--neighbors", type=int, metavar="K", help="that are to agree (default: leave-one-out)")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N held-out pictures only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, metavar="JSON", help="everything but the captions")
@@ -58,7 +58,7 @@ def main() -> int:
             layer=options.layer,
             features=options.features,
             bits=options.bits,
-            k=options.neighbours,
+            k=options.neighbors,
             limit=options.limit,
             seed=options.seed,
             decoding={"beam_width": options.beam_width, "length_penalty": options.length_penalty},

@@ -84,21 +84,21 @@ def batches(rows: int, folder: Path) -> None:
 
 def index(rows: int, folder: Path) -> None:
     """An index of `rows` hashes of 64 bits in SQLite, and a query."""
-    from attncap.retrieval.index import DifferenceHash, PictureIndex
+    from attncap.retrieval.index import DifferenceHash, ImageIndex
     from attncap.retrieval.search import HashSearch
 
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (rows, 8), dtype=np.uint8)
     ids, file = names(rows), folder / "index.db"
     start = time.process_time()
-    with PictureIndex(file, DifferenceHash(64)) as made:
+    with ImageIndex(file, DifferenceHash(64)) as made:
         for at in range(0, rows, 1000):
             part = slice(at, at + 1000)
             made.add_codes(ids[part], [["a label"]] * len(ids[part]), codes[part])
     say("inserting, 1,000 a transaction", time.process_time() - start, "s")
     say("index file", file.stat().st_size / rows, "bytes an entry")
     before, start = resident(), time.process_time()
-    with PictureIndex.load(file) as made:
+    with ImageIndex.load(file) as made:
         made.nearest(codes[:1], 10)
         say("opening, and the first query, which reads all codes", time.process_time() - start, "s")
         say("memory then", (resident() - before) / rows, "bytes an entry")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from PIL import Image
 
-from attncap.plotting.style import COLOURS, INK, MUTED, STYLE, PanelAxes, SheetFigure, wrap
+from attncap.plotting.style import COLORS, INK, MUTED, STYLE, PanelAxes, SheetFigure, wrap
 from attncap.retrieval.index import DifferenceHash
 
 WIDTH, HEIGHT = 13.0, 7.6  # inches; places below are inches from the upper left corner
@@ -41,7 +41,7 @@ SYSTEMS = (
     Shown("Nearest embedding", "the text of the training picture with the most similar vector", 1, "nearest embedding"),
     Shown("Difference hash", "the text of the training picture with the fewest bits apart", 2, "nearest hash, 64 bits"),
 )
-READINGS = ("a grid of regions", "their mean: one vector", "64 bits: is the right neighbour brighter?")
+READINGS = ("a grid of regions", "their mean: one vector", "64 bits: is the right neighbor brighter?")
 
 
 @matplotlib.rc_context(STYLE)
@@ -67,18 +67,18 @@ def plot_systems(picture: str, vector: np.ndarray, answers: Mapping[str, str], m
     for n, (y, said) in enumerate(zip(readings, READINGS, strict=True)):
         _draw_reading(_axes(figure, 2.65, y - SIDE / 2 - 0.08, SIDE, SIDE), n, photo, vector)
         page.text(2.65, y + SIDE / 2 - 0.02, "\n".join(wrap(said, 2.1, 10)), size=10, color=MUTED, va="top")
-        _arrow(page, (0.3 + side + 0.05, HEIGHT / 2), (2.58, y), COLOURS[n])
+        _arrow(page, (0.3 + side + 0.05, HEIGHT / 2), (2.58, y), COLORS[n])
     for y, shown in zip(middles, SYSTEMS, strict=True):
-        colour = COLOURS[shown.reads]
-        _arrow(page, (2.65 + SIDE + 0.08, float(readings[shown.reads])), (5.1, y), colour)
+        color = COLORS[shown.reads]
+        _arrow(page, (2.65 + SIDE + 0.08, float(readings[shown.reads])), (5.1, y), color)
         box = FancyBboxPatch(
-            (5.2, y - 0.52), 3.05, 1.04, boxstyle="round,pad=0,rounding_size=0.08", fc="white", ec=colour
+            (5.2, y - 0.52), 3.05, 1.04, boxstyle="round,pad=0,rounding_size=0.08", fc="white", ec=color
         )
         box.set_linewidth(2)
         page.add_patch(box)
         page.text(5.34, y - 0.28, shown.name, weight="bold", size=12.5, va="center")
         page.text(5.34, y + 0.16, "\n".join(wrap(shown.how, 2.85, 10.5)), size=10.5, va="center", color=INK)
-        _arrow(page, (8.3, y), (8.66, y), colour)
+        _arrow(page, (8.3, y), (8.66, y), color)
         lines = wrap(answers[shown.answer], WIDTH - 8.75 - 0.2, 11)
         page.text(8.75, y - 0.12, "\n".join(lines), size=11, va="center")
         page.text(8.75, y + 0.44, marks[shown.answer], size=10, va="center", color=MUTED)
@@ -100,12 +100,12 @@ def _draw_reading(ax: Axes, which: int, photo: Image.Image, vector: np.ndarray) 
             ax.axhline(at, color="white", linewidth=1)
             ax.axvline(at, color="white", linewidth=1)
     elif which == 1:
-        ax.bar(range(24), vector[np.linspace(0, len(vector) - 1, 24).astype(int)], color=COLOURS[1], width=0.8)
+        ax.bar(range(24), vector[np.linspace(0, len(vector) - 1, 24).astype(int)], color=COLORS[1], width=0.8)
     else:
         bits = np.unpackbits(DifferenceHash(64).encode([photo])[0]).reshape(8, 8)
         ax.imshow(bits, cmap="gray", interpolation="nearest")
         ax.add_patch(Rectangle((-0.5, -0.5), 8, 8, fill=False, edgecolor=MUTED, linewidth=1.5))
 
 
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color=colour, lw=1.8))
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
+    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color=color, lw=1.8))

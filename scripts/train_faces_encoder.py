@@ -14,9 +14,9 @@ Shipped weights: the two commands above on 2 shared cores in bfloat16 (983 steps
 SCORE_PENALTY; it had 0.961, with the eyebrows at chance. After the second, on 600 val faces of the same seed: mean
 accuracy 0.993, and 0.990 over the faces where a value is seen:
 
-    hair 0.993, colour 0.992    hat 1.000, colour 1.000     glasses 1.000      eyes 1.000        eyebrows 0.952
+    hair 0.993, color 0.992    hat 1.000, color 1.000     glasses 1.000      eyes 1.000        eyebrows 0.952
     nose 0.988                  ears 0.997                  mouth 0.998        beard 1.000       moustache 0.985
-    freckles 0.997              earrings 0.997              neckwear 1.000, colour 0.997
+    freckles 0.997              earrings 0.997              neckwear 1.000, color 0.997
 
 The heads' attention has its maximum on a region that a box touches for 0.976 of what is seen (least: ears 0.854,
 beard 0.901). With `--box-weight 0.3`, which asks for attention in the boxes: 12 minutes, 610 steps, accuracy 0.971,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from attncap.images import UnreadablePicture, inside_folder, open_picture, picture_bytes
+from attncap.images import UnreadableImage, image_bytes, inside_folder, open_image
 
 RED, GREEN, BLUE, WHITE, BLACK = (230, 20, 30), (20, 200, 40), (25, 35, 220), (255, 255, 255), (0, 0, 0)
 WIDTH, HEIGHT = 23, 13  # different primes: a transposed picture cannot hide
@@ -23,8 +23,8 @@ WIDTH, HEIGHT = 23, 13  # different primes: a transposed picture cannot hide
 def quarters(mode: str = "RGB") -> Image.Image:
     """Red top left, green top right, blue bottom left, white bottom right."""
     picture = Image.new("RGB", (WIDTH, HEIGHT), WHITE)
-    for colour, place in ((RED, (0, 0)), (GREEN, (12, 0)), (BLUE, (0, 7))):
-        picture.paste(colour, (*place, place[0] + 12, place[1] + 7))
+    for color, place in ((RED, (0, 0)), (GREEN, (12, 0)), (BLUE, (0, 7))):
+        picture.paste(color, (*place, place[0] + 12, place[1] + 7))
     return picture.convert(mode)
 
 
@@ -47,8 +47,8 @@ def chunk(name: bytes, contents: bytes) -> bytes:
     return struct.pack(">I", len(contents)) + name + contents + struct.pack(">I", zlib.crc32(name + contents))
 
 
-def png(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 2) -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+def png(width: int, height: int, rows: bytes, depth: int = 8, color: int = 2) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
@@ -86,14 +86,12 @@ def swapped_profile() -> bytes:
     return swapped.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be")).replace(b"sRGB", b"swap")
 
 
-GREY = {
-    colour: (round(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]),) * 3 for colour in (RED, GREEN, BLUE)
-}
+GREY = {color: (round(0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]),) * 3 for color in (RED, GREEN, BLUE)}
 AS_IS = (RED, GREEN, BLUE, WHITE)
 GREYS = (GREY[RED], GREY[GREEN], GREY[BLUE], WHITE)
 SIXTEEN = (BLACK, (31,) * 3, WHITE, (200,) * 3)
 
-# name: (contents, colours seen top left, top right, bottom left, bottom right; tolerance)
+# name: (contents, colors seen top left, top right, bottom left, bottom right; tolerance)
 SEEN: dict[str, tuple[Callable[[], bytes], tuple[tuple[int, ...], ...] | None, int]] = {
     "plain.png": (lambda: encoded(quarters(), "PNG"), AS_IS, 0),
     "plain.jpg": (lambda: encoded(quarters(), "JPEG", quality=95, subsampling=0), AS_IS, 12),
@@ -146,19 +144,19 @@ SEEN: dict[str, tuple[Callable[[], bytes], tuple[tuple[int, ...], ...] | None, i
 
 @pytest.mark.parametrize("name", SEEN)
 def test_odd_pictures_come_out_as_a_person_sees_them(name: str, tmp_path: Path) -> None:
-    make, colours, tolerance = SEEN[name]
+    make, colors, tolerance = SEEN[name]
     path = tmp_path / name
     path.write_bytes(make())
-    picture = open_picture(path)
+    picture = open_image(path)
     assert (picture.mode, picture.size) == ("RGB", (WIDTH, HEIGHT))
-    if colours is None:  # the primaries exchanged: what is stored as red is green, near enough
+    if colors is None:  # the primaries exchanged: what is stored as red is green, near enough
         pixels = np.asarray(picture)
         red, green = pixels[3, 3], pixels[3, 20]
         assert red[1] > 150 > red[0] and green[0] > 150 > green[1]
         return
-    for place, colour in zip(((3, 3), (20, 3), (3, 11), (20, 11)), colours, strict=True):
-        assert picture.getpixel(place) == pytest.approx(colour, abs=tolerance), (name, place)
-    same = open_picture(path, path.read_bytes())
+    for place, color in zip(((3, 3), (20, 3), (3, 11), (20, 11)), colors, strict=True):
+        assert picture.getpixel(place) == pytest.approx(color, abs=tolerance), (name, place)
+    same = open_image(path, path.read_bytes())
     assert np.array_equal(np.asarray(same), np.asarray(picture))
 
 
@@ -169,32 +167,32 @@ def test_cmyk_jpeg_of_adobe_and_of_others_is_read_as_browsers_do() -> None:
     without_marker = contents[:marker] + contents[marker + 2 + length :]
     assert b"Adobe" in contents and b"Adobe" not in without_marker
     for data in (contents, without_marker):
-        assert open_picture("cmyk.jpg", data).getpixel((3, 3)) == pytest.approx(RED, abs=12)
+        assert open_image("cmyk.jpg", data).getpixel((3, 3)) == pytest.approx(RED, abs=12)
 
 
-def test_sixteen_bit_transparent_colour_is_compared_at_sixteen_bits() -> None:
+def test_sixteen_bit_transparent_color_is_compared_at_sixteen_bits() -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 1, 16, 0, 0, 0, 0))
     rows = zlib.compress(b"\0" + struct.pack(">HHH", 1000, 1001, 65535))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"tRNS", struct.pack(">H", 1001)) + chunk(b"IDAT", rows)
-    picture = open_picture("grey.png", data + chunk(b"IEND", b""))
+    picture = open_image("grey.png", data + chunk(b"IEND", b""))
     assert [picture.getpixel((x, 0)) for x in range(3)] == [(4, 4, 4), WHITE, WHITE]
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
     rows = zlib.compress(b"\0" + struct.pack(">6H", 5140, 257, 771, 2570, 257, 771))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"tRNS", struct.pack(">3H", 5140, 257, 771)) + chunk(b"IDAT", rows)
-    picture = open_picture("colour.png", data + chunk(b"IEND", b""))
+    picture = open_image("color.png", data + chunk(b"IEND", b""))
     assert [picture.getpixel((x, 0)) for x in range(2)] == [WHITE, (10, 1, 3)]
 
 
 def test_float_picture_with_gaps_and_wide_range_is_stretched() -> None:
     values = np.array([[np.nan, -10.0, 0.0, 990.0, np.inf]], dtype=np.float32)
-    picture = open_picture("f.tif", encoded(Image.fromarray(values), "TIFF"))
+    picture = open_image("f.tif", encoded(Image.fromarray(values), "TIFF"))
     # finite values from -10 to 990: 0 -> 10/1000 of 255 = 2.55 -> 3
     assert [picture.getpixel((x, 0)) for x in range(5)] == [BLACK, BLACK, (3, 3, 3), WHITE, WHITE]
 
 
 @pytest.mark.parametrize("size", [(1, 997), (997, 1), (1, 1)])
 def test_thin_pictures(size: tuple[int, int]) -> None:
-    assert open_picture("thin.png", encoded(Image.new("RGB", size, RED), "PNG")).size == size
+    assert open_image("thin.png", encoded(Image.new("RGB", size, RED), "PNG")).size == size
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
@@ -204,8 +202,8 @@ def test_truncated_pictures_are_refused_by_name(kind: str, share: float, tmp_pat
     contents = encoded(Image.fromarray(noise), kind)
     path = tmp_path / f"cut.{kind}"
     path.write_bytes(contents[: int(len(contents) * share)])
-    with pytest.raises(UnreadablePicture, match=rf"cut\.{kind}: (truncated or damaged|not a picture)"):
-        open_picture(path)
+    with pytest.raises(UnreadableImage, match=rf"cut\.{kind}: (truncated or damaged|not a picture)"):
+        open_image(path)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -223,16 +221,16 @@ def test_truncated_pictures_are_refused_by_name(kind: str, share: float, tmp_pat
     ids=["empty", "html", "jpeg start", "eps", "beyond pillow", "beyond the limit", "too few rows"],
 )
 def test_what_is_no_picture_is_refused_with_its_reason(contents: bytes, reason: str) -> None:
-    with pytest.raises(UnreadablePicture, match=f"odd.jpg: .*({reason})") as caught:
-        open_picture("odd.jpg", contents)
+    with pytest.raises(UnreadableImage, match=f"odd.jpg: .*({reason})") as caught:
+        open_image("odd.jpg", contents)
     assert "\n" not in str(caught.value)
     assert caught.value.reason in str(caught.value)
 
 
 def test_a_lower_limit_of_pixels() -> None:
-    with pytest.raises(UnreadablePicture, match="23x13 pixels, at most 298 are decoded"):
-        open_picture("p.png", encoded(quarters(), "PNG"), max_pixels=298)
-    assert open_picture("p.png", encoded(quarters(), "PNG"), max_pixels=299).size == (23, 13)
+    with pytest.raises(UnreadableImage, match="23x13 pixels, at most 298 are decoded"):
+        open_image("p.png", encoded(quarters(), "PNG"), max_pixels=298)
+    assert open_image("p.png", encoded(quarters(), "PNG"), max_pixels=299).size == (23, 13)
 
 
 def test_files_that_are_not_regular_are_refused_and_do_not_hang(tmp_path: Path) -> None:
@@ -247,19 +245,19 @@ def test_files_that_are_not_regular_are_refused_and_do_not_hang(tmp_path: Path) 
         ("half\ud800.jpg", "not a file name"),
         (tmp_path / ("x" * 300), "cannot be opened"),
     ):
-        with pytest.raises(UnreadablePicture, match=reason):
-            open_picture(path)
-        with pytest.raises(UnreadablePicture, match=reason):
-            picture_bytes(path)
+        with pytest.raises(UnreadableImage, match=reason):
+            open_image(path)
+        with pytest.raises(UnreadableImage, match=reason):
+            image_bytes(path)
 
 
 def test_large_jpeg_is_decoded_smaller_but_never_below_the_target() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     contents = encoded(Image.new("RGB", (1601, 811), BLUE), "JPEG", exif=exif)
-    assert open_picture("large.jpg", contents).size == (811, 1601)
+    assert open_image("large.jpg", contents).size == (811, 1601)
     # seen, it is 811 wide and 1601 high: half is 406 x 801, a quarter (203 x 401) would be below
-    small = open_picture("large.jpg", contents, target_size=(299, 299))
+    small = open_image("large.jpg", contents, target_size=(299, 299))
     assert small.size == (406, 801)
     assert small.getpixel((200, 400)) == pytest.approx(BLUE, abs=6)
 
@@ -267,16 +265,16 @@ def test_large_jpeg_is_decoded_smaller_but_never_below_the_target() -> None:
 def test_settings_of_pillow_stay_as_they_are_and_threads_agree() -> None:
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
     contents = [make() for make, _, _ in SEEN.values()] * 3
-    alone = [np.asarray(open_picture("p", data)) for data in contents]
+    alone = [np.asarray(open_image("p", data)) for data in contents]
     with ThreadPoolExecutor(5) as threads:
-        together = list(threads.map(lambda data: np.asarray(open_picture("p", data)), contents))
+        together = list(threads.map(lambda data: np.asarray(open_image("p", data)), contents))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
     after = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
     assert after == before
 
 
 def test_the_error_travels_between_processes() -> None:
-    error = pickle.loads(pickle.dumps(UnreadablePicture("a.jpg", "empty file")))
+    error = pickle.loads(pickle.dumps(UnreadableImage("a.jpg", "empty file")))
     assert (error.path, error.reason, str(error)) == ("a.jpg", "empty file", "a.jpg: empty file")
 
 
@@ -284,7 +282,7 @@ def test_orientations_here_agree_with_pillows_own() -> None:
     for orientation in range(2, 9):
         with Image.open(io.BytesIO(turned(orientation, "PNG"))) as stored:
             expected = ImageOps.exif_transpose(stored)
-        assert np.array_equal(np.asarray(open_picture("p", turned(orientation, "PNG"))), np.asarray(expected))
+        assert np.array_equal(np.asarray(open_image("p", turned(orientation, "PNG"))), np.asarray(expected))
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_word_pieces_spell_every_word_seen(pieces: WordPieceTokenizer) -> None:
     assert pieces.tokenize("") == []
 
 
-def test_word_pieces_are_learnt_on_whole_words(pieces: WordPieceTokenizer) -> None:
+def test_word_pieces_are_learned_on_whole_words(pieces: WordPieceTokenizer) -> None:
     assert pieces.get_vocabulary()[:4] == list(SPECIAL_TOKENS)
     assert pieces.vocabulary_size() <= 60
     # The hyphen belongs inside words ("t-shirt"), so it needs a piece that continues a word.

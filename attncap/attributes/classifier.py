@@ -90,7 +90,7 @@ class GridHead(keras.layers.Layer):
         outputs: A, number of attributes.
         projection_units: a cell keeps so many numbers of its D.
         hidden_units: size of h; 0: none, the logits are linear in z.
-        dropout: share of z and h dropped in training; half of it of the normalised features.
+        dropout: share of z and h dropped in training; half of it of the normalized features.
     """
 
     def __init__(

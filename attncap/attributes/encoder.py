@@ -137,7 +137,7 @@ class GridEncoder(keras.layers.Layer):
         return digest.hexdigest()
 
     def unfreeze(self, blocks: int) -> list[str]:
-        """Let the convolutions of the last `blocks` blocks be trained; batch normalisation keeps its statistics.
+        """Let the convolutions of the last `blocks` blocks be trained; batch normalization keeps its statistics.
 
         Args:
             blocks: InceptionV3's are the layers up to and including a `mixedN`; 1 is the last one that is used.

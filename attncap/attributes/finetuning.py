@@ -12,7 +12,7 @@ import numpy as np
 from attncap.attributes.classifier import MISSING, AttributeClassifier
 from attncap.attributes.predict import picture_logits
 from attncap.attributes.tables import AttributeData
-from attncap.images import open_picture
+from attncap.images import open_image
 
 
 class PictureBatches(keras.utils.PyDataset):
@@ -45,7 +45,7 @@ class PictureBatches(keras.utils.PyDataset):
 
     def _changed(self, row: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, self.epoch, int(row)])
-        picture = open_picture(self.paths[row])
+        picture = open_image(self.paths[row])
         width, height = picture.size
         sides = 0.9 + 0.1 * rng.random(2)
         left, top = rng.random(2) * (1 - sides)
@@ -72,7 +72,7 @@ def fine_tune(
 ) -> tuple[AttributeClassifier, np.ndarray]:
     """Train the encoder's last blocks and the head together; keep what validates best, the start included.
 
-    Batch normalisation of the encoder keeps the statistics of its pretraining: a small batch would give it poor ones.
+    Batch normalization of the encoder keeps the statistics of its pretraining: a small batch would give it poor ones.
 
     Args:
         classifier: with a trained head; it is changed in place.

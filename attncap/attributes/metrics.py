@@ -24,7 +24,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
         labels: shape (N, A): 1, 0 or NaN, which is left out.
 
     Returns:
-        slopes, offsets: float64, shape (A,); 1 and 0 where only one class is labelled, or the ranking is upside down.
+        slopes, offsets: float64, shape (A,); 1 and 0 where only one class is labeled, or the ranking is upside down.
 
     Example:
         >>> slopes, offsets = calibrate(logits, labels)
@@ -65,7 +65,7 @@ def tune_thresholds(probs: np.ndarray, labels: np.ndarray, aim: str = "f1") -> n
             the highest precision is taken.
 
     Returns:
-        thresholds: float64, shape (A,). 0.5 where only one class is labelled: there is nothing to choose by.
+        thresholds: float64, shape (A,). 0.5 where only one class is labeled: there is nothing to choose by.
 
     Raises:
         ValueError: an unknown aim, or shapes that differ.

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from attncap.attributes.metrics import calibration_error
 from attncap.plotting.style import (
-    COLOURS,
+    COLORS,
     INK,
     MARKERS,
     MUTED,
@@ -84,13 +84,13 @@ def plot_precision_recall(
         truth, prob = labels[known, at] > 0.5, probs[known, at]
         precision, recall, _ = precision_recall_curve(truth, prob)
         precision[-1] = precision[-2]  # scikit-learn ends at (0, 1), which is no threshold's, and not in the average
-        ax.plot(recall, precision, drawstyle="steps-post", color=COLOURS[0], label="precision at each recall")
+        ax.plot(recall, precision, drawstyle="steps-post", color=COLORS[0], label="precision at each recall")
         ax.axhline(truth.mean(), color=MUTED, linestyle="--", linewidth=1.5, label="prevalence: a random order")
         if thresholds is not None:
             called = prob >= thresholds[at]
             right = float((called & truth).sum())
             spot = (right / truth.sum(), right / called.sum() if called.any() else np.nan)
-            look: dict[str, Any] = {"color": COLOURS[1], "markeredgecolor": "white", "markersize": 10}
+            look: dict[str, Any] = {"color": COLORS[1], "markeredgecolor": "white", "markersize": 10}
             ax.plot(*([value] for value in spot), "o", **look, label="the attribute's own threshold", zorder=5)
         ax.set(xlim=(0, 1.03), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         ax.set_title(drawable(str(names[at]).replace("_", " ")), loc="left", pad=20, parse_math=False)
@@ -143,7 +143,7 @@ def plot_average_precision(
     ax.hlines(places, np.minimum(values, shares), np.maximum(values, shares), color=MUTED, linewidth=1.2, zorder=1)
     hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": MUTED, "markeredgewidth": 1.6}
     look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 8}
-    ax.plot(values, places, **look, color=COLOURS[0], label="average precision", zorder=4)
+    ax.plot(values, places, **look, color=COLORS[0], label="average precision", zorder=4)
     ax.plot(shares, places, **look, **hollow, label="prevalence: a random order's", zorder=3)
     for place, value in enumerate(np.maximum(values, shares)):
         offset: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
@@ -200,7 +200,7 @@ def plot_calibration(
         count = np.bincount(place, minlength=bins)
         filled = count > 0
         mean, share = (np.bincount(place, of, bins)[filled] / count[filled] for of in (prob, truth))
-        look: dict[str, Any] = {"color": COLOURS[n % len(COLOURS)], "marker": MARKERS[n % len(MARKERS)]}
+        look: dict[str, Any] = {"color": COLORS[n % len(COLORS)], "marker": MARKERS[n % len(MARKERS)]}
         ax.plot(mean, share, **look, markersize=7, label=f"{drawable(name)}\n(mean gap {error:.3f})")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     ax.set(xlabel="mean probability of the answers in a bin", ylabel="share of them that are true")

@@ -14,7 +14,7 @@ from attncap._files import replacing
 from attncap.attributes.classifier import AttributeClassifier
 from attncap.attributes.tables import AttributeData
 from attncap.features.store import FeatureStore
-from attncap.images import UnreadablePicture, open_picture
+from attncap.images import UnreadableImage, open_image
 
 
 def predict_pictures(
@@ -78,10 +78,10 @@ def picture_logits(
     rows = [np.zeros((0, len(classifier.names)), np.float32)]
     unreadable: dict[int, str] = {}
 
-    def decoded(path: str | Path) -> np.ndarray | UnreadablePicture:
+    def decoded(path: str | Path) -> np.ndarray | UnreadableImage:
         try:
-            return encoder.preprocess(open_picture(path))
-        except UnreadablePicture as error:
+            return encoder.preprocess(open_image(path))
+        except UnreadableImage as error:
             return error
 
     with ThreadPoolExecutor(4) as pool, tqdm(total=len(paths), unit=" pictures", disable=not progress) as bar:
@@ -89,7 +89,7 @@ def picture_logits(
             part = paths[start : start + batch_size]
             pixels = []
             for at, picture in enumerate(pool.map(decoded, part), start=start):
-                if isinstance(picture, UnreadablePicture):
+                if isinstance(picture, UnreadableImage):
                     unreadable[at] = picture.reason
                 else:
                     pixels.append(picture)

@@ -138,13 +138,13 @@ def _characteristics(names: Sequence[str], probs: np.ndarray, thresholds: np.nda
             face[characteristic] = absent or values[-1]
         else:
             face[characteristic] = likeliest
-    for thing in ("hat", "neckwear"):  # a thing that is said needs its colour
-        colours = seen.get(f"{thing}_colour", {})
-        if face[thing] != "none" and face[f"{thing}_colour"] == "none" and colours:
-            face[f"{thing}_colour"] = max(colours, key=lambda value: colours[value][0])
-    colours = seen.get("hair_colour", {})
-    if face["hair"] not in ("bald", "hidden") and face["hair_colour"] in UNSTATED and colours:
-        face["hair_colour"] = max(colours, key=lambda value: colours[value][0])
+    for thing in ("hat", "neckwear"):  # a thing that is said needs its color
+        colors = seen.get(f"{thing}_color", {})
+        if face[thing] != "none" and face[f"{thing}_color"] == "none" and colors:
+            face[f"{thing}_color"] = max(colors, key=lambda value: colors[value][0])
+    colors = seen.get("hair_color", {})
+    if face["hair"] not in ("bald", "hidden") and face["hair_color"] in UNSTATED and colors:
+        face["hair_color"] = max(colors, key=lambda value: colors[value][0])
     return face
 
 

@@ -196,7 +196,7 @@ def train_attributes(
 
 
 def settle(classifier: AttributeClassifier, logits: np.ndarray, labels: np.ndarray, aim: str) -> np.ndarray:
-    """Calibrate and tune thresholds on the logits (N, A) of labelled pictures; return their probabilities."""
+    """Calibrate and tune thresholds on the logits (N, A) of labeled pictures; return their probabilities."""
     slopes, offsets = calibrate(logits, labels)
     classifier.set_answers(slopes=list(slopes), offsets=list(offsets))
     probs = classifier.calibrated(logits)
@@ -205,7 +205,7 @@ def settle(classifier: AttributeClassifier, logits: np.ndarray, labels: np.ndarr
 
 
 def check_classes(data: AttributeData) -> None:
-    """Raise ValueError where an attribute has one class only among these pictures: nothing can be learnt of it."""
+    """Raise ValueError where an attribute has one class only among these pictures: nothing can be learned of it."""
     for name, labels in zip(data.names, data.labels.T, strict=True):
         known = labels[np.isfinite(labels)]
         if len(np.unique(known)) < 2:

@@ -20,8 +20,8 @@ def add_commands(commands: Any) -> None:
     """Declare `index` and what follows it."""
     family = commands.add_parser(
         "index",
-        help="labelled pictures found by likeness: build, query, tune",
-        description="A database of labelled pictures, asked which of them a picture is most like.",
+        help="labeled pictures found by likeness: build, query, tune",
+        description="A database of labeled pictures, asked which of them a picture is most like.",
     )
     own = family.add_subparsers(dest="index_command", required=True, metavar="COMMAND")
     build = add_command(
@@ -48,13 +48,13 @@ def add_commands(commands: Any) -> None:
         own,
         "query",
         _query,
-        "print the nearest pictures and their labels, or caption a folder by its nearest neighbours",
+        "print the nearest pictures and their labels, or caption a folder by its nearest neighbors",
         "attncap index query --db people.db me.jpg -k 5",
     )
     query.add_argument("--db", required=True, metavar="FILE", help="the index")
     query.add_argument("picture", nargs="*", metavar="PICTURE")
     query.add_argument(
-        "-k", type=int, default=None, metavar="K", help="neighbours (default 1; captions: 1, no consensus)"
+        "-k", type=int, default=None, metavar="K", help="neighbors (default 1; captions: 1, no consensus)"
     )
     query.add_argument("--images", metavar="FOLDER_OR_LIST", help="caption these instead, into --out")
     query.add_argument("--out", metavar="JSON", help="COCO results JSON to write (with --images)")
@@ -74,11 +74,11 @@ def add_commands(commands: Any) -> None:
         "--match",
         default="label",
         metavar="M",
-        help="what is right: label (one in common), cider_d:0.5, bleu_4:0.3, rouge_l:0.5 (the neighbour's caption so "
+        help="what is right: label (one in common), cider_d:0.5, bleu_4:0.3, rouge_l:0.5 (the neighbor's caption so "
         "like the picture's own), or copies (changed copies find their picture; --data are strangers)",
     )
     tune.add_argument(
-        "--data", metavar="SPEC", help=f"labelled pictures to ask about; default: leave-one-out. {SPEC_HELP}"
+        "--data", metavar="SPEC", help=f"labeled pictures to ask about; default: leave-one-out. {SPEC_HELP}"
     )
     tune.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
     tune.add_argument("--index-data", metavar="SPEC", help="--match copies: where the index's pictures are")
@@ -103,14 +103,14 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
 
 def _build(options: argparse.Namespace) -> None:
     from attncap.data.load import load
-    from attncap.retrieval.index import PictureIndex
+    from attncap.retrieval.index import ImageIndex
 
     data = load(options.data, seed=options.seed)
     data = data.split(options.split) if options.split else data
     references = data.references()
     pictures = data.pictures
     encoder = _encoder(options.encoder, options.weights, options.features, options.image_size)
-    with PictureIndex(options.db, encoder) as index:
+    with ImageIndex(options.db, encoder) as index:
         rejects = index.add(
             pictures["path"].tolist(),
             [references.get(image_id, []) for image_id in pictures["image_id"]],
@@ -142,37 +142,37 @@ def _query(options: argparse.Namespace) -> None:
             answers[picture] = found
         limit = index.threshold
     if options.json:
-        content = {name: [vars(neighbour) for neighbour in found] for name, found in answers.items()}
-        print(json.dumps({"threshold": limit, "neighbours": content}, indent=2))
+        content = {name: [vars(neighbor) for neighbor in found] for name, found in answers.items()}
+        print(json.dumps({"threshold": limit, "neighbors": content}, indent=2))
         return
     for picture, found in answers.items():
         if len(answers) > 1:
             print(f"{picture}:")
-        for neighbour in found:
-            far = limit is not None and neighbour.distance > limit
-            says = "no matching label" if far else " | ".join(neighbour.labels) or "(no label)"
-            print(f"{neighbour.distance:.4g}  {neighbour.image_id}  {says}")
+        for neighbor in found:
+            far = limit is not None and neighbor.distance > limit
+            says = "no matching label" if far else " | ".join(neighbor.labels) or "(no label)"
+            print(f"{neighbor.distance:.4g}  {neighbor.image_id}  {says}")
 
 
 def _caption(options: argparse.Namespace, index: Any) -> None:
     import numpy as np
 
     from attncap.decoding.predict import find_pictures
-    from attncap.images import UnreadablePicture
+    from attncap.images import UnreadableImage
     from attncap.metrics.coco_json import write_predictions
-    from attncap.retrieval.captions import neighbour_captions
+    from attncap.retrieval.captions import neighbor_captions
 
     paths = find_pictures(options.images)
     root = Path(options.images) if Path(options.images).is_dir() else None
     names = [path.relative_to(root).as_posix() if root else path.name for path in paths]
     codes = index.encoder.encode(paths, progress=True)
-    kept = [n for n, code in enumerate(codes) if not isinstance(code, UnreadablePicture)]
+    kept = [n for n, code in enumerate(codes) if not isinstance(code, UnreadableImage)]
     for code in codes:
-        if isinstance(code, UnreadablePicture):
+        if isinstance(code, UnreadableImage):
             print(code, file=sys.stderr)
     if not kept:
         raise ValueError(f"{options.images}: none of the {len(paths)} pictures can be read")
-    captions = neighbour_captions(index, np.stack([codes[n] for n in kept]), [names[n] for n in kept], options.k or 1)
+    captions = neighbor_captions(index, np.stack([codes[n] for n in kept]), [names[n] for n in kept], options.k or 1)
     write_predictions(options.out, captions)
     print(f"{len(captions)} captions in {options.out}")
 
@@ -189,7 +189,7 @@ def _tune(options: argparse.Namespace) -> None:
             distances, matched, table = _of_copies(options, index)
         else:
             table = None
-            distances, matched = _of_neighbours(options, index, match)
+            distances, matched = _of_neighbors(options, index, match)
         curve = tune_threshold(
             distances,
             matched,
@@ -219,7 +219,7 @@ def _tune(options: argparse.Namespace) -> None:
         print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
-def _of_neighbours(options: argparse.Namespace, index: Any, match: Any) -> tuple[Any, Any]:
+def _of_neighbors(options: argparse.Namespace, index: Any, match: Any) -> tuple[Any, Any]:
     if options.data is None:
         rows, distances = index.nearest_others()
         of_query = [labels for _, labels in index.entries()]
@@ -260,7 +260,7 @@ def _asked(options: argparse.Namespace, index: Any) -> tuple[Any, list[list[str]
     import numpy as np
 
     from attncap.data.load import load
-    from attncap.images import UnreadablePicture
+    from attncap.images import UnreadableImage
 
     data = load(options.data, seed=options.seed)
     data = data.split(options.split) if options.split else data
@@ -268,7 +268,7 @@ def _asked(options: argparse.Namespace, index: Any) -> tuple[Any, list[list[str]
     codes = index.encoder.encode(data.pictures["path"].tolist(), progress=True)
     kept, labels = [], []
     for image_id, code in zip(data.pictures["image_id"], codes, strict=True):
-        if isinstance(code, UnreadablePicture):
+        if isinstance(code, UnreadableImage):
             print(code, file=sys.stderr)
         else:
             kept.append(code)
@@ -299,14 +299,14 @@ def _encoder(text: str, weights: str | None, features: str | None, image_size: i
 def _open(options: argparse.Namespace) -> Any:
     """Open the index with the encoder that it names; a weights file must be given again."""
     from attncap.retrieval.database import encoder_of
-    from attncap.retrieval.index import PictureIndex
+    from attncap.retrieval.index import ImageIndex
 
     described = encoder_of(options.db)
     if described["encoder"] == "dhash":
-        return PictureIndex.load(options.db)
+        return ImageIndex.load(options.db)
     layer = described["encoder"].split()[-1]
     weights = options.weights or described.get("name")
-    return PictureIndex.load(options.db, _encoder(layer, weights, options.features, described["image_size"]))
+    return ImageIndex.load(options.db, _encoder(layer, weights, options.features, described["image_size"]))
 
 
 def _write_csv(path: str | Path, table: Any) -> None:

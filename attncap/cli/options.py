@@ -85,7 +85,7 @@ def decoding(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_consensus(parser: argparse.ArgumentParser) -> None:
-    """Declare `--consensus` and `--neighbours`, which `decoder_of` reads."""
+    """Declare `--consensus` and `--neighbors`, which `decoder_of` reads."""
     parser.add_argument(
         "--consensus",
         metavar="SPEC",
@@ -93,7 +93,7 @@ def add_consensus(parser: argparse.ArgumentParser) -> None:
         "varied, in about five times the time; SPEC: the data of the training: its captions say how telling words are",
     )
     parser.add_argument(
-        "--neighbours",
+        "--neighbors",
         metavar="DB",
         help="with --consensus, what people said of the ten pictures that look most like it has a say as well; DB: "
         "attncap index build --split train --encoder LAYER, layer and weights as the run's",
@@ -103,8 +103,8 @@ def add_consensus(parser: argparse.ArgumentParser) -> None:
 def decoder_of(options: argparse.Namespace, captioner: Any) -> Any:
     """Return the decoder that `add_decoding` and `add_consensus` ask for."""
     if options.consensus is None:
-        if options.neighbours is not None:
-            raise ValueError("--neighbours has a say in --consensus: add --consensus SPEC")
+        if options.neighbors is not None:
+            raise ValueError("--neighbors has a say in --consensus: add --consensus SPEC")
         from attncap.decoding.decoder import Decoder
 
         return Decoder(captioner, batch_size=32, **decoding(options))
@@ -114,8 +114,8 @@ def decoder_of(options: argparse.Namespace, captioner: Any) -> Any:
     references = load(options.consensus).split("train").references()
     if not references:
         raise ValueError(f"--consensus {options.consensus}: has no captions of training pictures")
-    neighbours = None if options.neighbours is None else _look_alikes(options.neighbours, captioner)
-    return ConsensusDecoder(captioner, references, neighbours=neighbours, **decoding(options))
+    neighbors = None if options.neighbors is None else _look_alikes(options.neighbors, captioner)
+    return ConsensusDecoder(captioner, references, neighbors=neighbors, **decoding(options))
 
 
 def _look_alikes(file: str, captioner: Any) -> Any:

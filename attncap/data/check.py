@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from attncap.data.dataset import CaptionData
 from attncap.data.readers.base import REJECT_COLUMNS, has_text
-from attncap.images import PICTURE_ENDINGS, UnreadablePicture, open_picture, picture_bytes
+from attncap.images import PICTURE_ENDINGS, UnreadableImage, image_bytes, open_image
 
 CHECKED_AT_ONCE = 1024  # pictures handed to the threads at a time: the memory of a check does not grow with the set
 DECODE_SIZE = (299, 299)  # every byte is read whatever the size; a large JPEG is quicker at a smaller one
@@ -183,10 +183,10 @@ def _decoded(data: CaptionData, workers: int | None, progress: bool) -> Iterator
 
     def decode(path: str) -> tuple[bytes, str | None]:
         try:
-            contents = picture_bytes(path)
-            open_picture(path, contents, target_size=DECODE_SIZE)
+            contents = image_bytes(path)
+            open_image(path, contents, target_size=DECODE_SIZE)
             return hashlib.blake2b(contents, digest_size=16).digest(), None
-        except UnreadablePicture as error:
+        except UnreadableImage as error:
             return b"", error.reason
 
     paths = data.pictures["path"].tolist()

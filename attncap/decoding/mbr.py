@@ -27,9 +27,9 @@ class ConsensusDecoder:
     over the samples s, n its tokens. Words that are said of every picture weigh little in CIDEr-D, so that captions
     stay varied. It takes several times the time of the search alone.
 
-    Given neighbours, what people said of the pictures that look most like this one is added, with a weight of its own:
+    Given neighbors, what people said of the pictures that look most like this one is added, with a weight of its own:
 
-        agreement(y) = mean_s CIDEr-D(y, s) + neighbour_weight * mean_c CIDEr-D(y, c)
+        agreement(y) = mean_s CIDEr-D(y, s) + neighbor_weight * mean_c CIDEr-D(y, c)
 
     Nor do people say "a black hat and hat": repetition times the cost of words said again, see `RepetitionCost`, is
     taken off.
@@ -43,8 +43,8 @@ class ConsensusDecoder:
         temperature: of drawing; below 1, for label smoothing leaves probability on words that do not fit.
         likelihood: weight of the log-probability; 0 lets agreement alone decide.
         repetition: weight of the cost of words said again; 0 lets them be said.
-        neighbours: features -> captions c of each picture, such as `LookAlikes`; None: the samples alone.
-        neighbour_weight: of those captions' agreement to that of the samples.
+        neighbors: features -> captions c of each picture, such as `LookAlikes`; None: the samples alone.
+        neighbor_weight: of those captions' agreement to that of the samples.
         length_penalty, max_length: see `beam_search`.
         batch_size: pictures at a time.
         seed: of drawing.
@@ -57,7 +57,7 @@ class ConsensusDecoder:
 
     Reference: Kumar and Byrne 2004, "Minimum Bayes-risk decoding"; Eikema and Aziz 2022, "Sampling-based approximations
     to minimum Bayes risk decoding". Mao et al. 2015, "Deep captioning with multimodal recurrent neural networks",
-    section 8, choose among a decoder's captions by those of neighbours.
+    section 8, choose among a decoder's captions by those of neighbors.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class ConsensusDecoder:
         temperature: float = 0.7,
         likelihood: float = 0.5,
         repetition: float = 0.1,
-        neighbours: Callable[[np.ndarray], Sequence[Sequence[str]]] | None = None,
-        neighbour_weight: float = 4.0,
+        neighbors: Callable[[np.ndarray], Sequence[Sequence[str]]] | None = None,
+        neighbor_weight: float = 4.0,
         length_penalty: float = 0.7,
         max_length: int = 40,
         batch_size: int = 32,
@@ -94,8 +94,8 @@ class ConsensusDecoder:
         self._gain = CiderReward(said)
         self._repeated = RepetitionCost(tokens for captions in said.values() for tokens in captions)
         self._repetition = repetition
-        self._neighbours = neighbours
-        self._neighbour_weight = neighbour_weight
+        self._neighbors = neighbors
+        self._neighbor_weight = neighbor_weight
         self._likelihood = likelihood
         self._length_penalty = length_penalty
         self._max_length = max_length
@@ -119,7 +119,7 @@ class ConsensusDecoder:
             part = features[start : start + self._batch_size]
             full = filled(part, min(self._batch_size, len(features)))
             drawn = ops.convert_to_numpy(self._draw(full))[: len(part)]  # (B, S, T)
-            heard = [()] * len(part) if self._neighbours is None else self._neighbours(part)
+            heard = [()] * len(part) if self._neighbors is None else self._neighbors(part)
             for own, rows, captions in zip(proposals[start : start + len(part)], drawn, heard, strict=True):
                 samples = [[int(token) for token in row if token != PAD] for row in rows]
                 chosen.append(own[int(np.argmax(self._scores(own, samples, self._tokens(captions))))])
@@ -129,7 +129,7 @@ class ConsensusDecoder:
         return [[*self._tokenize(caption), END] for caption in captions]
 
     def _scores(
-        self, proposals: Sequence[Caption], samples: Sequence[Sequence[int]], neighbours: Sequence[Sequence[int]]
+        self, proposals: Sequence[Caption], samples: Sequence[Sequence[int]], neighbors: Sequence[Sequence[int]]
     ) -> np.ndarray:
         tokens = [[*caption.token_ids, END][: self._max_length] for caption in proposals]  # a longest one has no end
         ranks = [
@@ -137,4 +137,4 @@ class ConsensusDecoder:
         ]
         scores = self._gain.agreement(tokens, samples) + self._likelihood * np.array(ranks)
         scores -= self._repetition * self._repeated(tokens)
-        return scores + self._neighbour_weight * self._gain.agreement(tokens, neighbours) if neighbours else scores
+        return scores + self._neighbor_weight * self._gain.agreement(tokens, neighbors) if neighbors else scores

@@ -17,7 +17,7 @@ from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding.decoder import Decoder, caption_of, compiled, filled, replay
 from attncap.features.joined_features import JoinedStore
 from attncap.features.store import FeatureStore
-from attncap.images import PICTURE_ENDINGS, UnreadablePicture, open_picture
+from attncap.images import PICTURE_ENDINGS, UnreadableImage, open_image
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
 from attncap.tokenizers import END, PAD, UNK, split_words
@@ -32,7 +32,7 @@ def caption(captioner: Captioner | Ensemble, picture: str | Path, **settings: An
         settings: of `Decoder`, such as beam_width.
 
     Raises:
-        UnreadablePicture: the file is not a picture, or damaged.
+        UnreadableImage: the file is not a picture, or damaged.
 
     Example:
         >>> attncap.caption(captioner, "me.jpg", beam_width=5).text
@@ -40,7 +40,7 @@ def caption(captioner: Captioner | Ensemble, picture: str | Path, **settings: An
     """
     captions, rejects = caption_pictures(captioner, [picture], progress=False, **settings)
     if not captions:
-        raise UnreadablePicture(rejects["path"].iloc[0], rejects["reason"].iloc[0])
+        raise UnreadableImage(rejects["path"].iloc[0], rejects["reason"].iloc[0])
     return captions[0]
 
 
@@ -108,7 +108,7 @@ def encoded_pictures(
             part = [str(path) for path in paths[start : start + batch_size]]
             kept, pixels = [], []
             for offset, decoded in enumerate(pool.map(lambda path: _pixels(path, encoder), part)):
-                if isinstance(decoded, UnreadablePicture):
+                if isinstance(decoded, UnreadableImage):
                     rejects.append((image_ids[start + offset], part[offset], decoded.reason))
                 else:
                     kept.append(image_ids[start + offset])
@@ -302,8 +302,8 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
 
 
-def _pixels(path: str, encoder: Any) -> np.ndarray | UnreadablePicture:
+def _pixels(path: str, encoder: Any) -> np.ndarray | UnreadableImage:
     try:
-        return encoder.preprocess(open_picture(path))
-    except UnreadablePicture as error:
+        return encoder.preprocess(open_image(path))
+    except UnreadableImage as error:
         return error

@@ -15,7 +15,7 @@ class RepetitionCost:
         cost(y) = sum_w (n_w - 1) * -log r(w),    r(w) = (again(w) + 1/2) / (once(w) + 1), at most 1
 
     over the words w of the caption, each said n_w times; once(w) is the number of people's captions that have w,
-    again(w) how often these say it after the first time. Learnt from captions, so that it knows no language.
+    again(w) how often these say it after the first time. Learned from captions, so that it knows no language.
 
     Args:
         captions: token ids of people's captions.

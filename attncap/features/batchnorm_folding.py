@@ -1,4 +1,4 @@
-"""`folded`: a network with its batch normalisations folded into the convolutions before them, for a quicker pass."""
+"""`folded`: a network with its batch normalizations folded into the convolutions before them, for a quicker pass."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 
 def folded(network: keras.Model) -> keras.Model:
-    """Return a network of the same function with each batch normalisation folded into its convolution.
+    """Return a network of the same function with each batch normalization folded into its convolution.
 
-    In inference batch normalisation is a scale and an offset a channel, so that
+    In inference batch normalization is a scale and an offset a channel, so that
 
         gamma (W * x - mean) / sqrt(variance + epsilon) + beta  =  W' * x + b'
 
@@ -20,14 +20,14 @@ def folded(network: keras.Model) -> keras.Model:
     three passes over every activation, a fifth of InceptionV3's time on a processor.
 
     Args:
-        network: functional, with one input; every batch normalisation reads a convolution without bias
+        network: functional, with one input; every batch normalization reads a convolution without bias
             or activation that nothing else reads, as those of `keras.applications.InceptionV3`.
 
     Returns:
         network: a copy that shares no weight with the original: for inference, not for training.
 
     Raises:
-        ValueError: a batch normalisation that reads something else.
+        ValueError: a batch normalization that reads something else.
 
     Example:
         >>> folded(extractor.network)(pixels)

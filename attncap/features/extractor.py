@@ -39,7 +39,7 @@ def preprocess(picture: Image.Image, image_size: int) -> np.ndarray:
     picture by stretching. Scaling to [-1, 1] happens inside the extractor.
 
     Args:
-        picture: PIL image in mode RGB, from `open_picture`.
+        picture: PIL image in mode RGB, from `open_image`.
         image_size: side of the square, pixels.
 
     Returns:
@@ -84,10 +84,10 @@ class FeatureExtractor(keras.layers.Layer):
     Attributes:
         grids: shape and place of each layer's grid.
         grid_box: left, top, right, bottom, as fractions of the picture, of the square that the cells of the finest grid
-            tile: each cell's centre is the centre of its receptive field. InceptionV3's first convolutions are without
+            tile: each cell's center is the center of its receptive field. InceptionV3's first convolutions are without
             padding, so that the grid does not reach the picture's edges: at `mixed8` and 299 pixels, cells of 32
             pixels tile those from 21.5 to 277.5. A map stretched over the whole picture is off by a sixth of the
-            distance from the centre.
+            distance from the center.
         receptive_field: side, in pixels of the input square, of what can change a cell (of the widest layer) at all;
             what changes it noticeably is a good deal smaller (Luo et al. 2016).
 
@@ -98,7 +98,7 @@ class FeatureExtractor(keras.layers.Layer):
 
     Example:
         >>> extractor = FeatureExtractor(layer="mixed8", weights="inception_v3.weights.h5")
-        >>> extractor(extractor.preprocess(open_picture("me.jpg"))[None]).shape
+        >>> extractor(extractor.preprocess(open_image("me.jpg"))[None]).shape
         (1, 8, 8, 1280)
 
     Reference: Szegedy et al. 2016, "Rethinking the Inception architecture".

@@ -28,7 +28,7 @@ import numpy as np
 
 from attncap.features.pipeline import Computed, Decoded, through_network
 from attncap.features.store import decode_picture, file_stamp
-from attncap.images import UnreadablePicture, picture_bytes
+from attncap.images import UnreadableImage, image_bytes
 
 IN_FLIGHT = 2  # batches a worker holds: one is decoded while the network runs on the other
 BATCH_KILLS = 2  # workers that a batch may end before its pictures are given out one by one
@@ -303,8 +303,8 @@ def _accepted(task: Task, result: Result, mirrored: bool) -> Computed:
 
 def _why_unreadable(path: str, machine: str, reason: str | None) -> str:
     try:
-        picture_bytes(path)
-    except UnreadablePicture as error:
+        image_bytes(path)
+    except UnreadableImage as error:
         return error.reason
     raise OSError(
         f"{path}: this machine reads it, the worker on {machine} does not ({reason}): mount its folder there under the "

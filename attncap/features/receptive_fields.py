@@ -10,8 +10,8 @@ import keras
 class Place(NamedTuple):
     """Where the cells of a layer lie in the picture, and how much of it they can see."""
 
-    step: float  # pixels from one cell's centre to the next one's
-    first: float  # pixels from the picture's edge to the first cell's centre
+    step: float  # pixels from one cell's center to the next one's
+    first: float  # pixels from the picture's edge to the first cell's center
     height: float  # of the receptive field, pixels
     width: float
 
@@ -37,7 +37,7 @@ def places(network: keras.Model) -> dict[str, Place]:
     """Return the place of each layer of a convolutional network, by the name of its output.
 
     With kernels of k pixels and strides s, layer by layer: receptive field += (k - 1) * step, then step *= s. Branches
-    that are joined agree in step and centre, and the widest one counts; padded kernels are odd, with stride 1.
+    that are joined agree in step and center, and the widest one counts; padded kernels are odd, with stride 1.
 
     Reference: Araujo et al. 2019, "Computing receptive fields of convolutional neural networks".
     """

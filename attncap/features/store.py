@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.lmdb_pages import check_pages
 from attncap.features.pipeline import Computed, Decoded, Engine, ahead, in_batches, through_network
-from attncap.images import UnreadablePicture, open_picture, picture_bytes
+from attncap.images import UnreadableImage, image_bytes, open_image
 
 FORMAT_VERSION = 1
 DAMAGE = (
@@ -318,15 +318,15 @@ def decode_picture(path: str, extractor: Any, mirrored: bool, has_features: Call
     """Read a picture file; decode it unless features of its digest are there already."""
     stamp = file_stamp(path)  # before the bytes: a file that changes in between is looked at again next time
     try:
-        data = picture_bytes(path)
-    except UnreadablePicture as error:  # no stamp: a chmod mends it, and leaves no trace
+        data = image_bytes(path)
+    except UnreadableImage as error:  # no stamp: a chmod mends it, and leaves no trace
         return Decoded(path, [0, 0], b"", None, error.reason, mirrored)
     digest = hashlib.blake2b(data, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
     if has_features(digest):
         return Decoded(path, stamp, digest, None, None, mirrored)
     try:
-        picture = open_picture(path, data=data)
-    except UnreadablePicture as error:
+        picture = open_image(path, data=data)
+    except UnreadableImage as error:
         return Decoded(path, stamp, digest, None, error.reason, mirrored)
     pixels = extractor.preprocess(picture)
     return Decoded(path, stamp, digest, pixels[:, ::-1] if mirrored else pixels, None, mirrored)

@@ -1,6 +1,6 @@
 """Does the model look at what it names? Attention maps against the boxes of the phrases that name them.
 
-Two measures, each beside what it costs nothing to reach: a uniform map, and the average of all maps (centre-weighted,
+Two measures, each beside what it costs nothing to reach: a uniform map, and the average of all maps (center-weighted,
 since photographers aim). No model is needed here: `Caption`s with maps, and `Phrase`s with boxes, come in.
 
 The map of a word was computed *before* the word was chosen, from the state that the words before it left (`shift=0`:
@@ -25,10 +25,10 @@ MEASURES = (
     "attention_correctness",
     "mean_correctness",
     "uniform",
-    "centre",
+    "center",
     "pointing_game",
     "pointing_uniform",
-    "pointing_centre",
+    "pointing_center",
 )
 PointingWords = Literal["strongest", "last", "any"]
 
@@ -41,9 +41,9 @@ class Grounding:
         attention_correctness: mass of the map inside the region, the largest over the phrase's words.
         mean_correctness: the mean over the phrase's words in place of the largest; this one compares with the baselines
             word for word: a map of pure noise has its own average's mass, no more.
-        uniform, centre: the same mass of a uniform map (all cells weigh the same; the region's share of the picture
+        uniform, center: the same mass of a uniform map (all cells weigh the same; the region's share of the picture
             where the cells do) and of the average map.
-        pointing_game: share of phrases whose maximum falls into the region; `pointing_uniform`, `pointing_centre`
+        pointing_game: share of phrases whose maximum falls into the region; `pointing_uniform`, `pointing_center`
             likewise for the two baselines.
         n_phrases: phrases measured, in `n_pictures` pictures.
         n_without_box: phrases left out since their region has no box.
@@ -59,10 +59,10 @@ class Grounding:
     attention_correctness: float
     mean_correctness: float
     uniform: float
-    centre: float
+    center: float
     pointing_game: float
     pointing_uniform: float
-    pointing_centre: float
+    pointing_center: float
     n_phrases: int
     n_pictures: int
     n_without_box: int
@@ -100,7 +100,7 @@ class Grounding:
     def to_text(self) -> str:
         """A table for people: a row a type, then all phrases with their intervals."""
         width = max([12, *(len(str(kind)) for kind in self.per_type.index)])
-        head = ("phrases", "correct.", "mean", "uniform", "centre", "pointing", "uniform", "centre")
+        head = ("phrases", "correct.", "mean", "uniform", "center", "pointing", "uniform", "center")
         rows = [f"{'type':<{width}}" + "".join(f"{name:>10}" for name in head)]
         table = [
             (str(kind), int(row["n_phrases"]), [row[name] for name in MEASURES])
@@ -142,7 +142,7 @@ def measure_grounding(
     Attention correctness of a phrase: max over its words t of the sum of alpha[t + shift] inside the region, where
     each map alpha sums to 1 and a cell that the region cuts counts by the area inside. The baselines are one map for
     all words: the maximum adds nothing to them, but lifts any map that changes from word to word, noise included
-    (on Flickr8k's dev phrases noise around the centre reaches 0.40, its average map 0.37, a uniform one 0.30).
+    (on Flickr8k's dev phrases noise around the center reaches 0.40, its average map 0.37, a uniform one 0.30).
     `mean_correctness` has no such lift.
 
     Args:
@@ -214,12 +214,12 @@ def measure_grounding(
                         "attention_correctness": float(masses.max()),
                         "mean_correctness": float(masses.mean()),
                         "uniform": float(cover.mean()),
-                        "centre": float((average * cover).sum()),
+                        "center": float((average * cover).sum()),
                         "pointing_game": max(
                             point_in_boxes(point, phrase.boxes, upsample, place, tolerance) for point in points
                         ),
                         "pointing_uniform": point_in_boxes(flat, phrase.boxes, 1, place, tolerance),
-                        "pointing_centre": point_in_boxes(average, phrase.boxes, upsample, place, tolerance),
+                        "pointing_center": point_in_boxes(average, phrase.boxes, upsample, place, tolerance),
                     }
                 )
     table = pd.DataFrame(measured, columns=["image_id", "caption", "start", "end", "type", *MEASURES])

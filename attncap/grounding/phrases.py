@@ -102,7 +102,7 @@ def point_in_boxes(
 ) -> float:
     """Return whether the map's maximum falls into the boxes: the pointing game of Zhang et al. 2016.
 
-    The point is the centre of the largest cell, or of the largest pixel after smooth (bicubic) upsampling. Where
+    The point is the center of the largest cell, or of the largest pixel after smooth (bicubic) upsampling. Where
     several cells share the maximum, the result is the share of them that falls into the boxes: what breaking the tie
     at random gives on average.
 
@@ -110,7 +110,7 @@ def point_in_boxes(
         weights: shape (rows, cols).
         boxes: shape (n, 4), fractions; a point in any of them counts, its edge included.
         upsample: factor; 1 takes the grid as it is, 8 draws the map as the figures do.
-        grid_box: the part of the picture that the grid tiles, see `Caption`: that is where the cells' centres are.
+        grid_box: the part of the picture that the grid tiles, see `Caption`: that is where the cells' centers are.
         tolerance: how far outside a box a point may lie and still count, as a fraction of the picture's sides; default
             0. The paper's 15 pixels are about 0.03 of its pictures' 500.
 

@@ -48,7 +48,7 @@ METEOR_MISSING = (
 
 
 class References:
-    """Reference captions, tokenised and counted once, to score any number of predictions against.
+    """Reference captions, tokenized and counted once, to score any number of predictions against.
 
     Args:
         references: image_id -> the picture's human captions, as written; at least one each.
@@ -79,7 +79,7 @@ class References:
         return len(self.image_ids)
 
     def tokenize_predictions(self, predictions: Mapping[str, str]) -> list[str]:
-        """Tokenised predictions in the references' order; ValueError where ids or types do not fit."""
+        """Tokenized predictions in the references' order; ValueError where ids or types do not fit."""
         check_ids(predictions, self.captions)
         for image_id, caption in predictions.items():
             if not isinstance(caption, str):
@@ -348,7 +348,7 @@ def _human_line(prepared: References, tokenized: list[str], brevity: str) -> dic
 
 
 def _variety(tokenized: list[str], train_captions: Iterable[str] | None) -> dict[str, Any]:
-    """How varied the captions are, after tokenising: words, distinct and novel captions, lengths, the most repeated."""
+    """How varied the captions are, after tokenizing: words, distinct and novel captions, lengths, the most repeated."""
     counted = Counter(tokenized)
     lengths = np.array([len(caption.split()) for caption in tokenized])
     caption, times = counted.most_common(1)[0]

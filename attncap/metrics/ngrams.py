@@ -1,6 +1,6 @@
 """BLEU, ROUGE-L, CIDEr-D and CIDEr from n-gram counts, a row of numbers for each picture.
 
-Captions arrive tokenised, words joined by blanks (see `attncap.metrics.ptb_tokenizer`).
+Captions arrive tokenized, words joined by blanks (see `attncap.metrics.ptb_tokenizer`).
 Words and n-grams become integers, so that
 counting, clipping and looking up are array operations; corpus scores are functions of sums over pictures, so that a
 bootstrap sample is a weighted sum of the same rows and costs no new counting.
@@ -159,7 +159,7 @@ class NgramIndex:
     from all references given here, and stay so when a picture is resampled or a reference is left out.
 
     Args:
-        references: for each of N pictures its tokenised references, words joined by blanks; at least one each.
+        references: for each of N pictures its tokenized references, words joined by blanks; at least one each.
 
     Raises:
         ValueError: when there is no picture, or a picture without a reference.
@@ -194,10 +194,10 @@ class NgramIndex:
             self._frequency.append(np.log(np.bincount(pictures, minlength=len(self._tables[len(self._entries) - 1]))))
 
     def statistics(self, predictions: Sequence[str], use: np.ndarray | None = None) -> PictureStatistics:
-        """Score one tokenised prediction for each picture.
+        """Score one tokenized prediction for each picture.
 
         Args:
-            predictions: N tokenised captions, words joined by blanks, in the pictures' order; "" is a caption.
+            predictions: N tokenized captions, words joined by blanks, in the pictures' order; "" is a caption.
             use: None for all R references, or a bool array, shape (R,), of those to score against; the document
                 frequencies stay those of all.
 

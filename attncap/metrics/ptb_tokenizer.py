@@ -12,7 +12,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-# Dropped after tokenising, as in the COCO tools (whose list also names "-LRB-" and the like, which never occur).
+# Dropped after tokenizing, as in the COCO tools (whose list also names "-LRB-" and the like, which never occur).
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
 _WHOLE = {"cannot": "can not", "gonna": "gon na", "gotta": "got ta", "wanna": "wan na", "lemme": "lem me"}

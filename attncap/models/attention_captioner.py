@@ -23,13 +23,13 @@ class AttentionCaptioner(AttendingCaptioner):
         h_t = GRU([E y_{t-1}, z_t], h_{t-1})
         p(y_t) = softmax(W_o dropout(tanh(E y_{t-1} + W_h h_t + W_z z_t)))            (deep output)
 
-    Departures from the paper: a GRU for its LSTM; regions are projected to `projection_units` and normalised before
+    Departures from the paper: a GRU for its LSTM; regions are projected to `projection_units` and normalized before
     they are attended to; the gate has one value a unit where the paper has one for the whole context.
 
     Args:
         projection_units: D', size of the attended values.
         attention_units: A, size of the space of queries and keys.
-        context_gate: whether a gate on the context (beta of Show, Attend and Tell) is learnt.
+        context_gate: whether a gate on the context (beta of Show, Attend and Tell) is learned.
         others: see `AttendingCaptioner`.
 
     Example:

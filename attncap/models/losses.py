@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy over real tokens, a penalty that makes attention visit every region, and, with
+"""What training minimizes: cross-entropy over real tokens, a penalty that makes attention visit every region, and, with
 boxes, the cross-entropy between the map of a word and the region that it names."""
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class ShowAndTell(Captioner):
     are much alike in mean_l f_l, and without them it takes many times as long until the LSTM tells one from another:
     9 epochs on 2,250 drawn faces gave captions of which 25% was true, chance being 20%.
 
-    Departures from the paper: the picture is the mean over the encoder's grid, which stays frozen, standardised as
-    above; its embedding is normalised; the words' size E and the state's H may differ.
+    Departures from the paper: the picture is the mean over the encoder's grid, which stays frozen, standardized as
+    above; its embedding is normalized; the words' size E and the state's H may differ.
 
     There are no attention maps: `step` gives None for them.
 
@@ -67,8 +67,8 @@ class ShowAndTell(Captioner):
         )
         self.build()
 
-    def standardise(self, mean: Any, deviation: Any) -> None:
-        """Set what pooled features are standardised with: m and s of the training pictures, shape (D,) each.
+    def standardize(self, mean: Any, deviation: Any) -> None:
+        """Set what pooled features are standardized with: m and s of the training pictures, shape (D,) each.
 
         Raises:
             ValueError: another shape, or a deviation that is not above 0.

@@ -20,9 +20,9 @@ class EncoderTail(keras.layers.Layer):
     612 KB at `mixed0`, 689 KB at `mixed1` and `mixed2` (7,000 pictures: 1.1, 3.1, 4.4 and 4.9 GB). `after="mixed0"` is
     as near to training the whole encoder as it gets: it leaves out the stem alone, and wants an accelerator.
 
-    Batch normalisation stays as in inference, in training too: it uses the means and variances that came with the
+    Batch normalization stays as in inference, in training too: it uses the means and variances that came with the
     weights. A batch of a few pictures would give noisy ones, and those of a small data set would not be those that the
-    kernels were made for; and what is trained is then what is used. Kernels and the normalisation's offsets are
+    kernels were made for; and what is trained is then what is used. Kernels and the normalization's offsets are
     trained (InceptionV3's has no scales).
 
     Args:
@@ -49,7 +49,7 @@ class EncoderTail(keras.layers.Layer):
 
     Reference: Vinyals et al. 2017, "Show and Tell: Lessons learned from the 2015 MSCOCO Image Captioning Challenge",
         who fine-tune the encoder when the decoder has settled: before, its gradients are noise that harms the encoder.
-        He et al. 2016, "Deep Residual Learning", keep batch normalisation fixed in fine-tuning.
+        He et al. 2016, "Deep Residual Learning", keep batch normalization fixed in fine-tuning.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class EncoderTail(keras.layers.Layer):
         self.built = True
 
     def call(self, features: Any) -> Any:
-        return self.network(features, training=False)  # batch normalisation as in inference
+        return self.network(features, training=False)  # batch normalization as in inference
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], *self.region_shape)

@@ -14,7 +14,7 @@ from attncap.tokenizers import CaptionTokenizer
 
 @keras.saving.register_keras_serializable("attncap")
 class DecoderBlock(keras.layers.Layer):
-    """One layer of a Transformer decoder, normalised first, which returns its cross-attention.
+    """One layer of a Transformer decoder, normalized first, which returns its cross-attention.
 
         x <- x + dropout(self-attention(norm(x)))
         x <- x + dropout(cross-attention(norm(x), picture))
@@ -40,7 +40,7 @@ class DecoderBlock(keras.layers.Layer):
         attention_weights: float32, shape (B, K, T, L), mean over heads, rows sum to 1.
         cache: with this word in it; None without a cache.
 
-    Reference: Vaswani et al. 2017, "Attention Is All You Need"; normalised first as Xiong et al. 2020.
+    Reference: Vaswani et al. 2017, "Attention Is All You Need"; normalized first as Xiong et al. 2020.
     """
 
     def __init__(self, units: int, heads: int, feedforward_units: int, dropout: float = 0.0, **kwargs: Any):
@@ -132,7 +132,7 @@ class TransformerCaptioner(AttendingCaptioner):
     beam's past goes where the beam goes; those of the picture are computed once and shared by all its captions.
     Padding needs no mask: it comes last, and no word looks at later ones.
 
-    Departures from the paper: layers normalise first; no encoder of the regions' own; a word sees `window` words back.
+    Departures from the paper: layers normalize first; no encoder of the regions' own; a word sees `window` words back.
 
     Args:
         hidden_units: H, of words, values and layers alike.

@@ -66,7 +66,7 @@ def upsample_attention(
     """Enlarges an attention map to the size of the picture that it was computed from.
 
     The cells tile grid_box: for the whole picture, cell (r, c) of R x C covers the pixels from r H/R to (r+1) H/R and
-    from c W/C to (c+1) W/C. Smooth: bicubic interpolation, which keeps each cell's value at its centre, clipped to the
+    from c W/C to (c+1) W/C. Smooth: bicubic interpolation, which keeps each cell's value at its center, clipped to the
     map's own range, so that no dark ring (or negative weight) surrounds a peak. The map's border values go on to the
     picture's edge.
 
@@ -98,12 +98,12 @@ def upsample_attention(
     left, top, right, bottom = grid_box
     per_row, per_col = rows / (bottom - top), cols / (right - left)  # cells a picture, were they to go on to its edges
     if not smooth:
-        row_of = ((np.arange(height) + 0.5) / height - top) * per_row  # the cell that a pixel's centre lies in
+        row_of = ((np.arange(height) + 0.5) / height - top) * per_row  # the cell that a pixel's center lies in
         col_of = ((np.arange(width) + 0.5) / width - left) * per_col
         row_of, col_of = (np.clip(np.floor(at), 0, n - 1).astype(int) for at, n in ((row_of, rows), (col_of, cols)))
         return weights[row_of][:, col_of]  # (height, width)
     beyond = max(left * per_col, top * per_row, (1 - right) * per_col, (1 - bottom) * per_row)
-    border = 3 + ceil(beyond)  # cells; Pillow's kernel would otherwise be cut, and renormalised, at the edge
+    border = 3 + ceil(beyond)  # cells; Pillow's kernel would otherwise be cut, and renormalized, at the edge
     bordered = Image.fromarray(np.pad(weights, border, mode="edge"))
     x, y = border - left * per_col, border - top * per_row
     box = (x, y, x + per_col, y + per_row)
@@ -125,8 +125,8 @@ def plot_attention(
 ) -> Figure:
     """A caption's attention maps, word by word: the picture, then a panel for each word.
 
-    Each map is coloured from 0 to its own maximum. Below it stand that maximum in times uniform (weight * rows * cols:
-    1x is a look at everything alike) and the word's probability, which tell what the colours cannot; and, of a model
+    Each map is colored from 0 to its own maximum. Below it stand that maximum in times uniform (weight * rows * cols:
+    1x is a look at everything alike) and the word's probability, which tell what the colors cannot; and, of a model
     that may look away, how much of what it read came from the picture (`Caption.visual_probs`).
 
     Args:
@@ -134,13 +134,13 @@ def plot_attention(
         caption: with T words and their maps.
         columns: panels in a row; default: as many as keep the rows about equal, and the figure at most 12 inches wide.
         fig: a Figure or SubFigure to fill; default: a new one, as large as the panels need.
-        cmap: matplotlib's name of the colours, from little to much attention.
+        cmap: matplotlib's name of the colors, from little to much attention.
         alpha: opacity of the map over the picture, from 0 to 1.
         smooth: False shows the grid's cells.
         title: default: the caption.
 
     Returns:
-        The figure; its axes are the picture, T words in order, and the colour bar.
+        The figure; its axes are the picture, T words in order, and the color bar.
 
     Raises:
         ValueError: a caption without maps, columns below 1, or a picture or map that cannot be drawn.
@@ -161,7 +161,7 @@ def plot_attention(
         why = "an empty caption: no word, no map"
         return _plot_without_maps(photo, (width, height), caption.text if title is None else title, why, fig)
     ratio, panels = min(max(width / height, 0.3), 5.0), len(caption.words) + 1
-    note = "Each map is coloured from 0 to its own maximum, so colours do not compare between words; max says how large"
+    note = "Each map is colored from 0 to its own maximum, so colors do not compare between words; max says how large"
     note += " that is, in times uniform (1×: all places alike)."
     note += "" if caption.word_log_probs is None else " p: the word's probability."
     looked = None if caption.visual_probs is None or (caption.visual_probs == 1).all() else caption.visual_probs
@@ -231,7 +231,7 @@ def plot_word(
     smooth: bool = True,
     maximum: float | None = None,
 ) -> Axes:
-    """One word's attention map, large, with a colour bar in times uniform.
+    """One word's attention map, large, with a color bar in times uniform.
 
     Drawn are weight * rows * cols: 1 where the model looks as much as at any place, 0 where it does not look.
 
@@ -240,7 +240,7 @@ def plot_word(
         caption: with T words and their maps.
         index: which word, from 0; negative from the end.
         ax: where to draw; default: a new figure's.
-        maximum: the colour bar's end, in times uniform, to compare words; default: the map's own maximum, at
+        maximum: the color bar's end, in times uniform, to compare words; default: the map's own maximum, at
             least 2, for an even map is to look even.
 
     Returns:

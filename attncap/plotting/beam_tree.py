@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 
-from attncap.plotting.style import COLOURS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure, bare, drawable, text_width
+from attncap.plotting.style import COLORS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure, bare, drawable, text_width
 
 Beam = tuple[Sequence[str], float]  # the words so far, and the log-probability of all of them
 ROW, GAP, SIZE = 0.33, 0.35, 10.0  # inches a word, inches between columns, points
@@ -22,7 +22,7 @@ def plot_beam_tree(
     """Draw the beams of one picture, a row a word: which beam each one grew from, and which were given up.
 
     A beam is a column; the further left, the better its rank after that word. Each word has its probability given those
-    before it. The way to the best caption is drawn in colour; what was given up before the last row is grey. Below a
+    before it. The way to the best caption is drawn in color; what was given up before the last row is grey. Below a
     finished caption a dotted line goes on for as long as it is kept; the log-probabilities of those kept stand at the
     bottom.
 
@@ -67,17 +67,17 @@ def plot_beam_tree(
             parent = parents[number][rank]
             from_x = (columns - 1) / 2 if number == 0 else parent
             on_best, alive = rank in best[number], rank in kept[number]
-            colour = COLOURS[0] if on_best else INK if alive else "#8a8a8a"
+            color = COLORS[0] if on_best else INK if alive else "#8a8a8a"
             frozen = not label
             line: dict[str, Any] = {
-                "color": colour if alive else RULE,
+                "color": color if alive else RULE,
                 "linewidth": 2.4 if on_best else 1.2,
                 "zorder": 1.5 + on_best,
             }
             ax.plot([from_x, rank], [number, number + 1], linestyle=":" if frozen else "-", **line)
             if not frozen:
                 look: dict[str, Any] = {
-                    "color": colour,
+                    "color": color,
                     "fontweight": "bold" if on_best else "normal",
                     "bbox": box,
                     "zorder": 3,

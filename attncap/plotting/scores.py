@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from attncap.captions import Caption
 from attncap.plotting.style import (
-    COLOURS,
+    COLORS,
     INK,
     LINE,
     MARGIN,
@@ -25,7 +25,7 @@ from attncap.plotting.style import (
     MUTED,
     PANEL_PIXELS,
     RULE,
-    SCORE_COLOURS,
+    SCORE_COLORS,
     STYLE,
     PanelAxes,
     Picture,
@@ -66,7 +66,7 @@ def plot_predictions(
         pictures: N pictures, each as in `plot_attention`.
         captions: N predictions.
         references: N lists of human captions.
-        scores: N numbers, higher is better; drawn on the picture and as the title's colour, from orange-brown (the
+        scores: N numbers, higher is better; drawn on the picture and as the title's color, from orange-brown (the
             sheet's lowest) through grey to blue (its highest).
         columns: pictures in a row, default 2 to 4.
         title: the sheet's.
@@ -109,12 +109,12 @@ def plot_predictions(
         ax = place_axes(figure, left + n % columns * (width + gap), tops[n][0], width, tops[n][1])
         ax.set_anchor("NW")
         show_photo(ax, photo, size)
-        colour: Any = INK if scores is None or isnan(scores[n]) else SCORE_COLOURS(norm(scores[n]))
-        ax.set_title("\n".join(above[n]), loc="left", pad=5, color=colour, parse_math=False)
+        color: Any = INK if scores is None or isnan(scores[n]) else SCORE_COLORS(norm(scores[n]))
+        ax.set_title("\n".join(above[n]), loc="left", pad=5, color=color, parse_math=False)
         ax.set_xlabel("\n".join(below[n]), loc="left", labelpad=5, fontsize=10.5, parse_math=False)
         ax.xaxis.label.set_multialignment("left")
         if scores is not None:
-            badge = {"facecolor": colour, "edgecolor": "white", "boxstyle": "round,pad=0.25"}
+            badge = {"facecolor": color, "edgecolor": "white", "boxstyle": "round,pad=0.25"}
             place: dict[str, Any] = {"ha": "left", "va": "top", "transform": ax.transAxes}
             ax.text(0.02, 0.97, short_number(scores[n]), color="white", fontweight="bold", bbox=badge, **place)
     return figure
@@ -157,7 +157,7 @@ def plot_history(history: Any, *, axes: Sequence[Axes] | None = None, best: str 
     for ax, names in zip(axes, panels, strict=True):
         for n, name in enumerate(names):
             known = table[table[name].notna()]
-            look: dict[str, Any] = {"color": COLOURS[n], "marker": MARKERS[n] if len(table) <= 40 else None}
+            look: dict[str, Any] = {"color": COLORS[n], "marker": MARKERS[n] if len(table) <= 40 else None}
             ax.plot(known["epoch"], known[name], **look, markersize=5, label=_curve_name(name))
         only = _curve_name(names[0]) if len(names) == 1 else "BLEU"
         title, unit = ("Loss by epoch", "loss") if names is losses else (f"Validation {only} by epoch", only)
@@ -212,13 +212,13 @@ def plot_scores(scores: Any, *, ax: Axes | None = None, title: str | None = None
         own = [row for row in rows if row.system == system]
         values = np.array([row.score for row in own])
         places = np.array([metrics.index(row.metric) for row in own]) + step * (n - (len(systems) - 1) / 2)
-        colour, marker = COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]
-        ax.plot(values, places, marker, color=colour, markersize=7, label=drawable(system) or "_")
+        color, marker = COLORS[n % len(COLORS)], MARKERS[n % len(MARKERS)]
+        ax.plot(values, places, marker, color=color, markersize=7, label=drawable(system) or "_")
         # Not error bars, which start from the score: a bootstrap interval may leave it out.
         low, high = np.array([(row.low, row.high) for row in own]).T
-        ax.hlines(places, low, high, color=colour, linewidth=2)
+        ax.hlines(places, low, high, color=color, linewidth=2)
         for ends in (low, high):
-            ax.plot(ends, places, "|", color=colour, markersize=9, markeredgewidth=2, label="_")
+            ax.plot(ends, places, "|", color=color, markersize=9, markeredgewidth=2, label="_")
         for row, place in zip(own, places, strict=True):
             end = row.score if isnan(row.high) else max(row.score, row.high)
             offset: dict[str, Any] = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
@@ -277,10 +277,10 @@ def plot_grounding(
     ax.hlines(places, table[f"{prefix}uniform"], table[measure], color=MUTED, linewidth=1.2, zorder=1)
     hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": MUTED, "markeredgewidth": 1.6}
     look: dict[str, Any] = {"linestyle": "none", "markersize": 8}
-    ax.plot(table[measure], places, marker="o", color=COLOURS[0], **look, label="map of the word", zorder=4)
-    ax.plot(table[f"{prefix}centre"], places, marker="|", color=INK, **look, markeredgewidth=2, label="average map")
+    ax.plot(table[measure], places, marker="o", color=COLORS[0], **look, label="map of the word", zorder=4)
+    ax.plot(table[f"{prefix}center"], places, marker="|", color=INK, **look, markeredgewidth=2, label="average map")
     ax.plot(table[f"{prefix}uniform"], places, marker="o", **look, **hollow, label="uniform map")
-    ends = table[[measure, f"{prefix}uniform", f"{prefix}centre"]].max(axis=1)
+    ends = table[[measure, f"{prefix}uniform", f"{prefix}center"]].max(axis=1)
     for place, (value, end) in enumerate(zip(table[measure], ends, strict=True)):
         offset: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
         ax.annotate(short_number(value), (end, place), **offset, fontsize=10.5)

@@ -21,8 +21,8 @@ from PIL import Image
 # Scripts that DejaVu Sans (which comes with matplotlib) lacks are drawn where one of the others is installed.
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji")
 INK, MUTED, RULE = "#1a1a1a", "#555555", "#d9d9d9"
-# Okabe and Ito's colours, told apart by people with any colour vision; yellow left out, too pale on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Okabe and Ito's colors, told apart by people with any color vision; yellow left out, too pale on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX*"
 
 STYLE: dict[Any, Any] = {
@@ -48,7 +48,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 2.0,
 }
 
-SCORE_COLOURS = LinearSegmentedColormap.from_list("score", ["#A84300", "#5A5A5A", "#005A94"])  # dark on white all
+SCORE_COLORS = LinearSegmentedColormap.from_list("score", ["#A84300", "#5A5A5A", "#005A94"])  # dark on white all
 MISSING = "\u25a1"  # a box
 PANEL_PIXELS, LARGE_PIXELS = 400, 1000  # a picture is drawn no finer than this: 40 panels of a photograph fit in memory
 MARGIN, GAP, LINE = 0.18, 0.14, 1.25 / 72  # inches; LINE is the height of a line of text per point of its size
@@ -191,9 +191,9 @@ def read_picture(picture: Picture, longest: int) -> tuple[np.ndarray, tuple[int,
         ValueError: an array of another shape or type, or a file that is no picture.
     """
     if isinstance(picture, (str, os.PathLike)):
-        from attncap.images import open_picture
+        from attncap.images import open_image
 
-        picture = open_picture(picture)
+        picture = open_image(picture)
     if not isinstance(picture, Image.Image):
         array = np.asarray(picture)
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
@@ -220,4 +220,4 @@ def show_photo(ax: Axes, photo: np.ndarray, size: tuple[int, int]) -> None:
 
 def picture_extent(size: tuple[int, int]) -> tuple[float, float, float, float]:
     """What imshow needs to draw an array of any size in the picture's pixel coordinates."""
-    return (-0.5, size[0] - 0.5, size[1] - 0.5, -0.5)  # pixel centres at whole numbers, y downward
+    return (-0.5, size[0] - 0.5, size[1] - 0.5, -0.5)  # pixel centers at whole numbers, y downward

@@ -194,7 +194,7 @@ def plot_comparison(comparison: SystemComparison) -> Figure:
     found = comparison.intervals[comparison.intervals["score"].notna()]
     for ax, wanted, title in ((left, names, comparison.title), (right, {"CIDEr": "CIDEr"}, "CIDEr-D, 95% intervals")):
         rows = found[found["metric"].isin(wanted)]
-        # A row a system, a colour a measure: eight systems in eight colours could not be told apart.
+        # A row a system, a color a measure: eight systems in eight colors could not be told apart.
         turned = pd.DataFrame({"system": rows["metric"].map(wanted), "metric": rows["system"]})
         order = turned["system"].map({name: at for at, name in enumerate(wanted.values())})
         drawn = pd.concat([turned, rows[["score", "low", "high"]]], axis=1).loc[order.sort_values(kind="stable").index]

@@ -91,7 +91,7 @@ def _summary(scores: Scores, captions: Sequence[Caption], held_out: CaptionData)
     measured = ground_faces(captions, held_out).to_json_dict()
     content["grounding"] = {**measured, "per_characteristic": measured.pop("per_type")}
     near = ground_faces(captions, held_out, tolerance=TOLERANCE).to_json_dict()
-    pointing = ("pointing_game", "pointing_uniform", "pointing_centre")
+    pointing = ("pointing_game", "pointing_uniform", "pointing_center")
     content["grounding"]["within_tolerance"] = {
         "tolerance": TOLERANCE,
         **{name: near[name] for name in pointing},
@@ -148,7 +148,7 @@ def _table(scores: Scores, content: dict[str, Any], out: Path) -> str:
 
 def _claims(true: dict[str, Any], grounding: dict[str, Any]) -> list[str]:
     if not true["stated"] or not grounding["n_phrases"]:
-        return ["the captions state no characteristic: this model has learnt too little"]
+        return ["the captions state no characteristic: this model has learned too little"]
     near = grounding["within_tolerance"]
     mean, near_mean = grounding["mean_over_types"], near["mean_over_types"]
     lines = [
@@ -156,8 +156,8 @@ def _claims(true: dict[str, Any], grounding: dict[str, Any]) -> list[str]:
         f"attention correctness {grounding['attention_correctness']:.3f} (a uniform map: {grounding['uniform']:.3f}), "
         f"over {grounding['n_phrases']} words that name a region",
         f"pointing game {grounding['pointing_game']:.3f}, {mean['pointing_game']:.3f} averaged over characteristics "
-        f"(the average map: {mean['pointing_centre']:.3f}); within {near['tolerance']:.0%} of the picture's side "
-        f"{near['pointing_game']:.3f}, {near_mean['pointing_game']:.3f} ({near_mean['pointing_centre']:.3f})",
+        f"(the average map: {mean['pointing_center']:.3f}); within {near['tolerance']:.0%} of the picture's side "
+        f"{near['pointing_game']:.3f}, {near_mean['pointing_game']:.3f} ({near_mean['pointing_center']:.3f})",
         f"{'':<18}{'words':>7}{'correctness':>13}{'uniform':>9}{'pointing':>10}{'within':>8}",
     ]
     for name, row in grounding["per_characteristic"].items():

@@ -22,22 +22,22 @@ from attncap.data.load import cache_folder, leave_out
 from attncap.decoding.decoder import Decoder
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
-from attncap.images import UnreadablePicture, open_picture
+from attncap.images import UnreadableImage, open_image
 from attncap.metrics.evaluate import References, evaluate
 from attncap.models.registry import load_captioner
-from attncap.retrieval.captions import CaptionNeighbours
+from attncap.retrieval.captions import CaptionNeighbors
 from attncap.retrieval.difference_hash import DifferenceHash, PictureEncoder
 from attncap.retrieval.embeddings import PooledEmbedding
-from attncap.retrieval.index import PictureIndex
+from attncap.retrieval.index import ImageIndex
 
-NEIGHBOURS = (
+NEIGHBORS = (
     1,
     5,
     10,
     20,
     40,
     80,
-)  # k that `choose_k` tries: more neighbours agree better, and are less like the picture
+)  # k that `choose_k` tries: more neighbors agree better, and are less like the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ def attribute_system(
     return System(name, answer, _or_of_run(training_seconds, run), _file_megabytes(run))
 
 
-def build_index(training: CaptionData, encoder: PictureEncoder, progress: bool = False) -> tuple[PictureIndex, float]:
+def build_index(training: CaptionData, encoder: PictureEncoder, progress: bool = False) -> tuple[ImageIndex, float]:
     """Put pictures with their captions into an index in memory.
 
     Args:
@@ -126,7 +126,7 @@ def build_index(training: CaptionData, encoder: PictureEncoder, progress: bool =
         ValueError: none of the pictures can be read.
     """
     began = time.perf_counter()
-    index = PictureIndex(None, encoder)
+    index = ImageIndex(None, encoder)
     references = training.references()
     pictures = training.pictures[training.pictures["image_id"].isin(references)]
     image_ids = list(pictures["image_id"])
@@ -138,9 +138,9 @@ def build_index(training: CaptionData, encoder: PictureEncoder, progress: bool =
 
 
 def choose_k(
-    index: PictureIndex, candidates: Sequence[int] = NEIGHBOURS, sample: int = 300, seed: int = 0
+    index: ImageIndex, candidates: Sequence[int] = NEIGHBORS, sample: int = 300, seed: int = 0
 ) -> tuple[int, dict[int, float]]:
-    """Choose how many neighbours to ask: leave-one-out over pictures of the index, by CIDEr-D.
+    """Choose how many neighbors to ask: leave-one-out over pictures of the index, by CIDEr-D.
 
     No held-out picture is looked at.
 
@@ -156,42 +156,42 @@ def choose_k(
     """
     rows = np.random.default_rng(seed).permutation(len(index))[:sample]
     references = References({image_id: labels for image_id, labels in index.entries(rows) if labels})
-    neighbours = CaptionNeighbours(index)
+    neighbors = CaptionNeighbors(index)
     codes = np.asarray(index.codes)[rows]
     scores: dict[int, float] = {}
     for k in (k for k in candidates if k < len(index)):
-        said = neighbours.captions(codes, k, without=rows)
+        said = neighbors.captions(codes, k, without=rows)
         captions = {image_id: text for (image_id, _), text in zip(index.entries(rows), said, strict=True)}
         kept = {image_id: captions[image_id] for image_id in references.image_ids}
         scores[k] = evaluate(kept, references, bootstrap=0, human=False).to_json_dict()["cider"]
     if not scores:
-        raise ValueError(f"{len(index)} pictures: more than {min(candidates)} needed for neighbours: add some")
+        raise ValueError(f"{len(index)} pictures: more than {min(candidates)} needed for neighbors: add some")
     return max(scores, key=lambda k: (scores[k], -k)), scores
 
 
-def neighbour_system(name: str, index: PictureIndex, k: int = 1, *, training_seconds: float = math.nan) -> System:
+def neighbor_system(name: str, index: ImageIndex, k: int = 1, *, training_seconds: float = math.nan) -> System:
     """The caption of the nearest picture of an index, or the one that the k nearest agree on.
 
     Args:
         name: of the system.
         index: from `build_index`, captions as labels.
-        k: 1, or more for consensus; see `CaptionNeighbours`.
+        k: 1, or more for consensus; see `CaptionNeighbors`.
         training_seconds: of building the index.
     """
     encoder, megabytes = index.encoder, index.codes.nbytes / 1e6
     if isinstance(encoder, PooledEmbedding):
         megabytes += 4 * sum(int(np.prod(weight.shape)) for weight in encoder.extractor.network.weights) / 1e6
         encoder = PooledEmbedding(encoder.extractor)  # without the store: a new picture has no features there
-    neighbours = CaptionNeighbours(index)
+    neighbors = CaptionNeighbors(index)
 
     def answer(paths: Sequence[str]) -> list[str]:
         codes = encoder.encode(list(paths))
         for code in codes:
-            if isinstance(code, UnreadablePicture):
+            if isinstance(code, UnreadableImage):
                 raise code
-        return neighbours.captions(np.stack(codes), k)  # type: ignore[arg-type]
+        return neighbors.captions(np.stack(codes), k)  # type: ignore[arg-type]
 
-    return System(name, answer, training_seconds, megabytes + _text_megabytes(neighbours.texts))
+    return System(name, answer, training_seconds, megabytes + _text_megabytes(neighbors.texts))
 
 
 def most_common_system(training: CaptionData, name: str = "most common caption") -> System:
@@ -239,7 +239,7 @@ def all_systems(
         weights, layer: of the encoder whose pooled features are the embedding; see `FeatureExtractor`.
         features: folder of feature stores; default `features` in the cache folder.
         bits: of the difference hash.
-        k: neighbours that are asked for a consensus; None: `choose_k` on training pictures.
+        k: neighbors that are asked for a consensus; None: `choose_k` on training pictures.
         limit: the first pictures of the split only.
         seed: of the random captions and of `choose_k`.
         progress: show bars.
@@ -276,14 +276,14 @@ def all_systems(
     else:
         absent[name] = "no trained run was given"
     hashes, seconds = build_index(training, DifferenceHash(bits), progress)
-    systems.append(neighbour_system(f"nearest hash, {bits} bits", hashes, training_seconds=seconds))
+    systems.append(neighbor_system(f"nearest hash, {bits} bits", hashes, training_seconds=seconds))
     index, seconds = build_index(training, PooledEmbedding(extractor, store), progress)
-    systems.append(neighbour_system("nearest embedding", index, training_seconds=seconds))
+    systems.append(neighbor_system("nearest embedding", index, training_seconds=seconds))
     began = time.perf_counter()
     k = k or choose_k(index, seed=seed)[0]
     seconds += time.perf_counter() - began
     if k > 1:
-        systems.append(neighbour_system(f"{k} nearest embeddings agree", index, k, training_seconds=seconds))
+        systems.append(neighbor_system(f"{k} nearest embeddings agree", index, k, training_seconds=seconds))
     return [*systems, most_common_system(training), random_system(training, seed)], held_out, absent
 
 
@@ -303,7 +303,7 @@ def _or_of_run(seconds: float | None, run: str | Path) -> float:
 
 
 def _pixels(encoder: Any, paths: Sequence[str]) -> np.ndarray:
-    return np.stack([encoder.preprocess(open_picture(path)) for path in paths])  # (B, height, width, 3)
+    return np.stack([encoder.preprocess(open_image(path)) for path in paths])  # (B, height, width, 3)
 
 
 def _file_megabytes(run: str | Path) -> float:

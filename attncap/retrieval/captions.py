@@ -1,4 +1,4 @@
-"""Captions by nearest neighbours: the nearest picture's own, or the one that the k nearest agree on."""
+"""Captions by nearest neighbors: the nearest picture's own, or the one that the k nearest agree on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tqdm.auto import tqdm
 
 from attncap.metrics.ngrams import CIDER_SIGMA
 from attncap.metrics.ptb_tokenizer import tokenize
-from attncap.retrieval.index import PictureIndex
+from attncap.retrieval.index import ImageIndex
 
 AGREE_WITH = 0.28  # share of the candidates whose agreement counts: Devlin et al.'s 125 of 450
 
 
-class CaptionNeighbours:
-    """Chooses captions for pictures among those of their nearest neighbours in an index.
+class CaptionNeighbors:
+    """Chooses captions for pictures among those of their nearest neighbors in an index.
 
     k = 1: the first caption of the nearest picture. k > 1: consensus: of all captions of the k nearest pictures the one
     with the highest mean similarity to the `agree_with` share of the others that are most like it, so that outliers
@@ -30,19 +30,19 @@ class CaptionNeighbours:
         ValueError: no entry has a caption.
 
     Example:
-        >>> CaptionNeighbours(index).captions(codes, k=60)[0]
+        >>> CaptionNeighbors(index).captions(codes, k=60)[0]
         'a brown dog runs through the grass .'
 
     Reference: Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning", sections 3 and 4.
     """
 
-    def __init__(self, index: PictureIndex) -> None:
+    def __init__(self, index: ImageIndex) -> None:
         self.index = index
         labels = [labels for _, labels in index.entries()]
         self.captions_of = np.concatenate([[0], np.cumsum([len(texts) for texts in labels])])  # row -> first caption
         self.texts = [text for texts in labels for text in texts]
         if not self.texts:
-            raise ValueError("captions by neighbours: no picture of the index has a label or caption")
+            raise ValueError("captions by neighbors: no picture of the index has a label or caption")
         self._vectors: sparse.csr_matrix | None = None
         self._lengths = np.empty(0)
 
@@ -58,7 +58,7 @@ class CaptionNeighbours:
 
         Args:
             codes: (Q, bytes) or (Q, D), of the index's encoder.
-            k: neighbours that are asked.
+            k: neighbors that are asked.
             agree_with: share of the candidates, in (0, 1].
             without: for each code a row of the index that is left out: leave-one-out.
             progress: show a bar with captions/s.
@@ -135,21 +135,21 @@ class _Ngrams:
         return [" ".join(words[at : at + self._n]) for at in range(len(words) - self._n + 1)]
 
 
-def neighbour_captions(
-    index: PictureIndex, codes: np.ndarray, image_ids: Sequence[str], k: int = 1, agree_with: float = AGREE_WITH
+def neighbor_captions(
+    index: ImageIndex, codes: np.ndarray, image_ids: Sequence[str], k: int = 1, agree_with: float = AGREE_WITH
 ) -> dict[str, str]:
-    """Caption pictures by their nearest neighbours: predictions for `attncap.metrics.evaluate`, image_id -> caption.
+    """Caption pictures by their nearest neighbors: predictions for `attncap.metrics.evaluate`, image_id -> caption.
 
     Args:
         index: with captions as labels.
         codes: of the pictures to caption, from the index's encoder.
         image_ids: their names.
         k: 1 for the nearest picture's first caption, more for consensus.
-        agree_with: share of the candidates, as in `CaptionNeighbours.captions`.
+        agree_with: share of the candidates, as in `CaptionNeighbors.captions`.
 
     Example:
-        >>> predictions = neighbour_captions(index, codes, ["a.jpg"], k=60)
+        >>> predictions = neighbor_captions(index, codes, ["a.jpg"], k=60)
     """
     if len(codes) != len(image_ids):
         raise ValueError(f"a name for each code expected: {len(codes)} codes, {len(image_ids)} names")
-    return dict(zip(image_ids, CaptionNeighbours(index).captions(codes, k, agree_with), strict=True))
+    return dict(zip(image_ids, CaptionNeighbors(index).captions(codes, k, agree_with), strict=True))

@@ -1,4 +1,4 @@
-"""`PictureDatabase`: the SQLite file in which pictures' names, labels and codes live.
+"""`ImageDatabase`: the SQLite file in which pictures' names, labels and codes live.
 
 SQLite, because it is in Python's standard library, keeps each commit through a killed process and a power cut, and is
 one file that copies. DuckDB and LanceDB are made for scans and vector search inside the database; here the codes are
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
     digest: bytes | None = None
 
 
-class PictureDatabase:
+class ImageDatabase:
     """Entries of one encoder in an SQLite file; each `add` is one transaction, whole or not at all.
 
     SQLite has no check sums, so each entry carries one, which is compared when it is read.
@@ -265,7 +265,7 @@ def encoder_of(file: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is none.
         ValueError: not such a database, or damaged.
     """
-    database = PictureDatabase(file)
+    database = ImageDatabase(file)
     try:
         return database.encoder
     finally:

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from attncap.images import UnreadablePicture, open_picture
+from attncap.images import UnreadableImage, open_image
 
 AnyPicture = str | os.PathLike[str] | Image.Image
 
 
 class PictureEncoder(Protocol):
-    """What turns pictures into codes that a `PictureIndex` compares."""
+    """What turns pictures into codes that a `ImageIndex` compares."""
 
     @property
     def measure(self) -> str:
@@ -31,7 +31,7 @@ class PictureEncoder(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return what two encoders must agree on for their codes to be comparable, for JSON; `name` is not compared."""
 
-    def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadablePicture]:
+    def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
         """Return a code for each picture, or why there is none."""
 
 
@@ -74,21 +74,21 @@ class DifferenceHash:
     def describe(self) -> dict[str, Any]:
         return {"encoder": "dhash", "bits": self.size}
 
-    def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadablePicture]:
-        """Return a code for each picture: uint8, shape (ceil(bits / 8),), or the `UnreadablePicture`."""
+    def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
+        """Return a code for each picture: uint8, shape (ceil(bits / 8),), or the `UnreadableImage`."""
         return [self._code(picture) for picture in tqdm(pictures, unit=" pictures", disable=not progress)]
 
     def hex(self, picture: AnyPicture) -> str:
         """Return the hash as imagehash prints it; of both directions one after the other."""
         code = self._code(picture)
-        if isinstance(code, UnreadablePicture):
+        if isinstance(code, UnreadableImage):
             raise code
         return code.tobytes().hex()
 
-    def _code(self, picture: AnyPicture) -> np.ndarray | UnreadablePicture:
+    def _code(self, picture: AnyPicture) -> np.ndarray | UnreadableImage:
         try:
-            image = picture if isinstance(picture, Image.Image) else open_picture(picture)
-        except UnreadablePicture as error:
+            image = picture if isinstance(picture, Image.Image) else open_image(picture)
+        except UnreadableImage as error:
             return error
         bits = imagehash.dhash(image, self._side).hash.ravel()
         if self._both:

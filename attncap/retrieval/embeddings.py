@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from attncap.features.extractor import PREPROCESSING_VERSION, FeatureExtractor
 from attncap.features.store import FeatureStore
-from attncap.images import UnreadablePicture, open_picture
+from attncap.images import UnreadableImage, open_image
 from attncap.retrieval.difference_hash import AnyPicture
 
 BATCH = 32
@@ -30,7 +30,7 @@ class PooledEmbedding:
 
     Example:
         >>> encoder = PooledEmbedding(FeatureExtractor("mixed8", weights="inception_v3.weights.h5"))
-        >>> PictureIndex("people.db", encoder).query("me.jpg", k=3)
+        >>> ImageIndex("people.db", encoder).query("me.jpg", k=3)
     """
 
     measure = "cosine_similarity"
@@ -65,15 +65,15 @@ class PooledEmbedding:
             "name": extractor.weights_source if named else Path(extractor.weights_source).name,
         }
 
-    def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadablePicture]:
-        """Return for each picture float32, shape (D,), of unit length, or the `UnreadablePicture`."""
+    def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
+        """Return for each picture float32, shape (D,), of unit length, or the `UnreadableImage`."""
         files = [os.fspath(picture) for picture in pictures if not isinstance(picture, Image.Image)]
         stored = self.store is not None and len(files) == len(pictures)
         if stored:
             assert self.store is not None
             rejects = self.store.extract(files, progress=progress)
             reasons = dict(zip(rejects["path"], rejects["reason"], strict=True))
-        codes: list[np.ndarray | UnreadablePicture] = []
+        codes: list[np.ndarray | UnreadableImage] = []
         bar = tqdm(total=len(pictures), desc="embeddings", unit=" pictures", disable=not progress)
         with bar:
             for start in range(0, len(pictures), BATCH):
@@ -82,19 +82,19 @@ class PooledEmbedding:
                 bar.update(len(part))
         return codes
 
-    def _from_store(self, files: list[str], reasons: dict[str, str]) -> list[np.ndarray | UnreadablePicture]:
+    def _from_store(self, files: list[str], reasons: dict[str, str]) -> list[np.ndarray | UnreadableImage]:
         assert self.store is not None
         readable = [file for file in files if file not in reasons]
         vectors = iter(pooled(self.store.get(readable)) if readable else ())
-        return [UnreadablePicture(file, reasons[file]) if file in reasons else next(vectors) for file in files]
+        return [UnreadableImage(file, reasons[file]) if file in reasons else next(vectors) for file in files]
 
-    def _computed(self, pictures: Sequence[AnyPicture]) -> list[np.ndarray | UnreadablePicture]:
-        opened: list[np.ndarray | UnreadablePicture] = []
+    def _computed(self, pictures: Sequence[AnyPicture]) -> list[np.ndarray | UnreadableImage]:
+        opened: list[np.ndarray | UnreadableImage] = []
         for picture in pictures:
             try:
-                image = picture if isinstance(picture, Image.Image) else open_picture(picture)
+                image = picture if isinstance(picture, Image.Image) else open_image(picture)
                 opened.append(self.extractor.preprocess(image.convert("RGB")))
-            except UnreadablePicture as error:
+            except UnreadableImage as error:
                 opened.append(error)
         pixels = [item for item in opened if isinstance(item, np.ndarray)]
         if not pixels:

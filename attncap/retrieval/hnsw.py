@@ -1,4 +1,4 @@
-"""`NeighbourGraph`: approximate nearest neighbours by faiss's HNSW, kept in a file, re-ranked exactly.
+"""`NeighborGraph`: approximate nearest neighbors by faiss's HNSW, kept in a file, re-ranked exactly.
 
 faiss, because it is maintained and installs as a wheel, and has graphs over bits as well as over vectors; hnswlib's
 last release (2023) is source that must be compiled. It is an extra (`attncap[index]`): exact search answers 100,000
@@ -18,14 +18,14 @@ import numpy as np
 from attncap._files import replacing
 from attncap.retrieval.search import CosineSearch, HashSearch
 
-LINKS = 32  # neighbours a node of the graph keeps
+LINKS = 32  # neighbors a node of the graph keeps
 BUILD_EFFORT, QUERY_EFFORT = 120, 128  # candidates held while adding, and while answering
 CANDIDATES = 64  # re-ranked exactly, or 4 k where that is more
-MAGIC = b"attncap neighbour graph 1\n"
+MAGIC = b"attncap neighbor graph 1\n"
 
 
-class NeighbourGraph:
-    """A graph of near neighbours over the rows of a search; vectors by their leading directions alone.
+class NeighborGraph:
+    """A graph of near neighbors over the rows of a search; vectors by their leading directions alone.
 
     Args:
         search: the rows; distances of the answers are its own, exact ones.
@@ -35,7 +35,7 @@ class NeighbourGraph:
         RuntimeError: faiss is not installed; the message says how to.
 
     Example:
-        >>> graph = NeighbourGraph.build(CosineSearch(vectors), vectors)
+        >>> graph = NeighborGraph.build(CosineSearch(vectors), vectors)
         >>> rows, distances = graph.nearest(queries, k=10)
 
     Reference: Malkov and Yashunin 2018, "Efficient and robust approximate nearest neighbor search using HNSW graphs".
@@ -49,7 +49,7 @@ class NeighbourGraph:
         return int(self._graph.ntotal)
 
     @classmethod
-    def build(cls, search: HashSearch | CosineSearch, codes: np.ndarray) -> NeighbourGraph:
+    def build(cls, search: HashSearch | CosineSearch, codes: np.ndarray) -> NeighborGraph:
         """Build the graph of all rows; `codes` (N, bytes) uint8 or (N, D) as the search has them."""
         faiss = _faiss()
         if isinstance(search, HashSearch):
@@ -93,7 +93,7 @@ class NeighbourGraph:
             written.write(digest.digest())
 
     @classmethod
-    def load(cls, file: str | os.PathLike[str], search: HashSearch | CosineSearch, of: str) -> NeighbourGraph:
+    def load(cls, file: str | os.PathLike[str], search: HashSearch | CosineSearch, of: str) -> NeighborGraph:
         """Read a graph of the rows that `of` names.
 
         Raises:
@@ -106,7 +106,7 @@ class NeighbourGraph:
         content = path.read_bytes()
         body, digest = content[:-64], content[-64:]
         if not content.startswith(MAGIC) or hashlib.blake2b(body).digest() != digest:
-            raise ValueError(f"{path}: not a neighbour graph, or damaged: build it anew (build_graph)")
+            raise ValueError(f"{path}: not a neighbor graph, or damaged: build it anew (build_graph)")
         start = body.index(b"\n", len(MAGIC)) + 1
         head = json.loads(body[len(MAGIC) : start])
         if head["of"] != of:

@@ -1,4 +1,4 @@
-"""`PictureIndex`: labelled pictures, found again by what they look like; with a threshold for "none of them"."""
+"""`ImageIndex`: labeled pictures, found again by what they look like; with a threshold for "none of them"."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from attncap.images import UnreadablePicture, picture_bytes
-from attncap.retrieval.database import Entry, PictureDatabase
+from attncap.images import UnreadableImage, image_bytes
+from attncap.retrieval.database import Entry, ImageDatabase
 from attncap.retrieval.difference_hash import AnyPicture, DifferenceHash, PictureEncoder
-from attncap.retrieval.hnsw import NeighbourGraph
+from attncap.retrieval.hnsw import NeighborGraph
 from attncap.retrieval.search import CosineSearch, HashSearch
 
-__all__ = ["DifferenceHash", "Neighbour", "PictureIndex"]
+__all__ = ["DifferenceHash", "Neighbor", "ImageIndex"]
 
 COMMIT_EVERY = 64  # pictures; what a killed process has to do again
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """A picture of the index, near a queried one.
 
     Args:
@@ -39,8 +39,8 @@ class Neighbour:
     distance: float
 
 
-class PictureIndex:
-    """Labelled pictures in a database file, with nearest-neighbour search by a difference hash or by an embedding.
+class ImageIndex:
+    """Labeled pictures in a database file, with nearest-neighbor search by a difference hash or by an embedding.
 
     Every change is in the file when the call returns; several processes may use one file, and see each other's entries.
     Codes are read into memory at the first query.
@@ -54,7 +54,7 @@ class PictureIndex:
         OSError: it cannot be written, or another process keeps it locked.
 
     Example:
-        >>> index = PictureIndex("people.db", DifferenceHash(64))
+        >>> index = ImageIndex("people.db", DifferenceHash(64))
         >>> rejects = index.add(["a.jpg", "b.jpg"], [["Big nose"], ["Curly hair"]])
         >>> index.threshold = 10
         >>> index.label("copy_of_a.jpg")
@@ -62,17 +62,17 @@ class PictureIndex:
     """
 
     def __init__(self, file: str | os.PathLike[str] | None, encoder: PictureEncoder) -> None:
-        self._use(PictureDatabase(file, encoder.describe(), create=True), encoder)
+        self._use(ImageDatabase(file, encoder.describe(), create=True), encoder)
 
     @classmethod
-    def load(cls, file: str | os.PathLike[str], encoder: PictureEncoder | None = None) -> PictureIndex:
+    def load(cls, file: str | os.PathLike[str], encoder: PictureEncoder | None = None) -> ImageIndex:
         """Open an index that is there; its encoder may be left out where it is a difference hash.
 
         Raises:
             FileNotFoundError: there is none.
             ValueError: damaged, of another encoder, or of one that must be given.
         """
-        database = PictureDatabase(file, None if encoder is None else encoder.describe())
+        database = ImageDatabase(file, None if encoder is None else encoder.describe())
         if encoder is None:
             if database.encoder.get("encoder") != "dhash":
                 what = ", ".join(f"{key} {value}" for key, value in database.encoder.items())
@@ -83,13 +83,13 @@ class PictureIndex:
         index._use(database, encoder)
         return index
 
-    def _use(self, database: PictureDatabase, encoder: PictureEncoder) -> None:
+    def _use(self, database: ImageDatabase, encoder: PictureEncoder) -> None:
         self._database, self.encoder = database, encoder
         self._is_hash = encoder.measure == "hash_distance"
         self._seen: tuple[int, int] | None = None
         self._ids, self._codes = np.empty(0, np.int64), np.empty((0, self._bytes), np.uint8)
         self._search: HashSearch | CosineSearch | None = None
-        self._graph: NeighbourGraph | None = None
+        self._graph: NeighborGraph | None = None
 
     @property
     def _bytes(self) -> int:
@@ -98,7 +98,7 @@ class PictureIndex:
     def __len__(self) -> int:
         return len(self._database)
 
-    def __enter__(self) -> PictureIndex:
+    def __enter__(self) -> ImageIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,7 +114,7 @@ class PictureIndex:
 
     @property
     def threshold(self) -> float | None:
-        """The greatest distance at which a neighbour's label is given; kept in the file. None: no limit."""
+        """The greatest distance at which a neighbor's label is given; kept in the file. None: no limit."""
         return self._database.about("threshold")
 
     @threshold.setter
@@ -158,8 +158,8 @@ class PictureIndex:
                 todo = []
                 for n in range(start, min(start + COMMIT_EVERY, len(names))):
                     try:
-                        digest = hashlib.blake2b(picture_bytes(pictures[n]), digest_size=16).digest()
-                    except UnreadablePicture as error:
+                        digest = hashlib.blake2b(image_bytes(pictures[n]), digest_size=16).digest()
+                    except UnreadableImage as error:
                         rejected.append((names[n], os.fspath(pictures[n]), error.reason))
                         continue
                     if known.get(names[n]) != (digest, tuple(labels[n])):
@@ -167,7 +167,7 @@ class PictureIndex:
                 entries = []
                 codes = self.encoder.encode([pictures[n] for n, _ in todo]) if todo else []
                 for (n, digest), code in zip(todo, codes, strict=True):
-                    if isinstance(code, UnreadablePicture):
+                    if isinstance(code, UnreadableImage):
                         rejected.append((names[n], os.fspath(pictures[n]), code.reason))
                     else:
                         entries.append(Entry(names[n], tuple(labels[n]), self._stored(code[None])[0], digest))
@@ -217,7 +217,7 @@ class PictureIndex:
 
     # -- queries ---------------------------------------------------------------------------------------------------
 
-    def query(self, picture: AnyPicture, k: int = 1, approximate: bool = False) -> list[Neighbour]:
+    def query(self, picture: AnyPicture, k: int = 1, approximate: bool = False) -> list[Neighbor]:
         """Return the k nearest pictures, nearest first, whatever the threshold.
 
         Args:
@@ -226,15 +226,15 @@ class PictureIndex:
             approximate: through the kept graph (`build_graph`).
 
         Raises:
-            UnreadablePicture: the file cannot be decoded.
+            UnreadableImage: the file cannot be decoded.
             ValueError: the index is empty, or k below 1.
         """
         code = self.encoder.encode([picture])[0]
-        if isinstance(code, UnreadablePicture):
+        if isinstance(code, UnreadableImage):
             raise code
         rows, distances = self.nearest(code[None], k, approximate)
         found = zip(self.entries(rows[0]), distances[0].tolist(), strict=True)
-        return [Neighbour(image_id, labels, distance) for (image_id, labels), distance in found]
+        return [Neighbor(image_id, labels, distance) for (image_id, labels), distance in found]
 
     def label(self, picture: AnyPicture) -> tuple[str, ...] | None:
         """Return the nearest picture's labels, or None where it is farther than the threshold: no matching label."""
@@ -258,7 +258,7 @@ class PictureIndex:
         Returns:
             Its file, `FILE.graph`; None for an index in memory, where it lasts as long as the object.
         """
-        self._graph = NeighbourGraph.build(self._ready(1), self.codes)
+        self._graph = NeighborGraph.build(self._ready(1), self.codes)
         if self._graph_file is not None:
             self._graph.save(self._graph_file, self._digest())
         return self._graph_file
@@ -268,12 +268,12 @@ class PictureIndex:
         file = self._database.file
         return None if file is None else file.with_name(f"{file.name}.graph")
 
-    def _load_graph(self) -> NeighbourGraph:
+    def _load_graph(self) -> NeighborGraph:
         if self._graph is None:
             if self._graph_file is None:
                 raise ValueError("no graph for approximate search of these entries: build it first (build_graph)")
             assert self._search is not None
-            self._graph = NeighbourGraph.load(self._graph_file, self._search, self._digest())
+            self._graph = NeighborGraph.load(self._graph_file, self._search, self._digest())
         return self._graph
 
     def _digest(self) -> str:

@@ -1,4 +1,4 @@
-"""`LookAlikes`: what people said of the labelled pictures that look most like a new one."""
+"""`LookAlikes`: what people said of the labeled pictures that look most like a new one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from attncap.features.extractor import FeatureExtractor
 from attncap.features.grids import split_features
 from attncap.retrieval.database import encoder_of, same_encoder
 from attncap.retrieval.embeddings import PooledEmbedding, pooled
-from attncap.retrieval.index import PictureIndex
+from attncap.retrieval.index import ImageIndex
 from attncap.retrieval.search import CosineSearch
 
 
 class LookAlikes:
     """The captions of the n pictures of an index that look most like a picture, by the features it is captioned from.
 
-    Likeness is the cosine of pooled features, each of the D numbers standardised over the index first: without that a
+    Likeness is the cosine of pooled features, each of the D numbers standardized over the index first: without that a
     few large ones decide.
 
     Args:
-        index: `PictureIndex` of `PooledEmbedding` with the captioner's own encoder, captions as labels; of training
+        index: `ImageIndex` of `PooledEmbedding` with the captioner's own encoder, captions as labels; of training
             pictures alone, for a picture that is in it hears its own captions.
         captioner: with that encoder inside; of several layers, or of an ensemble's members, one will do.
         n: how many pictures.
@@ -32,7 +32,7 @@ class LookAlikes:
         ValueError: the index is of another encoder than the captioner's, or has no captions; n below 1.
 
     Example:
-        >>> index = PictureIndex.load("train.db", PooledEmbedding(captioner.encoder))
+        >>> index = ImageIndex.load("train.db", PooledEmbedding(captioner.encoder))
         >>> LookAlikes(index, captioner)(features)[0][0]
         'a brown dog runs through the grass .'
 
@@ -40,9 +40,9 @@ class LookAlikes:
     captions of a decoder: Mao et al. 2015, "Deep captioning with multimodal recurrent neural networks", section 8.
     """
 
-    def __init__(self, index: PictureIndex, captioner: Any, n: int = 10) -> None:
+    def __init__(self, index: ImageIndex, captioner: Any, n: int = 10) -> None:
         if n < 1:
-            raise ValueError(f"neighbours: at least 1 expected, got {n}")
+            raise ValueError(f"neighbors: at least 1 expected, got {n}")
         encoders = layers_of(captioner)
         self._shapes = [encoder.feature_shape for encoder in encoders]
         self._part = _which(index.encoder.describe(), encoders)
@@ -55,19 +55,19 @@ class LookAlikes:
         codes = index.codes[rows].astype(np.float32)  # (N, D)
         self._mean, deviation = codes.mean(0), codes.std(0)
         self._deviation = np.where(deviation > 1e-6, deviation, 1.0)
-        self._search = CosineSearch(self._standardised(codes))
+        self._search = CosineSearch(self._standardized(codes))
 
     def __call__(self, features: np.ndarray) -> list[list[str]]:
         """Return, for each picture of the captioner's features (B, ...), all captions of the n nearest pictures."""
         own = np.asarray(split_features(features, self._shapes)[self._part])
-        rows, _ = self._search.nearest(self._standardised(pooled(own)), self._n)
+        rows, _ = self._search.nearest(self._standardized(pooled(own)), self._n)
         return [[caption for row in near for caption in self._captions[row]] for near in rows]
 
-    def _standardised(self, codes: np.ndarray) -> np.ndarray:
+    def _standardized(self, codes: np.ndarray) -> np.ndarray:
         return (codes - self._mean) / self._deviation
 
 
-def index_for(file: str | Path, captioner: Any) -> PictureIndex:
+def index_for(file: str | Path, captioner: Any) -> ImageIndex:
     """Open an index that was built with the encoder of a captioner, or of a member of an ensemble.
 
     Raises:
@@ -76,7 +76,7 @@ def index_for(file: str | Path, captioner: Any) -> PictureIndex:
     """
     described, encoders = encoder_of(file), layers_of(captioner)
     try:
-        return PictureIndex.load(file, PooledEmbedding(encoders[_which(described, encoders)]))
+        return ImageIndex.load(file, PooledEmbedding(encoders[_which(described, encoders)]))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attncap.plotting.style import COLOURS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure, drawable
+from attncap.plotting.style import COLORS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure, drawable
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
@@ -56,14 +56,14 @@ def plot_threshold(
         raise ValueError("a threshold curve needs at least one query and one threshold")
     ax = _axes(ax, (7.5, 4.2))
     x = np.append(shown["threshold"].to_numpy(float), float(shown["threshold"].iloc[-1]) * 1.03 + 1e-9)
-    columns = (("wrong", COLOURS[1], "wrong label given"), ("missed", COLOURS[0], "match missed"))
+    columns = (("wrong", COLORS[1], "wrong label given"), ("missed", COLORS[0], "match missed"))
     ends = []
-    for name, colour, said in (*columns, ("errors", INK, "both (what is tuned)")):
+    for name, color, said in (*columns, ("errors", INK, "both (what is tuned)")):
         share = shown[name].to_numpy(float) / queries
         under: dict[str, Any] = (
             {"linewidth": 4.5, "zorder": 1.9} if name == "errors" else {}
         )  # seen where it is one of them
-        ax.plot(x, np.append(share, share[-1]), drawstyle="steps-post", color=colour, label=said, **under)
+        ax.plot(x, np.append(share, share[-1]), drawstyle="steps-post", color=color, label=said, **under)
         ends.append(share.max())
     if threshold >= 0:
         ax.axvline(threshold, color=MUTED, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3g}")
@@ -153,7 +153,7 @@ def plot_robustness(
         column = next(str(name) for name in table.columns if str(name).startswith("within "))
         place = np.arange(len(changes)) + (n - (len(tables) - 1) / 2) * height
         said = f"{system}, within {float(column.removeprefix('within ')):.3g}"
-        bars = ax.barh(place, table[column], height, color=COLOURS[n % len(COLOURS)], label=said)
+        bars = ax.barh(place, table[column], height, color=COLORS[n % len(COLORS)], label=said)
         ax.bar_label(bars, [f"{share:.0%}" for share in table[column]], padding=2, fontsize=9, color=MUTED)
     ax.set_yticks(np.arange(len(changes)), changes)
     ax.set_ylim(len(changes) - 0.5, -0.5)

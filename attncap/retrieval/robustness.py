@@ -11,8 +11,8 @@ import pandas as pd
 from PIL import Image, ImageEnhance, ImageOps
 from tqdm.auto import tqdm
 
-from attncap.images import open_picture
-from attncap.retrieval.index import PictureIndex
+from attncap.images import open_image
+from attncap.retrieval.index import ImageIndex
 
 Change = Callable[[Image.Image], Image.Image]
 
@@ -49,7 +49,7 @@ def cropped(share: float) -> Change:
 
 
 def rotated(degrees: float) -> Change:
-    """Turned about the centre, corners in the mean colour; whole quarters without loss."""
+    """Turned about the center, corners in the mean color; whole quarters without loss."""
 
     def change(picture: Image.Image) -> Image.Image:
         if degrees % 90 == 0:
@@ -94,7 +94,7 @@ CHANGES: dict[str, Change] = {
 
 
 def changed_copies(
-    index: PictureIndex,
+    index: ImageIndex,
     pictures: Sequence[str | Path],
     image_ids: Sequence[str],
     changes: Mapping[str, Change] | None = None,
@@ -110,17 +110,17 @@ def changed_copies(
         progress: show a bar with copies/s.
 
     Returns:
-        DataFrame (image_id, change, distance, found), a row a copy: the nearest neighbour's distance, and whether it
+        DataFrame (image_id, change, distance, found), a row a copy: the nearest neighbor's distance, and whether it
         is the picture that the copy was made from.
 
     Raises:
-        UnreadablePicture: a file cannot be decoded.
+        UnreadableImage: a file cannot be decoded.
     """
     changes = CHANGES if changes is None else changes
     rows = []
     with tqdm(total=len(pictures) * len(changes), desc="changed copies", unit=" copies", disable=not progress) as bar:
         for start in range(0, len(pictures), 16):
-            opened = [open_picture(path) for path in pictures[start : start + 16]]
+            opened = [open_image(path) for path in pictures[start : start + 16]]
             for name, change in changes.items():
                 codes = [np.asarray(code) for code in index.encoder.encode([change(picture) for picture in opened])]
                 near, distances = index.nearest(np.stack(codes))

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours: of packed bits by popcount, of unit vectors by matrix products and a bound that prunes.
+"""Exact nearest neighbors: of packed bits by popcount, of unit vectors by matrix products and a bound that prunes.
 
 Equal distances are answered in the order of the rows, so that an answer never depends on how it was found.
 """

@@ -1,4 +1,4 @@
-"""When a nearest neighbour is near enough: what counts as a match, the errors at each threshold, the best one."""
+"""When a nearest neighbor is near enough: what counts as a match, the errors at each threshold, the best one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ThresholdCurve:
 
     Args:
         table: DataFrame, a row a threshold, ascending, the first NEVER: `threshold`; of N queries how many were
-            `answered`, `wrong` (answered, and the neighbour is no match), `missed` (not answered, and it is one);
+            `answered`, `wrong` (answered, and the neighbor is no match), `missed` (not answered, and it is one);
             `errors`, the weighted sum of the two; `precision` (NaN where nothing was answered) and `recall` of matches.
         threshold: the best one; NEVER where giving no label at all is best.
         queries: N.
@@ -71,8 +71,8 @@ def tune_threshold(
     stretch is taken, and its middle, which is furthest from changing an answer.
 
     Args:
-        distances: (N,), of each query's nearest neighbour.
-        matched: (N,), whether that neighbour is a match; the user's choice: `same_label`, `similar_captions`, or that
+        distances: (N,), of each query's nearest neighbor.
+        matched: (N,), whether that neighbor is a match; the user's choice: `same_label`, `similar_captions`, or that
             it is the picture that the query was made from.
         wrong_weight: how many missed labels a wrong one is as bad as.
         whole: round the threshold down: distances are bits.
@@ -148,24 +148,24 @@ def _best(table: pd.DataFrame, whole: bool) -> float:
 # ---------------------------------------------------------------- what counts as a match
 
 
-def same_label(query: Sequence[str], neighbour: Sequence[str]) -> bool:
+def same_label(query: Sequence[str], neighbor: Sequence[str]) -> bool:
     """Say whether two pictures have a label in common; case and blanks do not count."""
-    return not {_plain(label) for label in query}.isdisjoint(_plain(label) for label in neighbour)
+    return not {_plain(label) for label in query}.isdisjoint(_plain(label) for label in neighbor)
 
 
-def same_labels(queries: Sequence[Sequence[str]], neighbours: Sequence[Sequence[str]]) -> np.ndarray:
+def same_labels(queries: Sequence[Sequence[str]], neighbors: Sequence[Sequence[str]]) -> np.ndarray:
     """Return `same_label` of each pair: bool, shape (N,)."""
-    return np.array([same_label(*pair) for pair in zip(queries, neighbours, strict=True)], bool)
+    return np.array([same_label(*pair) for pair in zip(queries, neighbors, strict=True)], bool)
 
 
 def similar_captions(
-    queries: Sequence[Sequence[str]], neighbours: Sequence[Sequence[str]], level: float, measure: str = "cider_d"
+    queries: Sequence[Sequence[str]], neighbors: Sequence[Sequence[str]], level: float, measure: str = "cider_d"
 ) -> np.ndarray:
-    """Say of each pair whether the neighbour's first caption describes the query's picture as people did.
+    """Say of each pair whether the neighbor's first caption describes the query's picture as people did.
 
     Args:
         queries: for each of N pictures its own captions, one or more.
-        neighbours: for each its nearest neighbour's captions, one or more.
+        neighbors: for each its nearest neighbor's captions, one or more.
         level: a match is a similarity of `level` or more.
         measure: cider_d (0 to 10), bleu_1, bleu_4 or rouge_l (0 to 1), of one caption against the picture's own.
 
@@ -177,11 +177,11 @@ def similar_captions(
     """
     if measure not in SIMILARITIES:
         raise ValueError(f"similarity is one of {', '.join(SIMILARITIES)}, got {measure!r}")
-    bare = next((n for n, captions in enumerate(neighbours) if not captions), None)
+    bare = next((n for n, captions in enumerate(neighbors) if not captions), None)
     if bare is not None:
-        raise ValueError(f"neighbour of query {bare} has no caption: index pictures with captions")
+        raise ValueError(f"neighbor of query {bare} has no caption: index pictures with captions")
     references = References({str(n): list(captions) for n, captions in enumerate(queries)})
-    first = {str(n): captions[0] for n, captions in enumerate(neighbours)}
+    first = {str(n): captions[0] for n, captions in enumerate(neighbors)}
     statistics = references.index.statistics(references.tokenize_predictions(first))
     if measure.startswith("bleu"):
         return bleu_per_picture(statistics)[:, int(measure[-1]) - 1] >= level
@@ -203,7 +203,7 @@ def parse_match(text: str) -> Callable[[Any, Any], np.ndarray]:
         least = float("nan")
     if name not in SIMILARITIES or not np.isfinite(least):
         raise ValueError(f"match {text!r}: label, or {' or '.join(SIMILARITIES)} with a level, as in cider_d:0.5")
-    return lambda queries, neighbours: similar_captions(queries, neighbours, least, name)
+    return lambda queries, neighbors: similar_captions(queries, neighbors, least, name)
 
 
 def _plain(label: str) -> str:

@@ -119,7 +119,7 @@ def train(
             else _going_on(beginning, config, extractor, tail)
         )
         if beginning is None and isinstance(captioner, ShowAndTell):
-            captioner.standardise(*_pooled_statistics(store, list(training.pictures["path"]), tail=tail))
+            captioner.standardize(*_pooled_statistics(store, list(training.pictures["path"]), tail=tail))
         batches = _batches(config, captioner, store, training, phrases)
         recorder = RunRecorder(folder, config, _validator(config, store, validation, distribution), batches)
         logs = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if tensorboard else []

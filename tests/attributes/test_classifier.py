@@ -29,7 +29,7 @@ from attncap.attributes.tables import AttributeData, load_attributes
 from attncap.attributes.training import AttributeConfig, check_classes, settle, train_attributes
 from attncap.cli.main import main
 from attncap.features.store import FeatureStore
-from attncap.images import open_picture
+from attncap.images import open_image
 
 LAYERS = ("mixed0@3", "mixed2@2")
 SMALL = AttributeConfig(
@@ -233,7 +233,7 @@ def test_a_mirrored_picture_has_the_same_probabilities(
 ) -> None:
     _, classifier = trained
     path = data.pictures["path"][0]
-    open_picture(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.png")
+    open_image(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.png")
     logits, unreadable = picture_logits(classifier, [path, tmp_path / "mirrored.png"], progress=False)
     assert not unreadable
     np.testing.assert_allclose(logits[0], logits[1], atol=0.05)
@@ -345,7 +345,7 @@ def test_predict_and_report_from_the_command_line(
     place, classifier = trained
     (tmp_path / "in").mkdir()
     for number, path in enumerate(list(data.pictures["path"])[:2]):
-        open_picture(path).save(tmp_path / "in" / f"{number}.png")
+        open_image(path).save(tmp_path / "in" / f"{number}.png")
     (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
     run = str(place / "run")
     out, sentences = tmp_path / "p.csv", tmp_path / "s.json"

@@ -43,7 +43,7 @@ def test_a_sentence_of_the_drawn_faces_says_what_is_there() -> None:
         few = {
             name for name, _, _ in stated_characteristics(to_sentence(names, labels, np.full(len(names), 0.5), most=2))
         }
-        things = {name.removesuffix("_colour") for name in few}
+        things = {name.removesuffix("_color") for name in few}
         assert "mouth" in things and len(things) == 3
         claims = stated_characteristics(sentence)
         assert len(claims) >= 4 and all(face[name] == value for name, value, _ in claims)

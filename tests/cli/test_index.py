@@ -13,7 +13,7 @@ from PIL import Image
 
 from attncap.cli.main import main
 from attncap.data.load import load
-from attncap.images import UnreadablePicture
+from attncap.images import UnreadableImage
 from attncap.retrieval.database import encoder_of
 
 
@@ -78,7 +78,7 @@ def test_mistakes_are_said_in_one_line(faces: Any, tmp_path: Path, capsys: pytes
         (("query", "--db", db, picture), r"m.db: 0 pictures in it, 1 or more needed"),
         (("query", "--db", str(tmp_path / "no.db"), picture), "no.db: no such picture index"),
         (("query", "--db", db), "name pictures, or --images FOLDER with --out JSON"),
-        (("tune", "--db", db, "--match", "colour"), "match 'colour': label, or cider_d"),
+        (("tune", "--db", db, "--match", "color"), "match 'color': label, or cider_d"),
         (("tune", "--db", db, "--match", "copies"), "--match copies needs --index-data"),
         (
             ("build", "--data", spec, "--db", db, "--encoder", "dhash:256"),
@@ -110,7 +110,7 @@ def test_pooled_embeddings(faces: Any, tmp_path: Path) -> None:
     from attncap.features.extractor import FeatureExtractor
     from attncap.features.store import FeatureStore
     from attncap.retrieval.embeddings import PooledEmbedding
-    from attncap.retrieval.index import PictureIndex
+    from attncap.retrieval.index import ImageIndex
 
     _, _, table = faces
     paths = table["path"].tolist()[:5]
@@ -121,18 +121,18 @@ def test_pooled_embeddings(faces: Any, tmp_path: Path) -> None:
     stored = PooledEmbedding(extractor, FeatureStore(tmp_path, extractor)).encode([paths[0], tmp_path / "bad.png"])
     for codes in (computed, stored):
         assert isinstance(codes[0], np.ndarray)
-        assert isinstance(codes[1], UnreadablePicture)
+        assert isinstance(codes[1], UnreadableImage)
         assert np.linalg.norm(codes[0]) == pytest.approx(1) and codes[0].shape == (256,)
         grid = np.asarray(extractor(extractor.preprocess(Image.open(paths[0]).convert("RGB"))[None]), np.float32)
         pooled = grid.mean((1, 2))[0]
         assert codes[0] @ pooled / np.linalg.norm(pooled) == pytest.approx(1, abs=1e-3)
-    with PictureIndex(tmp_path / "e.db", direct) as index:
+    with ImageIndex(tmp_path / "e.db", direct) as index:
         assert index.add(paths, [[path] for path in paths], progress=False).empty
         assert index.query(paths[3])[0].labels == (paths[3],)
     float32 = FeatureExtractor("mixed0", weights="random", image_size=75, dtype="float32")
     float32.network.set_weights(extractor.network.get_weights())
-    with PictureIndex.load(tmp_path / "e.db", PooledEmbedding(float32)) as again:  # other arithmetic, same codes
+    with ImageIndex.load(tmp_path / "e.db", PooledEmbedding(float32)) as again:  # other arithmetic, same codes
         assert again.query(paths[3])[0].distance == pytest.approx(0, abs=2e-3)
     float32.network.set_weights([value + 1 for value in extractor.network.get_weights()])
     with pytest.raises(ValueError, match=r"e\.db: holds codes of encoder pooled InceptionV3 mixed0.* was asked for"):
-        PictureIndex.load(tmp_path / "e.db", PooledEmbedding(float32))
+        ImageIndex.load(tmp_path / "e.db", PooledEmbedding(float32))

@@ -91,7 +91,7 @@ def test_a_seed_makes_the_choice_repeatable_and_maps_come_with_it(captioner: Fak
     assert all(c.attention_weights is not None and len(c.attention_weights) == len(c.words) for c in first)
 
 
-def test_neighbours_have_their_say(captioner: FakeCaptioner) -> None:
+def test_neighbors_have_their_say(captioner: FakeCaptioner) -> None:
     asked = []
 
     def heard(features: np.ndarray) -> list[list[str]]:
@@ -100,9 +100,9 @@ def test_neighbours_have_their_say(captioner: FakeCaptioner) -> None:
 
     features = captioner.features()
     before = decoder(captioner)(features)
-    same = decoder(captioner, neighbours=heard, neighbour_weight=0.0)(features)
+    same = decoder(captioner, neighbors=heard, neighbor_weight=0.0)(features)
     assert [c.text for c in same] == [c.text for c in before] and asked == list(range(PICTURES))
-    after = decoder(captioner, neighbours=heard, neighbour_weight=1e6)(features)
+    after = decoder(captioner, neighbors=heard, neighbor_weight=1e6)(features)
     proposals = Decoder(captioner, beam_width=4, n_best=4, max_length=MAX_LENGTH)(features)
     ids = captioner.tokenizer.tokenize
     gain = CiderReward({i: [[*ids(text), END] for text in texts] for i, texts in REFERENCES.items()})

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into convolutions: the same function, by hand and in InceptionV3."""
+"""Batch normalization folded into convolutions: the same function, by hand and in InceptionV3."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from attncap.features.extractor import FeatureExtractor
 RNG = np.random.default_rng(0)
 
 
-def normalised(given, filters: int, scale: bool = False):
+def normalized(given, filters: int, scale: bool = False):
     after = keras.layers.Conv2D(filters, 2, use_bias=False)(given)
     return keras.layers.BatchNormalization(scale=scale, epsilon=1e-3)(after)
 
 
-def randomise(network: keras.Model) -> None:
+def randomize(network: keras.Model) -> None:
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             values = {name: RNG.normal(size=layer.moving_mean.shape) for name in ("beta", "moving_mean")}
@@ -41,11 +41,11 @@ def test_a_folded_convolution_by_hand() -> None:
 @pytest.mark.parametrize("scale", [False, True])
 def test_branches_activations_and_pools_are_as_they_were(scale: bool) -> None:
     start = keras.Input((7, 5, 3))
-    left = keras.layers.ReLU()(normalised(start, 2, scale))
+    left = keras.layers.ReLU()(normalized(start, 2, scale))
     right = keras.layers.AveragePooling2D(2, 1)(start)
     joined = keras.layers.Concatenate()([left, right])
     network = keras.Model(start, keras.layers.Conv2D(4, 1)(joined))
-    randomise(network)
+    randomize(network)
     pictures = RNG.normal(size=(2, 7, 5, 3)).astype(np.float32)
     quick = folded(network)
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in quick.layers)
@@ -54,7 +54,7 @@ def test_branches_activations_and_pools_are_as_they_were(scale: bool) -> None:
 
 def test_folding_leaves_the_network_alone() -> None:
     start = keras.Input((7, 5, 3))
-    network = keras.Model(start, normalised(start, 2))
+    network = keras.Model(start, normalized(start, 2))
     before = [weight.copy() for weight in network.get_weights()]
     folded(network).layers[1].kernel.assign(np.zeros((2, 2, 3, 2)))
     assert all(np.array_equal(a, b) for a, b in zip(before, network.get_weights(), strict=True))
@@ -76,7 +76,7 @@ def test_what_cannot_be_folded_is_refused() -> None:
 
 def test_inception_folded_is_inception() -> None:
     extractor = FeatureExtractor("mixed0", weights="random", image_size=75, dtype="float32")
-    randomise(extractor.network)
+    randomize(extractor.network)
     pixels = RNG.integers(0, 256, (2, 75, 75, 3), np.uint8)
     exact = np.asarray(extractor(pixels))
     quick = extractor.network_for_pixels().predict_on_batch(pixels)

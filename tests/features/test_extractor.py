@@ -15,7 +15,7 @@ from PIL import Image
 
 from attncap.features import extractor as features
 from attncap.features.extractor import FeatureExtractor, best_dtype_policy, preprocess
-from attncap.images import open_picture
+from attncap.images import open_image
 from attncap.models.captioner import save_captioner
 from attncap.models.registry import AttentionCaptioner, load_captioner
 from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
@@ -115,7 +115,7 @@ def test_defaults(whole: Whole, monkeypatch, weights: str, layer: str | None, as
 
 @pytest.mark.parametrize(
     ("layer", "size", "pool", "first", "last"),
-    [  # in pixels, by hand: first centre 13.5, step 8 after the stem; 21.5 and 16 at mixed3; 37.5 and 32 at mixed8
+    [  # in pixels, by hand: first center 13.5, step 8 after the stem; 21.5 and 16 at mixed3; 37.5 and 32 at mixed8
         ("mixed0", 107, 1, 9.5, 97.5),
         ("mixed2", 150, 2, 9.5, 137.5),
         ("mixed3", 107, 1, 13.5, 93.5),
@@ -130,7 +130,7 @@ def test_where_the_grid_lies_in_the_picture(
     np.testing.assert_allclose(np.array(box) * size, [first, first, last, last])
 
 
-def test_a_cell_sees_most_of_what_is_at_its_centre(extractor_of) -> None:
+def test_a_cell_sees_most_of_what_is_at_its_center(extractor_of) -> None:
     extractor = extractor_of(layer="mixed0", size=107)
     rng = np.random.default_rng(5)
     ground = rng.integers(0, 255, (1, 107, 107, 3)).astype(np.float32)
@@ -191,8 +191,8 @@ def test_a_picture_size_that_inception_does_not_take_is_named() -> None:
 
 
 def test_the_whole_picture_is_squashed_not_cropped() -> None:
-    colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)
-    tall = Image.fromarray(colours.repeat(211, axis=0).repeat(53, axis=1))
+    colors = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)
+    tall = Image.fromarray(colors.repeat(211, axis=0).repeat(53, axis=1))
     assert tall.size == (106, 422)
     square = preprocess(tall, 90)
     assert square.shape == (90, 90, 3) and square.dtype == np.uint8
@@ -200,9 +200,9 @@ def test_the_whole_picture_is_squashed_not_cropped() -> None:
         for column in (0, 1):
             quadrant = square[row * 45 : row * 45 + 45, column * 45 : column * 45 + 45]
             inner = quadrant[3:-3, 3:-3].reshape(-1, 3)
-            assert (inner == colours[row, column]).all(), (row, column)
+            assert (inner == colors[row, column]).all(), (row, column)
             corner = square[-row, -column]
-            assert (corner == colours[row, column]).all()
+            assert (corner == colors[row, column]).all()
 
 
 def test_pixels_are_scaled_to_between_minus_one_and_one(extractor_of, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,7 +442,7 @@ def test_bfloat16_stays_close_to_float32_on_photographs(shared_data: Path) -> No
     file = shared_data / "inception_v3" / "inception_v3_imagenet_notop.weights.h5"
     exact, rounded = (FeatureExtractor("mixed8", file, dtype=dtype) for dtype in ("float32", "mixed_bfloat16"))
     paths = sorted((shared_data / "flickr8k" / "images").glob("*.jpg"))[::500]
-    photographs = np.stack([exact.preprocess(open_picture(path)) for path in paths])
+    photographs = np.stack([exact.preprocess(open_image(path)) for path in paths])
     expected, found = np.asarray(exact(photographs)), np.asarray(rounded(photographs)).astype(np.float32)
     assert relative_error(found, expected) < 0.06  # measured: 3.7%, where two photographs differ by 110%
 

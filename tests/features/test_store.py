@@ -22,7 +22,7 @@ from PIL import Image
 from attncap.features import store as feature_store
 from attncap.features.extractor import FeatureExtractor, preprocess
 from attncap.features.store import FeatureStore
-from attncap.images import UnreadablePicture
+from attncap.images import UnreadableImage
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (2, 3, 5)
@@ -67,9 +67,9 @@ def draw(folder: Path, number: int, first: int = 0) -> list[str]:
     folder.mkdir(exist_ok=True)
     paths = []
     for index in range(first, first + number):
-        colours = np.random.default_rng(index).integers(1, 256, (5, 7, 3), np.uint8)
+        colors = np.random.default_rng(index).integers(1, 256, (5, 7, 3), np.uint8)
         path = folder / f"{index}.png"
-        Image.fromarray(colours).resize((42, 35)).save(path)
+        Image.fromarray(colors).resize((42, 35)).save(path)
         paths.append(str(path))
     return paths
 
@@ -291,10 +291,10 @@ def test_a_picture_that_becomes_unreadable_loses_its_features(store: FeatureStor
 
 def test_a_picture_that_may_not_be_read_is_tried_again_once_it_may(store, paths: list[str], monkeypatch) -> None:
     def refuse(path: str) -> bytes:
-        raise UnreadablePicture(path, "cannot be opened: Permission denied")
+        raise UnreadableImage(path, "cannot be opened: Permission denied")
 
     with monkeypatch.context() as patched:
-        patched.setattr(feature_store, "picture_bytes", refuse)
+        patched.setattr(feature_store, "image_bytes", refuse)
         assert quietly(store, paths[:2])["reason"].tolist() == ["cannot be opened: Permission denied"] * 2
     assert quietly(store, paths[:2]).empty and len(store) == 2
 

@@ -84,7 +84,7 @@ def test_generated_captions_by_head_noun(entities: str) -> None:
 
 @pytest.fixture
 def faces() -> CaptionData:
-    rows = [("1.png", "hat", 0.0, 0.0, 1.0, 0.25), ("1.png", "hat_colour", 0.0, 0.0, 1.0, 0.25)]
+    rows = [("1.png", "hat", 0.0, 0.0, 1.0, 0.25), ("1.png", "hat_color", 0.0, 0.0, 1.0, 0.25)]
     boxes = pd.DataFrame(rows, columns=["image_id", "label", "left", "top", "right", "bottom"])
     captions = [("1.png", "A person with a red cap."), ("2.png", "A person."), ("1.png", "A red cap, a beard")]
     return data_of(["2.png", "1.png"], captions, boxes)
@@ -96,12 +96,12 @@ def test_faces_by_stated_characteristic(faces: CaptionData) -> None:
     assert boxed.references()["1.png"] == ["A person with a red cap.", "A red cap, a beard"]
     stated = [[(p.start, p.end, p.type, len(p.boxes)) for p in own] for own in phrases["1.png"]]
     assert stated == [
-        [(4, 5, "hat_colour", 1), (5, 6, "hat", 1)],
-        [(1, 2, "hat_colour", 1), (2, 3, "hat", 1), (4, 5, "beard", 0)],
+        [(4, 5, "hat_color", 1), (5, 6, "hat", 1)],
+        [(1, 2, "hat_color", 1), (2, 3, "hat", 1), (4, 5, "beard", 0)],
     ]
     caption = Caption(("a", "red", "cap"), (4, 5, 6), -1.0, image_id="1.png")
     [found] = phrases_in([caption], boxed, phrases)
-    assert [(p.start, p.type) for p in found] == [(1, "hat_colour"), (2, "hat")]
+    assert [(p.start, p.type) for p in found] == [(1, "hat_color"), (2, "hat")]
 
 
 def test_errors_name_what_is_wrong(faces: CaptionData, entities: str, tmp_path: Path) -> None:

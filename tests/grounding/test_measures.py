@@ -73,8 +73,8 @@ def test_a_grid_that_does_not_reach_the_edges() -> None:
     cover = cell_cover(np.array([[0.1, 0.25, 0.5, 1.0]]), 1, 3, place)
     np.testing.assert_allclose(cover, [[0.75 * 0.75, 0.75 * 0.5, 0]])
     np.testing.assert_allclose(cell_cover(np.array([[0, 0, 1, 1.0]]), ROWS, COLS, place), 1)
-    centres = [0.3, 0.5, 0.7]  # not of what is drawn out
-    for col, x in enumerate(centres):
+    centers = [0.3, 0.5, 0.7]  # not of what is drawn out
+    for col, x in enumerate(centers):
         weights = np.eye(3)[col : col + 1]  # (1, 3)
         assert point_in_boxes(weights, np.array([[x - 0.01, 0.49, x + 0.01, 0.51]]), grid_box=place) == 1
         upsampled = point_in_boxes(weights, np.array([[x - 0.07, 0.1, x + 0.07, 0.9]]), upsample=3, grid_box=place)
@@ -109,15 +109,15 @@ def test_cover_agrees_with_counting_points() -> None:
         np.testing.assert_allclose(cell_cover(boxes, ROWS, COLS), counted, atol=2.5 / fine)
 
 
-def test_point_is_the_centre_of_the_largest_cell() -> None:
+def test_point_is_the_center_of_the_largest_cell() -> None:
     (weights,) = maps({(3, 5): 0.6, (0, 0): 0.4})
     assert point_in_boxes(weights, box(5.4, 3.4, 5.6, 3.6)) == 1
-    assert point_in_boxes(weights, box(5.6, 3, 7, 5)) == 0  # overlaps the cell, but not its centre
+    assert point_in_boxes(weights, box(5.6, 3, 7, 5)) == 0  # overlaps the cell, but not its center
     assert point_in_boxes(weights, np.concatenate([box(0, 0, 1, 1), box(5, 3, 6, 4)])) == 1
 
 
 def test_a_point_near_a_box_counts_within_the_tolerance() -> None:
-    weights = maps({(2, 3): 1.0})[0]  # its centre is the picture's
+    weights = maps({(2, 3): 1.0})[0]  # its center is the picture's
     for beside in ((0.54, 0.4, 0.6, 0.6), (0.4, 0.4, 0.46, 0.6), (0.4, 0.54, 0.6, 0.6), (0.4, 0.4, 0.6, 0.46)):
         boxes = np.array([beside])
         assert point_in_boxes(weights, boxes, tolerance=0.05) == 1
@@ -125,7 +125,7 @@ def test_a_point_near_a_box_counts_within_the_tolerance() -> None:
     assert point_in_boxes(weights, np.array([[0.54, 0.54, 0.6, 0.6]]), tolerance=0.05) == 1
     phrase = Phrase("1.jpg", 0, 1, "hat", np.array([[0.54, 0.4, 0.6, 0.6]]))
     found = measure(maps({(2, 3): 1.0}), phrase, tolerance=0.05)
-    assert found.pointing_game == found.pointing_centre == 1 and found.to_json_dict()["tolerance"] == 0.05
+    assert found.pointing_game == found.pointing_center == 1 and found.to_json_dict()["tolerance"] == 0.05
     assert "within 5% of the picture" in found.to_text() and found.attention_correctness < 0.5
     assert measure(maps({(2, 3): 1.0}), phrase).pointing_game == 0
 
@@ -155,7 +155,7 @@ def test_correctness_is_the_largest_mass_of_the_phrases_words() -> None:
     assert result.mean_correctness == pytest.approx((0.3 + 0.75) / 2)
     assert result.uniform == pytest.approx(1.5 / 35)
     # Average of three maps: (1, 2) 1.8 / 3, (1, 1) 0.5 / 3.
-    assert result.centre == pytest.approx(1.8 / 3 + 0.25 / 3)
+    assert result.center == pytest.approx(1.8 / 3 + 0.25 / 3)
     assert result.correctness_over_uniform == pytest.approx(0.75 / (1.5 / 35))
     assert (result.n_phrases, result.n_pictures, result.n_without_box, result.n_without_map) == (1, 1, 0, 0)
 
@@ -164,11 +164,11 @@ def test_the_mean_over_words_gives_noise_no_lift() -> None:
     noise = np.random.default_rng(7).gamma(1, size=(601, ROWS, COLS))
     phrases = [Phrase("1.jpg", start, start + 3, "dog", box(1, 1, 4, 3)) for start in range(0, 600, 3)]
     result = measure(noise, *phrases)
-    assert result.mean_correctness == pytest.approx(result.centre, abs=0.005)
-    assert result.attention_correctness > 1.25 * result.centre  # what the maximum alone is worth
+    assert result.mean_correctness == pytest.approx(result.center, abs=0.005)
+    assert result.attention_correctness > 1.25 * result.center  # what the maximum alone is worth
 
 
-def test_maps_are_renormalised() -> None:
+def test_maps_are_renormalized() -> None:
     weights = maps({(1, 2): 3.0, (0, 0): 1.0})
     assert measure(weights, Phrase("1.jpg", 0, 1, "dog", box(2, 1, 3, 2))).attention_correctness == pytest.approx(0.75)
 
@@ -187,8 +187,8 @@ def test_pointing_baselines() -> None:
     result = measure(
         weights, Phrase("1.jpg", 0, 1, "middle", box(2, 1, 5, 4)), Phrase("1.jpg", 1, 2, "corner", box(5, 3, 7, 5))
     )
-    assert result.per_type.loc["middle", "pointing_centre"] == 1
-    assert result.per_type.loc["corner", "pointing_centre"] == 0
+    assert result.per_type.loc["middle", "pointing_center"] == 1
+    assert result.per_type.loc["corner", "pointing_center"] == 0
     assert result.pointing_uniform == pytest.approx((9 / 35 + 4 / 35) / 2)
 
 
@@ -196,7 +196,7 @@ def test_pointing_baselines() -> None:
     ("shift", "first", "last"),
     [(0, 0.1, 0.3), (1, 0.2, None), (-1, None, 0.2), (2, 0.3, None), (-2, None, 0.1), (3, None, None)],
 )
-def test_shift_reads_neighbouring_maps_and_stops_at_the_ends(shift: int, first: float, last: float) -> None:
+def test_shift_reads_neighboring_maps_and_stops_at_the_ends(shift: int, first: float, last: float) -> None:
     weights = maps(*({(2, 3): mass, (0, 0): 1 - mass} for mass in (0.1, 0.2, 0.3)))
     for word, expected in ((0, first), (2, last)):
         result = measure(weights, Phrase("1.jpg", word, word + 1, "dog", box(3, 2, 4, 3)), shift=shift)

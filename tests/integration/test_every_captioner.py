@@ -144,7 +144,7 @@ def test_a_file_holds_everything(kind: Any, batch: dict[str, np.ndarray], tmp_pa
 
 
 @each_new
-def test_one_batch_can_be_learnt_by_heart(kind: Any) -> None:
+def test_one_batch_can_be_learned_by_heart(kind: Any) -> None:
     less: dict[str, Any] = {"decoder_layers": 1} if kind is TransformerCaptioner else {}
     captioner = make(kind, grid=(2, 3), attention_penalty=0.0, **less)
     features = np.random.default_rng(0).normal(size=(3, 2, 3, D)).astype(np.float32)

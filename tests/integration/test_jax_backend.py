@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[2]
 ON_JAX = [
     "tests/models/test_attention.py",
     "tests/models/test_captioner.py::test_steps_equal_teacher_forcing",
-    "tests/models/test_captioner.py::test_one_batch_can_be_learnt_by_heart",
+    "tests/models/test_captioner.py::test_one_batch_can_be_learned_by_heart",
     "tests/models/test_captioner.py::test_a_saved_captioner_gives_equal_logits",
     "tests/models/test_adaptive_attention_captioner.py",
     "tests/models/test_transformer_captioner.py::test_the_cache_gives_what_one_pass_gives",
     "tests/integration/test_every_captioner.py::test_steps_equal_teacher_forcing",
-    "tests/integration/test_every_captioner.py::test_one_batch_can_be_learnt_by_heart",
+    "tests/integration/test_every_captioner.py::test_one_batch_can_be_learned_by_heart",
     "tests/models/test_show_and_tell.py::test_steps_equal_teacher_forcing",
-    "tests/models/test_show_and_tell.py::test_one_batch_can_be_learnt_by_heart",
+    "tests/models/test_show_and_tell.py::test_one_batch_can_be_learned_by_heart",
     "tests/models/test_show_and_tell.py::test_a_saved_captioner_gives_equal_logits",
     "tests/decoding/test_decoder.py::test_a_narrow_beam_follows_the_rule",
     "tests/decoding/test_decoder.py::test_a_decoder_that_samples_goes_on_drawing",
@@ -93,7 +93,7 @@ def on_tensorflow_and_jax(tmp_path_factory: pytest.TempPathFactory) -> tuple[lis
         save_captioner(captioner, folder / f"{name}.keras")
 
     files = [str(folder / name) for name in (*(f"{kind}.keras" for kind in made), "features.npy", "captions.json")]
-    # Optimisation of graphs that run once takes longer than running them.
+    # Optimization of graphs that run once takes longer than running them.
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)

@@ -153,7 +153,7 @@ def test_all_cells_run_and_the_heatmap_is_seen(jupyterlab: str, browser: Any, tm
     x = slice(max(0, int(left)), int(min(right, width)))
     part = seen[max(0, int(top)) : int(min(bottom, height)), x]
     assert part.shape[0] > 100  # in view
-    # The heatmap's colours (inferno) are neither the page's grey nor text: reds well above their blues.
+    # The heatmap's colors (inferno) are neither the page's grey nor text: reds well above their blues.
     assert (part[..., 0] - part[..., 2] > 60).mean() > 0.01
 
     # Equations are typeset by JupyterLab, and none says that it cannot be.

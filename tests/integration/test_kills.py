@@ -34,7 +34,7 @@ from attncap.models.captioner import save_captioner
 from attncap.metrics.coco_json import write_json, write_predictions, write_references
 from attncap.data.load import CaptionData
 from attncap._files import replacing
-from attncap.retrieval.index import DifferenceHash, PictureIndex
+from attncap.retrieval.index import DifferenceHash, ImageIndex
 from attncap.training.run_folder import RunFolder
 from tests.attributes.test_classifier import classifier_of_arrays
 from tests.models.test_captioner import make_captioner
@@ -44,7 +44,7 @@ many = {str(n): "a dog " * 9 for n in range(9999)}
 none = pd.DataFrame({"image_id": [], "path": [], "split": [], "caption": []})
 run = RunFolder(place / "run")
 models = [make_captioner(), classifier_of_arrays()]
-index = PictureIndex(place / "index.db", DifferenceHash(64))
+index = ImageIndex(place / "index.db", DifferenceHash(64))
 
 def best(big):
     with replacing(run.best_file) as temporary:

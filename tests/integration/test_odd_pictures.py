@@ -19,7 +19,7 @@ from PIL import Image
 from attncap import images as pictures
 from attncap.data.load import check, load
 from attncap.features.store import FeatureStore
-from attncap.images import UnreadablePicture, open_picture
+from attncap.images import UnreadableImage, open_image
 from tests.features.test_store import FakeExtractor
 from tests.odd_pictures import REFUSED, SEEN, Odd, can_be_made, jpeg, many_scans, noise, segment, with_segments
 from tests.test_images import encoded, png, quarters, turned, with_alpha
@@ -42,18 +42,18 @@ def test_there_are_many() -> None:
 @pytest.mark.parametrize("name", SEEN_NAMES)
 def test_what_can_be_seen_is_seen(name: str) -> None:
     odd = CORPUS[name]
-    picture = open_picture(name, odd.make())
+    picture = open_image(name, odd.make())
     assert (picture.mode, picture.size) == ("RGB", odd.size)
     width, height = odd.size
     places = [(int(x * width), int(y * height)) for y in (0.2, 0.9) for x in (0.2, 0.9)]
-    for place, colour in zip(places, odd.colours or (), strict=False):
-        assert picture.getpixel(place) == pytest.approx(colour, abs=odd.tolerance), place
+    for place, color in zip(places, odd.colors or (), strict=False):
+        assert picture.getpixel(place) == pytest.approx(color, abs=odd.tolerance), place
 
 
 @pytest.mark.parametrize("name", REFUSED_NAMES)
 def test_what_cannot_be_seen_says_why(name: str) -> None:
-    with pytest.raises(UnreadablePicture, match=REFUSED[name].reason) as caught:
-        open_picture(name, CORPUS[name].make())
+    with pytest.raises(UnreadableImage, match=REFUSED[name].reason) as caught:
+        open_image(name, CORPUS[name].make())
     assert str(caught.value).startswith(f"{name}: ") and "\n" not in str(caught.value)
 
 
@@ -119,11 +119,11 @@ def test_the_command_line_checks_them_all_within_bounds(tmp_path: Path) -> None:
 
 
 def test_scans_are_counted_up_to_the_end_of_the_picture() -> None:
-    assert open_picture("p.jpg", many_scans(3)).size == (2000, 2000)
+    assert open_image("p.jpg", many_scans(3)).size == (2000, 2000)
     film = jpeg() + b"\xff\xda\0\2" * 1000  # as telephones append one
     comment = with_segments(jpeg(), segment(0xFE, b"\xff\xda" * 1000))
     for data in (film, comment):
-        assert open_picture("p.jpg", data).size == (23, 13)
+        assert open_image("p.jpg", data).size == (23, 13)
 
 
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,10 +133,10 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         pictures, "_decoded", lambda picture: held.append(pictures._one_large_picture.locked()) or decoded(picture)
     )
-    open_picture("large.png", encoded(quarters(), "PNG"))
-    open_picture("small.png", encoded(quarters().crop((0, 0, 23, 12)), "PNG"))
-    with pytest.raises(UnreadablePicture):
-        open_picture("cut.png", noise("PNG")[:900])
+    open_image("large.png", encoded(quarters(), "PNG"))
+    open_image("small.png", encoded(quarters().crop((0, 0, 23, 12)), "PNG"))
+    with pytest.raises(UnreadableImage):
+        open_image("cut.png", noise("PNG")[:900])
     assert held == [True, False, True] and not pictures._one_large_picture.locked()
 
 
@@ -184,9 +184,9 @@ def damaged(draw: st.DrawFn, whole: list[bytes]) -> bytes:
 def is_seen_or_refused(data: bytes) -> None:
     for target_size in (None, (9, 9)):
         try:
-            picture = open_picture("odd.jpg", data, max_pixels=1_000_000, target_size=target_size)
+            picture = open_image("odd.jpg", data, max_pixels=1_000_000, target_size=target_size)
             assert picture.mode == "RGB" and np.asarray(picture).shape == (*picture.size[::-1], 3)
-        except UnreadablePicture as error:
+        except UnreadableImage as error:
             assert str(error).startswith("odd.jpg: ") and "\n" not in str(error)
 
 

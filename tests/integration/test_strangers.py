@@ -29,7 +29,7 @@ from attncap.features.store import FeatureStore
 from attncap.metrics.coco_json import read_predictions, write_predictions
 from attncap.models.captioner import save_captioner
 from attncap.models.registry import load_captioner
-from attncap.retrieval.index import DifferenceHash, PictureIndex
+from attncap.retrieval.index import DifferenceHash, ImageIndex
 from attncap.training import train as training
 from attncap.training.config import TrainConfig
 from attncap.training.run_folder import RunFolder, read_object
@@ -60,7 +60,7 @@ def load_state(file: Path) -> Any:
 
 
 def load_index(file: Path) -> Any:
-    with PictureIndex.load(file) as index:
+    with ImageIndex.load(file) as index:
         return [(found.image_id, found.labels, found.distance) for found in index.query(Image.new("L", (9, 9)), k=9)]
 
 
@@ -98,7 +98,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("originals")
     save_captioner(make_captioner(), folder / "captioner.keras")
     save_classifier(classifier_of_arrays(), folder / "classifier.keras")
-    with PictureIndex(folder / "index.db", DifferenceHash(64)) as index:
+    with ImageIndex(folder / "index.db", DifferenceHash(64)) as index:
         codes = np.random.default_rng(3).integers(0, 256, (7, 8)).astype(np.uint8)
         index.add_codes([f"{n}.png" for n in range(7)], [[f"label {n}"] for n in range(7)], codes)
     store = FeatureStore(folder / "store" / "features", FakeExtractor())

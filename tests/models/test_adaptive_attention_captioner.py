@@ -133,8 +133,8 @@ def test_one_step_is_the_equation_of_the_docstring() -> None:
     captioner = make_captioner()
     features = np.random.default_rng(0).normal(size=(B, ROWS, COLS, D)).astype(np.float32)
     regions = dense(captioner.value_dense, features[1].reshape(L, D))
-    centred = regions - regions.mean(-1, keepdims=True)
-    values = centred / np.sqrt(regions.var(-1, keepdims=True) + captioner.value_norm.epsilon)
+    centered = regions - regions.mean(-1, keepdims=True)
+    values = centered / np.sqrt(regions.var(-1, keepdims=True) + captioner.value_norm.epsilon)
     hidden = np.tanh(dense(captioner.initial_dense, values.mean(0)))
     word = numpy_of(captioner.embedding.embeddings)[START]
     read = np.concatenate([word, values.mean(0)])

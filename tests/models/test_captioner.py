@@ -115,8 +115,8 @@ def test_one_step_is_the_equation_of_the_docstring(captioner: AttentionCaptioner
         return 1 / (1 + np.exp(-x))
 
     regions = dense(captioner.value_dense, batch["features"][0].reshape(L, D))
-    centred = regions - regions.mean(-1, keepdims=True)
-    values = centred / np.sqrt((regions.var(-1, keepdims=True)) + captioner.value_norm.epsilon)
+    centered = regions - regions.mean(-1, keepdims=True)
+    values = centered / np.sqrt((regions.var(-1, keepdims=True)) + captioner.value_norm.epsilon)
     hidden = np.tanh(dense(captioner.initial_dense, values.mean(0)))
     attention = captioner.attention
     scores = dense(
@@ -284,7 +284,7 @@ def test_scheduled_sampling_reads_the_models_own_words(batch: dict[str, np.ndarr
     np.testing.assert_allclose(numpy_of(half({**batch, "token_ids": token_ids})), plain, atol=1e-6)
 
 
-def test_one_batch_can_be_learnt_by_heart() -> None:
+def test_one_batch_can_be_learned_by_heart() -> None:
     captioner = make_captioner(dropout=0.0, attention_penalty=0.0, feature_shape=(2, 3, D))
     features = np.random.default_rng(0).normal(size=(3, 2, 3, D)).astype(np.float32)
     captions = ["word1 word2 word3", "word1 word5 word2 word2", "word7"]

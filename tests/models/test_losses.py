@@ -14,7 +14,7 @@ from attncap.tokenizers import END, PAD
 
 
 def test_crossentropy_by_hand() -> None:
-    # V = 5. Step 1: probabilities 1/2, 1/8 x 4, target 0's neighbour 1; step 2: the target has 1/2; step 3 is padding.
+    # V = 5. Step 1: probabilities 1/2, 1/8 x 4, target 0's neighbor 1; step 2: the target has 1/2; step 3 is padding.
     probs = np.array(
         [[1 / 2, 1 / 8, 1 / 8, 1 / 8, 1 / 8], [1 / 8, 1 / 8, 1 / 8, 1 / 2, 1 / 8], [1 / 5] * 5], np.float32
     )

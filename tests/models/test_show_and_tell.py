@@ -100,7 +100,7 @@ def test_it_is_the_equation_of_the_docstring(captioner: ShowAndTell, batch: dict
 
 def test_one_number_by_hand() -> None:
     captioner = make_captioner(feature_shape=(1, 2, 1), embedding_units=1, hidden_units=1)
-    captioner.picture_norm.beta.assign([2.0])  # one unit, normalised, is 0: the picture's word is 2
+    captioner.picture_norm.beta.assign([2.0])  # one unit, normalized, is 0: the picture's word is 2
     kernel, recurrent_kernel, bias = captioner.cell.weights
     kernel.assign([[0.0, 0.0, 0.5, 0.0]])  # gates: in, forget, new, out
     recurrent_kernel.assign([[0.0, 0.0, 1.0, 0.0]])
@@ -116,23 +116,23 @@ def test_one_number_by_hand() -> None:
     assert numpy_of(state.recurrent["hidden"]).item() == pytest.approx(0.288162, abs=1e-5)
 
 
-def test_pooled_features_are_standardised_and_the_statistics_are_saved(
+def test_pooled_features_are_standardized_and_the_statistics_are_saved(
     batch: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    plain, standardised = make_captioner(), make_captioner()
+    plain, standardized = make_captioner(), make_captioner()
     mean, deviation = np.linspace(-3.0, 3.0, D), np.linspace(0.5, 2.0, D)
-    standardised.standardise(mean, deviation)
+    standardized.standardize(mean, deviation)
     shifted = {**batch, "features": batch["features"] * deviation.astype(np.float32) + mean.astype(np.float32)}
-    np.testing.assert_allclose(numpy_of(standardised(shifted)), numpy_of(plain(batch)), atol=1e-4)
+    np.testing.assert_allclose(numpy_of(standardized(shifted)), numpy_of(plain(batch)), atol=1e-4)
     assert np.abs(numpy_of(plain(shifted)) - numpy_of(plain(batch))).max() > 1e-3
-    assert len(standardised.trainable_variables) == len(plain.trainable_variables)
-    save_captioner(standardised, tmp_path / "standardised.keras")
-    loaded = load_captioner(tmp_path / "standardised.keras")
-    np.testing.assert_array_equal(numpy_of(loaded(shifted)), numpy_of(standardised(shifted)))
+    assert len(standardized.trainable_variables) == len(plain.trainable_variables)
+    save_captioner(standardized, tmp_path / "standardized.keras")
+    loaded = load_captioner(tmp_path / "standardized.keras")
+    np.testing.assert_array_equal(numpy_of(loaded(shifted)), numpy_of(standardized(shifted)))
     with pytest.raises(ValueError, match=r"shape \(13,\) expected, the deviation above 0; got \(11,\), \(13,\)"):
-        plain.standardise(mean[:11], deviation)
+        plain.standardize(mean[:11], deviation)
     with pytest.raises(ValueError, match="the deviation above 0"):
-        plain.standardise(mean, 0 * deviation)
+        plain.standardize(mean, 0 * deviation)
 
 
 class Stored:
@@ -248,7 +248,7 @@ def test_scheduled_sampling_reads_the_models_own_words(batch: dict[str, np.ndarr
     np.testing.assert_array_equal(numpy_of(captioner._mix_in_own_words(batch["token_ids"], state)), expected)
 
 
-def test_one_batch_can_be_learnt_by_heart() -> None:
+def test_one_batch_can_be_learned_by_heart() -> None:
     captioner = make_captioner(dropout=0.0, feature_shape=(2, 3, D))
     features = np.random.default_rng(0).normal(size=(3, 2, 3, D)).astype(np.float32)
     captions = ["word1 word2 word3", "word1 word5 word2 word2", "word7"]
@@ -441,7 +441,7 @@ def test_the_command_line(folder: Path, faces: CaptionData, tmp_path: Path, caps
         assert not (tmp_path / "new" / "config.json").exists()
 
 
-def test_train_standardises_with_the_training_pictures(faces: CaptionData, trained: ShowAndTell) -> None:
+def test_train_standardizes_with_the_training_pictures(faces: CaptionData, trained: ShowAndTell) -> None:
     assert np.abs(numpy_of(trained.picture_mean)).max() > 0.01
     assert 0 < numpy_of(trained.picture_deviation).min() < 0.9
 

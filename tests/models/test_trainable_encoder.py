@@ -293,7 +293,7 @@ def test_training_on_the_score_goes_on_with_the_tail_or_leaves_it(run: Any, tmp_
     assert len(left.trainable_variables) == len(before.trainable_variables) - 2 * 7
 
 
-def test_show_and_tell_is_standardised_by_what_comes_out_of_the_tail(parts: Parts) -> None:
+def test_show_and_tell_is_standardized_by_what_comes_out_of_the_tail(parts: Parts) -> None:
     captioner = made("show-and-tell", parts.head, parts.tail)
     assert isinstance(captioner, ShowAndTell) and captioner.picture_mean.shape == (768,)
     stored = np.random.default_rng(0).random((5, 7, 7, 288)).astype(np.float16)

@@ -93,9 +93,9 @@ def test_a_one_hot_map_peaks_in_its_own_cell(row: int, col: int, smooth: bool) -
         assert xs.mean() + 0.5 == pytest.approx((col + 0.5) * WIDTH / COLS, abs=0.6)
 
 
-def test_smooth_maps_keep_cell_centres_and_range() -> None:
+def test_smooth_maps_keep_cell_centers_and_range() -> None:
     weights = np.random.default_rng(1).random((3, 5)).astype(np.float32)
-    enlarged = upsample_attention(weights, (3 * 11, 5 * 13))  # odd cell sizes: each centre is a pixel
+    enlarged = upsample_attention(weights, (3 * 11, 5 * 13))  # odd cell sizes: each center is a pixel
     np.testing.assert_allclose(enlarged[5::11, 6::13], weights, atol=1e-5)
     assert enlarged.min() >= weights.min() and enlarged.max() <= weights.max()
 
@@ -126,7 +126,7 @@ def test_cells_by_hand() -> None:
 def test_cells_lie_where_the_grid_lies(smooth: bool) -> None:
     place = (0.2, 0.1, 0.8, 0.9)  # 3 columns of 20 pixels from 20 on, 2 rows of 40 from 10 on
     enlarged = upsample_attention(np.array([[0, 0, 1.0], [0, 0, 0]]), (100, 100), smooth, grid_box=place)
-    assert enlarged[30, 70] == pytest.approx(1, abs=0.05)  # the cell's centre
+    assert enlarged[30, 70] == pytest.approx(1, abs=0.05)  # the cell's center
     assert enlarged[5, 95] == pytest.approx(1, abs=0.05)  # its value goes on to the edges
     assert enlarged[70, 70] == pytest.approx(0, abs=0.05) and enlarged[30, 50] == pytest.approx(0, abs=0.05)
     if not smooth:

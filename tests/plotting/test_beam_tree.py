@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from attncap.plotting.beam_tree import plot_beam_tree
-from attncap.plotting.style import COLOURS, INK
+from attncap.plotting.style import COLORS, INK
 
 # Two beams. "a cat <end>" overtakes "the dog", and is kept while the other one grows on; "a dog" is given up.
 STEPS = [
@@ -37,11 +37,11 @@ def test_words_stand_at_their_rank_and_step_with_their_probability() -> None:
     assert (said[0, 5], said[1, 5]) == ("log p \u22122.30", "log p \u22123.22")
 
 
-def test_the_best_way_is_coloured_and_what_was_given_up_is_grey() -> None:
+def test_the_best_way_is_colored_and_what_was_given_up_is_grey() -> None:
     found = texts(plot_beam_tree(STEPS))
-    assert [found[place][1] for place in ((1, 1), (0, 2), (0, 3))] == [COLOURS[0].lower()] * 3
+    assert [found[place][1] for place in ((1, 1), (0, 2), (0, 3))] == [COLORS[0].lower()] * 3
     assert [found[place][1] for place in ((1, 3), (1, 4))] == [INK] * 2
-    assert not {found[place][1] for place in ((0, 1), (1, 2))} & {INK, COLOURS[0].lower()}
+    assert not {found[place][1] for place in ((0, 1), (1, 2))} & {INK, COLORS[0].lower()}
 
 
 def test_lines_go_from_parent_to_child_and_are_dotted_below_a_finished_caption() -> None:

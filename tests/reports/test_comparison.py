@@ -30,7 +30,7 @@ from attncap.reports.systems import (
     build_index,
     choose_k,
     most_common_system,
-    neighbour_system,
+    neighbor_system,
     random_system,
     seconds_of_run,
 )
@@ -170,11 +170,11 @@ def test_batches_have_one_size_and_the_first_does_not_count(monkeypatch: pytest.
 
 
 def test_claims_by_hand() -> None:
-    table = pd.DataFrame([{"image_id": "x", "mouth": "smile", "hair": "bald", "beard": "none", "hair_colour": "none"}])
+    table = pd.DataFrame([{"image_id": "x", "mouth": "smile", "hair": "bald", "beard": "none", "hair_color": "none"}])
     claims = stated_claims({"x": "a smiling person with black hair and a beard"}, table)
     assert claims.to_numpy().tolist() == [
         ["x", "mouth", "smile", True],
-        ["x", "hair_colour", "black", False],
+        ["x", "hair_color", "black", False],
         ["x", "beard", "present", False],
     ]
     assert stated_claims({"x": "nobody"}, table).empty
@@ -213,7 +213,7 @@ def test_baselines_by_hand(faces: CaptionData) -> None:
 def test_the_nearest_picture_of_a_training_picture_is_itself(faces: CaptionData) -> None:
     training = faces.split("train")
     index, seconds = build_index(training, DifferenceHash(64))
-    nearest = neighbour_system("nearest", index, training_seconds=seconds)
+    nearest = neighbor_system("nearest", index, training_seconds=seconds)
     first = training.pictures.head(5)
     references = training.references()
     assert nearest.answer(list(first["path"])) == [references[image_id][0] for image_id in first["image_id"]]
@@ -223,7 +223,7 @@ def test_the_nearest_picture_of_a_training_picture_is_itself(faces: CaptionData)
 
 
 class Dots:
-    """Codes by file name, for indexes whose neighbours are known."""
+    """Codes by file name, for indexes whose neighbors are known."""
 
     measure, size = "cosine_similarity", 2
 
@@ -239,7 +239,7 @@ class Dots:
 
 def test_k_is_chosen_by_leave_one_out(faces: CaptionData) -> None:
     # In three groups of four, each with a sentence of its own that every other one of its captions says in other words:
-    # the nearest alone is an outlier in half of the cases, three neighbours agree on the group's sentence.
+    # the nearest alone is an outlier in half of the cases, three neighbors agree on the group's sentence.
     training = faces.split("train")
     pictures = training.pictures.head(12)
     names = list(pictures["image_id"])
@@ -253,7 +253,7 @@ def test_k_is_chosen_by_leave_one_out(faces: CaptionData) -> None:
     k, scores = choose_k(index, (1, 3, 11, 12), sample=12)
     assert list(scores) == [1, 3, 11]  # a picture has no 12 others
     assert k == 3 and scores[3] > scores[1] and scores[3] > scores[11]
-    with pytest.raises(ValueError, match="12 pictures: more than 20 needed for neighbours"):
+    with pytest.raises(ValueError, match="12 pictures: more than 20 needed for neighbors"):
         choose_k(index, (20,))
 
 

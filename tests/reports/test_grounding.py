@@ -71,12 +71,12 @@ def test_ground_prints_json_and_draws(folder: Path, tmp_path: Path, capsys: pyte
     assert ground_command(folder, "--json", "--limit", "3", "--plot", str(tmp_path / "plot.png")) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["captions"] == "human captions fed in" and found["n_pictures"] == 3 and found["shift"] == 0
-    for name in ("attention_correctness", "uniform", "centre"):
+    for name in ("attention_correctness", "uniform", "center"):
         assert 0 < found[name] < 1
     assert found["pointing_game"] is not None
     assert found["n_phrases"] == sum(row["n_phrases"] for row in found["per_type"].values())
     assert "mouth" in found["per_type"]
-    # The maps of a net that learnt nothing are about uniform, and correctness is about the region's share.
+    # The maps of a net that learned nothing are about uniform, and correctness is about the region's share.
     assert found["mean_correctness"] == pytest.approx(found["uniform"], rel=0.5)
     assert set(found["shifts"]) == {"-1", "0", "1"}
     assert len({measured["n_phrases"] for measured in found["shifts"].values()}) == 1
@@ -89,7 +89,7 @@ def test_generated_captions_and_probes(folder: Path, captioner: Captioner) -> No
     faces = load("faces:17", seed=5)
     settings: dict[str, Any] = {"features": folder / "features", "limit": 3, "beam_width": 1, "max_length": 8}
     report = ground(captioner, faces, "faces", generated=True, shifts=[1], **settings)
-    # A net that learnt nothing repeats a word that may name nothing: then there is nothing to measure, and no error.
+    # A net that learned nothing repeats a word that may name nothing: then there is nothing to measure, and no error.
     assert report.fed == "generated captions" and report.grounding.shift == 1
     assert list(report.at_shifts) == [1] and report.to_json_dict()["n_phrases"] <= 3 * 8
     report = ground(captioner, faces, "faces", probes=True, shifts=[-1, 0], **settings)
@@ -130,13 +130,13 @@ def per_type() -> pd.DataFrame:
             "attention_correctness": [0.2, 0.5, 0.3],
             "mean_correctness": [0.1, 0.4, 0.3],
             "uniform": [0.25, 0.125, 0.0625],
-            "centre": [0.3, 0.2, 0.1],
+            "center": [0.3, 0.2, 0.1],
             "pointing_game": [0.9, 0.1, 0.4],
             "pointing_uniform": [0.2, 0.1, 0.05],
-            "pointing_centre": [0.5, 0.0, 0.0],
+            "pointing_center": [0.5, 0.0, 0.0],
             "n_phrases": [7, 1234, 5],
         },
-        index=["hat_colour", "mouth", "$x$"],
+        index=["hat_color", "mouth", "$x$"],
     )
 
 
@@ -146,7 +146,7 @@ def test_plot_grounding_draws_the_numbers_highest_first() -> None:
     assert maps.get_xdata().tolist() == [0.5, 0.3, 0.2]
     assert average.get_xdata().tolist() == [0.2, 0.1, 0.3]
     assert uniform.get_xdata().tolist() == [0.125, 0.0625, 0.25]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["mouth (1,234)", "$x$ (5)", "hat colour (7)"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["mouth (1,234)", "$x$ (5)", "hat color (7)"]
     legend = ax.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["map of the word", "average map", "uniform map"]

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from attncap.images import UnreadablePicture
+from attncap.images import UnreadableImage
 from attncap.retrieval import search as vector_search
-from attncap.retrieval.database import PictureDatabase
-from attncap.retrieval.hnsw import NeighbourGraph
-from attncap.retrieval.index import DifferenceHash, PictureIndex
+from attncap.retrieval.database import ImageDatabase
+from attncap.retrieval.hnsw import NeighborGraph
+from attncap.retrieval.index import DifferenceHash, ImageIndex
 from attncap.retrieval.search import CosineSearch, HashSearch
 
 
@@ -32,7 +32,7 @@ def picture(seed: int, size: tuple[int, int] = (67, 53)) -> Image.Image:
 
 
 class Plain:
-    """An encoder without a network: the mean colours of 11 stripes."""
+    """An encoder without a network: the mean colors of 11 stripes."""
 
     measure, size = "cosine_similarity", 11
 
@@ -51,8 +51,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def filled(folder: Path, encoder: Any = None, file: str = "index.db") -> PictureIndex:
-    index = PictureIndex(folder / file, encoder or DifferenceHash(64))
+def filled(folder: Path, encoder: Any = None, file: str = "index.db") -> ImageIndex:
+    index = ImageIndex(folder / file, encoder or DifferenceHash(64))
     rejects = index.add(
         [folder / f"{n}.png" for n in range(7)], [[f"label {n}", "seven"] for n in range(7)], progress=False
     )
@@ -162,21 +162,21 @@ def test_the_graph_finds_what_is_near_and_survives_its_file(tmp_path: Path) -> N
     bits = rng.integers(0, 256, (499, 8)).astype(np.uint8)
     vectors = rng.standard_normal((499, 29)).astype(np.float32)
     for search, codes in ((HashSearch(bits), bits), (CosineSearch(vectors), vectors)):
-        graph = NeighbourGraph.build(search, codes)
+        graph = NeighborGraph.build(search, codes)
         graph.save(tmp_path / "g.graph", "these rows")
-        again = NeighbourGraph.load(tmp_path / "g.graph", search, "these rows")
+        again = NeighborGraph.load(tmp_path / "g.graph", search, "these rows")
         exact, distances = search.nearest(codes[:101], 3)
         for made in (graph, again):
             rows, found = made.nearest(codes[:101], 3)
             assert np.isclose(found, distances, atol=1e-6).mean() > 0.95
             assert rows[:, 0].tolist() == exact[:, 0].tolist()
         with pytest.raises(ValueError, match=r"g\.graph: a graph of other entries"):
-            NeighbourGraph.load(tmp_path / "g.graph", search, "others")
+            NeighborGraph.load(tmp_path / "g.graph", search, "others")
         content = bytearray((tmp_path / "g.graph").read_bytes())
         content[len(content) // 2] ^= 1
         (tmp_path / "g.graph").write_bytes(content)
-        with pytest.raises(ValueError, match=r"g\.graph: not a neighbour graph, or damaged"):
-            NeighbourGraph.load(tmp_path / "g.graph", search, "these rows")
+        with pytest.raises(ValueError, match=r"g\.graph: not a neighbor graph, or damaged"):
+            NeighborGraph.load(tmp_path / "g.graph", search, "these rows")
 
 
 # ---------------------------------------------------------------- the index
@@ -193,14 +193,14 @@ def test_an_index_finds_and_remembers(folder: Path, encoder: Any) -> None:
         rows, distances = index.nearest_others(2)
         assert rows.shape == (7, 2) and (rows != np.arange(7)[:, None]).all() and (distances > 0).all()
         index.threshold = 0.01
-    with PictureIndex.load(folder / "index.db", encoder) as again:
+    with ImageIndex.load(folder / "index.db", encoder) as again:
         assert again.threshold == 0.01
         assert again.label(picture(3)) == ("label 3", "seven")
         assert again.label(picture(99)) is None  # beyond the threshold: no matching label
         again.threshold = None
         assert again.label(picture(99)) is not None
         again.save(folder / "copy.db")
-    with PictureIndex.load(folder / "copy.db", encoder) as copy:
+    with ImageIndex.load(folder / "copy.db", encoder) as copy:
         assert len(copy) == 7 and copy.query(picture(5))[0].image_id == "5.png"
 
 
@@ -234,12 +234,12 @@ def test_what_cannot_be_decoded_is_named(folder: Path) -> None:
     rejects = index.add([folder / "bad.png", folder / "gone.png"], [[], []], progress=False)
     assert rejects["image_id"].tolist() == ["gone.png", "bad.png"]
     assert rejects["reason"].str.contains("no such file|truncated or damaged").all() and len(index) == 7
-    with pytest.raises(UnreadablePicture, match=r"bad\.png: truncated or damaged"):
+    with pytest.raises(UnreadableImage, match=r"bad\.png: truncated or damaged"):
         index.query(folder / "bad.png")
 
 
 def test_an_index_in_memory_and_codes_that_are_there() -> None:
-    index = PictureIndex(None, Plain())
+    index = ImageIndex(None, Plain())
     index.add_codes(["a", "b"], [["left"], ["right"]], np.eye(2, 11, dtype=np.float32) * 7)
     rows, distances = index.nearest(np.array([[0, 2.0] + [0] * 9]), 2)
     assert index.entries(rows[0]) == [("b", ("right",)), ("a", ("left",))]
@@ -260,9 +260,9 @@ def test_an_index_in_memory_and_codes_that_are_there() -> None:
 
 def test_an_empty_index_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"e\.db: 0 pictures in it, 1 or more needed: add pictures first"):
-        PictureIndex(tmp_path / "e.db", DifferenceHash()).query(picture(0))
+        ImageIndex(tmp_path / "e.db", DifferenceHash()).query(picture(0))
     with pytest.raises(FileNotFoundError, match=r"f\.db: no such picture index: build it first"):
-        PictureIndex.load(tmp_path / "f.db")
+        ImageIndex.load(tmp_path / "f.db")
 
 
 def test_another_encoder_is_refused_by_name(folder: Path) -> None:
@@ -270,12 +270,12 @@ def test_another_encoder_is_refused_by_name(folder: Path) -> None:
     with pytest.raises(
         ValueError, match=r"index\.db: holds codes of encoder dhash, bits 64; encoder dhash, bits 256 was"
     ):
-        PictureIndex(folder / "index.db", DifferenceHash(256))
+        ImageIndex(folder / "index.db", DifferenceHash(256))
     with pytest.raises(ValueError, match=r"index\.db: .*encoder stripes, size 11 was asked for"):
-        PictureIndex.load(folder / "index.db", Plain())
+        ImageIndex.load(folder / "index.db", Plain())
     filled(folder, Plain(), "stripes.db").close()
     with pytest.raises(ValueError, match=r"stripes\.db: holds embeddings of encoder stripes.*give load that encoder"):
-        PictureIndex.load(folder / "stripes.db")
+        ImageIndex.load(folder / "stripes.db")
 
 
 # ---------------------------------------------------------------- damage, kills, two processes
@@ -288,9 +288,9 @@ def test_other_files_are_refused_by_name(folder: Path) -> None:
         other.execute("CREATE TABLE entries (a)")
     for name, why in (("text", "file is not a database"), ("empty", "an empty file"), ("other", "another program")):
         with pytest.raises(ValueError, match=rf"{name}\.db: not a picture index.*{why}"):
-            PictureIndex.load(folder / f"{name}.db")
+            ImageIndex.load(folder / f"{name}.db")
     with pytest.raises(ValueError, match=r"other\.db: not a picture index, but the database of another program"):
-        PictureIndex(folder / "other.db", DifferenceHash())
+        ImageIndex(folder / "other.db", DifferenceHash())
 
 
 def test_a_changed_byte_anywhere_gives_no_wrong_answer(folder: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_changed_byte_anywhere_gives_no_wrong_answer(folder: Path) -> None:
         broken[at] ^= 0x55
         (folder / "broken.db").write_bytes(broken)
         try:
-            with PictureIndex.load(folder / "broken.db") as opened:
+            with ImageIndex.load(folder / "broken.db") as opened:
                 answer = [(n.image_id, n.labels) for n in opened.query(picture(3), 7)]
             assert answer == truth, at
         except (ValueError, OSError) as error:
@@ -319,14 +319,14 @@ def test_a_file_that_is_cut_off_is_refused(folder: Path, share: float) -> None:
     whole = (folder / "index.db").read_bytes()
     (folder / "cut.db").write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match=r"cut\.db: not a picture index, or damaged"):
-        PictureIndex.load(folder / "cut.db").query(picture(1))
+        ImageIndex.load(folder / "cut.db").query(picture(1))
 
 
 ADDER = """
 import sys
 import numpy as np
-from attncap.retrieval.index import DifferenceHash, PictureIndex
-index = PictureIndex(sys.argv[1], DifferenceHash(64))
+from attncap.retrieval.index import DifferenceHash, ImageIndex
+index = ImageIndex(sys.argv[1], DifferenceHash(64))
 for n in range(int(sys.argv[3])):
     index.add_codes([f"{sys.argv[2]}{n}"], [["word"]], np.full((1, 8), n % 256, np.uint8))
     print(n, flush=True)
@@ -349,7 +349,7 @@ def test_a_killed_process_loses_no_committed_entry(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     said = [int(line) for line in process.stdout.read().split() if line.isdecimal()]
     process.wait()
-    with PictureIndex.load(file) as index:
+    with ImageIndex.load(file) as index:
         assert len(index) >= max([40, *said]) + 1
         assert len(index.codes) == len(index)  # every check sum is right
         index.add_codes(["later"], [[]], np.zeros((1, 8), np.uint8))
@@ -357,7 +357,7 @@ def test_a_killed_process_loses_no_committed_entry(tmp_path: Path) -> None:
 
 def test_two_processes_add_at_once_and_see_each_other(tmp_path: Path) -> None:
     file = tmp_path / "both.db"
-    index = PictureIndex(file, DifferenceHash(64))
+    index = ImageIndex(file, DifferenceHash(64))
     index.add_codes(["mine"], [["word"]], np.full((1, 8), 255, np.uint8))
     assert index.nearest(np.zeros((1, 8), np.uint8))[1].tolist() == [[64.0]]
     both = [adder(file, name, 30) for name in "ab"]
@@ -368,7 +368,7 @@ def test_two_processes_add_at_once_and_see_each_other(tmp_path: Path) -> None:
 
 def test_a_writer_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attncap.retrieval.database.WAIT_SECONDS", 0.1)
-    database = PictureDatabase(tmp_path / "busy.db", {"encoder": "dhash", "bits": 64}, create=True)
+    database = ImageDatabase(tmp_path / "busy.db", {"encoder": "dhash", "bits": 64}, create=True)
     other = sqlite3.connect(tmp_path / "busy.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     start = time.monotonic()

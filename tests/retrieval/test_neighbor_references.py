@@ -16,7 +16,7 @@ from attncap.features.grids import join_features, split_features
 from attncap.features.joined_features import JoinedEncoder
 from attncap.retrieval.difference_hash import DifferenceHash
 from attncap.retrieval.embeddings import PooledEmbedding, pooled
-from attncap.retrieval.index import PictureIndex
+from attncap.retrieval.index import ImageIndex
 from attncap.retrieval.neighbor_references import LookAlikes, index_for
 
 N, D = 23, 256
@@ -39,13 +39,13 @@ def captions_of(number: int) -> list[str]:
     return [f"first of {number}", f"second of {number}"] if number % 5 else []  # every fifth has none
 
 
-def filled(encoder: Any, features: np.ndarray, file: Path | None = None) -> PictureIndex:
-    index = PictureIndex(file, PooledEmbedding(encoder))
+def filled(encoder: Any, features: np.ndarray, file: Path | None = None) -> ImageIndex:
+    index = ImageIndex(file, PooledEmbedding(encoder))
     index.add_codes([f"p{n}" for n in range(N)], [captions_of(n) for n in range(N)], pooled(features))
     return index
 
 
-def test_the_nearest_by_standardised_features(encoder: FeatureExtractor, features: np.ndarray) -> None:
+def test_the_nearest_by_standardized_features(encoder: FeatureExtractor, features: np.ndarray) -> None:
     found = LookAlikes(filled(encoder, features), SimpleNamespace(encoder=encoder), n=4)(features[:7] + 0.1)
     codes = pooled(features).astype(np.float64)
     codes = codes[[n for n in range(N) if captions_of(n)]]
@@ -102,7 +102,7 @@ def test_an_index_file_is_opened_with_the_captioners_encoder(
     other = SimpleNamespace(encoder=FeatureExtractor("mixed1", "random", 75, dtype="float32"))
     with pytest.raises(ValueError, match=message):
         index_for(tmp_path / "train.db", other)
-    PictureIndex(tmp_path / "hash.db", DifferenceHash(64)).close()
+    ImageIndex(tmp_path / "hash.db", DifferenceHash(64)).close()
     with pytest.raises(ValueError, match="the index holds codes of dhash, and the captioner reads mixed0"):
         index_for(tmp_path / "hash.db", captioner)
     with pytest.raises(FileNotFoundError, match=r"none\.db: no such picture index"):
@@ -111,11 +111,11 @@ def test_an_index_file_is_opened_with_the_captioners_encoder(
 
 def test_what_is_refused(encoder: FeatureExtractor, features: np.ndarray) -> None:
     index = filled(encoder, features)
-    with pytest.raises(ValueError, match="neighbours: at least 1 expected, got 0"):
+    with pytest.raises(ValueError, match="neighbors: at least 1 expected, got 0"):
         LookAlikes(index, SimpleNamespace(encoder=encoder), n=0)
     with pytest.raises(ValueError, match="the captioner reads no encoder"):
         LookAlikes(index, SimpleNamespace(encoder=None))
-    bare = PictureIndex(None, PooledEmbedding(encoder))
+    bare = ImageIndex(None, PooledEmbedding(encoder))
     bare.add_codes(["p"], [[]], pooled(features[:1]))
     with pytest.raises(ValueError, match="the index has no captions"):
         LookAlikes(bare, SimpleNamespace(encoder=encoder))

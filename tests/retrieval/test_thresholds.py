@@ -1,4 +1,4 @@
-"""Thresholds, changed copies, captions by neighbours and their figures, on numbers worked out by hand."""
+"""Thresholds, changed copies, captions by neighbors and their figures, on numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from attncap.retrieval.captions import CaptionNeighbours, neighbour_captions
-from attncap.retrieval.index import DifferenceHash, PictureIndex
+from attncap.retrieval.captions import CaptionNeighbors, neighbor_captions
+from attncap.retrieval.index import DifferenceHash, ImageIndex
 from attncap.retrieval.plots import plot_robustness, plot_threshold, plot_threshold_curves
 from attncap.retrieval.robustness import CHANGES, changed_copies, robustness_table
 from attncap.retrieval.thresholds import NEVER, parse_match, same_label, similar_captions, tune_threshold
@@ -94,12 +94,12 @@ def test_bad_input_to_the_sweep(distances: list[float], matched: list[bool], wei
 
 def test_matches() -> None:
     assert same_label(["Big  nose", "x"], ["big nose"]) and not same_label(["Big nose"], ["Curly hair", ""])
-    queries, neighbours = [["a dog runs", "one dog"], ["a red car"]], [["A dog runs ."], ["the blue sky"]]
-    assert similar_captions(queries, neighbours, 0.99, "rouge_l").tolist() == [True, False]
-    assert similar_captions(queries, neighbours, 0.5, "bleu_1").tolist() == [True, False]
-    assert parse_match("cider_d:0.1")(queries, neighbours).tolist() == [True, False]
+    queries, neighbors = [["a dog runs", "one dog"], ["a red car"]], [["A dog runs ."], ["the blue sky"]]
+    assert similar_captions(queries, neighbors, 0.99, "rouge_l").tolist() == [True, False]
+    assert similar_captions(queries, neighbors, 0.5, "bleu_1").tolist() == [True, False]
+    assert parse_match("cider_d:0.1")(queries, neighbors).tolist() == [True, False]
     assert parse_match("label")(queries, [["one dog"], ["car"]]).tolist() == [True, False]
-    with pytest.raises(ValueError, match="neighbour of query 1 has no caption"):
+    with pytest.raises(ValueError, match="neighbor of query 1 has no caption"):
         similar_captions(queries, [["a"], []], 0.5)
     for text in ("labels", "cider_d", "cider_d:x", "spice:1"):
         with pytest.raises(ValueError, match=f"match '{text}': label, or cider_d"):
@@ -110,7 +110,7 @@ def test_matches() -> None:
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[PictureIndex, list[Path], list[str]]:
+def faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageIndex, list[Path], list[str]]:
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(7)
     files = []
@@ -118,12 +118,12 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[PictureIndex, list[
         coarse = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
         files.append(folder / f"{n}.png")
         Image.fromarray(coarse).resize((110, 90), Image.Resampling.BICUBIC).save(files[-1])
-    index = PictureIndex(None, DifferenceHash(256))
+    index = ImageIndex(None, DifferenceHash(256))
     index.add(files, [[file.stem] for file in files], progress=False)
     return index, files, [file.name for file in files]
 
 
-def test_changed_copies_are_looked_for(faces: tuple[PictureIndex, list[Path], list[str]]) -> None:
+def test_changed_copies_are_looked_for(faces: tuple[ImageIndex, list[Path], list[str]]) -> None:
     index, files, names = faces
     copies = changed_copies(index, files, names, progress=False)
     assert len(copies) == 13 * len(CHANGES)
@@ -154,8 +154,8 @@ def test_every_change_changes_what_it_says() -> None:
 # ---------------------------------------------------------------- captions
 
 
-def captioned_index(labels: list[list[str]]) -> PictureIndex:
-    index = PictureIndex(None, DifferenceHash(64))
+def captioned_index(labels: list[list[str]]) -> ImageIndex:
+    index = ImageIndex(None, DifferenceHash(64))
     codes = np.packbits(np.tri(len(labels), 64, -1, dtype=np.uint8), axis=1)  # row n is n bits from row 0
     index.add_codes([str(n) for n in range(len(labels))], labels, codes)
     return index
@@ -171,29 +171,29 @@ def test_consensus_leaves_outliers_out() -> None:
         ]
     )
     query = np.zeros((1, 8), np.uint8)
-    assert neighbour_captions(index, query, ["q"]) == {"q": "an odd caption of nothing"}
-    assert neighbour_captions(index, query, ["q"], k=3) == {"q": "a dog runs fast"}
-    captions = CaptionNeighbours(index)
+    assert neighbor_captions(index, query, ["q"]) == {"q": "an odd caption of nothing"}
+    assert neighbor_captions(index, query, ["q"], k=3) == {"q": "a dog runs fast"}
+    captions = CaptionNeighbors(index)
     assert captions.captions(query, 1, without=np.array([0])) == ["a dog runs fast"]  # leave-one-out
 
 
 def test_consensus_by_hand() -> None:
     # Three pictures, a caption each, of one word: cosine 1 where it is the same and not in every picture, else 0.
     index = captioned_index([["cat"], ["dog"], ["dog"], ["cow"]])
-    assert CaptionNeighbours(index).captions(np.zeros((1, 8), np.uint8), k=4, agree_with=0.25) == ["dog"]
-    vectors = CaptionNeighbours(index)._tf_idf().toarray()
+    assert CaptionNeighbors(index).captions(np.zeros((1, 8), np.uint8), k=4, agree_with=0.25) == ["dog"]
+    vectors = CaptionNeighbors(index)._tf_idf().toarray()
     assert vectors @ vectors.T == pytest.approx(np.array([[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]) / 4)
 
 
 def test_entries_without_captions_are_passed_over() -> None:
     index = captioned_index([[], [], ["a dog"], ["a cat"]])
-    assert neighbour_captions(index, np.zeros((1, 8), np.uint8), ["q"]) == {"q": "a dog"}
+    assert neighbor_captions(index, np.zeros((1, 8), np.uint8), ["q"]) == {"q": "a dog"}
     with pytest.raises(ValueError, match="no picture of the index has a label"):
-        neighbour_captions(captioned_index([[], []]), np.zeros((1, 8), np.uint8), ["q"])
+        neighbor_captions(captioned_index([[], []]), np.zeros((1, 8), np.uint8), ["q"])
     with pytest.raises(ValueError, match="a name for each code expected: 1 codes, 2 names"):
-        neighbour_captions(index, np.zeros((1, 8), np.uint8), ["q", "r"])
+        neighbor_captions(index, np.zeros((1, 8), np.uint8), ["q", "r"])
     with pytest.raises(ValueError, match="agree_with is a share.*got 0"):
-        neighbour_captions(index, np.zeros((1, 8), np.uint8), ["q"], k=2, agree_with=0)
+        neighbor_captions(index, np.zeros((1, 8), np.uint8), ["q"], k=2, agree_with=0)
 
 
 # ---------------------------------------------------------------- figures

@@ -37,7 +37,7 @@ from attncap.training.run_folder import RunFolder
 from attncap.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
-COLOURS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
+COLORS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
 QUICK = ("mixed0", 75)  # layer and picture size of random weights in these tests
 # Dropout and scheduled sampling are on: a resumed run must draw what the run never stopped would have drawn.
 CONFIG = TrainConfig(
@@ -62,7 +62,7 @@ def squares(folder: Path) -> CaptionData:
     folder.mkdir(exist_ok=True)
     pictures, captions = [], []
     for number in range(27):
-        colour = list(COLOURS)[number % 3]
+        color = list(COLORS)[number % 3]
         place = ("left", "right", "top")[number // 3 % 3]  # only at the top may a mirror show it
         split = "train" if number < 18 else "val" if number < 25 else "test"
         path = folder / f"{number}.png"
@@ -71,11 +71,11 @@ def squares(folder: Path) -> CaptionData:
         else:
             picture = Image.new("RGB", (80, 60), (235, 235, 225 + number))
             left, top = {"left": (10, 25), "right": (50, 25), "top": (30, 5)}[place]
-            picture.paste(COLOURS[colour], (left, top, left + 20, top + 20))
+            picture.paste(COLORS[color], (left, top, left + 20, top + 20))
             picture.save(path)
         pictures.append((str(number), str(path), split))
-        captions.append((str(number), f"A {colour} square at the {place}."))
-        captions.append((str(number), f"the {place} has a {colour} {'cuboid' if split == 'val' else 'square'}"))
+        captions.append((str(number), f"A {color} square at the {place}."))
+        captions.append((str(number), f"the {place} has a {color} {'cuboid' if split == 'val' else 'square'}"))
     return CaptionData(
         "squares",
         pd.DataFrame(pictures, columns=["image_id", "path", "split"]),
@@ -191,7 +191,7 @@ def test_validation_is_greedy_decoding_with_the_saved_weights(undisturbed: Run) 
     captions = Decoder(captioner, beam_width=1)(store.get(validation.pictures["path"].tolist()), image_ids)
     scores = bleu({caption.image_id: caption.text for caption in captions}, validation.references())
     np.testing.assert_allclose(scores, [best[f"val_bleu_{n}"] for n in (1, 2, 3, 4)], rtol=1e-6)
-    assert scores[0] > 0.2  # it has learnt words, whatever their order
+    assert scores[0] > 0.2  # it has learned words, whatever their order
 
 
 def test_test_pictures_are_not_looked_at(undisturbed: Run) -> None:

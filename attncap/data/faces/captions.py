@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-COLOURS = ("red", "blue", "green", "yellow", "purple")
-HAIR_COLOURS = ("black", "brown", "blond", "ginger", "grey", "pink")
+COLORS = ("red", "blue", "green", "yellow", "purple")
+HAIR_COLORS = ("black", "brown", "blond", "ginger", "grey", "pink")
 # "none": not on this face. "hidden": behind something else on it. Neither is ever stated in a caption or given a box.
 UNSTATED = ("none", "hidden")
 
 CHARACTERISTICS: dict[str, tuple[str, ...]] = {
     "hair": ("bald", "short", "long", "curly", "spiky", "ponytail", "hidden"),
-    "hair_colour": (*HAIR_COLOURS, "none", "hidden"),
+    "hair_color": (*HAIR_COLORS, "none", "hidden"),
     "hat": ("none", "cap", "beanie", "top hat", "crown"),
-    "hat_colour": ("none", *COLOURS),
+    "hat_color": ("none", *COLORS),
     "glasses": ("none", "round", "square", "sunglasses"),
     "eyes": ("brown", "blue", "green", "hidden"),
     "eyebrows": ("thin", "thick"),
@@ -30,7 +30,7 @@ CHARACTERISTICS: dict[str, tuple[str, ...]] = {
     "freckles": ("none", "some"),
     "earrings": ("none", "hoop", "pearl", "hidden"),
     "neckwear": ("none", "scarf", "tie", "bow tie"),
-    "neckwear_colour": ("none", *COLOURS),
+    "neckwear_color": ("none", *COLORS),
 }
 
 # Ways to say a thing: the first is the usual one, with the probability beside it; the others share the rest.
@@ -43,11 +43,11 @@ _MOUTH: dict[str, tuple[Ways, Ways]] = {  # as an adjective of the person; as th
 }
 _SAID: dict[tuple[str, str], Ways] = {
     ("hair", "bald"): (0.8, ("a bald head", "no hair")),
-    ("hair", "ponytail"): (0.8, ("a {hair_colour} ponytail", "{hair_colour} hair in a ponytail")),
-    ("hat", "cap"): (0.75, ("a {hat_colour} cap", "a {hat_colour} baseball cap")),
-    ("hat", "beanie"): (0.75, ("a {hat_colour} beanie", "a {hat_colour} woolly hat")),
-    ("hat", "top hat"): (0.85, ("a {hat_colour} top hat", "a tall {hat_colour} top hat")),
-    ("hat", "crown"): (0.85, ("a {hat_colour} crown", "a royal {hat_colour} crown")),
+    ("hair", "ponytail"): (0.8, ("a {hair_color} ponytail", "{hair_color} hair in a ponytail")),
+    ("hat", "cap"): (0.75, ("a {hat_color} cap", "a {hat_color} baseball cap")),
+    ("hat", "beanie"): (0.75, ("a {hat_color} beanie", "a {hat_color} woolly hat")),
+    ("hat", "top hat"): (0.85, ("a {hat_color} top hat", "a tall {hat_color} top hat")),
+    ("hat", "crown"): (0.85, ("a {hat_color} crown", "a royal {hat_color} crown")),
     ("glasses", "round"): (0.75, ("round glasses", "round spectacles")),
     ("glasses", "square"): (0.75, ("square glasses", "square spectacles")),
     ("glasses", "sunglasses"): (0.75, ("sunglasses", "dark glasses")),
@@ -67,9 +67,9 @@ _SAID: dict[tuple[str, str], Ways] = {
     ("earrings", "pearl"): (0.8, ("pearl earrings", "pearls")),
     ("eyebrows", "thin"): (0.8, ("thin eyebrows", "thin brows")),
     ("eyebrows", "thick"): (0.8, ("thick eyebrows", "heavy eyebrows")),
-    ("neckwear", "scarf"): (0.85, ("a {neckwear_colour} scarf", "a warm {neckwear_colour} scarf")),
-    ("neckwear", "tie"): (0.75, ("a {neckwear_colour} tie", "a {neckwear_colour} necktie")),
-    ("neckwear", "bow tie"): (0.85, ("a {neckwear_colour} bow tie", "a neat {neckwear_colour} bow tie")),
+    ("neckwear", "scarf"): (0.85, ("a {neckwear_color} scarf", "a warm {neckwear_color} scarf")),
+    ("neckwear", "tie"): (0.75, ("a {neckwear_color} tie", "a {neckwear_color} necktie")),
+    ("neckwear", "bow tie"): (0.85, ("a {neckwear_color} bow tie", "a neat {neckwear_color} bow tie")),
 }
 # What catches the eye first: captions name from the top of this list, as people do. (The mouth is nearly always named.)
 _TELLING: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -106,8 +106,8 @@ def _say(characteristic: str, attributes: Mapping[str, str], rng: np.random.Gene
     if characteristic == "eyes":
         return f"{value} eyes"
     if (characteristic, value) not in _SAID:
-        colour = attributes["hair_colour"]
-        return _pick((0.85, (f"{value} {colour} hair", f"{colour} {value} hair")), rng)
+        color = attributes["hair_color"]
+        return _pick((0.85, (f"{value} {color} hair", f"{color} {value} hair")), rng)
     return _pick(_SAID[characteristic, value], rng).format(**attributes)
 
 
@@ -189,13 +189,13 @@ PRESENT = "present"  # claimed without a value: "a beard"
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")  # the rule of `attncap.tokenizers.split_words`
 _SIZES = {"small": "small", "tiny": "small", "big": "big", "large": "big", "pointed": "pointed", "sharp": "pointed"}
 _HUES = {"red": "red", "blue": "blue", "green": "green", "yellow": "yellow", "purple": "purple"}
-_HAIR_HUES = {name: name for name in HAIR_COLOURS} | {"blonde": "blond", "gray": "grey"}
+_HAIR_HUES = {name: name for name in HAIR_COLORS} | {"blonde": "blond", "gray": "grey"}
 _BREADTHS = {"thin": "thin", "thick": "thick", "heavy": "thick"}
 _FITS: dict[str, dict[str, str]] = {  # the adjectives that say which value
     "hair": {"short": "short", "long": "long", "curly": "curly", "spiky": "spiky", "no": "bald"},
-    "hair_colour": _HAIR_HUES,
+    "hair_color": _HAIR_HUES,
     "hat": {"top": "top hat", "woolly": "beanie", "woollen": "beanie"},
-    "hat_colour": _HUES,
+    "hat_color": _HUES,
     "glasses": {"round": "round", "square": "square", "dark": "sunglasses"},
     "eyes": {"brown": "brown", "blue": "blue", "green": "green"},
     "eyebrows": _BREADTHS,
@@ -206,7 +206,7 @@ _FITS: dict[str, dict[str, str]] = {  # the adjectives that say which value
     "moustache": {"thin": "thin", "bushy": "bushy"},
     "earrings": {"hoop": "hoop", "pearl": "pearl"},
     "neckwear": {"bow": "bow tie"},
-    "neckwear_colour": _HUES,
+    "neckwear_color": _HUES,
     "freckles": {},
 }
 _ADJECTIVES = {word for words in _FITS.values() for word in words}
@@ -236,7 +236,7 @@ _ALONE: dict[str, tuple[str, str]] = {  # words that state something without a n
     **{word: ("mouth", "straight") for word in ("serious", "calm")},
 }
 _NEW_PHRASE = {"a", "an", "the", "this", "with", "wearing", "wears", "has", "who", "is", "looks", "in"}
-_COLOUR_OF = {"hair": "hair_colour", "hat": "hat_colour", "neckwear": "neckwear_colour"}
+_COLOR_OF = {"hair": "hair_color", "hat": "hat_color", "neckwear": "neckwear_color"}
 _MAY_BE_ABSENT = {"hair", "hat", "glasses", "beard", "moustache", "earrings", "neckwear"}
 
 
@@ -256,7 +256,7 @@ def stated_characteristics(caption: str) -> list[tuple[str, str, int]]:
 
     Example:
         >>> stated_characteristics("A smiling person with black hair, a red cap")
-        [('mouth', 'smile', 1), ('hair_colour', 'black', 4), ('hat_colour', 'red', 7), ('hat', 'cap', 8)]
+        [('mouth', 'smile', 1), ('hair_color', 'black', 4), ('hat_color', 'red', 7), ('hat', 'cap', 8)]
     """
     claims: list[tuple[str, str, int]] = []
     waiting: list[tuple[str, int]] = []
@@ -275,7 +275,7 @@ def stated_characteristics(caption: str) -> list[tuple[str, str, int]]:
 
 def _claims_of_noun(noun: str, index: int, waiting: Sequence[tuple[str, int]]) -> list[tuple[str, str, int]]:
     name, own_value = _NOUNS[noun]
-    colour = _COLOUR_OF.get(name, "")
+    color = _COLOR_OF.get(name, "")
     claims = []
     said = False
     for word, place in waiting:
@@ -283,8 +283,8 @@ def _claims_of_noun(noun: str, index: int, waiting: Sequence[tuple[str, int]]) -
         if value is not None and own_value in (None, "tie", value):
             claims.append((name, value, place))
             said = True
-        elif colour and word in _FITS[colour]:
-            claims.append((colour, _FITS[colour][word], place))
+        elif color and word in _FITS[color]:
+            claims.append((color, _FITS[color][word], place))
         elif not (noun == "hoops" and word in _SIZES):
             claims.append((name, word, place))  # a value that no face has
     if own_value is not None and not said:

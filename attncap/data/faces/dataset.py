@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from attncap.data.faces.captions import (
     CHARACTERISTICS,
-    COLOURS,
+    COLORS,
     PRESENT,
     UNSTATED,
     stated_characteristics,
@@ -23,7 +23,7 @@ from attncap.data.faces.captions import (
     usual_caption,
     write_captions,
 )
-from attncap.data.faces.drawing import HUES, INK, SKINS, Pen, draw_parts, mixed, random_colour
+from attncap.data.faces.drawing import HUES, INK, SKINS, Pen, draw_parts, mixed, random_color
 
 __all__ = [
     "CHARACTERISTICS",
@@ -43,15 +43,15 @@ SIZE = 192  # pixels of a side
 VERSION = 2  # raise it when the same seed would give another face, caption or picture
 Box = tuple[float, float, float, float]
 
-# Two values that a face of the test split may have together and one of train or val never has: a captioner that learnt
-# the parts puts them together; one that learnt whole captions by heart does not. A third of the test faces
+# Two values that a face of the test split may have together and one of train or val never has: a captioner that learned
+# the parts puts them together; one that learned whole captions by heart does not. A third of the test faces
 # has a pair, twice as many as chance would give.
 HELD_OUT_COMBINATIONS: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
-    (("hat", "crown"), ("hat_colour", "green")),
-    (("hat", "cap"), ("hat_colour", "purple")),
-    (("hair", "curly"), ("hair_colour", "ginger")),
-    (("hair", "spiky"), ("hair_colour", "grey")),
-    (("neckwear", "scarf"), ("neckwear_colour", "yellow")),
+    (("hat", "crown"), ("hat_color", "green")),
+    (("hat", "cap"), ("hat_color", "purple")),
+    (("hair", "curly"), ("hair_color", "ginger")),
+    (("hair", "spiky"), ("hair_color", "grey")),
+    (("neckwear", "scarf"), ("neckwear_color", "yellow")),
     (("glasses", "square"), ("moustache", "bushy")),
     (("nose", "big"), ("beard", "goatee")),
 )
@@ -68,8 +68,8 @@ def sample_attributes(rng: np.random.Generator) -> dict[str, str]:
     """Draw a value for every characteristic; the values agree with each other.
 
     A hat leaves long and curly hair to be seen, and short hair at the temples; what is under it otherwise is "hidden",
-    and so is its colour. Long hair hides ears and earrings; sunglasses hide the eyes; a long beard leaves no room for
-    a tie. A bald head has no hair colour.
+    and so is its color. Long hair hides ears and earrings; sunglasses hide the eyes; a long beard leaves no room for
+    a tie. A bald head has no hair color.
 
     Args:
         rng: NumPy generator; only `random` and `integers` are drawn, so that values are the same on any machine.
@@ -85,9 +85,9 @@ def sample_attributes(rng: np.random.Generator) -> dict[str, str]:
     face = {"hat": maybe(0.4, "hat")}
     styles = ("short", "long", "curly", "hidden") if face["hat"] != "none" else CHARACTERISTICS["hair"][:-1]
     face["hair"] = _one_of(rng, styles)
-    colour = maybe(1.0, "hair_colour")
-    face["hair_colour"] = {"bald": "none", "hidden": "hidden"}.get(face["hair"], colour)
-    face["hat_colour"] = _one_of(rng, COLOURS) if face["hat"] != "none" else "none"
+    color = maybe(1.0, "hair_color")
+    face["hair_color"] = {"bald": "none", "hidden": "hidden"}.get(face["hair"], color)
+    face["hat_color"] = _one_of(rng, COLORS) if face["hat"] != "none" else "none"
     face["glasses"] = maybe(0.42, "glasses")
     face["eyes"] = maybe(1.0, "eyes") if face["glasses"] != "sunglasses" else "hidden"
     face["eyebrows"] = maybe(1.0, "eyebrows")
@@ -103,7 +103,7 @@ def sample_attributes(rng: np.random.Generator) -> dict[str, str]:
         face["ears"] = face["earrings"] = "hidden"
     if face["beard"] == "long" and face["neckwear"] in ("tie", "bow tie"):
         face["neckwear"] = "scarf"
-    face["neckwear_colour"] = _one_of(rng, COLOURS) if face["neckwear"] != "none" else "none"
+    face["neckwear_color"] = _one_of(rng, COLORS) if face["neckwear"] != "none" else "none"
     return {name: face[name] for name in CHARACTERISTICS}
 
 
@@ -119,7 +119,7 @@ def held_out_pairs(attributes: Mapping[str, str]) -> list[int]:
 def _background(image: Image.Image, rng: np.random.Generator) -> None:
     draw = ImageDraw.Draw(image)
     side = 2 * SIZE
-    first, second = random_colour(rng, 70, 170), random_colour(rng, 70, 170)
+    first, second = random_color(rng, 70, 170), random_color(rng, 70, 170)
     kind = int(rng.integers(4))
     draw.rectangle((0, 0, side, side), fill=first)
     if kind == 1:
@@ -133,20 +133,20 @@ def _background(image: Image.Image, rng: np.random.Generator) -> None:
         for _ in range(7):
             x, y, r = (int(v) for v in rng.integers(0, side, 3))
             draw.ellipse((x - r / 4, y - r / 4, x + r / 4, y + r / 4), fill=second)
-    for _ in range(int(rng.integers(7))):  # clutter in the colours of hats and hair, some of it shaped like parts
-        colour = HUES[_one_of(rng, tuple(HUES))]
+    for _ in range(int(rng.integers(7))):  # clutter in the colors of hats and hair, some of it shaped like parts
+        color = HUES[_one_of(rng, tuple(HUES))]
         x, y, r = int(rng.integers(side)), int(rng.integers(side)), 10 + int(rng.integers(34))
         what = int(rng.integers(5))
         if what == 0:
-            draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
         elif what == 1:
-            draw.polygon([(x, y - r), (x + r, y + r), (x - r, y + r)], fill=colour)
+            draw.polygon([(x, y - r), (x + r, y + r), (x - r, y + r)], fill=color)
         elif what == 2:
-            draw.rectangle((x - r, y - r // 2, x + r, y + r // 2), fill=colour, outline=INK, width=3)
+            draw.rectangle((x - r, y - r // 2, x + r, y + r // 2), fill=color, outline=INK, width=3)
         elif what == 3:
-            draw.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=8)
+            draw.ellipse((x - r, y - r, x + r, y + r), outline=color, width=8)
         else:
-            draw.line([(x - 2 * r, y - r), (x - r, y + r), (x, y - r), (x + r, y + r)], fill=colour, width=10)
+            draw.line([(x - 2 * r, y - r), (x - r, y + r), (x, y - r), (x + r, y + r)], fill=color, width=10)
 
 
 def draw_face(attributes: Mapping[str, str], rng: np.random.Generator) -> tuple[Image.Image, dict[str, list[Box]]]:
@@ -159,7 +159,7 @@ def draw_face(attributes: Mapping[str, str], rng: np.random.Generator) -> tuple[
     Returns:
         picture: RGB, 192 x 192 pixels.
         boxes: of each visible characteristic, one or more (left, top, right, bottom) as fractions of the picture: two
-            for a pair of ears. A colour's boxes are those of what has it. Generous by 2 pixels.
+            for a pair of ears. A color's boxes are those of what has it. Generous by 2 pixels.
 
     Example:
         >>> rng = np.random.default_rng(5)
@@ -173,9 +173,9 @@ def draw_face(attributes: Mapping[str, str], rng: np.random.Generator) -> tuple[
     roll = (rng.random() + rng.random() - 1) * math.radians(24)
     slack = 96 - 72 * scale
     high = attributes["hat"] in ("top hat", "crown", "beanie")
-    centre = (96 + (2 * rng.random() - 1) * slack, 84 + 14 * (1.0 if high else rng.random()) + 6 * rng.random())
+    center = (96 + (2 * rng.random() - 1) * slack, 84 + 14 * (1.0 if high else rng.random()) + 6 * rng.random())
     skin = SKINS[int(rng.integers(len(SKINS)))]
-    pen = Pen(ImageDraw.Draw(image), centre, scale, roll)
+    pen = Pen(ImageDraw.Draw(image), center, scale, roll)
     draw_parts(pen, attributes, skin, rng)
     image = _lit(image.reduce(2), rng)
     boxes = {}

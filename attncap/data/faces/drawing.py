@@ -8,31 +8,31 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from PIL import ImageDraw
 
-from attncap.data.faces.captions import COLOURS
+from attncap.data.faces.captions import COLORS
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Point = tuple[float, float]
 
 INK = (40, 28, 34)
-HUES: dict[str, Colour] = {
+HUES: dict[str, Color] = {
     **{"red": (214, 40, 44), "blue": (44, 92, 214), "green": (36, 152, 66), "yellow": (244, 202, 30)},
     **{"purple": (136, 56, 178), "black": (40, 36, 44), "brown": (112, 66, 30), "blond": (240, 208, 112)},
     **{"ginger": (222, 98, 26), "grey": (166, 170, 180), "pink": (242, 120, 182)},
 }
-IRISES: dict[str, Colour] = {"brown": (112, 58, 14), "blue": (40, 128, 240), "green": (38, 168, 66)}
-SKINS: tuple[Colour, ...] = (
+IRISES: dict[str, Color] = {"brown": (112, 58, 14), "blue": (40, 128, 240), "green": (38, 168, 66)}
+SKINS: tuple[Color, ...] = (
     *((255, 224, 196), (246, 206, 170), (232, 184, 140), (214, 160, 112)),
     *((184, 126, 82), (150, 98, 62), (124, 80, 54)),
 )
 CIRCLE = [(math.cos(math.tau * k / 28), math.sin(math.tau * k / 28)) for k in range(28)]
 
 
-def mixed(colour: Colour, other: Colour, share: float) -> Colour:
-    r, g, b = (round(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
+def mixed(color: Color, other: Color, share: float) -> Color:
+    r, g, b = (round(a + (b - a) * share) for a, b in zip(color, other, strict=True))
     return r, g, b
 
 
-def random_colour(rng: np.random.Generator, low: int, span: int) -> Colour:
+def random_color(rng: np.random.Generator, low: int, span: int) -> Color:
     r, g, b = (low + int(rng.integers(span)) for _ in range(3))
     return r, g, b
 
@@ -41,8 +41,8 @@ class Pen:
     """Draws in the face's own coordinates (origin between the ears, about 45 units to the chin's side), tilted and
     scaled, at twice the size; what is drawn between two `mark`s is one box of the marked characteristics."""
 
-    def __init__(self, draw: ImageDraw.ImageDraw, centre: Point, scale: float, tilt: float):
-        self.draw, self.centre, self.scale = draw, centre, 2.0 * scale
+    def __init__(self, draw: ImageDraw.ImageDraw, center: Point, scale: float, tilt: float):
+        self.draw, self.center, self.scale = draw, center, 2.0 * scale
         self.cos, self.sin = math.cos(tilt), math.sin(tilt)
         self.boxes: dict[str, list[list[float]]] = {}
         self.open: list[list[float]] = []
@@ -54,29 +54,29 @@ class Pen:
             self.boxes.setdefault(name, []).append(box)
 
     def place(self, points: Iterable[Point]) -> list[Point]:
-        (cx, cy), a, b = self.centre, self.scale * self.cos, self.scale * self.sin
+        (cx, cy), a, b = self.center, self.scale * self.cos, self.scale * self.sin
         placed = [(2 * cx + a * x - b * y, 2 * cy + b * x + a * y) for x, y in ((x, y - self.rise) for x, y in points)]
         for box in self.open:
             xs, ys = zip(*placed, strict=True)
             box[:] = min(box[0], *xs), min(box[1], *ys), max(box[2], *xs), max(box[3], *ys)
         return placed
 
-    def shape(self, points: Iterable[Point], fill: Colour, edge: Colour | None = INK, width: float = 1.3) -> None:
+    def shape(self, points: Iterable[Point], fill: Color, edge: Color | None = INK, width: float = 1.3) -> None:
         placed = self.place(points)
         self.draw.polygon(placed, fill=fill)
         if edge is not None:
             self.draw.line([*placed, placed[0], placed[1]], edge, max(2, round(width * self.scale)), joint="curve")
 
     def oval(
-        self, x: float, y: float, rx: float, ry: float, fill: Colour, edge: Colour | None = INK, width: float = 1.3
+        self, x: float, y: float, rx: float, ry: float, fill: Color, edge: Color | None = INK, width: float = 1.3
     ) -> None:
         self.shape([(x + rx * c, y + ry * s) for c, s in CIRCLE], fill, edge, width)
 
-    def line(self, points: Iterable[Point], fill: Colour, width: float) -> None:
+    def line(self, points: Iterable[Point], fill: Color, width: float) -> None:
         self.draw.line(self.place(points), fill, max(2, round(width * self.scale)), joint="curve")
 
     def arc(
-        self, x: float, y: float, rx: float, ry: float, start: float, end: float, fill: Colour, width: float
+        self, x: float, y: float, rx: float, ry: float, start: float, end: float, fill: Color, width: float
     ) -> None:
         turns = [math.radians(start + (end - start) * k / 14) for k in range(15)]
         self.line([(x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns], fill, width)
@@ -85,20 +85,20 @@ class Pen:
         """Draws nothing: boxes what lies there."""
         self.place([(left, top), (right, top), (right, bottom), (left, bottom)])
 
-    def ring(self, x: float, y: float, r: float, fill: Colour, width: float) -> None:
+    def ring(self, x: float, y: float, r: float, fill: Color, width: float) -> None:
         self.arc(x, y, r, r, 0, 372, fill, width)
 
 
-def draw_parts(pen: Pen, has: Mapping[str, str], skin: Colour, rng: np.random.Generator) -> None:
+def draw_parts(pen: Pen, has: Mapping[str, str], skin: Color, rng: np.random.Generator) -> None:
     """From back to front. x grows to the right, y downward; the head turns by moving what is on its front."""
     rx, ry = 39 + 6 * rng.random(), 48 + 6 * rng.random()
     square = 0.78 + 0.22 * rng.random()  # of the jaw
     turn, nod = 7 * (2 * rng.random() - 1), 3 * (2 * rng.random() - 1)
     shade, dark = mixed(skin, (120, 40, 20), 0.22), mixed(skin, (70, 22, 14), 0.62)
     natural = ("black", "brown", "blond", "grey", "ginger")[int(rng.integers(5))]
-    hair = HUES.get(has["hair_colour"], HUES[natural])  # brows and beard of the bald have a colour too
+    hair = HUES.get(has["hair_color"], HUES[natural])  # brows and beard of the bald have a color too
     hair = mixed(hair, (128, 128, 128), 0.12 * rng.random())
-    hat = HUES.get(has["hat_colour"], INK)
+    hat = HUES.get(has["hat_color"], INK)
     side = 1 if rng.random() < 0.5 else -1
     long, covered = has["hair"] == "long", has["hat"] != "none"
     strand = mixed(hair, INK if sum(hair) > 200 else (255, 255, 255), 0.28)
@@ -109,21 +109,21 @@ def draw_parts(pen: Pen, has: Mapping[str, str], skin: Colour, rng: np.random.Ge
             [(-rx - 11, -14), (-rx, -42), (0, -ry - 13), (rx, -42), (rx + 11, -14), (rx + 15, 62), (-rx - 15, 62)], hair
         )
     if has["hair"] == "ponytail":
-        pen.mark("hair", "hair_colour")
+        pen.mark("hair", "hair_color")
         tail = [(24, -52), (40, -74), (62, -66), (74, -30), (64, 14), (58, -16), (46, -36)]
         pen.shape([(side * x, y) for x, y in tail], hair)
         pen.line([(side * 44, -64), (side * 60, -44), (side * 65, -12)], strand, 2.5)
-        pen.oval(side * 33, -53, 8, 8, HUES[COLOURS[int(rng.integers(len(COLOURS)))]])
+        pen.oval(side * 33, -53, 8, 8, HUES[COLORS[int(rng.integers(len(COLORS)))]])
     if has["hair"] == "curly":
-        pen.mark(*(() if covered else ("hair", "hair_colour")))
+        pen.mark(*(() if covered else ("hair", "hair_color")))
         for k in range(13):
             t = math.radians(188.0 + 164.0 * k / 12)
             pen.oval((rx + 7) * math.cos(t), -12 + (ry - 4) * math.sin(t), 14, 14, hair)
         for x in (-rx - 6, rx + 6):
-            pen.mark(*(() if covered else ("hair", "hair_colour")))
+            pen.mark(*(() if covered else ("hair", "hair_color")))
             pen.oval(x, -4, 12, 13, hair)
     pen.mark()
-    shirt = random_colour(rng, 90, 130)
+    shirt = random_color(rng, 90, 130)
     pen.shape([(-66, 150), (-58, 86), (-28, 70), (28, 70), (58, 86), (66, 150), (90, 240), (-90, 240)], shirt)
     pen.shape([(-17, 30), (17, 30), (19, 72), (0, 82), (-19, 72)], shade)
     _draw_neckwear(pen, has, side)
@@ -178,27 +178,27 @@ def _power(value: float, exponent: float) -> float:
 def _draw_neckwear(pen: Pen, has: Mapping[str, str], side: int) -> None:
     if has["neckwear"] == "none":
         return
-    colour = HUES[has["neckwear_colour"]]
-    deep, white = mixed(colour, INK, 0.35), (250, 250, 250)
+    color = HUES[has["neckwear_color"]]
+    deep, white = mixed(color, INK, 0.35), (250, 250, 250)
     if has["neckwear"] != "scarf":
         pen.mark()
         pen.shape([(0, 80), (-24, 62), (-32, 76), (-14, 92)], white)
         pen.shape([(0, 80), (24, 62), (32, 76), (14, 92)], white)
-    pen.mark("neckwear", "neckwear_colour")
+    pen.mark("neckwear", "neckwear_color")
     if has["neckwear"] == "scarf":
         pen.shape([(side * x, y) for x, y in ((8, 76), (30, 74), (34, 122), (14, 124))], deep)
-        pen.shape([(-36, 58), (-30, 50), (0, 60), (30, 50), (36, 58), (38, 74), (0, 90), (-38, 74)], colour)
+        pen.shape([(-36, 58), (-30, 50), (0, 60), (30, 50), (36, 58), (38, 74), (0, 90), (-38, 74)], color)
         pen.line([(-34, 66), (0, 77), (34, 66)], deep, 3)
     elif has["neckwear"] == "tie":
-        pen.shape([(-9, 74), (9, 74), (6, 86), (16, 118), (0, 134), (-16, 118), (-6, 86)], colour)
+        pen.shape([(-9, 74), (9, 74), (6, 86), (16, 118), (0, 134), (-16, 118), (-6, 86)], color)
         pen.line([(-7, 87), (7, 87)], deep, 3)
     else:
         for half in (-1, 1):
-            pen.shape([(half * x, y) for x, y in ((2, 78), (28, 64), (31, 80), (28, 96))], colour)
+            pen.shape([(half * x, y) for x, y in ((2, 78), (28, 64), (31, 80), (28, 96))], color)
         pen.oval(0, 80, 7, 8, deep)
 
 
-def _draw_ears(pen: Pen, has: Mapping[str, str], rx: float, skin: Colour, shade: Colour) -> None:
+def _draw_ears(pen: Pen, has: Mapping[str, str], rx: float, skin: Color, shade: Color) -> None:
     for half in (-1, 1):
         pen.mark("ears")
         if has["ears"] == "pointed":
@@ -220,7 +220,7 @@ def _draw_ears(pen: Pen, has: Mapping[str, str], rx: float, skin: Colour, shade:
 
 
 def _draw_hair_in_front(
-    pen: Pen, has: Mapping[str, str], rx: float, ry: float, hair: Colour, strand: Colour, covered: bool, side: int
+    pen: Pen, has: Mapping[str, str], rx: float, ry: float, hair: Color, strand: Color, covered: bool, side: int
 ) -> None:
     style = has["hair"]
     if style == "hidden":
@@ -233,7 +233,7 @@ def _draw_hair_in_front(
     if covered:
         low, out = (58.0, 15) if style == "long" else (6.0, 4)
         for half in (-1, 1):
-            pen.mark("hair", "hair_colour")
+            pen.mark("hair", "hair_color")
             if style == "curly":
                 for y in (-6, -21):
                     pen.oval(half * (rx + 4), y, 11, 10, hair)
@@ -255,25 +255,25 @@ def _draw_hair_in_front(
             points.append(((rx + out) * math.cos(t), (ry + out) * math.sin(t)))
         points += [(rx + 2, -10), (rx - 7, -26), (18, -32), (6, -24), (-8, -33), (-20, -25), (-rx + 6, -27)]
         pen.shape(points, hair)
-        pen.mark("hair", "hair_colour")
+        pen.mark("hair", "hair_color")
         pen.box(-rx - 12, -ry - 22, rx + 12, -24)
         return
     top = [((rx + 3) * math.cos(t), (ry + 6) * math.sin(t)) for t in (math.radians(180 + 15 * k) for k in range(13))]
     part = -side * 16  # where the hair is parted
     pen.shape([(-rx - 3, 0), *top, (rx + 3, 0), (rx - 5, -18), (part + 12, -32), (part, -38), (-rx + 5, -18)], hair)
     pen.line([(part, -38), (part * 0.8, -ry - 3)], strand, 2.2)
-    pen.mark("hair", "hair_colour")
+    pen.mark("hair", "hair_color")
     pen.box(-rx - 3, -ry - 6, rx + 3, -22)  # leaves the eyes out, which lie between the ends
     if style == "long":
         for half in (-1, 1):
-            pen.mark("hair", "hair_colour")
+            pen.mark("hair", "hair_color")
             pen.shape(
                 [(half * (rx + 3), -24), (half * (rx + 14), 60), (half * (rx - 6), 62), (half * (rx - 8), -24)], hair
             )
             pen.line([(half * (rx + 1), -10), (half * (rx + 5), 54)], strand, 2.2)
 
 
-def _draw_beard(pen: Pen, has: Mapping[str, str], rx: float, ry: float, hair: Colour, strand: Colour) -> None:
+def _draw_beard(pen: Pen, has: Mapping[str, str], rx: float, ry: float, hair: Color, strand: Color) -> None:
     if has["beard"] == "none":
         return
     pen.mark("beard")
@@ -306,7 +306,7 @@ def _draw_mouth(pen: Pen, has: Mapping[str, str], turn: float, nod: float) -> No
         pen.line([(x - 15, y), (x + 15, y)], lip, 4.6)
 
 
-def _draw_nose(pen: Pen, has: Mapping[str, str], turn: float, nod: float, side: int, shade: Colour) -> None:
+def _draw_nose(pen: Pen, has: Mapping[str, str], turn: float, nod: float, side: int, shade: Color) -> None:
     pen.mark("nose")
     x, y = 1.3 * turn, 8 + nod
     if has["nose"] == "small":
@@ -342,9 +342,9 @@ def _draw_glasses(
     pen.line([(turn - 4, y - 3), (turn + 4, y - 3)], frame, 3.6)
 
 
-def _draw_hat(pen: Pen, kind: str, rx: float, ry: float, hat: Colour, side: int) -> None:
+def _draw_hat(pen: Pen, kind: str, rx: float, ry: float, hat: Color, side: int) -> None:
     deep = mixed(hat, INK, 0.35)
-    pen.mark("hat", "hat_colour")
+    pen.mark("hat", "hat_color")
     dome = [((rx + 6) * c, -29 + (ry - 12) * s) for c, s in (CIRCLE[k % 28] for k in range(14, 29))]
     if kind == "cap":
         pen.shape(dome, hat)

@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
   const pictures = data.pictures;
-  const colours = bytesOf(data.colours); // 256 times red, green, blue
+  const colors = bytesOf(data.colors); // 256 times red, green, blue
   const LONGER_SIDE = 360; // pixels of the map's canvas; the browser stretches it over the picture
   const PACE = 900; // milliseconds a word
   const state = { order: pictures.map((_, i) => i), picture: -1, beam: 0, word: 0, highest: true, playing: 0 };
@@ -105,8 +105,8 @@
     const context = canvas.getContext("2d");
     const image = context.createImageData(width, height);
     values.forEach((value, pixel) => {
-      const colour = 3 * Math.min(255, Math.floor((value / (top || 1)) * 256));
-      image.data.set([colours[colour], colours[colour + 1], colours[colour + 2], 255], 4 * pixel);
+      const color = 3 * Math.min(255, Math.floor((value / (top || 1)) * 256));
+      image.data.set([colors[color], colors[color + 1], colors[color + 2], 255], 4 * pixel);
     });
     context.putImageData(image, 0, 0);
   }
@@ -126,7 +126,7 @@
   function placeName(x, y) {
     const down = y < 1 / 3 ? "upper" : y > 2 / 3 ? "lower" : "";
     const across = x < 1 / 3 ? "left" : x > 2 / 3 ? "right" : "";
-    if (!down && !across) return "centre";
+    if (!down && !across) return "center";
     return down && across ? `${down} ${across}` : down ? `${down} middle` : `${across} middle`;
   }
 
@@ -474,6 +474,6 @@
   at("direction").addEventListener("click", () => arrangeAnew(!state.highest));
 
   fillList();
-  paint(at("colours"), Float32Array.from({ length: 256 }, (_, i) => i / 256), 256, 1, 1);
+  paint(at("colors"), Float32Array.from({ length: 256 }, (_, i) => i / 256), 256, 1, 1);
   arrange();
 })();

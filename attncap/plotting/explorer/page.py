@@ -101,7 +101,7 @@ def explore(
         scores: a row a picture: `image_id` and numbers to sort by, such as `evaluate(...).per_picture`.
         title: heading of the page.
         picture_pixels: the longer side of the embedded JPEGs; 480 is about 35 KB a photograph.
-        cmap: matplotlib's name of the colours, from little to much attention.
+        cmap: matplotlib's name of the colors, from little to much attention.
         height: of the frame in a notebook, in pixels.
 
     Returns:
@@ -110,7 +110,7 @@ def explore(
 
     Raises:
         ValueError: no caption; pictures, maps or alternatives that do not fit the captions.
-        UnreadablePicture: a picture cannot be read.
+        UnreadableImage: a picture cannot be read.
 
     Example:
         >>> explore(captions, "photographs", references=data.references("test")).save("explore.html")
@@ -132,7 +132,7 @@ def explore(
                 "beams": [_beam(caption, words) for caption, words in zip(group, own, strict=True)],
             }
         )
-    content = {"sorts": sorts, "colours": _colours(cmap), "pictures": entries}
+    content = {"sorts": sorts, "colors": _colors(cmap), "pictures": entries}
     return Explorer(_page(title, content), len(entries), height)
 
 
@@ -244,7 +244,7 @@ def _jpeg(photo: np.ndarray) -> str:
     return base64.b64encode(contents.getvalue()).decode("ascii")
 
 
-def _colours(cmap: str) -> str:
+def _colors(cmap: str) -> str:
     table = matplotlib.colormaps[cmap](np.arange(256) / 255)[:, :3]  # (256, 3)
     return base64.b64encode(np.rint(table * 255).astype(np.uint8).tobytes()).decode("ascii")
 

@@ -69,9 +69,9 @@ GOLDEN: dict[str, Any] = {
     ],
     "boxes": {
         "hair": 2,
-        "hair_colour": 2,
+        "hair_color": 2,
         "neckwear": 1,
-        "neckwear_colour": 1,
+        "neckwear_color": 1,
         "ears": 2,
         "mouth": 1,
         "eyes": 2,
@@ -107,10 +107,10 @@ def test_attributes_are_values_of_their_characteristics_and_every_value_occurs()
 
 def test_attributes_agree_with_each_other() -> None:
     for _, face, _ in PLANS:
-        assert (face["hat"] == "none") == (face["hat_colour"] == "none")
-        assert (face["neckwear"] == "none") == (face["neckwear_colour"] == "none")
-        assert (face["hair"] == "bald") == (face["hair_colour"] == "none")
-        assert (face["hair"] == "hidden") == (face["hair_colour"] == "hidden")
+        assert (face["hat"] == "none") == (face["hat_color"] == "none")
+        assert (face["neckwear"] == "none") == (face["neckwear_color"] == "none")
+        assert (face["hair"] == "bald") == (face["hair_color"] == "none")
+        assert (face["hair"] == "hidden") == (face["hair_color"] == "hidden")
         assert (face["glasses"] == "sunglasses") == (face["eyes"] == "hidden")
         assert (face["hair"] == "long") == (face["ears"] == "hidden") == (face["earrings"] == "hidden")
         assert face["hat"] == "none" or face["hair"] not in ("bald", "spiky", "ponytail")
@@ -165,8 +165,8 @@ def test_every_visible_characteristic_has_boxes_and_no_other() -> None:
 def test_a_box_holds_what_changes_with_the_characteristic() -> None:
     """The same face with and without a thing differs inside the thing's boxes, and there alone."""
     _, face, _ = PLANS[0]
-    plain = {**face, "hat": "none", "hat_colour": "none", "hair": "short", "hair_colour": "black", "glasses": "none"}
-    plain |= {"eyes": "blue", "ears": "small", "earrings": "none", "neckwear": "none", "neckwear_colour": "none"}
+    plain = {**face, "hat": "none", "hat_color": "none", "hair": "short", "hair_color": "black", "glasses": "none"}
+    plain |= {"eyes": "blue", "ears": "small", "earrings": "none", "neckwear": "none", "neckwear_color": "none"}
     plain |= {"beard": "none", "moustache": "none", "freckles": "none", "nose": "small", "mouth": "straight"}
     changes = [
         {"earrings": "pearl"},
@@ -174,8 +174,8 @@ def test_a_box_holds_what_changes_with_the_characteristic() -> None:
         {"moustache": "bushy"},
         {"beard": "goatee"},
         {"eyes": "green"},
-        {"hair_colour": "blond", "eyebrows": "thin"},
-        {"neckwear": "scarf", "neckwear_colour": "yellow"},
+        {"hair_color": "blond", "eyebrows": "thin"},
+        {"neckwear": "scarf", "neckwear_color": "yellow"},
     ]
     for change in changes:
         label = next(iter(change))
@@ -186,9 +186,9 @@ def test_a_box_holds_what_changes_with_the_characteristic() -> None:
         for left, top, right, bottom in boxes[label]:
             inside[int(top * 192) : int(bottom * 192) + 1, int(left * 192) : int(right * 192) + 1] = True
         assert different.sum() > 30, label
-        share = 0.8 if label == "hair_colour" else 1.0  # the temples lie below the box, which leaves the eyes out
+        share = 0.8 if label == "hair_color" else 1.0  # the temples lie below the box, which leaves the eyes out
         assert (different & inside).sum() >= share * different.sum(), label
-        assert label in ("eyes", "hair_colour") or label not in without
+        assert label in ("eyes", "hair_color") or label not in without
 
 
 def test_tables(drawn: tuple[Path, tuple[pd.DataFrame, ...]]) -> None:
@@ -293,23 +293,23 @@ def test_the_number_of_captions_is_free() -> None:
             [
                 ("mouth", "smile", 1),
                 ("hair", "long", 4),
-                ("hair_colour", "blond", 5),
-                ("hat_colour", "red", 8),
+                ("hair_color", "blond", 5),
+                ("hat_color", "red", 8),
                 ("hat", "cap", 9),
             ],
         ),
-        ("a tall green top hat", [("hat_colour", "green", 2), ("hat", "top hat", 3)]),
-        ("a blue woolly hat", [("hat_colour", "blue", 1), ("hat", "beanie", 2)]),
-        ("a red bow tie", [("neckwear_colour", "red", 1), ("neckwear", "bow tie", 2)]),
+        ("a tall green top hat", [("hat_color", "green", 2), ("hat", "top hat", 3)]),
+        ("a blue woolly hat", [("hat_color", "blue", 1), ("hat", "beanie", 2)]),
+        ("a red bow tie", [("neckwear_color", "red", 1), ("neckwear", "bow tie", 2)]),
         ("dark glasses", [("glasses", "sunglasses", 0)]),
         ("no hair", [("hair", "bald", 0)]),
-        ("pink hair in a ponytail", [("hair_colour", "pink", 0), ("hair", "ponytail", 4)]),
+        ("pink hair in a ponytail", [("hair_color", "pink", 0), ("hair", "ponytail", 4)]),
         ("freckled cheeks and big hoops", [("freckles", "some", 0), ("earrings", "hoop", 4)]),
         # as a model stammers
         ("round glasses square glasses", [("glasses", "round", 0), ("glasses", "square", 2)]),
         ("big small nose", [("nose", "big", 0), ("nose", "small", 1)]),
         ("a purple nose", [("nose", "purple", 1)]),
-        ("a red round cap", [("hat_colour", "red", 1), ("hat", "round", 2), ("hat", "cap", 3)]),
+        ("a red round cap", [("hat_color", "red", 1), ("hat", "round", 2), ("hat", "cap", 3)]),
         ("with a beard and with a hat", [("beard", PRESENT, 2), ("hat", PRESENT, 6)]),
         ("a nose and ears with long and", []),
         ("wearing red a cap", [("hat", "cap", 3)]),
@@ -320,7 +320,7 @@ def test_words_become_claims(caption: str, claims: list[tuple[str, str, int]]) -
 
 
 def test_true_share_by_hand() -> None:
-    face = dict.fromkeys(CHARACTERISTICS, "none") | {"hair": "short", "hat": "cap", "hat_colour": "red"}
+    face = dict.fromkeys(CHARACTERISTICS, "none") | {"hair": "short", "hat": "cap", "hat_color": "red"}
     table = pd.DataFrame([{"image_id": "a", **face}, {"image_id": "b", **face, "hair": "bald"}])
     assert true_share({"a": "short hair and a blue cap"}, table) == (pytest.approx(2 / 3), 3)
     assert true_share({"a": "hair and a beard", "b": "hair, a hat"}, table) == (0.5, 4)  # the bald have no hair

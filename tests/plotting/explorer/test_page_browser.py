@@ -114,14 +114,14 @@ def press(driver: Any, *keys: str) -> None:
 
 
 def overlay(driver: Any) -> np.ndarray:
-    """The canvas read back: for each pixel the share of the colour scale, from 0 to 1, that its colour stands for."""
+    """The canvas read back: for each pixel the share of the color scale, from 0 to 1, that its color stands for."""
     address = driver.execute_script("return document.getElementById('map').toDataURL('image/png')")
-    colours = np.asarray(Image.open(BytesIO(base64.b64decode(address.split(",")[1]))), int)  # (height, width, 4)
-    assert (colours[..., 3] == 255).all()
-    keys = colours[..., :3] @ [65536, 256, 1]
+    colors = np.asarray(Image.open(BytesIO(base64.b64decode(address.split(",")[1]))), int)  # (height, width, 4)
+    assert (colors[..., 3] == 255).all()
+    keys = colors[..., :3] @ [65536, 256, 1]
     known = {int(key): index for index, key in enumerate(INFERNO @ [65536, 256, 1])}
-    colour, where = np.unique(keys, return_inverse=True)
-    return (np.array([known[int(key)] for key in colour])[where].reshape(keys.shape) + 0.5) / 256
+    color, where = np.unique(keys, return_inverse=True)
+    return (np.array([known[int(key)] for key in color])[where].reshape(keys.shape) + 0.5) / 256
 
 
 def times(caption: Caption, word: int) -> str:
@@ -141,7 +141,7 @@ def assert_shows(driver: Any, caption: Caption, word: int) -> None:
     seen = overlay(driver)
     assert seen.shape == (240, 360)
     expected = upsample_attention(weights, seen.shape, grid_box=GRID_BOX) / weights.max()
-    # Half a step of the maps' 255 (a little more where the kernel overshoots), and half a colour.
+    # Half a step of the maps' 255 (a little more where the kernel overshoots), and half a color.
     assert np.abs(seen - expected).max() < 1.5 / 255 + 0.5 / 256
     row, col = np.unravel_index(weights.argmax(), weights.shape)
     x = GRID_BOX[0] + (GRID_BOX[2] - GRID_BOX[0]) * (col + 0.5) / COLS

@@ -51,7 +51,7 @@ MODELS = ["show-and-tell", pytest.param("attention", marks=pytest.mark.slow)]
 
 
 def tiny(image_size: int, weights: Any) -> keras.Model:
-    """In place of InceptionV3, which takes seconds to build: cells of mean colours, and 7 numbers of each."""
+    """In place of InceptionV3, which takes seconds to build: cells of mean colors, and 7 numbers of each."""
     pixels = keras.Input((image_size, image_size, 3))
     cells = keras.layers.AveragePooling2D(image_size // 4, padding="same")(pixels)
     return keras.Model(pixels, keras.layers.Conv2D(7, 1, activation="tanh", name="mixed0")(cells))
@@ -111,7 +111,7 @@ class Processes:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        # Graphs that run a few times take longer to optimise than to run.
+        # Graphs that run a few times take longer to optimize than to run.
         quick = {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         quick["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         environment = {**os.environ, **quick, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}

@@ -24,7 +24,7 @@ help:
 	@echo 'make lab       open JupyterLab on notebooks/'
 	@echo 'make bench     run every benchmark'
 	@echo 'make figures   draw figures/ from the demo'
-	@echo 'make lint      ruff and mypy'
+	@echo 'make lint      ruff, mypy and the import contracts'
 	@echo 'make clean     remove caches and build files; .venv and your runs stay'
 	@echo
 	@echo 'Settings: PYTHON=python3.12 (for a new .venv), OUT=DIR, DEMO_ARGS=..., PYTEST_ARGS="-k decoding", WORKERS=4;'
@@ -71,6 +71,7 @@ lint: $(VENV)/.stamp-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,7 +24,6 @@ def add_commands(commands: Any) -> None:
     features.add_argument("--layer", metavar="L", help="as in train (default: of the weights)")
     features.add_argument("--image-size", type=int, metavar="I", help="as in train (default: of the weights)")
     features.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
-    features.add_argument("--mirrored", action="store_true", help="of mirrored pictures, as train --set mirror=true")
     features.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default 32)")
     features.add_argument("--out", metavar="CSV", help="list the pictures that cannot be read here")
     features.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
@@ -68,7 +67,7 @@ def _features(options: argparse.Namespace) -> None:
     extractor = FeatureExtractor(options.layer, options.weights, options.image_size)
     store = FeatureStore(options.features or cache_folder() / "features", extractor)
     paths = list(pictures["path"])
-    rejects = store.extract(paths, options.batch_size, mirrored=options.mirrored, engine=engine)
+    rejects = store.extract(paths, options.batch_size, engine=engine)
     print(f"features of {len(paths) - len(rejects):,} of {len(paths):,} pictures are in {store.path}")
     if options.out:
         with replacing(Path(options.out)) as temporary:

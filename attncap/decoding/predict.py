@@ -15,7 +15,6 @@ from tqdm.auto import tqdm
 
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding.decoder import Decoder, caption_of, compiled, filled, replay
-from attncap.features.joined_features import JoinedStore
 from attncap.features.store import FeatureStore
 from attncap.images import PICTURE_ENDINGS, UnreadableImage, open_image
 from attncap.models.captioner import Captioner
@@ -120,7 +119,7 @@ def encoded_pictures(
 
 def caption_stored(
     captioner: Captioner | Ensemble,
-    store: FeatureStore | JoinedStore,
+    store: FeatureStore,
     pictures: pd.DataFrame,
     *,
     part: int = 256,
@@ -129,7 +128,7 @@ def caption_stored(
     """Caption pictures whose features are in a store, `part` pictures in memory at a time.
 
     Args:
-        captioner: trained on the store's encoder; for an `Ensemble`, the store is `store_of(folder, its encoder)`.
+        captioner: trained on the store's encoder.
         store: with the features of all of `pictures`.
         pictures: DataFrame with `image_id` and `path`.
         settings: of `Decoder`.
@@ -140,9 +139,7 @@ def caption_stored(
     return decode_stored(Decoder(captioner, **settings), store, pictures, part=part)
 
 
-def decode_stored(
-    decode: Decoder, store: FeatureStore | JoinedStore, pictures: pd.DataFrame, *, part: int = 256
-) -> list[Any]:
+def decode_stored(decode: Decoder, store: FeatureStore, pictures: pd.DataFrame, *, part: int = 256) -> list[Any]:
     """Do as `caption_stored` with a decoder that is there already, compiled, as after every epoch of a training."""
     captions: list[Any] = []
     for start in range(0, len(pictures), part):
@@ -241,7 +238,7 @@ class CaptionReplay:
 
 def replay_captions(
     captioner: Captioner | Ensemble,
-    store: FeatureStore | JoinedStore,
+    store: FeatureStore,
     pictures: pd.DataFrame,
     captions: Mapping[str, Sequence[str]],
     *,
@@ -251,7 +248,7 @@ def replay_captions(
     """Feed human captions into a captioner: the probability and the map of each of their words.
 
     Args:
-        captioner: trained on the store's encoder; for an `Ensemble`, the store is `store_of(folder, its encoder)`.
+        captioner: trained on the store's encoder.
         store: with the features of all of `pictures`.
         pictures: DataFrame with `image_id` and `path`.
         captions: image_id -> its captions; pictures without any are left out.

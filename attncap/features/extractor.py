@@ -22,8 +22,7 @@ from keras import ops
 from PIL import Image
 
 from attncap.features.batchnorm_folding import folded
-from attncap.features.grids import Grid, finest, join_features, joined_shape
-from attncap.features.receptive_fields import Place, places
+from attncap.features.receptive_fields import places
 
 PREPROCESSING_VERSION = 1  # part of every feature store's key: raise it when `preprocess` changes
 FACES_WEIGHTS = "faces_mixed2.weights.h5"
@@ -63,11 +62,11 @@ def best_dtype_policy() -> str:
 
 @keras.saving.register_keras_serializable("attncap")
 class FeatureExtractor(keras.layers.Layer):
-    """InceptionV3 up to a named layer, as a grid of region features; or up to several, as a grid of each.
+    """InceptionV3 up to a named layer, as a grid of region features.
 
     Args:
         layer: name of the InceptionV3 layer to stop at, `mixed0` to `mixed10`; default `mixed10` for imagenet and for
-            files, `mixed0` for faces. "mixed7+mixed8" gives two grids at once, 17x17 and 8x8 regions at 299 pixels.
+            files, `mixed0` for faces.
         weights: "imagenet" (downloaded by Keras), "faces" (ships with the package, for the drawn faces), "random", or
             the path of a Keras weights file of `InceptionV3(include_top=False)`.
         image_size: side of the input square, at least 75; default 299 (150 for faces).
@@ -78,17 +77,14 @@ class FeatureExtractor(keras.layers.Layer):
         pixels: uint8 or float, shape (B, image_size, image_size, 3), 0 to 255.
 
     Returns:
-        features: shape (B, rows, cols, D), `self.feature_shape` without the batch; of several layers (B, 1, 1, N),
-            their grids side by side, see `split_features`.
+        features: shape (B, rows, cols, D), `self.feature_shape` without the batch.
 
     Attributes:
-        grids: shape and place of each layer's grid.
-        grid_box: left, top, right, bottom, as fractions of the picture, of the square that the cells of the finest grid
-            tile: each cell's center is the center of its receptive field. InceptionV3's first convolutions are without
-            padding, so that the grid does not reach the picture's edges: at `mixed8` and 299 pixels, cells of 32
-            pixels tile those from 21.5 to 277.5. A map stretched over the whole picture is off by a sixth of the
-            distance from the center.
-        receptive_field: side, in pixels of the input square, of what can change a cell (of the widest layer) at all;
+        grid_box: left, top, right, bottom, as fractions of the image, of the square that the cells cover: each cell's
+            center is the center of its receptive field. InceptionV3's first convolutions have no padding, so the grid
+            does not reach the edges of the image: at `mixed8` and 299 pixels, cells of 32 pixels cover pixels 21.5 to
+            277.5. A map stretched over the whole image is off by a sixth of the distance from the center.
+        receptive_field: side, in pixels of the input square, of what can change a cell at all;
             what changes it noticeably is a good deal smaller (Luo et al. 2016).
 
     Raises:
@@ -122,34 +118,24 @@ class FeatureExtractor(keras.layers.Layer):
         with _global_dtype(self.dtype_policy):
             whole = _inception(self.image_size, "imagenet" if self.weights_source == "imagenet" else None)
             # Keras numbers the other layers anew in each network of a process: a saved model would not find them again.
-            named = _layers_of(self.layer, [item.name for item in whole.layers])
-            outputs = [whole.get_layer(name).output for name in named]
-            output = outputs[0] if len(outputs) == 1 else outputs
-            self.network = keras.Model(whole.input, output, name="inception_v3")
+            _check_layer(self.layer, [item.name for item in whole.layers])
+            self.network = keras.Model(whole.input, whole.get_layer(self.layer).output, name="inception_v3")
         _load_weights(self.weights_source, whole, self.network)
         self.network.trainable = False
-        found = places(self.network)
-        own = [found[output.name] for output in self.network.outputs]
-        self.grids = tuple(self._grid(output, place) for output, place in zip(self.network.outputs, own, strict=True))
-        self.feature_shape = joined_shape([grid.shape for grid in self.grids])
-        self.grid_box = finest(self.grids).box
-        widest = max(own, key=lambda place: place.field)
-        self.receptive_field = int(widest.field + (self.pool - 1) * widest.step)
+        place = places(self.network)[self.network.output.name]
+        rows, cols, size = self.network.output.shape[1:]
+        self.feature_shape: tuple[int, int, int] = (rows // self.pool, cols // self.pool, size)
+        self.grid_box = place.box(self.feature_shape[0], self.image_size, self.pool)
+        self.receptive_field = int(place.field + (self.pool - 1) * place.step)
         self.built = True
 
     def call(self, pixels: Any) -> Any:
         return self._features(pixels, self.network)
 
-    def _grid(self, output: Any, place: Place) -> Grid:
-        rows, cols, size = output.shape[1:]
-        shape = (rows // self.pool, cols // self.pool, size)
-        return Grid(shape, place.box(shape[0], self.image_size, self.pool))
-
     def _features(self, pixels: Any, network: keras.Model) -> Any:
         scaled = ops.cast(pixels, "float32") / 127.5 - 1.0  # InceptionV3 was trained on [-1, 1]
-        outputs = network(scaled, training=False)
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        return join_features([ops.average_pool(o, self.pool, self.pool) if self.pool > 1 else o for o in outputs])
+        output = network(scaled, training=False)
+        return ops.average_pool(output, self.pool, self.pool) if self.pool > 1 else output
 
     def preprocess(self, picture: Image.Image) -> np.ndarray:
         """Return `preprocess(picture, self.image_size)`: uint8, shape (image_size, image_size, 3)."""
@@ -163,18 +149,6 @@ class FeatureExtractor(keras.layers.Layer):
         # On a processor XLA's convolutions are slower than oneDNN's; on other backends Keras decides.
         network.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
         return network
-
-    def each_layer(self) -> list[FeatureExtractor]:
-        """Return, for each layer in turn, an encoder of it alone with the same weights; of one layer, itself."""
-        if len(self.grids) == 1:
-            return [self]
-        return [self._of(layer) for layer in self.layer.split("+")]
-
-    def _of(self, layer: str) -> FeatureExtractor:
-        alone = FeatureExtractor(layer, "random", self.image_size, self.pool, self.dtype_policy)
-        alone.network.set_weights(keras.Model(self.network.input, self.network.get_layer(layer).output).get_weights())
-        alone.weights_source = self.weights_source
-        return alone
 
     @property
     def _folds(self) -> bool:
@@ -214,17 +188,15 @@ class FeatureExtractor(keras.layers.Layer):
 _NAMED = ("imagenet", "faces", "random")
 
 
-def _layers_of(text: str, known: list[str]) -> list[str]:
-    known = [name for name in known if re.fullmatch(r"mixed\d+", name)]
-    named = text.split("+")
-    for name in named:
-        if name not in known:
-            raise ValueError(
-                f"InceptionV3 has no layer {name!r}: choose one of {', '.join(known)}, or several with a + between"
-            )
-    if len(set(named)) < len(named):
-        raise ValueError(f"layer {text}: names a layer twice")
-    return named
+def _check_layer(layer: str, names: list[str]) -> None:
+    known = [name for name in names if re.fullmatch(r"mixed\d+", name)]
+    if "+" in layer:
+        raise ValueError(
+            f"layer {layer!r}: two grids at once were removed. Use an attncap of commit 998f5d3, or train a run of one "
+            "layer"
+        )
+    if layer not in known:
+        raise ValueError(f"InceptionV3 has no layer {layer!r}: choose one of {', '.join(known)}")
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import keras
 
+GridBox = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the image
+
 
 class Place(NamedTuple):
     """Where the cells of a layer lie in the picture, and how much of it they can see."""
@@ -20,7 +22,7 @@ class Place(NamedTuple):
         """Side of the receptive field, the longer one, pixels."""
         return max(self.height, self.width)
 
-    def box(self, cells: int, image_size: int, pool: int = 1) -> tuple[float, float, float, float]:
+    def box(self, cells: int, image_size: int, pool: int = 1) -> GridBox:
         """Return left, top, right, bottom, as fractions of the picture, of the square that a side of `cells` tiles.
 
         Args:

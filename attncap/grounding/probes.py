@@ -18,7 +18,6 @@ import pandas as pd
 
 from attncap.captions import Caption
 from attncap.decoding.predict import CaptionReplay, caption_stored
-from attncap.features.joined_features import JoinedStore
 from attncap.features.store import FeatureStore
 from attncap.grounding.phrases import Phrase
 from attncap.metrics.evaluate import Comparison, compare
@@ -74,7 +73,7 @@ def uniform_attention(captioner: Captioner | Ensemble) -> Iterator[None]:
 
 def compare_with_uniform(
     captioner: Captioner | Ensemble,
-    store: FeatureStore | JoinedStore,
+    store: FeatureStore,
     pictures: pd.DataFrame,
     references: Mapping[str, list[str]],
     *,
@@ -149,7 +148,7 @@ class Faithfulness:
 
 def measure_faithfulness(
     captioner: Captioner | Ensemble,
-    store: FeatureStore | JoinedStore,
+    store: FeatureStore,
     pictures: pd.DataFrame,
     captions: Sequence[Caption],
     phrases: Sequence[Sequence[Phrase]],
@@ -222,7 +221,7 @@ def check_one_grid(captioner: Captioner | Ensemble) -> None:
     if maps != stored:
         raise ValueError(
             f"probes blank the cells of maps, {maps[0]} x {maps[1]}, in the stored features, and those have "
-            f"{stored[0]} x {stored[1]}, with encoder blocks in between or several grids: leave --probes out"
+            f"{stored[0]} x {stored[1]} (encoder blocks lie in between): leave --probes out"
         )
 
 

@@ -16,7 +16,7 @@ from attncap.captions import WHOLE_PICTURE
 from attncap.features.extractor import (
     FeatureExtractor,  # also registers it: a file that holds one loads in a fresh process
 )
-from attncap.features.grids import Grid, GridBox, finest, map_onto_finest, split_features
+from attncap.features.receptive_fields import GridBox
 from attncap.models.losses import attention_supervision, doubly_stochastic_penalty
 from attncap.models.trainable_encoder import EncoderTail
 from attncap.tokenizers import END, NEVER_GENERATED, CaptionTokenizer
@@ -52,8 +52,9 @@ class Captioner(keras.Model):
         scheduled_sampling: share of input words that are replaced in training by the model's own choice.
 
     Attributes:
-        grids: the grids of regions that the decoder reads: of the encoder, or what the tail makes.
-        region_shape: (rows, cols, D) of the finest of them, on which maps lie.
+        region_shape: (rows, cols, D) of the regions that the decoder reads: the features, or what the tail makes.
+        grid_box: left, top, right, bottom, as fractions of the image, of the part that maps cover, see
+            `FeatureExtractor`; without an encoder, the whole image.
 
     Raises:
         ValueError: neither encoder nor feature_shape is given, or they disagree, or the tail disagrees.
@@ -88,9 +89,9 @@ class Captioner(keras.Model):
         if tail is not None and tail.feature_shape != self.feature_shape:
             raise ValueError(f"the tail takes features of {tail.feature_shape}, got feature_shape {self.feature_shape}")
         self.tail = tail
-        self.grids = self._grids()
-        self.region_shape = finest(self.grids).shape
-        self._onto_finest = map_onto_finest(self.grids)
+        self.region_shape = self.feature_shape if tail is None else tail.region_shape
+        place = tail if tail is not None and encoder is not None else encoder
+        self.grid_box: GridBox = WHOLE_PICTURE if place is None else place.grid_box
         self.embedding_units = embedding_units
         self.hidden_units = hidden_units
         self.dropout_rate = dropout
@@ -103,24 +104,10 @@ class Captioner(keras.Model):
         self.logits_dense = keras.layers.Dense(tokenizer.vocabulary_size(), dtype=self.dtype_policy, name="logits")
         self.sampling_seed = keras.random.SeedGenerator()
 
-    def _grids(self) -> tuple[Grid, ...]:
-        if self.encoder is None:
-            return (Grid(self.feature_shape if self.tail is None else self.tail.region_shape, WHOLE_PICTURE),)
-        return self.encoder.grids if self.tail is None else (Grid(self.tail.region_shape, self.tail.grid_box),)
-
-    @property
-    def grid_box(self) -> GridBox:
-        """The part of the picture that maps tile, see `FeatureExtractor`; without an encoder, the whole."""
-        return finest(self.grids).box
-
     @property
     def map_shape(self) -> tuple[int, int]:
         """Rows and cols of maps."""
         return self.region_shape[:2]
-
-    def map_of(self, attention_weights: Any) -> Any:
-        """Return the map (..., rows cols) on the finest grid of weights (..., L) on the regions of all grids."""
-        return attention_weights if self._onto_finest is None else ops.matmul(attention_weights, self._onto_finest)
 
     # -- what a subclass gives -----------------------------------------------------------------------------------
 
@@ -157,8 +144,7 @@ class Captioner(keras.Model):
         embedded = self.embedding(token_ids)  # (B, K, E)
         recurrent = self.advance(embedded, state)
         logits = ops.cast(self.readout(embedded, recurrent), "float32")
-        weights = recurrent.get("attention_weights")
-        return logits, CaptionerState(state.memory, recurrent), None if weights is None else self.map_of(weights)
+        return logits, CaptionerState(state.memory, recurrent), recurrent.get("attention_weights")
 
     def run(self, state: CaptionerState, embedded: Any, training: bool = False) -> dict[str, Any]:
         """Run all T steps: embedded (B, K, T, E) -> what `readout` and losses read, (B, K, T, ...) each."""
@@ -223,8 +209,8 @@ class Captioner(keras.Model):
         config["feature_shape"] = tuple(config["feature_shape"])
         return cls(**config)
 
-    def regions_of(self, features: Any) -> list[Any]:
-        """Return the regions (B, L, D') of each grid of features (B, rows, cols, D), in the layers' arithmetic.
+    def regions_of(self, features: Any) -> Any:
+        """Return the regions (B, L, D') of features (B, rows, cols, D), in the layers' arithmetic.
 
         A tail is applied here: once a picture, however many captions and steps there are.
         """
@@ -235,9 +221,8 @@ class Captioner(keras.Model):
         regions = ops.cast(features, self.compute_dtype)
         if self.tail is not None:
             regions = ops.cast(self.tail(regions), self.compute_dtype)
-        shapes = [grid.shape for grid in self.grids]
-        parts = zip(split_features(regions, shapes), shapes, strict=True)
-        return [ops.reshape(part, (-1, rows * cols, size)) for part, (rows, cols, size) in parts]  # (B, L, D')
+        rows, cols, size = self.region_shape
+        return ops.reshape(regions, (-1, rows * cols, size))  # (B, L, D')
 
     def _readout_layers_built(self, units: int) -> None:
         self.embedding.build((None, None))
@@ -248,7 +233,7 @@ class Captioner(keras.Model):
 class AttendingCaptioner(Captioner):
     """What captioners with attention share: values to attend to, and what maps add to the loss.
 
-    values a_l = dropout(norm(W_a f_l)) of the features f_l, l over the regions of all grids, W_a one matrix a grid.
+    values a_l = dropout(norm(W_a f_l)) of the features f_l, l over the L regions.
 
     The doubly stochastic penalty adds `attention_penalty * mean_l (1 - sum_t alpha_{t,l})^2` to the loss, the sum over
     a caption's real words, so that in the course of a caption every region is looked at.
@@ -279,26 +264,20 @@ class AttendingCaptioner(Captioner):
         self.attention_penalty = attention_penalty
         self.attention_supervision = attention_supervision
         self.value_dense = keras.layers.Dense(value_units, dtype=self.dtype_policy, name="values")
-        self.more_value_dense = [  # of the second grid and those after it
-            keras.layers.Dense(value_units, dtype=self.dtype_policy, name=f"values_{n}")
-            for n in range(2, len(self.grids) + 1)
-        ]
         self.value_norm = keras.layers.LayerNormalization(dtype=self.dtype_policy, name="value_norm")
         self.value_dropout = keras.layers.Dropout(self.dropout_rate, dtype=self.dtype_policy)
 
     def values_of(self, features: Any, training: bool = False) -> Any:
-        """Return the values (B, L, D') of features (B, rows, cols, D); L counts the regions of all grids."""
-        denses = [self.value_dense, *self.more_value_dense]
-        parts = [dense(regions) for dense, regions in zip(denses, self.regions_of(features), strict=True)]
-        values = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)  # (B, L, D')
-        return self.value_dropout(self.value_norm(values), training=training)
+        """Return the values (B, L, D') of features (B, rows, cols, D)."""
+        values = self.value_norm(self.value_dense(self.regions_of(features)))  # (B, L, D')
+        return self.value_dropout(values, training=training)
 
     def score_variables(self) -> list[Any]:
         """Return the variables that make all scores equal, and every map uniform, when they are all zero."""
         raise NotImplementedError
 
     def add_losses(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:
-        weights = self.map_of(outputs["attention_weights"])  # (B, K, T, rows cols)
+        weights = outputs["attention_weights"]  # (B, K, T, L)
         if self.attention_penalty:
             self.add_loss(self.attention_penalty * doubly_stochastic_penalty(weights, inputs["token_ids"]))
         if self.attention_supervision and inputs.get("regions") is not None:
@@ -312,8 +291,7 @@ class AttendingCaptioner(Captioner):
         }
 
     def _value_layers_built(self) -> None:
-        for dense, grid in zip([self.value_dense, *self.more_value_dense], self.grids, strict=True):
-            dense.build((None, None, grid.shape[-1]))
+        self.value_dense.build((None, None, self.region_shape[-1]))
         self.value_norm.build((None, None, self.value_units))
 
 

@@ -13,23 +13,21 @@ from keras import ops
 
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding.decoder import caption_of, compiled, replay
-from attncap.features.grids import GridBox, join_features, joined_shape, map_between, split_features
-from attncap.features.joined_features import JoinedEncoder
+from attncap.features.receptive_fields import GridBox
 from attncap.models.captioner import CaptionerState
 from attncap.models.registry import load_captioner
 from attncap.tokenizers import END, PAD
 
 
 class Ensemble(keras.Model):
-    """Captioners of one vocabulary as one captioner: anything that decodes a captioner decodes it.
+    """Captioners of one vocabulary and one encoder as one captioner: anything that decodes a captioner decodes it.
 
     At each word, each of the M members having read the words so far:
 
         p(y_t | y_<t, picture) = 1/M sum_m p_m(y_t | y_<t, picture)
         map_t = mean of the maps of the members that have one
 
-    `step` gives log p as logits. Members may be of any kind and read any layer: each is fed its own encoder's features.
-    Where their grids differ, maps are laid on the finest one first, see `map_between`.
+    `step` gives log p as logits. Members may be of any kind. All read the same features.
 
     Args:
         members: captioners, or run folders and `.keras` files of captioners, which are loaded. A captioner is anything
@@ -38,14 +36,14 @@ class Ensemble(keras.Model):
     Attributes:
         members: the captioners.
         names: for each, its path, or "member 1" and so on.
-        feature_shape: of the features to give: the members' own where all read the same features; else (1, 1, N), the
-            features of each distinct encoder side by side, see `join`.
-        map_shape, grid_box: rows and cols of the maps, and the part of the picture that they tile.
-        encoder: the members' own, several in one where they differ, None where they have none.
+        feature_shape: (rows, cols, D) of the features that all members read.
+        map_shape, grid_box: rows and cols of the maps, and the part of the image that they cover.
+        encoder: the members' encoder; None where they have none.
         has_attention: whether any member has.
 
     Raises:
-        ValueError: no member; two vocabularies; an encoder in some of the members only.
+        ValueError: no member; two vocabularies; an encoder in some of the members only; members that read different
+            features, or whose maps have different grids.
         FileNotFoundError: no such run.
 
     Example:
@@ -67,13 +65,16 @@ class Ensemble(keras.Model):
             _check_vocabulary(self.members[0].tokenizer, member.tokenizer, self.names[0], name)
         self.tokenizer = self.members[0].tokenizer
         self._set_features()
-        looking = [member for member in self.members if getattr(member, "has_attention", True)] or self.members
-        finest = max(looking, key=lambda member: math.prod(_map_shape(member)))
-        self.has_attention = any(getattr(member, "has_attention", True) for member in self.members)
-        self.map_shape, self.grid_box = _map_shape(finest), _grid_box(finest)
-        self._onto = [
-            map_between(_map_shape(member), _grid_box(member), self.map_shape, self.grid_box) for member in self.members
-        ]
+        looking = [at for at, member in enumerate(self.members) if getattr(member, "has_attention", True)]
+        self.has_attention = bool(looking)
+        grids = [(_map_shape(self.members[at]), _grid_box(self.members[at])) for at in looking or [0]]
+        self.map_shape, self.grid_box = grids[0]
+        for at, grid in zip(looking, grids, strict=False):
+            if grid != grids[0]:
+                raise ValueError(
+                    f"{self.names[at]}: its maps have {grid[0][0]} x {grid[0][1]} regions, those of "
+                    f"{self.names[looking[0]]} {self.map_shape[0]} x {self.map_shape[1]}: an ensemble needs one grid"
+                )
 
     def _set_features(self) -> None:
         encoders: list[Any] = [getattr(member, "encoder", None) for member in self.members]
@@ -85,38 +86,21 @@ class Ensemble(keras.Model):
             tuple(member.feature_shape) if encoder is None else encoder.fingerprint()
             for member, encoder in zip(self.members, encoders, strict=True)
         ]
-        distinct = list(dict.fromkeys(keys))
-        self._reads = [distinct.index(key) for key in keys]  # a member -> which of the distinct features
-        first = [keys.index(key) for key in distinct]
-        self._shapes = [tuple(self.members[at].feature_shape) for at in first]
-        self.feature_shape: tuple[int, int, int] = joined_shape(self._shapes)
-        own = [encoders[at] for at in first]
-        self.encoder: Any = own[0] if len(own) == 1 or own[0] is None else JoinedEncoder(own)
-
-    def join(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Make the ensemble's features of those of each distinct encoder, in the order of the members.
-
-        Args:
-            parts: (B, rows, cols, D) each; one for all members that read the same.
-
-        Raises:
-            ValueError: not one part for each distinct encoder, or of other shapes.
-        """
-        shapes = [part.shape[1:] for part in parts]
-        if shapes != self._shapes:
-            raise ValueError(f"features of shapes {self._shapes} (without the batch) expected, got {shapes}")
-        return join_features(parts)
-
-    def features_of(self, member: int, features: Any) -> Any:
-        """Return what a member, by its number from 0, reads of the ensemble's features: (B, rows, cols, D)."""
-        return split_features(features, self._shapes)[self._reads[member]]
+        for name, member, key in zip(self.names, self.members, keys, strict=True):
+            if key != keys[0]:
+                raise ValueError(
+                    f"{name}: reads features of {_reads(member)}, {self.names[0]} of {_reads(self.members[0])}: the "
+                    "members of an ensemble need one encoder (ensembles over different layers were removed after "
+                    "commit 998f5d3)"
+                )
+        self.feature_shape: tuple[int, int, int] = tuple(self.members[0].feature_shape)
+        self.encoder: Any = encoders[0]
 
     def init_state(self, features: Any, captions: int = 1) -> CaptionerState:
         """Read the picture with each member, as `Captioner.init_state`; their states side by side, names numbered."""
-        parts = split_features(features, self._shapes)
         memory, recurrent = {}, {}
-        for number, (member, part) in enumerate(zip(self.members, self._reads, strict=True)):
-            state = member.init_state(parts[part], captions=captions)
+        for number, member in enumerate(self.members):
+            state = member.init_state(features, captions=captions)
             memory.update(_numbered(number, state.memory))
             recurrent.update(_numbered(number, state.recurrent))
         return CaptionerState(memory, recurrent)
@@ -135,19 +119,19 @@ class Ensemble(keras.Model):
         """
         recurrent: dict[str, Any] = {}
         all_logits, maps = [], []
-        for number, (member, onto) in enumerate(zip(self.members, self._onto, strict=True)):
+        for number, member in enumerate(self.members):
             own = CaptionerState(_of_number(number, state.memory), _of_number(number, state.recurrent))
             logits, after, weights = member.step(token_ids, own)
             recurrent.update(_numbered(number, after.recurrent))
             all_logits.append(logits)
             if weights is not None:
-                maps.append(weights if onto is None else ops.matmul(ops.cast(weights, "float32"), onto))
+                maps.append(weights)
         logits = mean_of_probabilities(all_logits)
         weights = None if not maps else maps[0] if len(maps) == 1 else ops.mean(ops.stack(maps), axis=0)
         return logits, CaptionerState(state.memory, recurrent), weights
 
     def member_captions(self, features: Any, captions: Sequence[Caption]) -> list[list[Caption]]:
-        """Read finished captions with each member alone: its probabilities and its maps, on its own grid.
+        """Read finished captions with each member alone: its probabilities and its maps.
 
         Args:
             features: shape (N, *feature_shape).
@@ -175,7 +159,7 @@ class Ensemble(keras.Model):
             return replay(member.step, member.init_state(features, captions=1), token_ids)
 
         reader = compiled(read, member if isinstance(member, keras.Model) else None)
-        log_probs, weights = reader(self.features_of(number, features), token_ids)
+        log_probs, weights = reader(features, token_ids)
         log_probs = ops.convert_to_numpy(log_probs)
         maps = None if weights is None else ops.convert_to_numpy(weights)
         return [
@@ -201,6 +185,13 @@ def mean_of_probabilities(logits: Sequence[Any]) -> Any:
         return logits[0]
     log_probs = [ops.log_softmax(ops.cast(own, "float32"), axis=-1) for own in logits]
     return ops.logsumexp(ops.stack(log_probs), axis=0) - math.log(len(log_probs))  # (M, ..., V) -> (..., V)
+
+
+def _reads(captioner: Any) -> str:
+    encoder = getattr(captioner, "encoder", None)
+    if encoder is None:
+        return f"shape {tuple(captioner.feature_shape)}"
+    return f"{encoder.layer} at {encoder.image_size} pixels (weights {Path(encoder.weights_source).name})"
 
 
 def _map_shape(captioner: Any) -> tuple[int, int]:

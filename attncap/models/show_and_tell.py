@@ -51,8 +51,6 @@ class ShowAndTell(Captioner):
         **kwargs: Any,
     ):
         super().__init__(tokenizer, feature_shape, encoder, **kwargs)
-        if len(self.grids) > 1:
-            raise ValueError(f"Show and Tell reads one grid, got {len(self.grids)}: name one layer")
         policy = self.dtype_policy
         self.picture_dense = keras.layers.Dense(self.embedding_units, dtype=policy, name="picture")
         self.picture_norm = keras.layers.LayerNormalization(dtype=policy, name="picture_norm")
@@ -89,7 +87,7 @@ class ShowAndTell(Captioner):
         self._readout_layers_built(self.hidden_units)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
-        pooled = ops.mean(ops.cast(self.regions_of(features)[0], "float32"), axis=1)  # (B, D)
+        pooled = ops.mean(ops.cast(self.regions_of(features), "float32"), axis=1)  # (B, D)
         pooled = ops.cast((pooled - self.picture_mean) / self.picture_deviation, self.compute_dtype)
         picture = self.picture_norm(self.picture_dense(pooled))  # (B, E)
         picture = self.picture_dropout(picture, training=training)

@@ -10,7 +10,7 @@ from typing import Any
 from attncap.captions import Caption
 from attncap.data.load import CaptionData, cache_folder, leave_out
 from attncap.decoding.predict import caption_stored, replay_captions
-from attncap.features.joined_features import JoinedEncoder, store_of
+from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import load_phrases, phrases_in
 from attncap.grounding.measures import Grounding, measure_at_shifts, measure_grounding
 from attncap.grounding.phrases import Phrase
@@ -135,10 +135,6 @@ def ground(
         raise ValueError("this captioner holds no encoder, so that features of the pictures cannot be computed")
     if not shifts or (limit is not None and limit < 1):
         raise ValueError(f"at least one shift and one picture are needed, got shifts={list(shifts)}, limit={limit}")
-    if probes and isinstance(captioner.encoder, JoinedEncoder):
-        raise ValueError(
-            "probes blank cells of one grid, and the members of this ensemble read several layers: leave --probes out"
-        )
     if probes:
         check_one_grid(captioner)
     data = data if split is None else data.split(split)
@@ -146,7 +142,7 @@ def ground(
     data, phrases = load_phrases(boxes, data)
     n_left_out = before - len(data.pictures)
     data = data.only(list(data.pictures["image_id"])[:limit])
-    store = store_of(features or cache_folder() / "features", captioner.encoder)
+    store = FeatureStore(features or cache_folder() / "features", captioner.encoder)
     unreadable = store.extract(list(data.pictures["path"]))
     data = leave_out(data, dict(zip(unreadable["path"], unreadable["reason"], strict=True)))
     if data.captions.empty:

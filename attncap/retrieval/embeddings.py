@@ -36,8 +36,6 @@ class PooledEmbedding:
     measure = "cosine_similarity"
 
     def __init__(self, extractor: FeatureExtractor, store: FeatureStore | None = None) -> None:
-        if len(extractor.grids) > 1:
-            raise ValueError(f"an embedding pools one layer, got {extractor.layer}: name one")
         self.extractor, self.store = extractor, store
         self.size = int(extractor.feature_shape[2])
         self._network: Any = None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from attncap.features.extractor import FeatureExtractor
-from attncap.features.grids import split_features
 from attncap.retrieval.database import encoder_of, same_encoder
 from attncap.retrieval.embeddings import PooledEmbedding, pooled
 from attncap.retrieval.index import ImageIndex
@@ -25,7 +23,7 @@ class LookAlikes:
     Args:
         index: `ImageIndex` of `PooledEmbedding` with the captioner's own encoder, captions as labels; of training
             pictures alone, for a picture that is in it hears its own captions.
-        captioner: with that encoder inside; of several layers, or of an ensemble's members, one will do.
+        captioner: with that encoder inside.
         n: how many pictures.
 
     Raises:
@@ -43,9 +41,7 @@ class LookAlikes:
     def __init__(self, index: ImageIndex, captioner: Any, n: int = 10) -> None:
         if n < 1:
             raise ValueError(f"neighbors: at least 1 expected, got {n}")
-        encoders = layers_of(captioner)
-        self._shapes = [encoder.feature_shape for encoder in encoders]
-        self._part = _which(index.encoder.describe(), encoders)
+        _checked(index.encoder.describe(), getattr(captioner, "encoder", None))
         entries = index.entries()
         rows = [row for row, (_, captions) in enumerate(entries) if captions]
         if not rows:
@@ -59,8 +55,7 @@ class LookAlikes:
 
     def __call__(self, features: np.ndarray) -> list[list[str]]:
         """Return, for each picture of the captioner's features (B, ...), all captions of the n nearest pictures."""
-        own = np.asarray(split_features(features, self._shapes)[self._part])
-        rows, _ = self._search.nearest(self._standardized(pooled(own)), self._n)
+        rows, _ = self._search.nearest(self._standardized(pooled(np.asarray(features))), self._n)
         return [[caption for row in near for caption in self._captions[row]] for near in rows]
 
     def _standardized(self, codes: np.ndarray) -> np.ndarray:
@@ -68,32 +63,24 @@ class LookAlikes:
 
 
 def index_for(file: str | Path, captioner: Any) -> ImageIndex:
-    """Open an index that was built with the encoder of a captioner, or of a member of an ensemble.
+    """Open an index that was built with the encoder of a captioner.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: damaged, or of another encoder.
     """
-    described, encoders = encoder_of(file), layers_of(captioner)
+    described, encoder = encoder_of(file), getattr(captioner, "encoder", None)
     try:
-        return ImageIndex.load(file, PooledEmbedding(encoders[_which(described, encoders)]))
+        return ImageIndex.load(file, PooledEmbedding(_checked(described, encoder)))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
 
-def layers_of(captioner: Any) -> list[FeatureExtractor]:
-    """Return an encoder of each layer that a captioner or an ensemble reads, in the order of its features."""
-    encoder = getattr(captioner, "encoder", None)
-    encoders = [] if encoder is None else getattr(encoder, "encoders", [encoder])
-    return [alone for one in encoders for alone in one.each_layer()]
-
-
-def _which(described: dict[str, Any], encoders: Sequence[FeatureExtractor]) -> int:
-    for at, encoder in enumerate(encoders):
-        if same_encoder(PooledEmbedding(encoder).describe(), described):
-            return at
-    reads = " and ".join(f"{encoder.layer} of {encoder.image_size} pixels" for encoder in encoders)
+def _checked(described: dict[str, Any], encoder: FeatureExtractor | None) -> FeatureExtractor:
+    if encoder is not None and same_encoder(PooledEmbedding(encoder).describe(), described):
+        return encoder
+    reads = "no encoder" if encoder is None else f"{encoder.layer} of {encoder.image_size} pixels"
     raise ValueError(
-        f"the index holds codes of {described.get('encoder')}, and the captioner reads {reads or 'no encoder'}: build "
-        "one with the captioner's layer and weights (attncap index build --encoder LAYER --weights FILE)"
+        f"the index holds codes of {described.get('encoder')}, and the captioner reads {reads}: build one with the "
+        "captioner's layer and weights (attncap index build --encoder LAYER --weights FILE)"
     )

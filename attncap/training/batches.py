@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from attncap.tokenizers import END, PAD, CaptionTokenizer, split_words
-
-SIDES = frozenset({"left", "right", "lefthand", "righthand", "left-hand", "right-hand"})  # a mirror makes these untrue
+from attncap.tokenizers import END, PAD, CaptionTokenizer
 
 
 class NamedRegion(NamedTuple):
@@ -33,8 +31,7 @@ class CaptionBatches(keras.utils.PyDataset):
     The order depends on (seed, epoch) alone: a resumed run sees the batches that a run never stopped would have seen.
 
     Args:
-        get_features: pictures' paths -> float16 array (B, rows, cols, D); with mirror, (paths, mirrored) -> the same;
-            `FeatureStore.get` is both.
+        get_features: image paths -> float16 array (B, rows, cols, D), such as `FeatureStore.get`.
         paths: picture id -> picture file.
         captions: picture id -> its captions; a picture with fewer than K has rows of padding, which count for nothing,
             one with more has K of them drawn anew every epoch.
@@ -44,7 +41,6 @@ class CaptionBatches(keras.utils.PyDataset):
         max_length: most tokens a caption, `<start>` and `<end>` included; longer ones are cut (`self.cut` counts them).
         seed: of shuffling.
         epoch: the epoch to begin with, when a run is resumed.
-        mirror: show half of the pictures, drawn anew every epoch, as in a mirror; never one whose captions name a side.
         regions: picture id -> a list for each of its captions of `NamedRegion`s, for supervised attention; pictures and
             captions without any are fine.
         region_cells: L, cells of the attention grid; needed with regions.
@@ -72,7 +68,6 @@ class CaptionBatches(keras.utils.PyDataset):
         max_length: int = 40,
         seed: int = 0,
         epoch: int = 0,
-        mirror: bool = False,
         regions: Mapping[str, Sequence[Sequence[NamedRegion]]] | None = None,
         region_cells: int = 0,
         **kwargs: Any,
@@ -90,8 +85,6 @@ class CaptionBatches(keras.utils.PyDataset):
             self.cut += int((rows[:, max_length:] != PAD).any(axis=1).sum())
             packed = tokenizer.pack(captions[image_id], max_length)
             self._token_ids[image_id] = [row[row != PAD].tolist() for row in packed]
-        self._may_mirror = [mirror and not names_a_side(captions[image_id]) for image_id in self._image_ids]
-        self._mirror = mirror
         self._regions = None if regions is None else self._checked(regions, captions, region_cells)
         self._region_cells = region_cells
         most = max(len(rows) for rows in self._token_ids.values())
@@ -116,14 +109,9 @@ class CaptionBatches(keras.utils.PyDataset):
         for picture, captions in enumerate(rows):
             for caption, row in enumerate(captions):
                 token_ids[picture, caption, : len(row)] = row
-        features = self.features(index, own)
-        inputs = {"features": features, "token_ids": token_ids[:, :, :-1]}
+        inputs = {"features": self.features(index, own), "token_ids": token_ids[:, :, :-1]}
         if self._regions is not None:
-            covers = self._covers(image_ids, token_ids[:, :, 1:])
-            grid = covers.reshape(*covers.shape[:3], *features.shape[1:3])  # (B, K, T, rows, cols), a view
-            mirrored = [image_id in self._mirrored for image_id in image_ids]
-            grid[mirrored] = grid[mirrored][..., ::-1]
-            inputs["regions"] = covers
+            inputs["regions"] = self._covers(image_ids, token_ids[:, :, 1:])
         return inputs, token_ids[:, :, 1:]
 
     def _covers(self, image_ids: Sequence[str], targets: np.ndarray) -> np.ndarray:
@@ -156,11 +144,7 @@ class CaptionBatches(keras.utils.PyDataset):
 
     def features(self, index: int, own: slice = slice(None)) -> np.ndarray:
         """Return the features of (the `own` of) the pictures of batch `index`, (B, rows, cols, D) float16."""
-        image_ids = self._batches[index][own]
-        paths = [self._paths[image_id] for image_id in image_ids]
-        if not self._mirror:
-            return self._get_features(paths)
-        return self._get_features(paths, [image_id in self._mirrored for image_id in image_ids])
+        return self._get_features([self._paths[image_id] for image_id in self._batches[index][own]])
 
     def references(self) -> dict[str, list[list[int]]]:
         """Return the token ids of every caption of every picture, `<end>` included and `<start>` not."""
@@ -215,10 +199,6 @@ class CaptionBatches(keras.utils.PyDataset):
             part = sorted(shuffled[start : start + pool], key=lambda i: max(map(len, self._chosen[i])))
             batches += [part[at : at + self.pictures] for at in range(0, len(part), self.pictures)]
         self._batches = [batches[i] for i in rng.permutation(len(batches))]
-        drawn = rng.random(len(self._image_ids)) < 0.5
-        self._mirrored = {
-            i for i, may, now in zip(self._image_ids, self._may_mirror, drawn, strict=True) if may and now
-        }
 
 
 def dataset_of(batches: keras.utils.PyDataset, signature: Any) -> Any:
@@ -227,8 +207,3 @@ def dataset_of(batches: keras.utils.PyDataset, signature: Any) -> Any:
 
     dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(4)
-
-
-def names_a_side(captions: Sequence[str]) -> bool:
-    """Whether one of the captions says left or right, which is untrue of the picture in a mirror."""
-    return any(not SIDES.isdisjoint(split_words(caption)) for caption in captions)

@@ -28,6 +28,7 @@ READ_BY = {  # settings that not every model reads -> the models that do
     "attention_penalty": WITH_MAPS,
     "attention_supervision": WITH_MAPS,
 }
+REMOVED: dict[str, Any] = {"mirror": False}  # setting of old runs -> the value that had no effect
 OF_MODEL: Any = None  # a setting whose default is the model's own: see `MODEL_DEFAULTS`
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "attention": {
@@ -55,7 +56,7 @@ class TrainConfig:
 
     model: str = OF_MODEL  # that of the run to start from; without one "attention": see `MODELS`
     weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
-    layer: str | None = None  # InceptionV3 layer, or several: mixed7+mixed8; None takes the weights' default
+    layer: str | None = None  # InceptionV3 layer; None takes the weights' default
     image_size: int | None = None  # side of the encoder's input, pixels: more give more regions; None as `layer`
     finetune_to: str | None = None  # later layer up to which InceptionV3's blocks are trained with the decoder
     finetune_rate: float = 0.1  # of those blocks' learning rate to the decoder's: they know much already
@@ -78,7 +79,6 @@ class TrainConfig:
     attention_penalty: float = 0.0  # of doubly stochastic attention: any makes maps wider, and captions no better
     scheduled_sampling: float = 0.0  # no gain with label smoothing and dropout; there to be tried
     attention_supervision: float = 0.0  # weight of maps against boxes (--boxes); 0: words alone teach where to look
-    mirror: bool = False  # half of the pictures as in a mirror; on Flickr8k twice the extraction and no gain (README)
     pictures: int = 32  # a batch, with all their captions: 160 captions of Flickr8k
     epochs: int = 12  # the cosine ends here; early stopping ends before
     learning_rate: float = OF_MODEL  # AdamW's peak, after warm-up
@@ -118,13 +118,6 @@ class TrainConfig:
             raise ValueError(f'objective is "crossentropy" or "cider", got {self.objective!r}')
         if self.cider_samples < 2:
             raise ValueError(f"cider_samples is at least 2, each judged by the others, got {self.cider_samples}")
-        if self.finetune_to is not None and "+" in f"{self.layer}{self.finetune_to}":
-            raise ValueError(
-                f"finetune_to trains the blocks after one layer, up to one layer; got layer {self.layer}, finetune_to "
-                f"{self.finetune_to}"
-            )
-        if self.model == "show-and-tell" and "+" in (self.layer or ""):
-            raise ValueError(f"show-and-tell reads one grid, got layer {self.layer}: name one, or take another model")
         if not self.finetune_rate >= 0:
             raise ValueError(f"finetune_rate is a factor, at least 0, got {self.finetune_rate}")
         if self.tokenizer not in ("words", "wordpiece"):
@@ -148,6 +141,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:
         """Make a configuration of a dictionary; an unknown setting is an error that lists the known ones."""
+        settings = without_removed(settings)
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(settings) - set(known))
         if unknown:
@@ -159,6 +153,26 @@ class TrainConfig:
                 wanted = getattr(hints[name], "__name__", str(hints[name]))
                 raise ValueError(f"{name} is of type {wanted}, got {str(value)[:60]!r}")
         return cls(**settings)
+
+
+def without_removed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of an old run without those that no longer exist, where they had no effect.
+
+    Raises:
+        ValueError: a removed setting that had an effect.
+    """
+    for name, unused in REMOVED.items():
+        if settings.get(name, unused) != unused:
+            raise ValueError(
+                f"{name} is {settings[name]!r}, and this setting was removed: use an attncap of commit 998f5d3, or "
+                f"begin a new run without {name}"
+            )
+    if "+" in str(settings.get("layer")):
+        raise ValueError(
+            f"layer is {settings['layer']!r}, and two grids at once were removed: use an attncap of commit 998f5d3, or "
+            "begin a new run with one layer"
+        )
+    return {name: value for name, value in settings.items() if name not in REMOVED}
 
 
 def kinds_of(settings: type) -> dict[str, tuple[type, ...]]:

@@ -25,7 +25,7 @@ from attncap.models.captioner import AttendingCaptioner, Captioner
 from attncap.models.registry import ShowAndTell, load_captioner
 from attncap.models.trainable_encoder import EncoderTail
 from attncap.tokenizers import CaptionTokenizer, WordPieceTokenizer, WordTokenizer
-from attncap.training.batches import CaptionBatches, names_a_side
+from attncap.training.batches import CaptionBatches
 from attncap.training.callbacks import RunRecorder
 from attncap.training.config import MODELS, READ_BY, TrainConfig
 from attncap.training.distributed.distribution import SharedTraining
@@ -108,11 +108,6 @@ def train(
         if distribution is not None:
             distribution.check_same(manifest, config)
         _check_or_write(folder, manifest, resume)
-        if config.mirror:
-            without = store.extract(_may_mirror(training), mirrored=True)
-            if len(without):
-                path, reason = without.iloc[0]
-                raise ValueError(f"{path}: no features in a mirror ({reason}): leave it out, or --set mirror=false")
         captioner = (
             _captioner(config, tokenizer, extractor, tail)
             if beginning is None
@@ -218,13 +213,6 @@ def _readable(data: CaptionData, store: FeatureStore, folder: RunFolder, resume:
         if kept.split(name).captions.empty:
             raise ValueError(f"{data.name}: no readable picture with a caption in the split {name!r}")
     return kept
-
-
-def _may_mirror(training: CaptionData) -> list[str]:
-    # What `CaptionBatches` never shows as in a mirror need not be computed so.
-    said = training.references()
-    rows = zip(training.pictures["image_id"], training.pictures["path"], strict=True)
-    return [path for image_id, path in rows if image_id in said and not names_a_side(said[image_id])]
 
 
 def _tokenizer(config: TrainConfig, captions: list[str]) -> CaptionTokenizer:
@@ -346,7 +334,6 @@ def _batches(
         pictures=config.pictures,
         max_length=config.max_length,
         seed=config.seed,
-        mirror=config.mirror,
         regions=None if phrases is None else named_regions(data, phrases, tokenizer, rows, cols, captioner.grid_box),
         region_cells=rows * cols,
     )

@@ -1,4 +1,4 @@
-"""Ensembles: the mean of probabilities by hand, one member equal to itself, several layers, maps, the command line."""
+"""Ensembles: the mean of probabilities by hand, one member equal to itself, maps, the command line."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from PIL import Image
 
 import attncap
 from attncap.cli.main import main
-from attncap.decoding.decoder import Decoder, replay
+from attncap.decoding.decoder import Decoder
 from attncap.decoding.predict import CaptionReplay, caption_pictures, caption_stored
 from attncap.features.extractor import FeatureExtractor
-from attncap.features.grids import join_features, map_between, split_features
-from attncap.features.joined_features import JoinedEncoder, JoinedStore, store_of
 from attncap.features.store import FeatureStore
 from attncap.grounding.probes import uniform_attention
 from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
@@ -180,49 +178,6 @@ def test_members_without_attention_have_no_maps_together() -> None:
     assert {caption.attention_weights for caption in Decoder(ensemble, max_length=5)(drawn(3, 2, 3, 5))} == {None}
 
 
-def test_a_map_is_laid_on_another_grid() -> None:
-    whole = (0.0, 0.0, 1.0, 1.0)
-    assert map_between((2, 3), whole, (2, 3), whole) is None
-    halves = map_between((1, 2), whole, (1, 4), whole)
-    np.testing.assert_allclose(halves, [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
-    # Three columns onto two that tile the middle half: what lies beyond goes to the border.
-    inner = map_between((1, 3), whole, (1, 2), (0.25, 0.0, 0.75, 1.0))
-    np.testing.assert_allclose(inner, [[1, 0], [0.5, 0.5], [0, 1]], atol=1e-6)
-    # A column of one cell in the middle of the upper half, on rows and columns that are no multiples.
-    onto = map_between((2, 1), (0.4, 0.0, 0.6, 1.0), (5, 7), whole)
-    laid = (np.array([1.0, 0.0]) @ onto).reshape(5, 7)
-    np.testing.assert_allclose(laid.sum(axis=1), [0.4, 0.4, 0.2, 0, 0], atol=1e-6)
-    np.testing.assert_allclose(
-        laid.sum(axis=0)[2:5], [(3 / 7 - 0.4) / 0.2, (1 / 7) / 0.2, (0.6 - 4 / 7) / 0.2], atol=1e-6
-    )
-    np.testing.assert_allclose(onto.sum(axis=1), 1.0, atol=1e-6)
-
-
-def test_members_of_two_grids_read_their_own_features(first: Captioner) -> None:
-    fine = made(AttentionCaptioner, (4, 3, 2), seed=2)
-    ensemble = Ensemble([first, fine, first])
-    assert ensemble.feature_shape == (1, 1, 2 * 3 * 5 + 4 * 3 * 2) and ensemble.map_shape == (4, 3)
-    parts = [drawn(5, 2, 3, 5), drawn(5, 4, 3, 2, seed=1)]
-    features = ensemble.join(parts)
-    for number, part in enumerate([parts[0], parts[1], parts[0]]):
-        np.testing.assert_array_equal(ops.convert_to_numpy(ensemble.features_of(number, features)), part)
-    token_ids = np.array([[[START, 4, 5]]] * 5)[..., 1:]  # (5, 1, 2)
-    log_probs, weights = replay(ensemble.step, ensemble.init_state(features), token_ids)
-    coarse = replay(first.step, first.init_state(parts[0]), token_ids)
-    own = replay(fine.step, fine.init_state(parts[1]), token_ids)
-    on_fine = np.repeat(ops.convert_to_numpy(coarse[1]).reshape(5, 2, 2, 3), 2, axis=2).reshape(5, 1, 2, 12) / 2
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(weights), (2 * on_fine + ops.convert_to_numpy(own[1])) / 3, atol=1e-5
-    )
-    assert log_probs.shape == (5, 1, 2)
-    caption = Decoder(ensemble, max_length=7)(features)[0]
-    assert caption.attention_weights.shape == (len(caption.words), 4, 3)
-    with pytest.raises(ValueError, match=r"shapes \[\(2, 3, 5\), \(4, 3, 2\)\].*expected, got \[\(2, 3, 5\)\]"):
-        ensemble.join(parts[:1])
-    with pytest.raises(ValueError, match=r"side by side, \('B', 1, 1, 54\), expected, got \(5, 2, 3, 5\)"):
-        ensemble.init_state(parts[0])
-
-
 def test_uniform_attention_reaches_every_member(first: Captioner, second: Captioner) -> None:
     ensemble = Ensemble([first, made(ShowAndTell), second])
     before = [ops.convert_to_numpy(member.attention.score_dense.kernel).copy() for member in (first, second)]
@@ -252,6 +207,8 @@ def test_members_of_two_vocabularies_are_refused_by_name(first: Captioner, tmp_p
     pieces = AttentionCaptioner(WordPieceTokenizer(WORDS.vocabulary), (2, 3, 5), **LOOKS)
     with pytest.raises(ValueError, match="member 2: .*WordPieceTokenizer in place of WordTokenizer"):
         Ensemble([first, pieces])
+    with pytest.raises(ValueError, match=r"member 2: reads features of shape \(4, 3, 2\), member 1 of .*998"):
+        Ensemble([first, made(AttentionCaptioner, (4, 3, 2))])
     with pytest.raises(ValueError, match="at least one member"):
         Ensemble([])
     with pytest.raises(FileNotFoundError, match="nowhere: no such captioner"):
@@ -269,12 +226,13 @@ def encoders() -> list[FeatureExtractor]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, encoders: list[FeatureExtractor]) -> Path:
-    """Three captioners with their encoders: two read one grid, the third another; and pictures."""
+    """Four captioners with their encoders, the last one at another image size; and images."""
     folder = tmp_path_factory.mktemp("members")
     for name, kind, encoder, seed in (
         ("a", AttentionCaptioner, 0, 0),
         ("b", ShowAndTell, 0, 1),
-        ("c", AttentionCaptioner, 1, 2),
+        ("c", AttentionCaptioner, 0, 2),
+        ("d", AttentionCaptioner, 1, 3),
     ):
         save_captioner(made(kind, None, seed, encoder=encoders[encoder]), folder / f"{name}.keras")
     for number in range(3):
@@ -297,39 +255,21 @@ def several(folder: Path) -> Ensemble:
     return attncap.Ensemble([folder / f"{name}.keras" for name in "abc"])
 
 
-def test_each_member_has_the_features_of_its_own_encoder(
-    several: Ensemble, folder: Path, encoders: list[FeatureExtractor], tmp_path: Path
-) -> None:
+def test_members_share_one_encoder_and_one_store(several: Ensemble, folder: Path, tmp_path: Path) -> None:
     paths = [str(folder / f"{number}.png") for number in range(3)]
-    assert isinstance(several.encoder, JoinedEncoder) and len(several.encoder.encoders) == 2
-    stores = [FeatureStore(tmp_path, encoder) for encoder in encoders]
-    for store in stores:
-        store.extract(paths)
-    both = store_of(tmp_path, several.encoder)
-    assert isinstance(both, JoinedStore) and both.extract([*paths, str(tmp_path / "none.png")])["path"].tolist() == [
-        str(tmp_path / "none.png")
-    ]
-    parts = split_features(both.get(paths), [store.feature_shape for store in stores])
-    for part, store in zip(parts, stores, strict=True):
-        np.testing.assert_array_equal(ops.convert_to_numpy(part), store.get(paths))
+    assert several.encoder is several.members[0].encoder
+    store = FeatureStore(tmp_path, several.encoder)
+    assert store.extract(paths).empty
     from_files, rejects = caption_pictures(several, paths, progress=False, max_length=7)
     settings: dict[str, Any] = {"max_length": 7, "batch_size": 32}
-    from_store = caption_stored(several, both, pd.DataFrame({"image_id": list("pqr"), "path": paths}), **settings)
+    from_store = caption_stored(several, store, pd.DataFrame({"image_id": list("pqr"), "path": paths}), **settings)
     assert rejects.empty and [c.token_ids for c in from_files] == [c.token_ids for c in from_store]
     assert {c.attention_weights.shape[1:] for c in from_files} == {several.members[2].feature_shape[:2]}
-    assert {c.grid_box for c in from_files} == {encoders[1].grid_box}
-    alone = store_of(tmp_path, Ensemble([several.members[0], several.members[1]]).encoder)
-    assert isinstance(alone, FeatureStore)
+    assert {c.grid_box for c in from_files} == {several.encoder.grid_box}
     with pytest.raises(ValueError, match=r"member 2: has no encoder inside, .*a\.keras has one"):
         Ensemble([folder / "a.keras", made(ShowAndTell, several.members[0].feature_shape)])
-
-
-def test_joined_features_come_apart_again() -> None:
-    shapes = [(2, 3, 5), (1, 1, 7), (3, 2, 1)]
-    parts = [drawn(4, *shape, seed=number) for number, shape in enumerate(shapes)]
-    for part, again in zip(parts, split_features(join_features(parts), shapes), strict=True):
-        np.testing.assert_array_equal(ops.convert_to_numpy(again), part)
-    assert join_features(parts[:1]) is parts[0] and split_features(parts[0], shapes[:1])[0] is parts[0]
+    with pytest.raises(ValueError, match=r"d\.keras: reads features of mixed0 at 91 pixels .*a\.keras"):
+        Ensemble([folder / "a.keras", folder / "d.keras"])
 
 
 def test_several_runs_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -363,6 +303,6 @@ def test_ground_measures_an_ensemble(folder: Path, tmp_path: Path, capsys: pytes
         assert ground(*names) == 0
         measured.append(json.loads(capsys.readouterr().out)["attention_correctness"])
     assert abs(measured[0] - measured[2]) > 1e-4
-    assert measured[1] == pytest.approx((measured[0] + measured[2]) / 2, abs=0.02)  # less what a coarser grid blurs
-    assert ground("a", "c", more=("--probes",)) == 2
-    assert "members of this ensemble read several layers: leave --probes out" in capsys.readouterr().err
+    assert measured[1] == pytest.approx((measured[0] + measured[2]) / 2, abs=1e-3)
+    assert ground("a", "d") == 2
+    assert "the members of an ensemble need one encoder" in capsys.readouterr().err

@@ -9,11 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 from attncap.features.extractor import FeatureExtractor
-from attncap.features.grids import join_features, split_features
-from attncap.features.joined_features import JoinedEncoder
 from attncap.retrieval.difference_hash import DifferenceHash
 from attncap.retrieval.embeddings import PooledEmbedding, pooled
 from attncap.retrieval.index import ImageIndex
@@ -61,29 +58,6 @@ def test_the_nearest_by_standardized_features(encoder: FeatureExtractor, feature
         assert found[number][0] == f"first of {number}"
     plain = pooled(features[:7] + 0.1) @ pooled(features).T
     assert any(captions_of(n) and np.argsort(-plain[n])[1] != np.argsort(-cosine[n])[1] for n in range(7))
-
-
-def test_of_an_ensemble_the_features_of_the_index_are_taken(encoder: FeatureExtractor, features: np.ndarray) -> None:
-    other = FeatureExtractor("mixed1", "random", 75, dtype="float32")
-    drawn = np.random.default_rng(1).normal(size=(3, *other.feature_shape)).astype(np.float32)
-    both = SimpleNamespace(encoder=JoinedEncoder([other, encoder]))
-    index = filled(encoder, features)
-    found = LookAlikes(index, both, n=2)(join_features([drawn, features[1:4]]))
-    assert found == LookAlikes(index, SimpleNamespace(encoder=encoder), n=2)(features[1:4])
-    assert [captions[0] for captions in found] == ["first of 1", "first of 2", "first of 3"]
-
-
-def test_of_several_layers_that_of_the_index_is_taken(encoder: FeatureExtractor, features: np.ndarray) -> None:
-    two = FeatureExtractor("mixed2+mixed0", "random", 75, dtype="float32")
-    deeper, own = two.each_layer()
-    assert (deeper.feature_shape, own.feature_shape) == (two.grids[0].shape, two.grids[1].shape)
-    pixels = np.random.default_rng(2).integers(0, 255, (2, 75, 75, 3)).astype(np.uint8)
-    for alone, part in zip((deeper, own), split_features(two(pixels), [g.shape for g in two.grids]), strict=True):
-        np.testing.assert_allclose(ops.convert_to_numpy(alone(pixels)), ops.convert_to_numpy(part), atol=1e-5)
-    drawn = np.random.default_rng(1).normal(size=(3, *deeper.feature_shape)).astype(np.float32)
-    found = LookAlikes(filled(own, features), SimpleNamespace(encoder=two), n=1)(join_features([drawn, features[1:4]]))
-    assert [captions[0] for captions in found] == ["first of 1", "first of 2", "first of 3"]
-    assert encoder.each_layer() == [encoder]
 
 
 def test_an_index_file_is_opened_with_the_captioners_encoder(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 import pytest
 
@@ -178,51 +177,3 @@ def test_nothing_to_train_on_is_an_error() -> None:
         make({"1": []})
     with pytest.raises(ValueError, match="no picture has a caption"):
         make({})
-
-
-def with_sides(paths: Sequence[str], mirrored: Sequence[bool]) -> np.ndarray:
-    """Features that name their picture, negative where it is shown as in a mirror."""
-    return features_of(paths) * np.where(mirrored, -1, 1)[:, None, None, None].astype(np.float16)
-
-
-def test_half_of_the_pictures_are_mirrored_and_never_one_that_names_a_side() -> None:
-    words = ["man", "left", "leftover"]
-    tokenizer = WordTokenizer([*SPECIAL_TOKENS, *words])
-    captions = {
-        str(n): ["man", ["man", "Left-hand man", "man on the RIGHT.", "leftover man"][n % 4]] for n in range(1, 98)
-    }
-    paths = {image_id: f"p{image_id}.jpg" for image_id in captions}
-
-    def mirrored_in(epoch: int) -> set[int]:
-        batches = CaptionBatches(with_sides, paths, captions, tokenizer, pictures=7, epoch=epoch, mirror=True)
-        values = [int(value) for inputs, _ in batches for value in inputs["features"][:, 0, 0, 0]]
-        assert sorted(map(abs, values)) == list(range(1, 98))
-        return {-value for value in values if value < 0}
-
-    epochs = [mirrored_in(epoch) for epoch in range(3)]
-    assert mirrored_in(1) == epochs[1]
-    assert epochs[0] != epochs[1] != epochs[2]
-    for mirrored in epochs:
-        assert all(number % 4 in (0, 3) for number in mirrored)
-        assert 12 < len(mirrored) < 36  # of 48
-
-
-def test_a_mirror_changes_no_order() -> None:
-    captions = varied()
-    paths = {image_id: f"p{image_id}.jpg" for image_id in captions}
-    mirrored = CaptionBatches(with_sides, paths, captions, TOKENIZER, pictures=7, mirror=True)
-    assert order_of(mirrored) == order_of(make(captions, pictures=7))
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="for_fit returns the batches themselves elsewhere")
-def test_for_fit_gives_the_same_batches_and_knows_their_number() -> None:
-    batches = make(varied(), pictures=7, epoch=2)
-    dataset = batches.for_fit()
-    assert int(dataset.cardinality()) == len(batches)
-    for _ in range(2):  # iterated again, it gives the epoch that is then current
-        for (inputs, targets), (tensors, target_tensor) in zip(batches, dataset, strict=True):
-            np.testing.assert_array_equal(tensors["features"].numpy(), inputs["features"])
-            np.testing.assert_array_equal(tensors["token_ids"].numpy(), inputs["token_ids"])
-            np.testing.assert_array_equal(target_tensor.numpy(), targets)
-            assert tensors["features"].dtype.name == "float16"
-        batches.start_epoch(9)

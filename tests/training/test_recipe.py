@@ -48,13 +48,13 @@ def test_the_demo_trains_by_the_recipe_for_faces() -> None:
 
 def test_a_file_gives_values_of_the_settings_types(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    text = '# why\nepochs = 3  # quick\ndropout = 0\nmirror = true\nlayer = "mixed7"\nboxes = "faces"\n'
+    text = '# why\nepochs = 3  # quick\ndropout = 0\ncontext_gate = false\nlayer = "mixed7"\nboxes = "faces"\n'
     file.write_text(f"{text}image_size = 384\n")
     settings = read_recipe(file)
     assert settings == {
         "epochs": 3,
         "dropout": 0.0,
-        "mirror": True,
+        "context_gate": False,
         "layer": "mixed7",
         "boxes": "faces",
         "image_size": 384,
@@ -75,7 +75,7 @@ def test_a_file_gives_values_of_the_settings_types(tmp_path: Path) -> None:
         ("epochs = 3.5\n", r"line 1: epochs is a number 3\.5; a whole number expected"),
         ("epochs = true\n", r"line 1: epochs is true or false True; a whole number expected"),
         ("dropout = true\n", r"line 1: dropout is true or false True; a number expected"),
-        ("mirror = 1\n", r"line 1: mirror is a whole number 1; true or false expected"),
+        ("context_gate = 1\n", r"line 1: context_gate is a whole number 1; true or false expected"),
         ("layer = 8\n", r"line 1: layer is a whole number 8; a text expected"),
         ("attention_penalty = [1]\n", r"line 1: attention_penalty is a list \[1\]; a number expected"),
         ("\n[train]\nepochs = 3\n", r"line 2: \[train\] begins a table: plain lines"),

@@ -210,7 +210,6 @@ def test_samples_are_those_of_the_model_and_rewards_rise() -> None:
 
 CONFIG = replace(
     test_training.CONFIG,
-    mirror=False,
     scheduled_sampling=0.0,
     epochs=2,
     objective="cider",

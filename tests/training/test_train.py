@@ -49,7 +49,6 @@ CONFIG = TrainConfig(
     attention_units=16,
     dropout=0.1,
     scheduled_sampling=0.25,
-    mirror=True,
     pictures=3,
     epochs=3,
     learning_rate=0.03,
@@ -63,7 +62,7 @@ def squares(folder: Path) -> CaptionData:
     pictures, captions = [], []
     for number in range(27):
         color = list(COLORS)[number % 3]
-        place = ("left", "right", "top")[number // 3 % 3]  # only at the top may a mirror show it
+        place = ("left", "right", "top")[number // 3 % 3]
         split = "train" if number < 18 else "val" if number < 25 else "test"
         path = folder / f"{number}.png"
         if number == 4:
@@ -132,7 +131,7 @@ def encoder(undisturbed: Run, monkeypatch: pytest.MonkeyPatch) -> FeatureExtract
 
 def test_larger_pictures_give_more_regions(tmp_path: Path) -> None:
     data = squares(tmp_path / "pictures")
-    config = replace(CONFIG, epochs=1, image_size=107, mirror=False, scheduled_sampling=0.0)
+    config = replace(CONFIG, epochs=1, image_size=107, scheduled_sampling=0.0)
     captioner = train(data, tmp_path / "run", config, features=tmp_path / "features", verbose=0)
     assert captioner.encoder is not None and captioner.encoder.image_size == 107
     assert captioner.feature_shape == (11, 11, 256)  # 7 x 7 at 75 pixels
@@ -196,7 +195,7 @@ def test_validation_is_greedy_decoding_with_the_saved_weights(undisturbed: Run) 
 
 def test_test_pictures_are_not_looked_at(undisturbed: Run) -> None:
     store = FeatureStore(undisturbed.store, undisturbed.captioner.encoder)  # type: ignore[arg-type]
-    assert len(store) == 17 + 7 + 6  # training, validation, and what may be shown as in a mirror
+    assert len(store) == 17 + 7  # training and validation
     assert not any(path in store for path in undisturbed.data.split("test").pictures["path"])
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
+SEPARATOR = ","  # the word for whatever separates the items of a list: "big nose; curly hair", "big nose & curly hair"
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Join words by blanks; a separator follows the word before it: "big nose, curly hair"."""
+    return " ".join(words).replace(f" {SEPARATOR}", SEPARATOR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,5 +59,11 @@ class Caption:
 
     @property
     def text(self) -> str:
-        """The words joined by blanks: what metrics and people read."""
-        return " ".join(self.words)
+        """The words joined by blanks, a comma after the word before it: what metrics read."""
+        return join_words(self.words)
+
+    @property
+    def sentence(self) -> str:
+        """The text as people write it, for display: an initial capital, and a period where it has no commas."""
+        text = self.text[:1].upper() + self.text[1:]
+        return text if not text or "," in text else f"{text}."

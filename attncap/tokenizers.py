@@ -16,12 +16,20 @@ from typing import Any
 import keras
 import numpy as np
 
+from attncap.captions import SEPARATOR, join_words
+
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNK = range(4)
 NEVER_GENERATED = (PAD, START, UNK)
 
 # Letters or digits, with apostrophes and hyphens inside a word; everything else separates words.
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
+
+# What separates the items of a list: , ; & + | bullets and line ends, a slash after at least two letters ("w/" and
+# "n/a" are abbreviations), a period or dash followed by a space. Not "and": it is a word, and of one language.
+_SEPARATOR = re.compile(r",(?!\d)|(?<!\d),|[;&+|•·、，；\n]|(?<=\w\w)\s*/|(?<=\s)/(?=\s)|\.(?=\s)|(?<=\s)[-–—](?=\s)")
+LIST_SHARE = 0.4  # of the texts have a separator: 0.72 of the lists measured, 0.06 of Flickr8k's sentences
+LIST_ITEM_WORDS = 4  # the median item of a list is no longer; parts of a sentence are
 
 
 def split_words(caption: str) -> list[str]:
@@ -43,6 +51,41 @@ def split_words(caption: str) -> list[str]:
     return [word.replace("’", "'") for word in _WORD.findall(unicodedata.normalize("NFKC", caption).lower())]
 
 
+def _with_separators(caption: str) -> list[str]:
+    words: list[str] = []
+    for item in split_items(caption):
+        words += [SEPARATOR, *item] if words else item
+    return words
+
+
+def split_items(caption: str) -> list[list[str]]:
+    """Split a caption at its separators into items, and each item into words.
+
+    Args:
+        caption: text as a person wrote it.
+
+    Returns:
+        items: one list of words per item; items without a word are left out.
+
+    Example:
+        >>> split_items("Big nose; curly hair & NO beard")
+        [['big', 'nose'], ['curly', 'hair'], ['no', 'beard']]
+    """
+    return [words for item in _SEPARATOR.split(caption) if (words := split_words(item))]
+
+
+def are_lists(captions: Sequence[str]) -> bool:
+    """Whether captions are lists of short items ("big nose, curly hair") rather than sentences.
+
+    True where at least `LIST_SHARE` of the captions have a separator between words, and the median item of those has
+    at most `LIST_ITEM_WORDS` words.
+    """
+    split = [items for caption in captions if len(items := split_items(caption)) > 1]
+    if not captions or len(split) < LIST_SHARE * len(captions):
+        return False
+    return float(np.median([len(item) for items in split for item in items])) <= LIST_ITEM_WORDS
+
+
 class CaptionTokenizer:
     """What both tokenizers share: special tokens, packing, saving. Not made directly.
 
@@ -61,6 +104,17 @@ class CaptionTokenizer:
         if len(self._ids) != len(self.vocabulary):
             twice = next(token for token, count in Counter(self.vocabulary).items() if count > 1)
             raise ValueError(f"the vocabulary names the token {twice!r} twice")
+
+    @property
+    def separator_id(self) -> int | None:
+        """Id of the separator token; None where the vocabulary has none, and separators are dropped."""
+        return self._ids.get(SEPARATOR)
+
+    def split(self, caption: str) -> list[str]:
+        """Split a caption into the words that `tokenize` encodes; with a separator token, `,` between items."""
+        if SEPARATOR not in self._ids:
+            return split_words(caption)
+        return _with_separators(caption)
 
     def tokenize(self, caption: str) -> list[int]:
         """Return the caption's token ids, without `<start>` and `<end>`."""
@@ -83,9 +137,9 @@ class CaptionTokenizer:
         return self._ids.get(token, UNK)
 
     def detokenize(self, token_ids: Sequence[int] | np.ndarray) -> str:
-        """Return the words of `token_ids` joined by blanks; special tokens other than `<unk>` are left out."""
+        """Return the words of `token_ids` as a text; special tokens other than `<unk>` are left out."""
         kept = [int(token_id) for token_id in token_ids if token_id not in (PAD, START, END)]
-        return " ".join(word for word, _ in self.words(kept))
+        return join_words(word for word, _ in self.words(kept))
 
     def pack(self, captions: Sequence[str], max_length: int) -> np.ndarray:
         """Tokenize captions into one padded array (keras-nlp's `StartEndPacker` on a batch).
@@ -131,18 +185,22 @@ class WordTokenizer(CaptionTokenizer):
     """
 
     @classmethod
-    def from_captions(cls, captions: Iterable[str], min_count: int = 5, max_size: int | None = None) -> WordTokenizer:
+    def from_captions(
+        cls, captions: Iterable[str], min_count: int = 5, max_size: int | None = None, *, separators: bool = False
+    ) -> WordTokenizer:
         """Build the vocabulary from training captions alone.
 
         Args:
             captions: training captions; those of validation and test would leak words the model could not know.
             min_count: a word seen fewer times is `<unk>`; default 5, as Karpathy and Show, Attend and Tell do.
             max_size: keep this many words at most, the most frequent ones; None keeps all.
+            separators: give the separator of lists a token of its own (see `are_lists`); else separators are dropped.
 
         Raises:
             ValueError: no word reaches min_count.
         """
-        counts = Counter(word for caption in captions for word in split_words(caption))
+        split = _with_separators if separators else split_words
+        counts = Counter(word for caption in captions for word in split(caption))
         frequent = [(word, count) for word, count in counts.items() if count >= min_count]
         if not frequent:
             raise ValueError(f"no word occurs {min_count} times among {len(counts)} words: lower min_count")
@@ -150,7 +208,7 @@ class WordTokenizer(CaptionTokenizer):
         return cls([*SPECIAL_TOKENS, *(word for word, _ in frequent[:max_size])])
 
     def tokenize(self, caption: str) -> list[int]:
-        return [self._ids.get(word, UNK) for word in split_words(caption)]
+        return [self._ids.get(word, UNK) for word in self.split(caption)]
 
     def words(self, token_ids: Sequence[int]) -> list[tuple[str, list[int]]]:
         return [(self.vocabulary[token_id], [position]) for position, token_id in enumerate(token_ids)]
@@ -176,22 +234,28 @@ class WordPieceTokenizer(CaptionTokenizer):
         )
 
     @classmethod
-    def from_captions(cls, captions: Iterable[str], vocabulary_size: int = 4000) -> WordPieceTokenizer:
-        """Learn `vocabulary_size` pieces from training captions with `keras_nlp`'s trainer (needs TensorFlow)."""
+    def from_captions(
+        cls, captions: Iterable[str], vocabulary_size: int = 4000, *, separators: bool = False
+    ) -> WordPieceTokenizer:
+        """Learn `vocabulary_size` pieces from training captions with `keras_nlp`'s trainer (needs TensorFlow).
+
+        With separators, the separator of lists has a token of its own, as in `WordTokenizer.from_captions`.
+        """
         import keras_nlp
         import tensorflow as tf
 
         words = [word for caption in captions for word in split_words(caption)]
+        special = [*SPECIAL_TOKENS, SEPARATOR] if separators else list(SPECIAL_TOKENS)
         pieces = keras_nlp.tokenizers.compute_word_piece_vocabulary(
             tf.data.Dataset.from_tensor_slices(words).batch(1024),
             vocabulary_size=vocabulary_size,
             split=False,  # the words that `tokenize` will spell: "t-shirt" is one
-            reserved_tokens=list(SPECIAL_TOKENS),
+            reserved_tokens=special,
         )
         return cls(pieces)
 
     def tokenize(self, caption: str) -> list[int]:
-        words = split_words(caption)
+        words = self.split(caption)
         # With split=False, keras-nlp takes a list of words as one text and gives its pieces in one flat array.
         return np.asarray(self._pieces.tokenize(words)).tolist() if words else []
 

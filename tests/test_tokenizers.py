@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from attncap.captions import Caption, join_words
 from attncap.tokenizers import (
     END,
     PAD,
@@ -15,6 +16,8 @@ from attncap.tokenizers import (
     CaptionTokenizer,
     WordPieceTokenizer,
     WordTokenizer,
+    are_lists,
+    split_items,
     split_words,
 )
 
@@ -182,3 +185,65 @@ def test_word_piece_tokenizer_config_round_trip(pieces: WordPieceTokenizer) -> N
 
 def _through_keras(tokenizer: CaptionTokenizer) -> CaptionTokenizer:
     return keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("caption", "items"),
+    [
+        ("Big nose; curly hair & NO beard", ["big nose", "curly hair", "no beard"]),
+        ("tie/hat / beard + old\nwoman.", ["tie", "hat", "beard", "old", "woman"]),
+        ("Lady. smiling - young | pale", ["lady", "smiling", "young", "pale"]),
+        ("male w/ tie and n/a", ["male w tie and n a"]),  # a slash after one letter abbreviates
+        ("5,000 dogs, a t-shirt", ["5 000 dogs", "a t-shirt"]),  # a comma inside a number separates nothing
+        (", ;; ...", []),
+    ],
+)
+def test_split_items(caption: str, items: list[str]) -> None:
+    assert [" ".join(words) for words in split_items(caption)] == items
+
+
+def test_lists_are_told_from_sentences() -> None:
+    assert are_lists(["big nose, curly hair", "old; man", "smiling"])
+    assert not are_lists(["smiling", "old man", "a hat", "red, round"])  # few have a separator
+    assert not are_lists(["a man in a red shirt, who is riding a brown horse"] * 3)  # parts of a sentence are longer
+    assert not are_lists([])
+
+
+def test_separators_are_one_token_and_read_as_a_comma() -> None:
+    tokenizer = WordTokenizer.from_captions(["big nose; curly hair", "curly & big"], min_count=1, separators=True)
+    assert tokenizer.separator_id is not None
+    ids = tokenizer.tokenize("Curly hair / Big nose.")
+    assert ids[2] == tokenizer.separator_id and len(ids) == 5
+    assert tokenizer.detokenize(ids) == "curly hair, big nose"
+    assert tokenizer.split("big; hair;") == ["big", ",", "hair"]
+    loaded = WordTokenizer.from_config(tokenizer.get_config())
+    assert loaded.tokenize("big, nose") == tokenizer.tokenize("big, nose")
+
+
+def test_without_a_separator_token_separators_are_dropped() -> None:
+    tokenizer = WordTokenizer.from_captions(["big nose; curly hair"], min_count=1)
+    assert tokenizer.separator_id is None
+    assert tokenizer.split("big; nose") == ["big", "nose"]
+
+
+def test_word_pieces_with_separators() -> None:
+    captions = ["big nose, curly hair", "curly, big"] * 5
+    tokenizer = WordPieceTokenizer.from_captions(captions, vocabulary_size=40, separators=True)
+    assert tokenizer.detokenize(tokenizer.tokenize("hair; big nose")) == "hair, big nose"
+
+
+def test_join_words() -> None:
+    assert join_words(["big", "nose", ",", "old"]) == "big nose, old"
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "sentence"),
+    [
+        (("a", "dog", "runs"), "a dog runs", "A dog runs."),
+        (("big", "nose", ",", "old"), "big nose, old", "Big nose, old"),
+        ((), "", ""),
+    ],
+)
+def test_caption_as_metrics_and_as_people_read_it(words: tuple[str, ...], text: str, sentence: str) -> None:
+    caption = Caption(words, (), 0.0)
+    assert (caption.text, caption.sentence) == (text, sentence)

@@ -19,7 +19,7 @@ from attncap.features.store import FeatureStore
 from attncap.images import PICTURE_ENDINGS, UnreadableImage, open_image
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
-from attncap.tokenizers import END, PAD, UNK, split_words
+from attncap.tokenizers import END, PAD, UNK
 
 
 def caption(captioner: Captioner | Ensemble, picture: str | Path, **settings: Any) -> Caption:
@@ -193,8 +193,8 @@ class CaptionReplay:
             image_ids: for the `Caption`s.
 
         Returns:
-            captions: N lists. The words are those of `split_words`; one outside the vocabulary stays at its place, has
-                a map, and the log-probability -inf.
+            captions: N lists. The words are those that `tokenizer.split` gives; one outside the vocabulary stays at
+                its place, has a map, and the log-probability -inf.
         """
         read: list[list[Caption]] = []
         for start in range(0, len(features), self.batch_size):
@@ -232,7 +232,7 @@ class CaptionReplay:
                     None if image_ids is None else str(image_ids[picture]),
                     getattr(self.captioner, "grid_box", WHOLE_PICTURE),
                 )
-                read[-1].append(replace(caption, words=tuple(split_words(text))))
+                read[-1].append(replace(caption, words=tuple(tokenizer.split(text))))
         return read
 
 

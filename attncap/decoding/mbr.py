@@ -12,7 +12,7 @@ from keras import ops
 from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder, compiled, filled, sample
 from attncap.decoding.repetition import RepetitionCost
-from attncap.metrics.cider import CiderReward
+from attncap.metrics.cider import CiderD
 from attncap.tokenizers import END, PAD
 
 
@@ -91,7 +91,7 @@ class ConsensusDecoder:
         )
         self._tokenize = captioner.tokenizer.tokenize
         said = {i: self._tokens(texts) for i, texts in references.items()}
-        self._gain = CiderReward(said)
+        self._gain = CiderD(said.values())
         self._repeated = RepetitionCost(tokens for captions in said.values() for tokens in captions)
         self._repetition = repetition
         self._neighbors = neighbors

@@ -1,164 +1,204 @@
-"""`CiderReward`: CIDEr-D, and BLEU-4, of many sampled captions against references whose n-grams are prepared once.
-
-`evaluation` scores a whole set once; training on the score asks for some hundred captions every second. So each
-reference is turned into its tf-idf vector at the start, and a caption is compared with the n-grams that it shares.
-"""
+"""CIDEr-D: how much a caption shares with reference captions, rare n-grams counting more."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
-from attncap.metrics.ngrams import CIDER_SIGMA, MAX_ORDER
+from attncap.metrics.ngrams import MAX_ORDER, NgramVocabulary, Token
 
-Ngram = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Reference:
-    weights: list[dict[Ngram, float]]  # for each order: count times idf of each n-gram
-    norms: list[float]
-    length: int
+CIDER_SIGMA = 6.0  # words; the width of CIDEr-D's length penalty, as in the COCO tools
 
 
-@dataclass(frozen=True)
-class _Picture:
-    references: list[_Reference]
-    most: dict[Ngram, int]  # largest count of each n-gram in one reference
-
-
-class CiderReward:
-    """CIDEr-D of captions given as token ids, `<end>` counted as a word; with a weight, BLEU-4 added.
-
-        reward(c) = 10 / (4 M) sum_m sum_n exp(-(|c| - |r_m|)^2 / 2 sigma^2) <min(g_n(c), g_n(r_m)), g_n(r_m)> / ...
-
-    the cosine of tf-idf vectors of n-grams, clipped, averaged over the M references and n = 1..4, as the COCO tools
-    compute it; `<end>` is a word of both sides, without which training on the score learns to stop in mid-sentence
-    ("a man in a"). Document frequencies are those of the references given here, the training captions.
-
-    BLEU-4 is that of the one caption, n-grams of n > 1 counted with one match more in one more (Lin and Och 2004),
-    since most samples have no 4-gram right; its brevity penalty takes the closest reference. CIDEr-D alone makes
-    captions short.
+@dataclass(frozen=True, eq=False)
+class CaptionVectors:
+    """The tf-idf vectors of C captions.
 
     Args:
-        references: picture id -> the token ids of each of its captions, without `<start>`, with `<end>`.
-        bleu: weight of BLEU-4, which is in [0, 1], beside CIDEr-D, which is in [0, 10].
-
-    Raises:
-        ValueError: no references.
-
-    Example:
-        >>> reward = CiderReward({"a": [[4, 5, 2]], "b": [[6, 2]]})
-        >>> reward(["a"], [[[4, 5, 2]]]).shape
-        (1, 1)
-
-    Reference: Vedantam et al. 2015; Rennie et al. 2017, section 4.
+        counts: for n = 1..4 a sparse matrix, shape (C, V_n): how often each caption has each n-gram.
+        weights: for n = 1..4 a sparse matrix, shape (C, V_n): the counts times the idf of the n-grams.
+        norms: float64 array, shape (4, C): the length of each vector.
+        lengths: int64 array, shape (C,): tokens of each caption.
     """
 
-    def __init__(self, references: Mapping[str, Sequence[Sequence[int]]], bleu: float = 0.0):
-        if not references:
-            raise ValueError("a reward needs reference captions, got none")
-        pictures_with: Counter[Ngram] = Counter()
-        for of_picture in references.values():
-            pictures_with.update({ngram for token_ids in of_picture for ngram in _ngrams(token_ids)})
-        self._log_pictures = math.log(len(references))
-        self._idf = {ngram: self._log_pictures - math.log(count) for ngram, count in pictures_with.items()}
-        self._bleu = bleu
-        self._pictures = {image_id: self._picture(of_picture) for image_id, of_picture in references.items()}
-        width = np.arange(512)
-        self._penalty = np.exp(-(width**2) / (2 * CIDER_SIGMA**2)).tolist()
+    counts: list[sparse.csr_matrix]
+    weights: list[sparse.csr_matrix]
+    norms: np.ndarray
+    lengths: np.ndarray
 
-    def __call__(self, image_ids: Sequence[str], captions: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
-        """Score K captions of each of B pictures.
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def rows(self, rows: np.ndarray) -> CaptionVectors:
+        """Return the vectors of some captions, in the given order."""
+        counts, weights = ([matrix[rows] for matrix in matrices] for matrices in (self.counts, self.weights))
+        return CaptionVectors(counts, weights, self.norms[:, rows], self.lengths[rows])
+
+
+class CiderD:
+    """CIDEr-D between captions, with document frequencies from the captions of a data set.
+
+        CIDEr-D(c, r) = 10 / 4 sum_n exp(-(|c| - |r|)^2 / (2 sigma^2)) <min(g_n(c), g_n(r)), g_n(r)> / |g_n(c)| |g_n(r)|
+
+    g_n is the vector of n-gram counts times log(images / images whose captions have the n-gram); n = 1..4, sigma = 6.
+    A caption's score is the mean over its references, as in the COCO tools, which call it "CIDEr".
+
+    Tokens are words or token ids. For training and decoding, count `<end>` as a token of both sides: otherwise a
+    caption that stops in mid-sentence ("a man in a") scores too well.
+
+    Args:
+        documents: for each image its captions, each a sequence of tokens.
+
+    Raises:
+        ValueError: no images.
+
+    Example:
+        >>> cider = CiderD([[["a", "red", "hat"]], [["a", "cat"]]])
+        >>> cider.pairwise([["a", "red", "hat"]], [["a", "red", "hat"], ["a", "cat"]]).shape
+        (1, 2)
+
+    Reference: Vedantam et al. 2015, "CIDEr: Consensus-based image description evaluation", section 6.
+    """
+
+    def __init__(self, documents: Iterable[Sequence[Sequence[Token]]]) -> None:
+        of_images = list(documents)
+        if not of_images:
+            raise ValueError("CIDEr-D needs reference captions, got none")
+        self.image_of = np.repeat(np.arange(len(of_images)), [len(captions) for captions in of_images])  # (R,)
+        self.vocabulary = NgramVocabulary([caption for captions in of_images for caption in captions])
+        self._log_images = np.log(float(len(of_images)))
+        self._idf = []  # for n = 1..4 an array, shape (V_n,)
+        for counts in self.vocabulary.counts:
+            ngrams_of_images = np.unique(self.image_of[_owners(counts)] * counts.shape[1] + counts.indices)
+            frequency = np.bincount(ngrams_of_images % max(counts.shape[1], 1), minlength=counts.shape[1])
+            self._idf.append(self._log_images - np.log(frequency))
+        self.references = self._weighted(self.vocabulary.counts, self.vocabulary.lengths)
+
+    def vectors(self, captions: Sequence[Sequence[Token]]) -> CaptionVectors:
+        """Return the tf-idf vectors of captions; an n-gram that no document has counts as in one document."""
+        return self._weighted(*self.vocabulary.count(captions))
+
+    def pairwise(self, captions: Sequence[Sequence[Token]], others: Sequence[Sequence[Token]]) -> np.ndarray:
+        """Score every caption against every one of some other captions.
 
         Args:
-            image_ids: B pictures among the references'.
-            captions: for each picture K captions as token ids, without `<start>` and `<pad>`.
+            captions: C captions as tokens.
+            others: R captions as tokens, in place of references.
 
         Returns:
-            rewards: float32 array, shape (B, K), in [0, 10 + bleu].
+            scores: float64 array, shape (C, R), in [0, 10].
         """
-        rows = [
-            [self._score(self._pictures[image_id], token_ids) for token_ids in own]
-            for image_id, own in zip(image_ids, captions, strict=True)
-        ]
-        return np.array(rows, np.float32)
+        vectors = self.vectors([*captions, *others])  # in one call: n-grams that no document has match each other
+        at = np.arange(len(vectors))
+        return self._products(vectors.rows(at[: len(captions)]), vectors.rows(at[len(captions) :]))
 
-    def cider_d(self, image_ids: Sequence[str], captions: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
-        """As calling it, without BLEU-4: float32 array, shape (B, K), in [0, 10].
+    def against_references(self, captions: Sequence[Sequence[Token]], rows: np.ndarray) -> np.ndarray:
+        """Score every caption against some of the documents' captions, given by row: (C, len(rows))."""
+        return self._products(self.vectors(captions), self.references.rows(rows))
 
-        Against the references of *other* pictures it tells how much a caption would say of any picture.
-        """
-        rows = [
-            [self._cider_d(self._pictures[image_id].references, token_ids) for token_ids in own]
-            for image_id, own in zip(image_ids, captions, strict=True)
-        ]
-        return np.array(rows, np.float32)
+    def between_references(self, rows: np.ndarray) -> np.ndarray:
+        """Score some of the documents' captions, given by row, against each other: (len(rows), len(rows))."""
+        vectors = self.references.rows(rows)
+        return self._products(vectors, vectors)
 
-    def agreement(self, captions: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> np.ndarray:
-        """CIDEr-D of captions against others of the same picture in place of references.
+    def agreement(self, captions: Sequence[Sequence[Token]], others: Sequence[Sequence[Token]]) -> np.ndarray:
+        """Score captions against other captions of the same image in place of references.
 
         Args:
-            captions: C captions as token ids, `<end>` included.
-            others: as captions, at least one.
+            captions: C captions as tokens.
+            others: at least one caption as tokens.
 
         Returns:
-            agreement: float64 array, shape (C,), in [0, 10].
+            agreement: float64 array, shape (C,), in [0, 10]: the mean over `others`.
         """
-        references = [_Reference(*self._vectors(row), len(row)) for row in others]
-        return np.array([self._cider_d(references, token_ids) for token_ids in captions])
+        return self.pairwise(captions, others).mean(axis=1)
 
-    def _picture(self, of_picture: Sequence[Sequence[int]]) -> _Picture:
-        most: Counter[Ngram] = Counter()
-        for token_ids in of_picture:
-            most |= Counter(_ngrams(token_ids))
-        return _Picture([_Reference(*self._vectors(row), len(row)) for row in of_picture], dict(most))
+    def one_per_image(self, captions: CaptionVectors, use: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Score one caption of each image against the image's own references.
 
-    def _score(self, picture: _Picture, token_ids: Sequence[int]) -> float:
-        cider = self._cider_d(picture.references, token_ids)
-        return cider + self._bleu * _bleu_4(picture, token_ids) if self._bleu else cider
+        Args:
+            captions: vectors of N captions, one per image of the documents.
+            use: bool array, shape (R,): the references to score against, at least one per image; None for all.
 
-    def _cider_d(self, references: list[_Reference], token_ids: Sequence[int]) -> float:
-        weights, norms = self._vectors(token_ids)
-        total = 0.0
-        for reference in references:
-            cosines = 0.0
-            for own, own_norm, theirs, their_norm in zip(
-                weights, norms, reference.weights, reference.norms, strict=True
-            ):
-                if own_norm and their_norm:
-                    shared = sum(
-                        min(weight, theirs[ngram]) * theirs[ngram] for ngram, weight in own.items() if ngram in theirs
-                    )
-                    cosines += shared / (own_norm * their_norm)
-            total += cosines * self._penalty[min(abs(len(token_ids) - reference.length), 511)]
-        return 10.0 * total / (MAX_ORDER * len(references))
+        Returns:
+            cider_d: float64 array, shape (N,), in [0, 10].
+            cider_plain: the same without clipping and length penalty (CIDEr as first defined).
+        """
+        used = np.arange(len(self.image_of)) if use is None else np.flatnonzero(use)
+        image, references = self.image_of[used], self.references.rows(used)
+        products = np.zeros((2, MAX_ORDER, len(used)))
+        for order in range(MAX_ORDER):
+            own, theirs = captions.weights[order][image], references.weights[order]
+            theirs = _widened(theirs, own.shape[1])
+            norms = captions.norms[order, image] * references.norms[order]
+            for at, shared in enumerate((own.minimum(theirs).multiply(theirs), own.multiply(theirs))):
+                np.divide(_row_sums(shared.tocsr()), norms, out=products[at, order], where=norms != 0)
+        products[0] *= _length_penalty(captions.lengths[image], references.lengths)
+        n_references = np.bincount(image, minlength=len(captions))
+        cider_d, cider_plain = (
+            10.0 * np.bincount(image, product.mean(0), len(captions)) / n_references for product in products
+        )
+        return cider_d, cider_plain
 
-    def _vectors(self, token_ids: Sequence[int]) -> tuple[list[dict[Ngram, float]], list[float]]:
-        weights: list[dict[Ngram, float]] = [{} for _ in range(MAX_ORDER)]
-        for ngram, count in Counter(_ngrams(token_ids)).items():
-            weights[len(ngram) - 1][ngram] = count * self._idf.get(ngram, self._log_pictures)
-        return weights, [math.sqrt(sum(weight * weight for weight in own.values())) for own in weights]
+    def _products(self, vectors: CaptionVectors, others: CaptionVectors) -> np.ndarray:
+        total = np.zeros((len(vectors), len(others)))
+        for order in range(MAX_ORDER):
+            shared = _clipped_products(
+                vectors.counts[order], vectors.weights[order], others.counts[order], others.weights[order]
+            )
+            norms = np.outer(vectors.norms[order], others.norms[order])
+            total += np.divide(shared, norms, out=np.zeros_like(total), where=norms > 0)
+        return 10.0 * total * _length_penalty(vectors.lengths[:, None], others.lengths[None]) / MAX_ORDER
+
+    def _weighted(self, counts: list[sparse.csr_matrix], lengths: np.ndarray) -> CaptionVectors:
+        weights, norms = [], np.zeros((MAX_ORDER, len(lengths)))
+        for order, matrix in enumerate(counts):
+            weighted = matrix.copy()
+            known = matrix.indices < len(self._idf[order])
+            weighted.data[known] *= self._idf[order][matrix.indices[known]]
+            weighted.data[~known] *= self._log_images
+            weights.append(weighted)
+            norms[order] = np.sqrt(np.bincount(_owners(weighted), weighted.data**2, len(lengths)))
+        return CaptionVectors(counts, weights, norms, lengths)
 
 
-def _bleu_4(picture: _Picture, token_ids: Sequence[int]) -> float:
-    matches = [0] * MAX_ORDER
-    for ngram, count in Counter(_ngrams(token_ids)).items():
-        matches[len(ngram) - 1] += min(count, picture.most.get(ngram, 0))
-    length = len(token_ids)
-    if not matches[0]:
-        return 0.0
-    log_precisions = math.log(matches[0] / length)
-    for order in range(1, MAX_ORDER):
-        log_precisions += math.log((matches[order] + 1) / (max(length - order, 0) + 1))
-    closest = min((reference.length for reference in picture.references), key=lambda size: (abs(size - length), size))
-    return math.exp(log_precisions / MAX_ORDER + min(0.0, 1 - closest / length))
+def _clipped_products(
+    counts: sparse.csr_matrix, weights: sparse.csr_matrix, counts_b: sparse.csr_matrix, weights_b: sparse.csr_matrix
+) -> np.ndarray:
+    """Return sum_w min(a_w, b_w) b_w of the tf-idf vectors of each caption a and each caption b, shape (A, B).
+
+    With counts c and c', min(c, c') = sum over t >= 1 of [c >= t] [c' >= t]: one sparse product for each t.
+    """
+    # The n-grams that occur, as columns: the whole vocabulary would make a product of few captions slow.
+    _, columns = np.unique(np.concatenate([counts.indices, counts_b.indices]), return_inverse=True)
+    width, split = int(columns.max(initial=-1)) + 1, len(counts.indices)
+    total = np.zeros((counts.shape[0], counts_b.shape[0]))
+    for least in range(1, int(min(counts.data.max(initial=0), counts_b.data.max(initial=0))) + 1):
+        idf = np.where(counts.data >= least, weights.data / counts.data, 0.0)
+        left = sparse.csr_matrix((idf, columns[:split], counts.indptr), shape=(total.shape[0], width))
+        right_weights = np.where(counts_b.data >= least, weights_b.data, 0.0)
+        right = sparse.csr_matrix((right_weights, columns[split:], counts_b.indptr), shape=(total.shape[1], width))
+        total += (left @ right.T).toarray()
+    return total
 
 
-def _ngrams(token_ids: Sequence[int]) -> list[Ngram]:
-    row = tuple(token_ids)
-    return [row[at : at + n] for n in range(1, MAX_ORDER + 1) for at in range(len(row) - n + 1)]
+def _length_penalty(lengths: np.ndarray, others: np.ndarray) -> np.ndarray:
+    # The COCO tools' length is the number of bigrams; it differs from the words only for a caption without words.
+    delta = np.maximum(lengths - 1, 0) - np.maximum(others - 1, 0)
+    return np.exp(-(delta**2) / (2 * CIDER_SIGMA**2))
+
+
+def _owners(matrix: sparse.csr_matrix) -> np.ndarray:
+    """Return the row of each stored value."""
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+
+
+def _row_sums(matrix: sparse.csr_matrix) -> np.ndarray:
+    return np.bincount(_owners(matrix), matrix.data, matrix.shape[0]).astype(float)
+
+
+def _widened(matrix: sparse.csr_matrix, width: int) -> sparse.csr_matrix:
+    return sparse.csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], width))

@@ -8,10 +8,13 @@ bootstrap sample is a weighted sum of the same rows and costs no new counting.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
+
+Token = Hashable  # a word, or a token id
 
 BREVITY_POLICIES = ("closest", "shortest", "none")
 SCORE_NAMES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "cider_plain")
@@ -20,6 +23,80 @@ CIDER_SIGMA = 6.0  # words; the width of CIDEr-D's length penalty, as in the COC
 ROUGE_BETA = 1.2  # weight of recall in ROUGE-L's F, as in the COCO tools
 # The COCO tools' constants: without a match p_n is 1e-15 over the n-grams, never exactly 0; without an n-gram 1e-6.
 _TINY, _SMALL = 1e-15, 1e-9
+
+
+class NgramVocabulary:
+    """The n-grams of a set of captions, n = 1..4, as the columns of sparse count matrices.
+
+    Args:
+        captions: R captions, each a sequence of tokens (words or token ids); their n-grams are the vocabulary.
+
+    Attributes:
+        counts: for n = 1..4 a sparse float64 matrix, shape (R, V_n): how often each caption has each n-gram.
+        lengths: int64 array, shape (R,): tokens of each caption.
+
+    Example:
+        >>> NgramVocabulary([["a", "dog", "a"]]).counts[0].toarray()
+        array([[2., 1.]])
+    """
+
+    def __init__(self, captions: Sequence[Sequence[Token]]) -> None:
+        self._ids: dict[Token, int] = {}
+        self._tables: list[np.ndarray] = []
+        tokens, owner, self.lengths = _flattened(captions, self._ids)
+        self.counts = [
+            _count_matrix(owners, ngrams, len(captions), len(self._tables[order]))
+            for order, (ngrams, owners) in enumerate(self._ngrams(tokens, owner, grow=True))
+        ]
+
+    def count(self, captions: Sequence[Sequence[Token]]) -> tuple[list[sparse.csr_matrix], np.ndarray]:
+        """Count the n-grams of other captions.
+
+        Returns:
+            counts: as the attribute, (C, V_n + unseen): n-grams outside the vocabulary get columns of their own above
+                it, equal n-grams the same column within this call.
+            lengths: int64 array, shape (C,).
+        """
+        tokens, owner, lengths = _flattened(captions, dict(self._ids))
+        counts = []
+        for order, (ngrams, owners) in enumerate(self._ngrams(tokens, owner, grow=False)):
+            width = max(len(self._tables[order]), int(ngrams.max(initial=-1)) + 1)
+            counts.append(_count_matrix(owners, ngrams, len(captions), width))
+        return counts, lengths
+
+    def _ngrams(self, tokens: np.ndarray, owner: np.ndarray, grow: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (n-gram ids, owning caption) for n = 1..4; an n-gram is (id of its first n-1 tokens, last one).
+
+        Ids below the table's size are n-grams of the vocabulary; others are numbered above it.
+        """
+        prefix, at = np.zeros(len(tokens), np.int64), np.arange(len(tokens))
+        for order in range(MAX_ORDER):
+            if order:  # extend only where the next token belongs to the same caption
+                inside = at + 1 < len(tokens)
+                inside[inside] = owner[at[inside] + 1] == owner[at[inside]]
+                prefix, at = prefix[inside], at[inside] + 1
+            keys = (prefix << 32) | tokens[at]
+            if grow:
+                table, prefix = np.unique(keys, return_inverse=True)
+                self._tables.append(table)
+            else:
+                prefix = _look_up(self._tables[order], keys)
+                unseen = prefix < 0
+                prefix[unseen] = len(self._tables[order]) + np.unique(keys[unseen], return_inverse=True)[1]
+            yield prefix, owner[at]
+
+
+def _flattened(captions: Sequence[Sequence[Token]], ids: dict[Token, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the token ids of all captions end to end, the caption of each, and the captions' lengths."""
+    lengths = np.array([len(caption) for caption in captions], np.int64)
+    flat = [ids.setdefault(token, len(ids)) for caption in captions for token in caption]
+    return np.array(flat, np.int64), np.repeat(np.arange(len(captions)), lengths), lengths
+
+
+def _count_matrix(owner: np.ndarray, ngrams: np.ndarray, captions: int, width: int) -> sparse.csr_matrix:
+    matrix = sparse.csr_matrix((np.ones(len(owner)), (owner, ngrams)), shape=(captions, width))
+    matrix.sum_duplicates()
+    return matrix
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse as sparse
-from sklearn.feature_extraction.text import CountVectorizer
 from tqdm.auto import tqdm
 
-from attncap.metrics.ngrams import CIDER_SIGMA
+from attncap.metrics.cider import CiderD
 from attncap.metrics.ptb_tokenizer import tokenize
 from attncap.retrieval.index import ImageIndex
 
@@ -21,7 +19,7 @@ class CaptionNeighbors:
 
     k = 1: the first caption of the nearest picture. k > 1: consensus: of all captions of the k nearest pictures the one
     with the highest mean similarity to the `agree_with` share of the others that are most like it, so that outliers
-    do not count. Similarity is CIDEr's cosine of tf-idf vectors of n-grams, n = 1..4, with CIDEr-D's length penalty.
+    do not count. Similarity is CIDEr-D, document frequencies of the index's captions.
 
     Args:
         index: with captions as labels; entries without any are passed over.
@@ -43,8 +41,7 @@ class CaptionNeighbors:
         self.texts = [text for texts in labels for text in texts]
         if not self.texts:
             raise ValueError("captions by neighbors: no picture of the index has a label or caption")
-        self._vectors: sparse.csr_matrix | None = None
-        self._lengths = np.empty(0)
+        self._cider: CiderD | None = None
 
     def captions(
         self,
@@ -92,47 +89,14 @@ class CaptionNeighbors:
         candidates = np.concatenate([np.arange(self.captions_of[row], self.captions_of[row + 1]) for row in rows])
         if len(candidates) == 1:
             return int(candidates[0])
-        vectors = self._tf_idf()[candidates]
-        like = (vectors @ vectors.T).toarray()  # (C, C)
-        apart = self._lengths[candidates]
-        like *= np.exp(-((apart[:, None] - apart) ** 2) / (2 * CIDER_SIGMA**2))
+        if self._cider is None:
+            ends = zip(self.captions_of, self.captions_of[1:], strict=False)
+            self._cider = CiderD([[tokenize(text).split() for text in self.texts[at:end]] for at, end in ends])
+        like = self._cider.between_references(candidates)  # (C, C)
         np.fill_diagonal(like, -1.0)
         most = max(1, min(len(candidates) - 1, round(agree_with * len(candidates))))
         agreement = -np.partition(-like, most - 1, axis=1)[:, :most].mean(1)
         return int(candidates[agreement.argmax()])  # of equals the nearer picture's
-
-    def _tf_idf(self) -> sparse.csr_matrix:
-        if self._vectors is None:
-            tokenized = [tokenize(text) for text in self.texts]
-            pictures = len(self.captions_of) - 1
-            picture_of = np.repeat(np.arange(pictures), np.diff(self.captions_of))
-            of_picture = sparse.csr_matrix(
-                (np.ones(len(tokenized), np.float32), (picture_of, np.arange(len(tokenized)))),
-                (pictures, len(tokenized)),
-            )
-            parts = []
-            for n in range(1, 5):
-                counter = CountVectorizer(analyzer=_Ngrams(n), dtype=np.float32)
-                try:
-                    counts = counter.fit_transform(tokenized)
-                except ValueError:  # no caption has n words
-                    continue
-                frequency = np.asarray(((of_picture @ counts) > 0).sum(0)).ravel()
-                weighted = counts.multiply(np.log(max(pictures, 2)) - np.log(frequency)).tocsr()
-                norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(1)).ravel())
-                parts.append(sparse.diags(1 / np.where(norms > 0, norms, 1)) @ weighted)
-            self._vectors = (sparse.hstack(parts) / 2).tocsr().astype(np.float32)  # squared, a mean over the 4 orders
-            self._lengths = np.array([len(text.split()) for text in tokenized], float)
-        return self._vectors
-
-
-class _Ngrams:
-    def __init__(self, n: int) -> None:
-        self._n = n
-
-    def __call__(self, text: str) -> list[str]:
-        words = text.split()
-        return [" ".join(words[at : at + self._n]) for at in range(len(words) - self._n + 1)]
 
 
 def neighbor_captions(

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from attncap.decoding.decoder import compiled, filled, sample
-from attncap.metrics.cider import CiderReward
+from attncap.metrics.reward import CaptionReward
 from attncap.models.captioner import Captioner, forbidden_logits
 from attncap.models.losses import MaskedCrossentropy
 from attncap.tokenizers import PAD, START, UNK
@@ -102,7 +102,7 @@ class SelfCriticalTrainer:
         self.captioner = captioner
         self.batches = batches
         self.references = batches.references()
-        self.reward = CiderReward(self.references, bleu)
+        self.reward = CaptionReward(self.references, bleu)
         self.samples = samples
         self.contrast = contrast
         self.crossentropy = crossentropy

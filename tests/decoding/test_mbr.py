@@ -9,7 +9,8 @@ from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder
 from attncap.decoding.mbr import ConsensusDecoder
 from attncap.decoding.repetition import RepetitionCost
-from attncap.metrics.cider import CiderReward
+from attncap.metrics.cider import CiderD
+from attncap.metrics.reward import CaptionReward
 from attncap.tokenizers import END
 from tests.decoding.test_decoder import MAX_LENGTH, FakeCaptioner
 
@@ -28,14 +29,14 @@ def decoder(captioner: FakeCaptioner, **settings) -> ConsensusDecoder:
 
 
 def test_agreement_is_the_mean_of_cider_d_over_the_others() -> None:
-    gain = CiderReward({"x": [[4, 5, 6, 7, END]], "y": [[8, END]], "z": [[9, 4, END]]})
+    gain = CiderD([[[4, 5, 6, 7, END]], [[8, END]], [[9, 4, END]]])
     same, other = [4, 5, 6, 7, END], [8, 9, END]
     assert gain.agreement([same], [same]) == pytest.approx([10.0])
     assert gain.agreement([same], [[10, 11]]) == pytest.approx([0.0])
     both = gain.agreement([same, other], [same, other])
     assert both == pytest.approx(np.mean([gain.agreement([same, other], [row]) for row in (same, other)], axis=0))
     assert gain.agreement([same], [[4, 5, 6, 7, END, *[12] * 6]]) < gain.agreement([same], [[4, 5, 6, 7, END, 12]])
-    as_references = CiderReward({"x": [[4, 5, 6, 7, END]], "y": [[8, END]], "z": [[9, 4, END]]})
+    as_references = CaptionReward({"x": [[4, 5, 6, 7, END]], "y": [[8, END]], "z": [[9, 4, END]]})
     assert gain.agreement([other], [[8, END]])[0] == pytest.approx(as_references(["y"], [[other]])[0, 0])
 
 
@@ -45,7 +46,7 @@ def test_the_choice_is_nearly_the_best_of_the_proposals_by_the_exact_gain(captio
     chosen = decoder(captioner, temperature=temperature, **settings)(captioner.features())
     proposals = Decoder(captioner, beam_width=4, n_best=4, max_length=MAX_LENGTH)(captioner.features())
     ids = captioner.tokenizer.tokenize
-    gain = CiderReward({i: [[*ids(text), END] for text in texts] for i, texts in REFERENCES.items()})
+    gain = CiderD([[[*ids(text), END] for text in texts] for texts in REFERENCES.values()])
     gained, likeliest, best = [], [], []
     for picture, (caption, own) in enumerate(zip(chosen, proposals, strict=True)):
         everything, weights = [], []
@@ -105,7 +106,7 @@ def test_neighbors_have_their_say(captioner: FakeCaptioner) -> None:
     after = decoder(captioner, neighbors=heard, neighbor_weight=1e6)(features)
     proposals = Decoder(captioner, beam_width=4, n_best=4, max_length=MAX_LENGTH)(features)
     ids = captioner.tokenizer.tokenize
-    gain = CiderReward({i: [[*ids(text), END] for text in texts] for i, texts in REFERENCES.items()})
+    gain = CiderD([[[*ids(text), END] for text in texts] for texts in REFERENCES.values()])
     said = [[*ids(text), END] for text in ("b c b", "c")]
     for number, (caption, own) in enumerate(zip(after, proposals, strict=True)):
         if number % 2:

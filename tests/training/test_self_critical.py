@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from attncap.metrics.cider import CiderReward
 from attncap.metrics.ngrams import NgramIndex
+from attncap.metrics.reward import CaptionReward
 from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits
 from attncap.models.registry import AttentionCaptioner, load_captioner
 from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, UNK, WordTokenizer
@@ -46,7 +46,7 @@ def test_the_reward_is_the_cider_d_of_the_evaluation() -> None:
     captions[0][0] = []  # stopped at once, before <end>
     captions[1][1] = [4] * 13
     captions[2][2] = [99, 98, END]  # no reference has these
-    rewards = CiderReward(references)(list(references), captions)
+    rewards = CaptionReward(references)(list(references), captions)
     index = NgramIndex([[" ".join(map(str, row)) for row in own] for own in references.values()])
     for k in range(5):
         expected = index.statistics([" ".join(map(str, own[k])) for own in captions]).cider_d
@@ -59,25 +59,25 @@ def test_bleu_in_the_reward_is_that_of_sacrebleu() -> None:
     rng = np.random.default_rng(1)
     references = {str(n): [rng.integers(4, 9, rng.integers(3, 12)).tolist() for _ in range(3)] for n in range(17)}
     captions = [[rng.integers(4, 9, rng.integers(4, 14)).tolist() for _ in range(2)] for _ in references]
-    both = CiderReward(references, bleu=7.0)(list(references), captions)
-    cider = CiderReward(references)(list(references), captions)
+    both = CaptionReward(references, bleu=7.0)(list(references), captions)
+    cider = CaptionReward(references)(list(references), captions)
     metric = sacrebleu.BLEU(smooth_method="add-k", smooth_value=1, effective_order=False, tokenize="none")
     for n, own in enumerate(references.values()):
         told = [" ".join(map(str, row)) for row in own]
         for k in range(2):
             expected = metric.sentence_score(" ".join(map(str, captions[n][k])), told).score / 100
             assert (both[n, k] - cider[n, k]) / 7 == pytest.approx(expected, abs=1e-5)
-    reward = CiderReward({"x": [[4, 5, 6, 7, END]], "y": [[8, END]]}, bleu=7.0)
+    reward = CaptionReward({"x": [[4, 5, 6, 7, END]], "y": [[8, END]]}, bleu=7.0)
     np.testing.assert_allclose(reward(["x", "x"], [[[4, 5, 6, 7, END]], [[9, 9]]]), [[17.0], [0.0]], rtol=1e-6)
 
 
 def test_a_reference_itself_has_the_full_reward_and_pictures_may_come_in_any_order() -> None:
-    reward = CiderReward({"x": [[4, 5, 6, 7, END]], "y": [[8, 9, 10, 4, END]]})
+    reward = CaptionReward({"x": [[4, 5, 6, 7, END]], "y": [[8, 9, 10, 4, END]]})
     rewards = reward(["y", "x", "y"], [[[8, 9, 10, 4, END]], [[4, 5, 6, 7, END]], [[4, 5, 6, 7, END]]])
     np.testing.assert_allclose(rewards[:2], 10.0, rtol=1e-6)
     assert rewards[2, 0] < 0.1
     with pytest.raises(ValueError, match="needs reference captions"):
-        CiderReward({})
+        CaptionReward({})
 
 
 def test_advantages_by_hand() -> None:
@@ -153,7 +153,7 @@ def test_one_step_is_the_gradient_worked_out_by_hand(
     monkeypatch.setattr(trainer, "_draw", lambda features: drawn)
     loss, reward = trainer.train_step(0, np.random.default_rng(0))
 
-    score = CiderReward({"0": [[a, b, c, d, END]], "1": [[UNK, d, e, f, g, END]]})
+    score = CaptionReward({"0": [[a, b, c, d, END]], "1": [[UNK, d, e, f, g, END]]})
     rewards = {image_id: score([image_id], [own])[0] for image_id, own in samples.items()}
     elsewhere = {"0": score(["1"], [samples["0"]])[0], "1": score(["0"], [samples["1"]])[0]}  # of two, the other one
     assert elsewhere["0"].max() > 0  # "e f" is of picture 1 alone

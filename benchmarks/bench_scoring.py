@@ -23,10 +23,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from attncap.metrics import ngrams as ngram_metrics
 from attncap.metrics import ptb_tokenizer as ptb
 from attncap.metrics.coco_json import write_json
-from attncap.metrics.evaluate import References, bleu, evaluate
+from attncap.metrics.evaluate import References, bleu, evaluate, score_images
 
 
 def synthetic(pictures: int, references: int, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -64,9 +63,8 @@ def contenders(
         return [ptb.tokenize(caption) for captions in references.values() for caption in captions]
 
     def scores_of_tokens() -> Any:
-        index = ngram_metrics.NgramIndex(list(tokenized_references.values()))
-        rows = ngram_metrics.columns(index.statistics([caption for (caption,) in tokenized.values()]))
-        return ngram_metrics.scores_from_sums(rows.sum(axis=0))
+        of_tokens = References(tokenized_references, tokenize=str)
+        return score_images({key: caption for key, (caption,) in tokenized.items()}, of_tokens)
 
     found: dict[str, Callable[[], Any]] = {
         f"attncap: all scores, human line, {samples} bootstrap samples, from text": all_scores_from_text,

@@ -152,7 +152,7 @@ def explore_features(
     if references and all(references.get(image_id) for image_id in image_ids):
         own = {image_id: list(references[image_id]) for image_id in image_ids}
         predictions = {image_id: group[0].text for image_id, group in zip(image_ids, captions, strict=True)}
-        scores = evaluate(predictions, own, bootstrap=0, human=False).per_picture
+        scores = evaluate(predictions, own, bootstrap=0, human=False).per_image
     return explore(
         captions,
         pictures,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
 from attncap.metrics.ngrams import MAX_ORDER, NgramVocabulary, Token
+from attncap.metrics.registry import Metric, register_metric
+
+if TYPE_CHECKING:
+    from attncap.metrics.references import Candidates
 
 CIDER_SIGMA = 6.0  # words; the width of CIDEr-D's length penalty, as in the COCO tools
 
@@ -75,11 +80,11 @@ class CiderD:
             ngrams_of_images = np.unique(self.image_of[_owners(counts)] * counts.shape[1] + counts.indices)
             frequency = np.bincount(ngrams_of_images % max(counts.shape[1], 1), minlength=counts.shape[1])
             self._idf.append(self._log_images - np.log(frequency))
-        self.references = self._weighted(self.vocabulary.counts, self.vocabulary.lengths)
+        self.references = self.weighted(self.vocabulary.counts, self.vocabulary.lengths)
 
     def vectors(self, captions: Sequence[Sequence[Token]]) -> CaptionVectors:
         """Return the tf-idf vectors of captions; an n-gram that no document has counts as in one document."""
-        return self._weighted(*self.vocabulary.count(captions))
+        return self.weighted(*self.vocabulary.count(captions))
 
     def pairwise(self, captions: Sequence[Sequence[Token]], others: Sequence[Sequence[Token]]) -> np.ndarray:
         """Score every caption against every one of some other captions.
@@ -153,7 +158,8 @@ class CiderD:
             total += np.divide(shared, norms, out=np.zeros_like(total), where=norms > 0)
         return 10.0 * total * _length_penalty(vectors.lengths[:, None], others.lengths[None]) / MAX_ORDER
 
-    def _weighted(self, counts: list[sparse.csr_matrix], lengths: np.ndarray) -> CaptionVectors:
+    def weighted(self, counts: list[sparse.csr_matrix], lengths: np.ndarray) -> CaptionVectors:
+        """Return the tf-idf vectors of captions whose n-grams are counted (`NgramVocabulary.count`)."""
         weights, norms = [], np.zeros((MAX_ORDER, len(lengths)))
         for order, matrix in enumerate(counts):
             weighted = matrix.copy()
@@ -163,6 +169,24 @@ class CiderD:
             weights.append(weighted)
             norms[order] = np.sqrt(np.bincount(_owners(weighted), weighted.data**2, len(lengths)))
         return CaptionVectors(counts, weights, norms, lengths)
+
+
+@register_metric("cider")
+class Cider(Metric):
+    """CIDEr-D, which the COCO tools print as "CIDEr", and CIDEr as first defined; means over images.
+
+    Document frequencies come from all references, also where some are left out.
+    """
+
+    labels = {"cider_d": 'CIDEr-D (the COCO tools\' "CIDEr")', "cider_plain": "CIDEr, plain"}
+
+    def rows(self, candidates: Candidates) -> np.ndarray:
+        cider = candidates.references.cider
+        vectors = cider.weighted(candidates.counts, candidates.lengths)
+        return np.stack(cider.one_per_image(vectors, candidates.use), axis=1)
+
+    def to_json(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {"cider": values["cider_d"], "cider_d": values["cider_d"], "cider_plain": values["cider_plain"]}
 
 
 def _clipped_products(

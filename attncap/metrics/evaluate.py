@@ -1,30 +1,34 @@
-"""How good captions are: the field's scores on the field's scales, from predictions and references alone.
+"""Score captions: BLEU, ROUGE-L, CIDEr-D and other metrics, with intervals and paired tests.
 
-    read_predictions, read_references -> evaluate -> Scores (.table(), .to_json_dict(), .per_picture)
+    read_predictions, read_references -> evaluate -> Scores (.table(), .to_json_dict(), .per_image)
                                          compare  -> Comparison
 
 BLEU, ROUGE-L and CIDEr-D agree with pycocoevalcap on the COCO tools' tokens, which `attncap.metrics.ptb_tokenizer`
-makes without Java.
-BLEU agrees with sacrebleu too (smoothing "none", no tokenizer, on these tokens) wherever there is a match of every
-order; without one, sacrebleu says 0 and the COCO tools, followed here, nearly 0.
+makes without Java. BLEU agrees with sacrebleu too (smoothing "none", no tokenizer, on these tokens) wherever there is a
+match of every order; without one, sacrebleu says 0 and the COCO tools, followed here, nearly 0.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from attncap.metrics import ngrams as ngram_metrics
-from attncap.metrics import significance as uncertainty
+from attncap.metrics import bleu as _bleu  # noqa: F401  (each registers its metric)
+from attncap.metrics import cider as _cider  # noqa: F401
+from attncap.metrics import rouge_l as _rouge_l  # noqa: F401
+from attncap.metrics import significance
+from attncap.metrics.bleu import Bleu
+from attncap.metrics.cautions import cautions
 from attncap.metrics.coco_json import read_predictions, read_references, write_predictions, write_references
-from attncap.metrics.ngrams import NgramIndex, PictureStatistics
-from attncap.metrics.ptb_tokenizer import tokenize
-from attncap.metrics.report import Comparison, Scores, named
+from attncap.metrics.meteor import MeteorError
+from attncap.metrics.meteor import meteor as compute_meteor
+from attncap.metrics.references import Candidates, References, check_ids
+from attncap.metrics.registry import Metric, make_metrics
+from attncap.metrics.report import Comparison, Scores
 
 __all__ = [
     "Comparison",
@@ -37,88 +41,43 @@ __all__ = [
     "read_predictions",
     "read_references",
     "report",
+    "score_images",
     "write_predictions",
     "write_references",
 ]
 
-METEOR_MISSING = (
-    "METEOR was not computed: it needs Java (8 or later, on the PATH) and `pip install pycocoevalcap`; "
-    "no other METEOR gives the COCO tools' number."
-)
-
-
-class References:
-    """Reference captions, tokenized and counted once, to score any number of predictions against.
-
-    Args:
-        references: image_id -> the picture's human captions, as written; at least one each.
-
-    Raises:
-        ValueError: when there is no picture, a picture has no caption, or a caption is not a string.
-
-    Example:
-        >>> references = References({"7": ["A dog runs.", "A brown dog."]})
-        >>> bleu({"7": "a dog runs"}, references).round(3)[:2].tolist()
-        [1.0, 1.0]
-    """
-
-    def __init__(self, references: Mapping[str, Sequence[str]]) -> None:
-        if not references:
-            raise ValueError("scores need at least one picture with references, got none")
-        for image_id, captions in references.items():
-            if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
-                raise ValueError(f"references of {image_id!r}: expected a list of strings, got {captions!r:.80}")
-            if not len(captions):
-                raise ValueError(f"references of {image_id!r}: expected at least one caption, got none")
-        self.captions = {image_id: list(captions) for image_id, captions in references.items()}
-        self.image_ids = list(self.captions)
-        self.tokenized = [[tokenize(caption) for caption in captions] for captions in self.captions.values()]
-        self.index = NgramIndex(self.tokenized)
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def tokenize_predictions(self, predictions: Mapping[str, str]) -> list[str]:
-        """Tokenized predictions in the references' order; ValueError where ids or types do not fit."""
-        check_ids(predictions, self.captions)
-        for image_id, caption in predictions.items():
-            if not isinstance(caption, str):
-                raise ValueError(f"prediction of {image_id!r}: expected a string, got {caption!r:.80}")
-        return [tokenize(predictions[image_id]) for image_id in self.image_ids]
-
-
 AnyReferences = Mapping[str, Sequence[str]] | References
+AnyMetric = str | Metric | Callable[[str, list[str]], float]
 
 
-def check_ids(
-    predictions: Mapping[str, Any],
-    references: Mapping[str, Any],
-    predictions_name: str = "predictions",
-    references_name: str = "references",
-) -> None:
-    """Refuse predictions that are not one to each picture of the references.
+class _Rows:
+    """The additive rows of several metrics side by side, with the scores of their sums."""
 
-    Args:
-        predictions: image_id -> caption.
-        references: image_id -> captions.
-        predictions_name: what to call them in the message; a file name, where they come from a file.
-        references_name: the same for the references.
+    def __init__(self, metrics: Sequence[Metric], candidates: Candidates) -> None:
+        self.metrics = metrics
+        parts = [metric.rows(candidates) for metric in metrics]
+        for metric, part in zip(metrics, parts, strict=True):
+            if part.ndim != 2 or len(part) != len(candidates):
+                raise ValueError(
+                    f"{type(metric).__name__}.rows: expected shape ({len(candidates)}, C), got {part.shape}"
+                )
+        self.columns = np.concatenate([*parts, np.ones((len(candidates), 1))], axis=1)  # (N, C)
+        self._ends = np.cumsum([part.shape[1] for part in parts])
 
-    Raises:
-        ValueError: when ids are missing or extra; the message names both sides and the first ids.
-    """
-    missing = [image_id for image_id in references if image_id not in predictions]
-    extra = [image_id for image_id in predictions if image_id not in references]
-    if missing:
-        raise ValueError(
-            f"{predictions_name}: no caption for {len(missing)} of the {len(references)} pictures of "
-            f"{references_name}, {_some(missing)}; caption every picture, or score against the split that was captioned"
-        )
-    if extra:
-        raise ValueError(
-            f"{predictions_name}: captions for {len(extra)} pictures that {references_name} do not have, "
-            f"{_some(extra)}; leave them out, or score against the references that have them"
-        )
+    def scores(self, sums: np.ndarray) -> np.ndarray:
+        """Return the scores of sums, shape (..., C): shape (..., K)."""
+        parts = np.split(sums, self._ends, axis=-1)
+        found = [metric.scores(part, parts[-1][..., 0]) for metric, part in zip(self.metrics, parts, strict=False)]
+        return np.concatenate(found, axis=-1)
+
+    @property
+    def values(self) -> np.ndarray:
+        return self.scores(self.columns.sum(axis=0))
+
+    def named(self, values: np.ndarray) -> dict[str, Any]:
+        """Return score name -> value, or (low, high), of an array of shape (K,) or (K, 2)."""
+        names = [name for metric in self.metrics for name in metric.labels]
+        return dict(zip(names, values.tolist(), strict=True))
 
 
 def bleu(predictions: Mapping[str, str], references: AnyReferences, brevity: str = "closest") -> np.ndarray:
@@ -141,13 +100,36 @@ def bleu(predictions: Mapping[str, str], references: AnyReferences, brevity: str
 
     Reference: Papineni et al. 2002; pycocoevalcap's bleu_scorer.
     """
-    return _values(_prepared(references), predictions, brevity)[:4]
+    metric = Bleu(brevity)
+    return _Rows([metric], _prepared(references).candidates(predictions)).values
+
+
+def score_images(
+    predictions: Mapping[str, str],
+    references: AnyReferences,
+    metrics: Sequence[AnyMetric] | None = None,
+    brevity: str = "closest",
+) -> pd.DataFrame:
+    """Score each image alone; the mean of its BLEUs is not corpus BLEU.
+
+    Args:
+        predictions: image_id -> caption.
+        references: image_id -> captions, or `References`.
+        metrics: as in `evaluate`.
+        brevity: BLEU's, as in `evaluate`.
+
+    Returns:
+        DataFrame, one row per image: image_id, prediction, words, and a column per score.
+    """
+    candidates = _prepared(references).candidates(predictions)
+    return _per_image(candidates, _Rows(_made(metrics, brevity), candidates))
 
 
 def evaluate(
     predictions: Mapping[str, str],
     references: AnyReferences,
     *,
+    metrics: Sequence[AnyMetric] | None = None,
     brevity: str = "closest",
     bootstrap: int = 1000,
     seed: int = 0,
@@ -155,26 +137,28 @@ def evaluate(
     human: bool = True,
     meteor: bool = False,
 ) -> Scores:
-    """All scores of one system, with intervals, the human line and how varied its captions are.
+    """Score one system: all metrics, bootstrap intervals, the human line, and how varied its captions are.
 
-    Intervals resample pictures. CIDEr's document frequencies stay those of the whole reference set, also in the human
+    Intervals resample images. CIDEr's document frequencies stay those of the whole reference set, also in the human
     line.
 
     Args:
-        predictions: image_id -> caption.
+        predictions: image_id -> caption; ids are strings or integers.
         references: image_id -> captions, or `References`.
-        brevity: "closest" (the COCO tools' way), "shortest" or "none".
+        metrics: names (`attncap.metrics.registry.metric_names`), `Metric` objects, or functions
+            (caption, references) -> number; default BLEU, ROUGE-L and CIDEr.
+        brevity: BLEU's reference length: "closest" (the COCO tools' way), "shortest" or "none".
         bootstrap: number of bootstrap samples; 0 for no intervals.
         seed: of the bootstrap.
         train_captions: captions that the system was trained on, for the share of novel ones; None leaves it out.
-        human: score each human against the others, and the system against as many (pictures with two captions or more).
-        meteor: METEOR through pycocoevalcap; where that or Java is missing, a note says how to get it.
+        human: score each human against the others, and the system against as many (images with two captions or more).
+        meteor: also METEOR, by a Java program; where it cannot run, a note says why.
 
     Returns:
-        The scores, per-picture table included.
+        The scores, with a table per image and notes on what makes them unreliable.
 
     Raises:
-        ValueError: when ids are missing or extra, a caption is not a string, or brevity is another word.
+        ValueError: when ids are missing or extra, a caption is not a string, or brevity or a metric is unknown.
 
     Example:
         >>> scores = evaluate({"7": "a dog runs"}, {"7": ["A dog runs.", "A brown dog."]}, bootstrap=10)
@@ -182,34 +166,31 @@ def evaluate(
         1.0
     """
     prepared = _prepared(references)
-    tokenized = prepared.tokenize_predictions(predictions)
-    statistics = prepared.index.statistics(tokenized)
-    rows = ngram_metrics.columns(statistics, brevity)
-
-    def scores_from_sums(sums: np.ndarray) -> np.ndarray:
-        return ngram_metrics.scores_from_sums(sums, brevity)
-
+    candidates = prepared.candidates(predictions)
+    made = _made(metrics, brevity)
+    rows = _Rows(made, candidates)
     intervals = None
     if bootstrap:
-        intervals = uncertainty.interval(uncertainty.bootstrap(rows, scores_from_sums, bootstrap, seed))
-    per_picture = _per_picture(prepared, predictions, statistics, brevity)
-    meteor_score, notes = None, []
+        samples = significance.bootstrap(rows.columns, rows.scores, bootstrap, seed)
+        intervals = rows.named(significance.interval(samples))
+    per_image = _per_image(candidates, rows)
+    meteor_score, notes = None, cautions(candidates, {name for metric in made for name in metric.labels})
     if meteor:
-        by_meteor = _meteor(prepared.tokenized, tokenized)
-        if by_meteor is None:
-            notes.append(METEOR_MISSING)
-        else:
-            meteor_score, per_picture["meteor"] = by_meteor
+        try:
+            meteor_score, per_image["meteor"] = compute_meteor(prepared.tokenized, candidates.tokenized)
+        except MeteorError as error:
+            notes.append(str(error))
     return Scores(
-        values=scores_from_sums(rows.sum(axis=0)),
+        values=rows.named(rows.values),
+        metrics=made,
         bleu_policy=brevity,
         n=len(prepared),
-        per_picture=per_picture,
-        variety=_variety(tokenized, train_captions),
+        per_image=per_image,
+        variety=_variety(candidates.tokenized, train_captions, prepared.tokenize),
         intervals=intervals,
         samples=bootstrap,
         seed=seed,
-        human=_human_line(prepared, tokenized, brevity) if human else None,
+        human=_human_line(candidates, made) if human else None,
         meteor=meteor_score,
         notes=notes,
     )
@@ -220,12 +201,13 @@ def compare(
     predictions_b: Mapping[str, str],
     references: AnyReferences,
     *,
+    metrics: Sequence[AnyMetric] | None = None,
     brevity: str = "closest",
     method: str = "randomization",
     samples: int | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Whether A's scores differ from B's by more than the choice of pictures explains.
+    """Test whether the scores of two systems differ by more than the choice of images explains.
 
     The same resamples serve all scores and both systems. The interval of the difference is a paired bootstrap's in
     either method; the p-value is the method's.
@@ -234,6 +216,7 @@ def compare(
         predictions_a: image_id -> caption of system A.
         predictions_b: image_id -> caption of system B.
         references: image_id -> captions, or `References`.
+        metrics: as in `evaluate`; a function or `Metric` of your own is tested like the others.
         brevity: "closest", "shortest" or "none".
         method: "randomization" (sacrebleu's `--paired-ar`) or "bootstrap" (its `--paired-bs`). Default randomization:
             of equally good systems the bootstrap's p called 11% different at level 0.05, randomization 5% (simulated).
@@ -254,46 +237,25 @@ def compare(
     """
     if method not in ("bootstrap", "randomization"):
         raise ValueError(f"method is bootstrap or randomization, got {method!r}")
-    prepared = _prepared(references)
-    rows_a, rows_b = (
-        ngram_metrics.columns(prepared.index.statistics(prepared.tokenize_predictions(predictions)), brevity)
-        for predictions in (predictions_a, predictions_b)
-    )
-
-    def scores_from_sums(sums: np.ndarray) -> np.ndarray:
-        return ngram_metrics.scores_from_sums(sums, brevity)
-
-    values_a, values_b = scores_from_sums(rows_a.sum(axis=0)), scores_from_sums(rows_b.sum(axis=0))
-    samples = samples or (1000 if method == "bootstrap" else 10_000)
-    resamples = samples if method == "bootstrap" else 1000
-    boot_a, boot_b = (uncertainty.bootstrap(rows, scores_from_sums, resamples, seed) for rows in (rows_a, rows_b))
-    if method == "bootstrap":
-        p_values = uncertainty.paired_bootstrap(boot_a, boot_b, values_a - values_b)
-    else:
-        p_values = uncertainty.paired_randomization(rows_a, rows_b, scores_from_sums, samples, seed)
+    prepared, made = _prepared(references), _made(metrics, brevity)
+    a, b = (_Rows(made, prepared.candidates(predictions)) for predictions in (predictions_a, predictions_b))
+    tested = significance.paired_test(a.columns, b.columns, a.scores, method=method, samples=samples, seed=seed)
     return Comparison(
-        values_a=values_a,
-        values_b=values_b,
-        intervals=uncertainty.interval(boot_a - boot_b),
-        p_values=p_values,
+        values_a=a.named(a.values),
+        values_b=a.named(b.values),
+        intervals=a.named(tested.intervals),
+        p_values=a.named(tested.p_values),
+        metrics=made,
         method=method,
         bleu_policy=brevity,
         n=len(prepared),
-        samples=samples,
+        samples=tested.samples,
         seed=seed,
     )
 
 
 def report(scores: Scores, comparison: Comparison | None = None) -> str:
-    """The text that the command line prints.
-
-    Args:
-        scores: of one system.
-        comparison: with another one, or None.
-
-    Returns:
-        One or two tables.
-    """
+    """Return the text that the command line prints: the table of one system, and of a comparison where there is one."""
     return scores.table() if comparison is None else f"{scores.table()}\n\n{comparison.table()}"
 
 
@@ -301,54 +263,56 @@ def _prepared(references: AnyReferences) -> References:
     return references if isinstance(references, References) else References(references)
 
 
-def _values(prepared: References, predictions: Mapping[str, str], brevity: str) -> np.ndarray:
-    statistics = prepared.index.statistics(prepared.tokenize_predictions(predictions))
-    return ngram_metrics.scores_from_sums(ngram_metrics.columns(statistics, brevity).sum(axis=0), brevity)
+def _made(metrics: Sequence[AnyMetric] | None, brevity: str) -> list[Metric]:
+    return make_metrics(metrics, {"bleu": {"brevity": brevity}})
 
 
-def _per_picture(
-    prepared: References, predictions: Mapping[str, str], statistics: PictureStatistics, brevity: str
-) -> pd.DataFrame:
-    by_order = ngram_metrics.bleu_per_picture(statistics, brevity)
+def _per_image(candidates: Candidates, rows: _Rows) -> pd.DataFrame:
+    scores = rows.scores(rows.columns)  # (N, K)
     return pd.DataFrame(
         {
-            "image_id": prepared.image_ids,
-            "prediction": [predictions[image_id] for image_id in prepared.image_ids],
-            "words": statistics.length,
-            **{f"bleu_{order + 1}": by_order[:, order] for order in range(4)},
-            "rouge_l": statistics.rouge_l,
-            "cider_d": statistics.cider_d,
-            "cider_plain": statistics.cider_plain,
+            "image_id": candidates.references.image_ids,
+            "prediction": candidates.texts,
+            "words": candidates.lengths,
+            **{name: scores[:, at] for at, name in enumerate(name for m in rows.metrics for name in m.labels)},
         }
     )
 
 
-def _human_line(prepared: References, tokenized: list[str], brevity: str) -> dict[str, Any] | None:
-    """Each human against the others, and the system against the same others; means over who was left out.
+def _human_line(candidates: Candidates, metrics: Sequence[Metric]) -> dict[str, Any] | None:
+    """Score each human against the others, and the system against the same others; means over who was left out.
 
-    In round r the r-th reference of each picture is left out (of a picture with fewer, r modulo their number); pictures
+    In round r the r-th reference of each image is left out (of an image with fewer, r modulo their number); images
     with one reference take no part.
     """
-    counts = np.array([len(captions) for captions in prepared.tokenized])
+    references = candidates.references
+    counts = np.bincount(references.image_of)
     several = counts > 1
     if not several.any():
         return None
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    sums: dict[str, list[np.ndarray]] = {"human": [], "system": []}
+    scores: dict[str, list[np.ndarray]] = {"human": [], "system": []}
     for turn in range(int(counts.max())):
         position = turn % counts
-        use = np.ones(int(counts.sum()), bool)
+        use = np.ones(len(references.image_of), bool)
         use[(starts + position)[several]] = False
-        left_out = [captions[at] for captions, at in zip(prepared.tokenized, position, strict=True)]
-        for who, captions in (("human", left_out), ("system", tokenized)):
-            rows = ngram_metrics.columns(prepared.index.statistics(captions, use), brevity)
-            sums[who].append(ngram_metrics.scores_from_sums(rows[several].sum(axis=0), brevity))
-    human, system = (named(np.mean(sums[who], axis=0)) for who in ("human", "system"))
-    return {**human, "system": system, "n": int(several.sum()), "rounds": int(counts.max())}
+        left_out = [
+            [captions[at] for captions, at in zip(texts, position, strict=True)]
+            for texts in (references.captions.values(), references.tokenized)
+        ]
+        humans = Candidates(references, left_out[0], left_out[1], use)
+        system = Candidates(references, candidates.texts, candidates.tokenized, use)
+        for who, captions in (("human", humans), ("system", system)):
+            rows = _Rows(metrics, captions)
+            scores[who].append(rows.scores(rows.columns[several].sum(axis=0)))
+    human, of_system = (rows.named(np.mean(scores[who], axis=0)) for who in ("human", "system"))
+    return {**human, "system": of_system, "n": int(several.sum()), "rounds": int(counts.max())}
 
 
-def _variety(tokenized: list[str], train_captions: Iterable[str] | None) -> dict[str, Any]:
-    """How varied the captions are, after tokenizing: words, distinct and novel captions, lengths, the most repeated."""
+def _variety(
+    tokenized: list[str], train_captions: Iterable[str] | None, tokenize: Callable[[str], str]
+) -> dict[str, Any]:
+    """Count words, distinct and novel captions, lengths and the most repeated caption, after tokenizing."""
     counted = Counter(tokenized)
     lengths = np.array([len(caption.split()) for caption in tokenized])
     caption, times = counted.most_common(1)[0]
@@ -368,21 +332,3 @@ def _variety(tokenized: list[str], train_captions: Iterable[str] | None) -> dict
             "histogram": dict(zip(map(str, values.tolist()), counts.tolist(), strict=True)),
         },
     }
-
-
-def _meteor(references: list[list[str]], predictions: list[str]) -> tuple[float, list[float]] | None:
-    """METEOR 1.5 of the set and of each picture, from the Java program in pycocoevalcap; None where it cannot run."""
-    if shutil.which("java") is None:
-        return None
-    try:
-        from pycocoevalcap.meteor.meteor import Meteor
-    except ImportError:
-        return None
-    pictures = range(len(predictions))
-    return Meteor().compute_score(
-        {i: references[i] for i in pictures}, {i: [predictions[i]] for i in pictures}
-    )  # corpus METEOR is not the mean of the pictures'
-
-
-def _some(ids: list[str]) -> str:
-    return "first " + ", ".join(map(repr, ids[:3])) + (", ..." if len(ids) > 3 else "")

@@ -1,58 +1,58 @@
-"""What an evaluation found, as tables for a person and dictionaries for JSON; no score is computed here."""
+"""`Scores` and `Comparison`: the results of an evaluation, as tables for a person and dictionaries for JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-# Rows of the tables, in the order of `ngram_metrics.SCORE_NAMES`.
-_LABELS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", 'CIDEr-D (the COCO tools\' "CIDEr")', "CIDEr, plain")
+from attncap.metrics.registry import Metric
 
 
-def named(values: np.ndarray) -> dict[str, Any]:
-    """Seven scores, or seven intervals of shape (7, 2), under the names that the JSON uses.
+def _json(metrics: Sequence[Metric], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values under the names that the JSON uses.
 
     `cider` is what the COCO tools print as "CIDEr", which is CIDEr-D; so `cider` and `cider_d` are one number. CIDEr as
     first defined, without clipping and length penalty, is `cider_plain`.
-
-    Args:
-        values: array, shape (7,) or (7, 2), in the order of `ngram_metrics.SCORE_NAMES`.
-
-    Returns:
-        {"bleu": four values, "rouge_l", "cider", "cider_d", "cider_plain"}, plain Python numbers.
     """
-    *bleu, rouge_l, cider_d, cider_plain = np.asarray(values).tolist()
-    return {"bleu": bleu, "rouge_l": rouge_l, "cider": cider_d, "cider_d": cider_d, "cider_plain": cider_plain}
+    return {key: value for metric in metrics for key, value in metric.to_json(values).items()}
+
+
+def _labels(metrics: Sequence[Metric]) -> dict[str, str]:
+    return {name: label for metric in metrics for name, label in metric.labels.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of one system on N pictures.
+    """Scores of one system on N images.
 
     Args:
-        values: float64 array, shape (7,): BLEU-1..4 and ROUGE-L in [0, 1], CIDEr-D and plain CIDEr in [0, 10].
+        values: score name -> value: `bleu_1`..`bleu_4` and `rouge_l` in [0, 1], `cider_d` and `cider_plain` in
+            [0, 10], and those of other metrics.
+        metrics: what was computed, in the order of the tables.
         bleu_policy: "closest", "shortest" or "none": the reference length of BLEU's brevity penalty.
-        n: number of pictures.
-        per_picture: DataFrame, a row for each picture: image_id, prediction, words, and its own bleu_1..bleu_4 (same
-            policy; their mean is not corpus BLEU), rouge_l, cider_d, cider_plain.
+        n: number of images.
+        per_image: DataFrame, one row per image: image_id, prediction, words, and its own scores (the mean of its BLEUs
+            is not corpus BLEU).
         variety: vocabulary, novelty, lengths and repetition of the predictions.
-        intervals: float64 array, shape (7, 2), or None where no bootstrap was asked for.
+        intervals: score name -> [low, high], 95%; None where no bootstrap was asked for.
         samples: number of bootstrap samples; 0 without.
         seed: of the bootstrap.
         human: leave-one-out scores of the humans and of the system, or None.
-        meteor: METEOR in [0, 1] by pycocoevalcap, or None.
-        notes: what a reader should know beside the numbers.
+        meteor: METEOR in [0, 1] by pycocoevalcap's Java program, or None.
+        notes: what makes the scores unreliable, or why one is missing.
     """
 
-    values: np.ndarray
+    values: dict[str, float]
+    metrics: Sequence[Metric]
     bleu_policy: str
     n: int
-    per_picture: pd.DataFrame
+    per_image: pd.DataFrame
     variety: dict[str, Any]
-    intervals: np.ndarray | None = None
+    intervals: dict[str, list[float]] | None = None
     samples: int = 0
     seed: int = 0
     human: dict[str, Any] | None = None
@@ -62,40 +62,41 @@ class Scores:
     @property
     def bleu(self) -> np.ndarray:
         """BLEU-1..4, shape (4,)."""
-        return self.values[:4]
+        return np.array([self.values[f"bleu_{order}"] for order in range(1, 5)])
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Everything but the per-picture table, for `json.dumps`; scores on the COCO tools' scales."""
-        scores = named(self.values)
+        """Everything but the per-image table, for `json.dumps`; scores on the COCO tools' scales."""
+        scores = _json(self.metrics, self.values)
+        bleu = {name: scores.pop(name) for name in list(scores) if name == "bleu"}
         return {
-            "bleu": scores.pop("bleu"),
+            **bleu,
             "bleu_policy": self.bleu_policy,
             **scores,
             "meteor": self.meteor,
-            "intervals": None if self.intervals is None else named(self.intervals),
+            "intervals": None if self.intervals is None else _json(self.metrics, self.intervals),
             "bootstrap": {"samples": self.samples, "seed": self.seed, "level": 0.95},
             "n": self.n,
             "variety": self.variety,
-            "human": self.human,
+            "human": self._human_json(),
             "notes": self.notes,
         }
 
     def table(self) -> str:
         """A table for the terminal: score, interval, and the human line where there is one."""
-        head = f"{self.n} pictures; BLEU with brevity policy '{self.bleu_policy}'"
+        head = f"{self.n} images; BLEU with brevity policy '{self.bleu_policy}'"
         if self.intervals is not None:
-            head += f"; 95% intervals from {self.samples} bootstrap samples of pictures, seed {self.seed}"
+            head += f"; 95% intervals from {self.samples} bootstrap samples of images, seed {self.seed}"
         columns = ["", "score"] + (["95% interval"] if self.intervals is not None else [])
         if self.human:
             columns += ["human, one left out", "system, same references"]
-            humans, systems = _flat(self.human), _flat(self.human["system"])
         rows = []
-        for i, label in enumerate(_LABELS):
-            row = [label, f"{self.values[i]:.3f}"]
+        for name, label in _labels(self.metrics).items():
+            row = [label, f"{self.values[name]:.3f}"]
             if self.intervals is not None:
-                row.append(f"{self.intervals[i, 0]:.3f} to {self.intervals[i, 1]:.3f}")
+                low, high = self.intervals[name]
+                row.append(f"{low:.3f} to {high:.3f}")
             if self.human:
-                row += [f"{humans[i]:.3f}", f"{systems[i]:.3f}"]
+                row += [f"{self.human[name]:.3f}", f"{self.human['system'][name]:.3f}"]
             rows.append(row)
         if self.meteor is not None:
             rows.append(["METEOR", f"{self.meteor:.3f}"])
@@ -104,46 +105,60 @@ class Scores:
         text = [
             f"{v['distinct_captions']} distinct captions ({v['distinct_share']:.1%}){novel}",
             f"{v['vocabulary']} different words used",
-            "{mean:.1f} words a caption ({min} to {max}, median {median:g})".format(**v["length"]),
+            "{mean:.1f} words per caption ({min} to {max}, median {median:g})".format(**v["length"]),
             f"most repeated ({v['most_repeated']['count']} times): {v['most_repeated']['caption']!r}",
         ]
-        return "\n".join([head, _grid(columns, rows), *text, *self.notes])
+        return "\n".join([head, _grid(columns, rows), *text, *(f"note: {note}" for note in self.notes)])
+
+    def _human_json(self) -> dict[str, Any] | None:
+        if self.human is None:
+            return None
+        system = _json(self.metrics, self.human["system"])
+        about = {"n": self.human["n"], "rounds": self.human["rounds"]}
+        return {**_json(self.metrics, self.human), "system": system, **about}
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two systems on the same pictures.
+    """Two systems on the same images.
 
     Args:
-        values_a: float64 array, shape (7,), scores of A.
-        values_b: float64 array, shape (7,), scores of B.
-        intervals: float64 array, shape (7, 2): bootstrap interval of A - B.
-        p_values: float64 array, shape (7,): two-sided, of "A and B score the same".
+        values_a: score name -> score of A.
+        values_b: score name -> score of B.
+        intervals: score name -> [low, high]: bootstrap interval of A - B, 95%.
+        p_values: score name -> two-sided p of "A and B score the same".
+        metrics: what was computed, in the order of the tables.
         method: "bootstrap" or "randomization".
         bleu_policy: "closest", "shortest" or "none".
-        n: number of pictures.
+        n: number of images.
         samples: of the test.
         seed: of the test.
     """
 
-    values_a: np.ndarray
-    values_b: np.ndarray
-    intervals: np.ndarray
-    p_values: np.ndarray
+    values_a: dict[str, float]
+    values_b: dict[str, float]
+    intervals: dict[str, list[float]]
+    p_values: dict[str, float]
+    metrics: Sequence[Metric]
     method: str
     bleu_policy: str
     n: int
     samples: int
     seed: int
 
+    @property
+    def differences(self) -> dict[str, float]:
+        """Score name -> A - B."""
+        return {name: self.values_a[name] - self.values_b[name] for name in self.values_a}
+
     def to_json_dict(self) -> dict[str, Any]:
         """For `json.dumps`; the difference is A - B."""
         return {
-            "a": named(self.values_a),
-            "b": named(self.values_b),
-            "difference": named(self.values_a - self.values_b),
-            "intervals": named(self.intervals),
-            "p_values": named(self.p_values),
+            "a": _json(self.metrics, self.values_a),
+            "b": _json(self.metrics, self.values_b),
+            "difference": _json(self.metrics, self.differences),
+            "intervals": _json(self.metrics, self.intervals),
+            "p_values": _json(self.metrics, self.p_values),
             "method": f"paired {self.method}",
             "bleu_policy": self.bleu_policy,
             "samples": self.samples,
@@ -154,24 +169,19 @@ class Comparison:
     def table(self) -> str:
         """A table for the terminal."""
         head = (
-            f"{self.n} pictures; BLEU with brevity policy '{self.bleu_policy}'; "
+            f"{self.n} images; BLEU with brevity policy '{self.bleu_policy}'; "
             f"paired {self.method}, {self.samples} samples, seed {self.seed}"
         )
-        rows = [
-            [label, f"{a:.3f}", f"{b:.3f}", f"{a - b:+.3f}", f"{low:+.3f} to {high:+.3f}", f"{p:.4f}"]
-            for label, a, b, (low, high), p in zip(
-                _LABELS, self.values_a, self.values_b, self.intervals, self.p_values, strict=True
-            )
-        ]
+        rows = []
+        for name, label in _labels(self.metrics).items():
+            a, b, (low, high) = self.values_a[name], self.values_b[name], self.intervals[name]
+            between = f"{low:+.3f} to {high:+.3f}"
+            rows.append([label, f"{a:.3f}", f"{b:.3f}", f"{a - b:+.3f}", between, f"{self.p_values[name]:.4f}"])
         return "\n".join([head, _grid(["", "A", "B", "A - B", "95% interval", "p"], rows)])
 
 
-def _flat(scores: dict[str, Any]) -> list[float]:
-    return [*scores["bleu"], scores["rouge_l"], scores["cider_d"], scores["cider_plain"]]
-
-
 def _grid(columns: list[str], rows: list[list[str]]) -> str:
-    """Columns aligned: text on the left, numbers on the right."""
+    """Return aligned columns: text on the left, numbers on the right."""
     widths = [max(len(line[i]) for line in [columns, *rows] if i < len(line)) for i in range(len(columns))]
     return "\n".join(
         "  ".join(

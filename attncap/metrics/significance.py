@@ -1,13 +1,14 @@
-"""How sure a score is: bootstrap intervals over pictures, and paired tests between two systems.
+"""Bootstrap intervals over images, and paired tests between two systems.
 
-A score here is a function of sums over pictures (see `attncap.metrics.ngrams.columns`), so a resample is a row of
-weights and a thousand resamples are one matrix product. Pictures are what is drawn, since a picture's captions belong
-together.
+A score here is a function of sums over images (see `attncap.metrics.registry.Metric`), so a resample is a row of
+weights and a thousand resamples are one matrix product. Images are resampled, not captions: an image's captions depend
+on each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,22 +18,22 @@ _ROUNDING = 1e-12
 
 
 def bootstrap(columns: np.ndarray, scores_from_sums: ScoresFromSums, samples: int = 1000, seed: int = 0) -> np.ndarray:
-    """Scores of resampled sets of pictures: each sample draws N of the N pictures, with replacement.
+    """Scores of resampled sets of images: each sample draws N of the N images, with replacement.
 
     The draws are those of sacrebleu for the same seed. What is not a sum stays fixed: CIDEr's document frequencies are
     those of the whole reference set in every sample.
 
     Args:
-        columns: float array, shape (N, C), a row of sums for each picture.
+        columns: float array, shape (N, C), one row of sums per image.
         scores_from_sums: maps sums, shape (S, C), to scores, shape (S, K).
         samples: S, number of resamples.
-        seed: of numpy's default generator; the same seed draws the same pictures for any system.
+        seed: of numpy's default generator; the same seed draws the same images for any system.
 
     Returns:
         float64 array, shape (S, K).
 
     Raises:
-        ValueError: when samples is less than 1 or there is no picture.
+        ValueError: when samples is less than 1 or there is no image.
 
     Example:
         >>> rows = np.array([[0.2, 1.0], [0.4, 1.0]])  # a score and a count
@@ -95,14 +96,14 @@ def paired_randomization(
     samples: int = 10_000,
     seed: int = 0,
 ) -> np.ndarray:
-    """Two-sided p of "A and B score the same", by swapping the systems' captions picture by picture at random.
+    """Two-sided p of "A and B score the same", by swapping the systems' captions image by image at random.
 
     p = (1 + #{|difference of the shuffled systems| > |difference|}) / (S + 1), sacrebleu's `--paired-ar`,
     save that two systems with equal scores get p = 1.
 
     Args:
         columns_a: float array, shape (N, C), rows of system A.
-        columns_b: float array, shape (N, C), rows of system B for the same pictures.
+        columns_b: float array, shape (N, C), rows of system B for the same images.
         scores_from_sums: maps sums, shape (S, C), to scores, shape (S, K).
         samples: S, number of shuffles; default 10,000, as sacrebleu's.
         seed: of numpy's default generator.
@@ -111,12 +112,12 @@ def paired_randomization(
         float64 array, shape (K,), in [1/(S+1), 1].
 
     Raises:
-        ValueError: when the systems have different numbers of pictures, samples is less than 1 or there is no picture.
+        ValueError: when the systems have different numbers of images, samples is less than 1 or there is no image.
 
     Reference: Riezler and Maxwell 2005; sacrebleu's significance.py.
     """
     if columns_a.shape != columns_b.shape:
-        raise ValueError(f"a paired test needs the same pictures twice, got {columns_a.shape} and {columns_b.shape}")
+        raise ValueError(f"a paired test needs the same images twice, got {columns_a.shape} and {columns_b.shape}")
     total, apart = columns_a.sum(axis=0) + columns_b.sum(axis=0), []
     rng = np.random.default_rng(seed)
     for size in _sizes(len(columns_a), samples):
@@ -127,8 +128,63 @@ def paired_randomization(
     return _p_value(np.concatenate(apart), np.abs(difference))
 
 
+@dataclass(frozen=True, eq=False)
+class PairedTest:
+    """The difference between two systems.
+
+    Args:
+        differences: float64 array, shape (K,): A - B.
+        intervals: float64 array, shape (K, 2): 95% bootstrap interval of A - B.
+        p_values: float64 array, shape (K,): two-sided, of "A and B score the same".
+        samples: of the test.
+    """
+
+    differences: np.ndarray
+    intervals: np.ndarray
+    p_values: np.ndarray
+    samples: int
+
+
+def paired_test(
+    columns_a: np.ndarray,
+    columns_b: np.ndarray,
+    scores_from_sums: ScoresFromSums,
+    *,
+    method: str = "randomization",
+    samples: int | None = None,
+    seed: int = 0,
+) -> PairedTest:
+    """Compare two systems: the differences, their bootstrap intervals, and p-values.
+
+    Args:
+        columns_a: float array, shape (N, C), rows of system A.
+        columns_b: float array, shape (N, C), rows of system B for the same images.
+        scores_from_sums: maps sums, shape (S, C), to scores, shape (S, K).
+        method: of the p-values, "randomization" or "bootstrap".
+        samples: of the p-values; default 10,000 for randomization, 1,000 for the bootstrap.
+        seed: of both.
+
+    Returns:
+        The test; intervals come from 1,000 bootstrap samples, or from those of the p-values.
+
+    Raises:
+        ValueError: as `paired_randomization`, or another method.
+    """
+    if method not in ("bootstrap", "randomization"):
+        raise ValueError(f"method is bootstrap or randomization, got {method!r}")
+    differences = scores_from_sums(columns_a.sum(axis=0)) - scores_from_sums(columns_b.sum(axis=0))
+    samples = samples or (1000 if method == "bootstrap" else 10_000)
+    resamples = samples if method == "bootstrap" else 1000
+    boot_a, boot_b = (bootstrap(rows, scores_from_sums, resamples, seed) for rows in (columns_a, columns_b))
+    if method == "bootstrap":
+        p_values = paired_bootstrap(boot_a, boot_b, differences)
+    else:
+        p_values = paired_randomization(columns_a, columns_b, scores_from_sums, samples, seed)
+    return PairedTest(differences, interval(boot_a - boot_b), p_values, samples)
+
+
 def _resampled(n: int, samples: int, seed: int) -> Iterator[np.ndarray]:
-    """Weights, a chunk of samples at a time, shape (s, n): how often each picture was drawn."""
+    """Yield weights, a chunk of samples at a time, shape (s, n): how often each image was drawn."""
     rng = np.random.default_rng(seed)
     for size in _sizes(n, samples):
         drawn = rng.choice(n, size=(size, n), replace=True) + n * np.arange(size)[:, None]
@@ -139,7 +195,7 @@ def _sizes(n: int, samples: int) -> list[int]:
     if samples < 1:
         raise ValueError(f"samples is at least 1, got {samples}")
     if n < 1:
-        raise ValueError("resampling needs at least one picture, got none")
+        raise ValueError("resampling needs at least one image, got none")
     size = max(1, _CHUNK // n)
     return [min(size, samples - start) for start in range(0, samples, size)]
 

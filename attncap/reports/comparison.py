@@ -17,14 +17,22 @@ from tqdm.auto import tqdm
 from attncap.attributes.sentences import true_claims
 from attncap.data.dataset import CaptionData
 from attncap.data.faces.captions import CHARACTERISTICS, stated_claims
-from attncap.metrics import significance as uncertainty
+from attncap.metrics import significance
 from attncap.metrics.evaluate import References, compare, evaluate
 from attncap.plotting.scores import plot_scores
 from attncap.plotting.style import STYLE, PanelAxes, SheetFigure
 from attncap.reports.systems import System
 
 BATCH = 32  # pictures that a system is given at a time
-MEASURES = {"BLEU-1": 0, "BLEU-2": 1, "BLEU-3": 2, "BLEU-4": 3, "CIDEr": 5, "ROUGE-L": 4}  # places in `Scores.values`
+# What a table calls a score -> its name in `Scores.values`.
+MEASURES = {
+    "BLEU-1": "bleu_1",
+    "BLEU-2": "bleu_2",
+    "BLEU-3": "bleu_3",
+    "BLEU-4": "bleu_4",
+    "CIDEr": "cider_d",
+    "ROUGE-L": "rouge_l",
+}
 TRUE = "true"  # share of stated characteristics that are true
 STATED = "stated"  # characteristics that a caption states, on average
 COSTS = {"seconds_a_picture": "s a picture", "training_seconds": "training, s", "megabytes": "MB"}
@@ -149,14 +157,14 @@ def compare_systems(
         captions[system.name] = dict(zip(references.image_ids, said, strict=True))
         scores = evaluate(captions[system.name], references, bootstrap=bootstrap, seed=seed, human=False)
         assert scores.intervals is not None
-        row = {metric: float(scores.values[at]) for metric, at in MEASURES.items()}
-        ends = {metric: scores.intervals[at] for metric, at in MEASURES.items()}
+        row = {metric: scores.values[name] for metric, name in MEASURES.items()}
+        ends = {metric: scores.intervals[name] for metric, name in MEASURES.items()}
         row |= {TRUE: math.nan, STATED: math.nan}
         if held_out.attributes is not None:
             claimed[system.name] = _claims_by_picture(captions[system.name], held_out.attributes)
             true, stated = claimed[system.name].sum(axis=0)
             row |= {TRUE: true / stated if stated else math.nan, STATED: stated / len(said)}
-            ends[TRUE] = uncertainty.interval(uncertainty.bootstrap(claimed[system.name], _share, bootstrap, seed))[0]
+            ends[TRUE] = significance.interval(significance.bootstrap(claimed[system.name], _share, bootstrap, seed))[0]
         rows[system.name] = {
             **row,
             "seconds_a_picture": seconds,
@@ -231,16 +239,13 @@ def _tests(
 ) -> list[tuple[Any, ...]]:
     found = compare(captions[best], captions[name], references, samples=samples, seed=seed)
     rows: list[tuple[Any, ...]] = [
-        (name, metric, float(found.values_a[at] - found.values_b[at]), *map(float, found.intervals[at]), float(p))
-        for metric, at in MEASURES.items()
-        for p in (found.p_values[at],)
+        (name, metric, found.differences[score], *found.intervals[score], found.p_values[score])
+        for metric, score in MEASURES.items()
     ]
     if claimed and claimed[name][:, 1].any() and claimed[best][:, 1].any():
-        apart = [uncertainty.bootstrap(claimed[which], _share, 1000, seed) for which in (best, name)]
-        low, high = uncertainty.interval(apart[0] - apart[1])[0]
-        both = [float(_share(claimed[which].sum(axis=0))[0]) for which in (best, name)]
-        p = uncertainty.paired_randomization(claimed[best], claimed[name], _share, samples, seed)[0]
-        rows.append((name, TRUE, both[0] - both[1], float(low), float(high), float(p)))
+        tested = significance.paired_test(claimed[best], claimed[name], _share, samples=samples, seed=seed)
+        low, high = tested.intervals[0].tolist()
+        rows.append((name, TRUE, float(tested.differences[0]), low, high, float(tested.p_values[0])))
     return rows
 
 

@@ -119,10 +119,10 @@ def _draw(out: Path, held_out: CaptionData, captions: Sequence[Caption], scores:
     for number, caption in enumerate(captions[:HEATMAPS], start=1):
         plot_attention(paths[str(caption.image_id)], caption).savefig(out / f"heatmap_{number}.png")
     plot_history(pd.read_csv(out / "run" / "history.csv")).savefig(out / "training.png")
-    ranked = scores.per_picture.sort_values("cider_d")["image_id"].tolist()
+    ranked = scores.per_image.sort_values("cider_d")["image_id"].tolist()
     sheet = [*ranked[-6:][::-1], *ranked[:6]]  # the best and the worst, so that nobody is shown only luck
     by_id = {str(caption.image_id): caption for caption in captions}
-    score_of = scores.per_picture.set_index("image_id")["cider_d"]
+    score_of = scores.per_image.set_index("image_id")["cider_d"]
     plot_predictions(
         [paths[image_id] for image_id in sheet],
         [by_id[image_id] for image_id in sheet],

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attncap.metrics.evaluate import References
-from attncap.metrics.ngrams import bleu_per_picture
+from attncap.metrics.evaluate import score_images
 
 NEVER = -1.0  # a threshold that no distance is within
 SIMILARITIES = ("cider_d", "bleu_1", "bleu_4", "rouge_l")
@@ -180,12 +179,9 @@ def similar_captions(
     bare = next((n for n, captions in enumerate(neighbors) if not captions), None)
     if bare is not None:
         raise ValueError(f"neighbor of query {bare} has no caption: index pictures with captions")
-    references = References({str(n): list(captions) for n, captions in enumerate(queries)})
+    references = {str(n): list(captions) for n, captions in enumerate(queries)}
     first = {str(n): captions[0] for n, captions in enumerate(neighbors)}
-    statistics = references.index.statistics(references.tokenize_predictions(first))
-    if measure.startswith("bleu"):
-        return bleu_per_picture(statistics)[:, int(measure[-1]) - 1] >= level
-    return np.asarray(getattr(statistics, measure) >= level)
+    return score_images(first, references)[measure].to_numpy() >= level
 
 
 def parse_match(text: str) -> Callable[[Any, Any], np.ndarray]:

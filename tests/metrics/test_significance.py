@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from attncap.metrics.ngrams import NgramIndex, columns, scores_from_sums
+from attncap.metrics.bleu import Bleu
+from attncap.metrics.references import References
 from attncap.metrics.significance import bootstrap, interval, paired_bootstrap, paired_randomization
 
 
@@ -103,8 +104,14 @@ def test_p_values_are_sacrebleus(test_type: str, monkeypatch: pytest.MonkeyPatch
     paired = PairedTest([("a", a), ("b", b)], {"BLEU": metric}, None, test_type=test_type, n_samples=300)
     theirs = paired()[1]["BLEU"][1]
     assert not isinstance(theirs, str)
-    index = NgramIndex(references)
-    rows_a, rows_b = (columns(index.statistics(captions)) for captions in (a, b))
+    prepared = References({str(n): own for n, own in enumerate(references)})
+    rows_a, rows_b = (
+        Bleu().rows(prepared.candidates({str(n): text for n, text in enumerate(captions)})) for captions in (a, b)
+    )
+
+    def scores_from_sums(sums: np.ndarray) -> np.ndarray:
+        return Bleu().scores(sums, np.ones(sums.shape[:-1]))
+
     difference = scores_from_sums(rows_a.sum(axis=0)) - scores_from_sums(rows_b.sum(axis=0))
     if test_type == "bs":
         scores_a, scores_b = (bootstrap(rows, scores_from_sums, 300, 11) for rows in (rows_a, rows_b))
@@ -120,9 +127,9 @@ def test_errors() -> None:
     rows = rows_of(np.zeros(3))
     with pytest.raises(ValueError, match=r"samples is at least 1, got 0"):
         bootstrap(rows, mean_of, 0)
-    with pytest.raises(ValueError, match=r"at least one picture"):
+    with pytest.raises(ValueError, match=r"at least one image"):
         bootstrap(rows[:0], mean_of, 5)
     with pytest.raises(ValueError, match=r"level is a share between 0 and 1, got 95"):
         interval(np.zeros((3, 1)), 95)
-    with pytest.raises(ValueError, match=r"same pictures twice, got \(3, 2\) and \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"same images twice, got \(3, 2\) and \(2, 2\)"):
         paired_randomization(rows, rows[:2], mean_of)

@@ -32,7 +32,7 @@ from attncap.plotting.style import Picture, read_picture
 
 Weighed = Sequence[Sequence[tuple[str, float]]]  # of T words each: (word, log-probability), the likeliest first
 
-# What people call the columns of `Scores.per_picture`; a column that is not here keeps its name.
+# What people call the columns of `Scores.per_image`; a column that is not here keeps its name.
 SCORE_LABELS = {
     "cider_d": "CIDEr-D",
     "bleu_4": "BLEU-4",
@@ -98,7 +98,7 @@ def explore(
         references: image_id -> what people wrote.
         alternatives: for each caption, in the nesting of `captions`, the words that were weighed at each of its words,
             as `attncap.decoding.alternatives.top_alternatives` gives them.
-        scores: a row a picture: `image_id` and numbers to sort by, such as `evaluate(...).per_picture`.
+        scores: a row a picture: `image_id` and numbers to sort by, such as `evaluate(...).per_image`.
         title: heading of the page.
         picture_pixels: the longer side of the embedded JPEGs; 480 is about 35 KB a photograph.
         cmap: matplotlib's name of the colors, from little to much attention.

@@ -1,0 +1,59 @@
+"""What makes scores mean less than they seem to: notes for the reader of an evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from attncap.metrics.references import Candidates
+
+FEW_IMAGES = 100  # below it CIDEr's document frequencies are mostly 1
+FEW_DISTINCT = 0.05  # share of distinct captions, of at least as many images as above
+SHORT_SHARE = 0.5  # of the texts shorter than n words
+
+
+def cautions(candidates: Candidates, scores: set[str]) -> list[str]:
+    """Return what a reader should know about the scores of these captions, one sentence or two each.
+
+    Args:
+        candidates: captions and references.
+        scores: names of the scores that are computed.
+    """
+    notes = []
+    n = len(candidates)
+    if n < FEW_IMAGES and "cider_d" in scores:
+        notes.append(
+            f"CIDEr is unreliable here: its document frequencies come from {n} images; use at least {FEW_IMAGES}."
+        )
+    short = [order for order in (2, 3, 4) if f"bleu_{order}" in scores and _short(candidates, order)]
+    if short:
+        names = ", ".join(f"BLEU-{order}" for order in short)
+        notes.append(
+            f"{names}: more than half of the captions, or of the references, have fewer than {short[0]} words. "
+            "Such scores are mostly noise; read BLEU-1 and ROUGE-L."
+        )
+    counted = Counter(candidates.tokenized)
+    if n >= FEW_IMAGES and len(counted) <= FEW_DISTINCT * n:
+        caption, times = counted.most_common(1)[0]
+        notes.append(
+            f"The captions have collapsed: {len(counted)} distinct captions for {n} images ({caption!r} {times} times)."
+        )
+    if _without_spaces(candidates):
+        notes.append(
+            "The references have no spaces between words, so that a whole text counts as one word: put spaces between "
+            "the words of both sides, or give References a tokenizer of the language."
+        )
+    return notes
+
+
+def _short(candidates: Candidates, order: int) -> bool:
+    sides = (candidates.lengths, candidates.references.lengths)
+    return any(float(np.mean(lengths < order)) > SHORT_SHARE for lengths in sides)
+
+
+def _without_spaces(candidates: Candidates) -> bool:
+    texts = [text for captions in candidates.references.captions.values() for text in captions]
+    unbroken = [max((len(word) for word in text.split()), default=0) >= 8 and not text.isascii() for text in texts]
+    single = [len(text.split()) <= 2 for text in texts]
+    return bool(np.mean([both for both in map(all, zip(unbroken, single, strict=True))]) > SHORT_SHARE)

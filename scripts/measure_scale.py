@@ -124,7 +124,6 @@ def store(rows: int, folder: Path) -> None:
     from attncap.features.store import FeatureStore
 
     made = FeatureStore(folder, DrawnEncoder(SHAPE))
-    made._grow(rows)
     features = np.ones((1000, *SHAPE), np.float16)
     start = time.process_time()
     for at in range(0, rows, 1000):
@@ -134,7 +133,11 @@ def store(rows: int, folder: Path) -> None:
         ]
         made._write(batch, batch, features)
     say("writing, 1,000 a transaction", time.process_time() - start, "s")
-    say("of the store's file", (made.path / "data.mdb").stat().st_blocks * 512 / rows, "bytes a picture")
+    say(
+        "of the store's file",
+        sum(file.stat().st_blocks for file in made.path.iterdir()) * 512 / rows,
+        "bytes a picture",
+    )
     code = (
         "import sys, time; sys.path.insert(0, 'benchmarks'); from drawn import DrawnEncoder; "
         "from attncap.features.store import FeatureStore; start = time.process_time(); "
@@ -142,7 +145,7 @@ def store(rows: int, folder: Path) -> None:
     )
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True, check=True)
-    say("opening, with every page of the tree checked", float(done.stdout), "s")
+    say("opening", float(done.stdout), "s")
 
 
 def names_from(start: int, number: int) -> list[str]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from attncap._files import replacing
 from attncap.attributes.classifier import AttributeClassifier
 from attncap.attributes.tables import AttributeData
+from attncap.features.pipeline import check_sequence, encode_images
 from attncap.features.store import FeatureStore
-from attncap.images import UnreadableImage, open_image
 
 
 def predict_pictures(
@@ -46,6 +44,7 @@ def predict_pictures(
         >>> round(probs["Eyeglasses"].item(), 2)
         0.97
     """
+    check_sequence(paths)
     names = [Path(path).name for path in paths] if image_ids is None else list(image_ids)
     logits, unreadable = picture_logits(classifier, paths, batch_size=batch_size, progress=progress)
     table = pd.DataFrame(classifier.calibrated(logits), columns=list(classifier.names))
@@ -73,32 +72,13 @@ def picture_logits(
     encoder = classifier.encoder
     if encoder is None:
         raise ValueError("this classifier holds no encoder: it takes features, not picture files")
-    network = encoder.network_for_pixels()
     views = (False, True) if classifier.mirror else (False,)
     rows = [np.zeros((0, len(classifier.names)), np.float32)]
     unreadable: dict[int, str] = {}
-
-    def decoded(path: str | Path) -> np.ndarray | UnreadableImage:
-        try:
-            return encoder.preprocess(open_image(path))
-        except UnreadableImage as error:
-            return error
-
-    with ThreadPoolExecutor(4) as pool, tqdm(total=len(paths), unit=" pictures", disable=not progress) as bar:
-        for start in range(0, len(paths), batch_size):
-            part = paths[start : start + batch_size]
-            pixels = []
-            for at, picture in enumerate(pool.map(decoded, part), start=start):
-                if isinstance(picture, UnreadableImage):
-                    unreadable[at] = picture.reason
-                else:
-                    pixels.append(picture)
-            if pixels:
-                stacked = np.stack(pixels)  # (B, height, width, 3)
-                features = [network.predict_on_batch(stacked[:, :, ::-1] if flip else stacked) for flip in views]
-                # Half precision, as features come from the store that training read.
-                rows.append(_mean_logits(classifier, [np.asarray(view, np.float16) for view in features]))
-            bar.update(len(part))
+    for batch in encode_images(encoder, paths, batch_size=batch_size, progress=progress, views=views):
+        unreadable.update(batch.rejects)
+        if batch.positions:
+            rows.append(_mean_logits(classifier, batch.features))
     return np.concatenate(rows), unreadable
 
 

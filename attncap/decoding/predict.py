@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding.decoder import Decoder, caption_of, compiled, filled, replay
+from attncap.features.pipeline import check_sequence, encode_images
 from attncap.features.store import FeatureStore
-from attncap.images import PICTURE_ENDINGS, UnreadableImage, open_image
+from attncap.images import PICTURE_ENDINGS, UnreadableImage
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
 from attncap.tokenizers import END, PAD, UNK
@@ -99,22 +98,13 @@ def encoded_pictures(
     encoder = captioner.encoder
     if encoder is None:
         raise ValueError("this captioner holds no encoder: it takes features (use Decoder), not picture files")
+    check_sequence(paths)
     if image_ids is None:
         image_ids = [Path(path).name for path in paths]
-    network = encoder.network_for_pixels()
-    with ThreadPoolExecutor(4) as pool, tqdm(total=len(paths), unit=" pictures", disable=not progress) as bar:
-        for start in range(0, len(paths), batch_size):
-            part = [str(path) for path in paths[start : start + batch_size]]
-            kept, pixels = [], []
-            for offset, decoded in enumerate(pool.map(lambda path: _pixels(path, encoder), part)):
-                if isinstance(decoded, UnreadableImage):
-                    rejects.append((image_ids[start + offset], part[offset], decoded.reason))
-                else:
-                    kept.append(image_ids[start + offset])
-                    pixels.append(decoded)
-            if pixels:  # float16, as in the store
-                yield kept, np.asarray(network.predict_on_batch(np.stack(pixels)), np.float16)
-            bar.update(len(part))
+    for batch in encode_images(encoder, paths, batch_size=batch_size, progress=progress):
+        rejects += [(image_ids[at], str(paths[at]), reason) for at, reason in batch.rejects]
+        if batch.positions:
+            yield [image_ids[at] for at in batch.positions], batch.features[0]
 
 
 def caption_stored(
@@ -297,10 +287,3 @@ def find_pictures(where: str | Path) -> list[Path]:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-
-
-def _pixels(path: str, encoder: Any) -> np.ndarray | UnreadableImage:
-    try:
-        return encoder.preprocess(open_image(path))
-    except UnreadableImage as error:
-        return error

@@ -1,41 +1,143 @@
-"""A batch of pictures on its way into the feature store: decoded, through the network, ready to be written.
+"""Images to features: the one way from files through decoding, preprocessing and the network.
 
-What computes it is an engine: the store's own process, or workers on many machines (`attncap.features.ray_engine`).
+`FeatureStore.extract` writes what comes out to disk, `encode_images` gives it to the caller. What computes the features
+of a store is an engine: this process (`compute_here`), or workers on many machines (`attncap.features.ray_engine`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from attncap.images import UnreadableImage, image_bytes, open_image
+
+DECODERS = 4  # threads that decode images; Pillow releases the interpreter lock while it does
+AnyImage = str | os.PathLike[str] | Image.Image
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 class Decoded(NamedTuple):
+    """An image file on its way into a feature store."""
+
     path: str
-    stamp: list[int]  # size and modification time: a cheap sign that the file is the one whose digest we know
+    stamp: list[int]  # size and modification time: a cheap sign that the file did not change
     digest: bytes  # of the file's bytes; empty where it could not be read
     pixels: np.ndarray | None  # None when the features of these bytes are in the store already
-    reason: str | None = None  # why the picture cannot be read
+    reason: str | None = None  # why the image cannot be read
     mirrored: bool = False
 
 
 class Computed(NamedTuple):
-    """What an engine gives for a batch of pictures; `FeatureStore.extract` writes it."""
+    """What an engine gives for a batch of images; `FeatureStore.extract` writes it."""
 
     batch: list[Decoded]  # the rejects among them have a reason, the others a digest
     fresh: list[Decoded]  # those of `batch` that went through the network
     features: np.ndarray  # of `fresh`, half precision, shape (len(fresh), rows, cols, D)
 
 
-# (extractor, paths, batch_size, mirrored) -> batches as they become ready; see `attncap.features.ray_engine.RayEngine`.
-Engine = Callable[[Any, list[str], int, bool], Generator[Computed, None, None]]
+# (extractor, paths, batch_size, mirrored, has_features) -> batches as they become ready.
+Engine = Callable[[Any, list[str], int, bool, Callable[[bytes], bool]], Generator[Computed, None, None]]
+
+
+class Encoded(NamedTuple):
+    """The features of a batch of images from `encode_images`."""
+
+    positions: list[int]  # of the readable images, in the sequence that was given
+    features: list[np.ndarray]  # one array per view, half precision, shape (len(positions), rows, cols, D)
+    rejects: list[tuple[int, str]]  # position and reason of each image that cannot be read
+
+
+def check_sequence(images: Any) -> None:
+    """Raise TypeError where one image is given in place of a sequence of images."""
+    if isinstance(images, str | bytes | os.PathLike | Image.Image):
+        raise TypeError(f"a list of images expected, got one: write [{str(images)[:60]!r}]")
+
+
+def encode_images(
+    encoder: Any,
+    images: Sequence[AnyImage],
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+    views: Sequence[bool] = (False,),
+    network: Any = None,
+) -> Iterator[Encoded]:
+    """Yield the features of images, batch by batch, without a store; images are decoded ahead of the network.
+
+    Args:
+        encoder: a `FeatureExtractor`, or another layer with its `preprocess` and `network_for_pixels`.
+        images: files, or Pillow images.
+        batch_size: images per pass through the network; at most three batches are in memory.
+        progress: show a bar with images/s.
+        views: which arrays of features to give: False the image, True its mirror image.
+        network: `encoder.network_for_pixels()`, where the caller keeps one.
+
+    Raises:
+        TypeError: one image in place of a list.
+    """
+    check_sequence(images)
+    network = network or encoder.network_for_pixels()
+    with (
+        ThreadPoolExecutor(DECODERS, "decode") as decoders,
+        tqdm(total=len(images), unit=" images", disable=not progress) as bar,
+    ):
+        decoded = read_ahead(decoders, partial(_pixels_of, encoder), images, 3 * batch_size)
+        start = 0
+        for batch in in_batches(decoded, batch_size):
+            readable = [start + at for at, item in enumerate(batch) if not isinstance(item, UnreadableImage)]
+            rejects = [(start + at, item.reason) for at, item in enumerate(batch) if isinstance(item, UnreadableImage)]
+            features = []
+            if readable:
+                pixels = np.stack([item for item in batch if isinstance(item, np.ndarray)])  # (B, size, size, 3)
+                for mirrored in views:
+                    seen = network.predict_on_batch(pixels[:, :, ::-1] if mirrored else pixels)
+                    features.append(np.asarray(seen, np.float16))  # half precision, as in a store
+            yield Encoded(readable, features, rejects)
+            start += len(batch)
+            bar.update(len(batch))
+
+
+def compute_here(
+    extractor: Any, paths: list[str], batch_size: int, mirrored: bool, has_features: Callable[[bytes], bool]
+) -> Generator[Computed, None, None]:
+    """Decode image files and run the network in this process: the default engine of `FeatureStore.extract`."""
+    network = extractor.network_for_pixels()
+    decode = partial(decode_file, extractor=extractor, mirrored=mirrored, has_features=has_features)
+    with ThreadPoolExecutor(DECODERS, "decode") as decoders:
+        for batch in in_batches(read_ahead(decoders, decode, paths, 3 * batch_size), batch_size):
+            yield through_network(network, extractor, batch, batch_size)
+
+
+def decode_file(path: str, extractor: Any, mirrored: bool, has_features: Callable[[bytes], bool]) -> Decoded:
+    """Read an image file; decode it unless `has_features` of its digest."""
+    stamp = file_stamp(path)  # before the bytes: a file that changes in between is looked at again next time
+    try:
+        data = image_bytes(path)
+    except UnreadableImage as error:  # no stamp: a change of permissions mends it, and leaves no trace
+        return Decoded(path, [0, 0], b"", None, error.reason, mirrored)
+    digest = hashlib.blake2b(data, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
+    if has_features(digest):
+        return Decoded(path, stamp, digest, None, None, mirrored)
+    try:
+        image = open_image(path, data=data)
+    except UnreadableImage as error:
+        return Decoded(path, stamp, digest, None, error.reason, mirrored)
+    pixels = extractor.preprocess(image)
+    return Decoded(path, stamp, digest, pixels[:, ::-1] if mirrored else pixels, None, mirrored)
 
 
 def through_network(network: Any, extractor: Any, batch: list[Decoded], batch_size: int) -> Computed:
-    """Compute the features of those of a batch that were decoded, of equal ones once."""
+    """Compute the features of the decoded images of a batch; equal images go through the network once."""
     fresh = list({item.digest: item for item in batch if item.pixels is not None}.values())
     features = np.empty((0, *extractor.feature_shape), np.float16)
     if fresh:
@@ -45,9 +147,11 @@ def through_network(network: Any, extractor: Any, batch: list[Decoded], batch_si
     return Computed(batch, fresh, features)
 
 
-def ahead(pool: ThreadPoolExecutor, function: Any, items: Sequence[str], window: int) -> Iterator[Decoded]:
-    # Like `pool.map`, but never more than `window` pictures decoded and waiting: memory stays flat.
-    waiting: deque[Future[Decoded]] = deque()
+def read_ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Made], items: Sequence[Item], window: int
+) -> Iterator[Made]:
+    """Do as `pool.map`, with at most `window` results waiting, so that memory does not grow."""
+    waiting: deque[Future[Made]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
         if len(waiting) >= window:
@@ -56,8 +160,9 @@ def ahead(pool: ThreadPoolExecutor, function: Any, items: Sequence[str], window:
         yield waiting.popleft().result()
 
 
-def in_batches(items: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
-    batch: list[Decoded] = []
+def in_batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of `size` items; the last may be shorter."""
+    batch: list[Item] = []
     for item in items:
         batch.append(item)
         if len(batch) == size:
@@ -65,3 +170,20 @@ def in_batches(items: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
             batch = []
     if batch:
         yield batch
+
+
+def file_stamp(path: str) -> list[int]:
+    """Return size and modification time of a file, [0, 0] where it cannot be looked at."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: not a file name at all
+        return [0, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _pixels_of(encoder: Any, image: AnyImage) -> np.ndarray | UnreadableImage:
+    try:
+        opened = image.convert("RGB") if isinstance(image, Image.Image) else open_image(image)
+        return encoder.preprocess(opened)
+    except UnreadableImage as error:
+        return error

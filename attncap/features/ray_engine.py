@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,8 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attncap.features.pipeline import Computed, Decoded, through_network
-from attncap.features.store import decode_picture, file_stamp
+from attncap.features.pipeline import Computed, Decoded, decode_file, file_stamp, through_network
 from attncap.images import UnreadableImage, image_bytes
 
 IN_FLIGHT = 2  # batches a worker holds: one is decoded while the network runs on the other
@@ -73,9 +72,16 @@ class RayEngine:
                 raise ValueError(f"{name} of Ray: {value}, expected at least {least}")
 
     def __call__(
-        self, extractor: Any, paths: list[str], batch_size: int, mirrored: bool
+        self,
+        extractor: Any,
+        paths: list[str],
+        batch_size: int,
+        mirrored: bool,
+        has_features: Callable[[bytes], bool] | None = None,
     ) -> Generator[Computed, None, None]:
         """Yield what the workers computed, in the order in which it is ready.
+
+        `has_features` is not asked: workers do not see the store, so equal images may be computed twice.
 
         Raises:
             ValueError: Ray is not installed, or the cluster has no room for a worker.
@@ -145,7 +151,7 @@ class Worker:
         paths = [_path(name) for name in names]
         seen = {path: file_stamp(path) for path in paths}
         decode = partial(
-            decode_picture, extractor=self.extractor, mirrored=self.mirrored, has_features=lambda digest: False
+            decode_file, extractor=self.extractor, mirrored=self.mirrored, has_features=lambda digest: False
         )
         batch = list(self.decoders.map(decode, paths))
         with self.one_batch:

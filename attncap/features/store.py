@@ -1,87 +1,88 @@
-"""`FeatureStore`: the features of many pictures on disk, computed once, read at memory-map speed.
+"""`FeatureStore`: the features of many images on disk, computed once, read batch by batch.
 
-The store is an LMDB file: memory-mapped reads without a copy of the whole, transactions that survive a kill at any
-moment, readers that never wait for the writer. HDF5 and plain arrays have no transactions, and Zarr's chunk files cost
-a decompression a read. A picture is known by the digest of its bytes, so a renamed or copied picture is not computed
-again and a changed one is.
+A store is a folder of two files. `rows.f16` holds the features, one row of equal size per distinct image; it is read
+with `pread` and never mapped into memory, so that a file that another process cuts off or extends can give an error and
+cannot kill the process. `index.sqlite` says which image has which row, with a checksum of each row: SQLite commits a
+batch whole or not at all, and rows that no commit names are written over. An image is known by the digest of its bytes:
+a renamed or copied image is not computed again, and a changed one is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import weakref
+import os
+import sqlite3
+import sys
+import threading
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from functools import partial
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import filelock
-import lmdb
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from attncap.features.extractor import FeatureExtractor
-from attncap.features.lmdb_pages import check_pages
-from attncap.features.pipeline import Computed, Decoded, Engine, ahead, in_batches, through_network
-from attncap.images import UnreadableImage, image_bytes, open_image
+from attncap.features.pipeline import Decoded, Engine, check_sequence, compute_here, file_stamp
 
-FORMAT_VERSION = 1
-DAMAGE = (
-    lmdb.BadDbiError,
-    lmdb.CorruptedError,
-    lmdb.IncompatibleError,
-    lmdb.InvalidError,
-    lmdb.PageNotFoundError,
-    lmdb.VersionMismatchError,
+FORMAT_VERSION = 2  # 1 was an LMDB file, up to commit 998f5d3
+BUSY_SECONDS = 60.0  # another process holds the index for milliseconds, when it commits a batch
+KEYS_AT_ONCE = 500  # SQLite takes at most 999 values in a statement on old systems
+SCHEMA = (
+    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE rows (row INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, checksum INTEGER NOT NULL)",
+    "CREATE TABLE images (path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, "
+    "digest BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE rejects (path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, "
+    "reason TEXT NOT NULL) WITHOUT ROWID",
 )
-SLACK_PAGES = 4  # LMDB may leave the last pages of a sound file unwritten: those that the last write freed again
-# LMDB forbids opening a file twice in a process; a notebook that runs a cell again does. By device and inode.
-_OPENED: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = weakref.WeakValueDictionary()
 
 
 class FeatureStore:
-    """Features of pictures under one encoder configuration, half precision, on disk.
+    """Features of images under one encoder configuration, half precision, on disk.
+
+    Any number of processes and threads may read a store while one process extends it.
 
     Args:
-        folder: where stores live; each encoder configuration has a file of its own in it, named by fingerprint.
-        extractor: the encoder. Another layer, weights, size or arithmetic has another fingerprint, hence another file.
+        folder: where stores live; each encoder configuration has a folder of its own in it, named by fingerprint.
+        extractor: the encoder. Another layer, weights, size or arithmetic has another fingerprint, hence another store.
 
     Raises:
-        ValueError: the file is not a feature store, is damaged, or was written by another version.
-        OSError: the file cannot be opened or written: permissions, a full disk.
+        ValueError: not a feature store, damaged, or written by another version.
+        OSError: the store cannot be opened or written: permissions, a full disk.
 
     Example:
         >>> store = FeatureStore("features", FeatureExtractor("mixed8"))
-        >>> rejects = store.extract(pictures["path"])
-        >>> store.get(pictures["path"][:32]).shape
+        >>> rejects = store.extract(images["path"])
+        >>> store.get(images["path"][:32]).shape
         (32, 8, 8, 1280)
     """
 
-    def __init__(self, folder: str | Path, extractor: FeatureExtractor):
+    def __init__(self, folder: str | Path, extractor: Any):
         self.extractor = extractor
-        self.feature_shape = extractor.feature_shape
-        self.fingerprint = extractor.fingerprint()
-        self.path = Path(folder) / f"{extractor.layer}-{self.fingerprint}.lmdb"
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._environment = self._open()
-            self._features = self._environment.open_db(b"features")  # digest -> float16 bytes
-            self._pictures = self._environment.open_db(b"pictures")  # path -> stamp, digest, check sum of the features
-            self._rejects = self._environment.open_db(b"rejects")  # path -> stamp and reason
+        self.feature_shape: tuple[int, int, int] = extractor.feature_shape
+        self.fingerprint: str = extractor.fingerprint()
+        name = f"{extractor.layer}-{self.fingerprint}".replace(os.sep, "_")
+        self.path = Path(folder) / f"{name}.features"
+        self._refuse_old(Path(folder) / f"{name}.lmdb")
+        self._row_bytes = 2 * int(np.prod(self.feature_shape))
+        self._lock = threading.RLock()  # one connection to the index, used by one thread at a time
+        self._rows: int | None = None
+        self._index: sqlite3.Connection | None = None
+        with self._named("the feature store cannot be opened"):
+            with suppress(FileExistsError):
+                self.path.mkdir(parents=True)
+            self._open()
             self._check_header()
-        except DAMAGE as error:
-            reason = str(error).removeprefix(f"{self.path}: ")
-            raise ValueError(
-                f"{self.path}: not a feature store, or damaged ({reason}): delete it to start anew"
-            ) from error
-        except lmdb.Error as error:
-            reason = str(error).removeprefix(f"{self.path}: ")
-            raise OSError(f"{self.path}: the feature store cannot be opened ({reason})") from error
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and cols of the grid of regions."""
+        return self.feature_shape[:2]
 
     def extract(
         self,
@@ -91,93 +92,119 @@ class FeatureStore:
         mirrored: bool = False,
         engine: Engine | None = None,
     ) -> pd.DataFrame:
-        """Compute and keep the features of every picture that is not in the store yet.
+        """Compute and keep the features of every image that is not in the store yet.
 
         Interrupted at any moment, a later call goes on: a batch is in the store whole or not at all. A second process
-        on the same store waits for the first, and then finds its work done.
+        on the same store says that it waits for the first, and then finds its work done.
 
         Args:
-            paths: picture files.
-            batch_size: pictures a pass through the network.
-            progress: show a bar with pictures/s.
-            mirrored: of the pictures as a mirror shows them, which are kept beside the others.
-            engine: what decodes the pictures and runs the network; default this process. Only this process writes.
+            paths: image files.
+            batch_size: images per pass through the network.
+            progress: show a bar with images/s.
+            mirrored: of the mirror images, which are kept beside the others.
+            engine: what decodes the images and runs the network; default this process. Only this process writes.
 
         Returns:
-            rejects: DataFrame (path, reason) of the pictures among `paths` that cannot be read.
+            rejects: DataFrame (path, reason) of the images among `paths` that cannot be read.
 
         Raises:
+            TypeError: one path in place of a list.
             OSError: the store cannot be written, as when the disk is full; what was in it before stays readable.
         """
-        with filelock.FileLock(self.path / "extract.lock"):
-            todo = [path for path in dict.fromkeys(map(str, paths)) if not self._is_current(path, mirrored)]
-            if todo:
-                try:
-                    self._grow(len(todo))
-                    self._extract(todo, batch_size, progress, mirrored, engine or self._here)
-                except lmdb.Error as error:
-                    raise OSError(
-                        f"{self.path}: features cannot be written: disk full? ({error}) What was there before is "
-                        "intact: make room and start again"
-                    ) from error
+        check_sequence(paths)
+        paths = [str(path) for path in paths]
+        if self._todo(paths, mirrored):  # a complete store needs no lock, and may lie on a read-only disk
+            if self._read_only:
+                raise OSError(
+                    f"{self.path}: read-only, and {len(self._todo(paths, mirrored)):,} of {len(paths):,} images have "
+                    "no features in it: name another folder with --features"
+                )
+            with self._alone(), self._named("features cannot be written", writing=True):
+                todo = self._todo(paths, mirrored)  # another process may have done it meanwhile
+                if todo:
+                    self._extract(todo, batch_size, progress, mirrored, engine or compute_here)
         return self.rejects(paths, mirrored)
 
     def get(self, paths: Sequence[str], mirrored: Sequence[bool] | None = None) -> np.ndarray:
-        """Return the features of pictures: float16, shape (len(paths), rows, cols, D).
+        """Return the features of images: float16, shape (len(paths), rows, cols, D).
 
         Args:
-            paths: picture files.
-            mirrored: for each, whether it is to be as a mirror shows it; None: none of them.
+            paths: image files.
+            mirrored: for each, whether its mirror image is meant; None: none of them.
 
         Raises:
-            KeyError: a picture whose features are not in the store.
+            KeyError: an image whose features are not in the store.
+            ValueError: the store is damaged.
         """
+        check_sequence(paths)
+        views = mirrored or [False] * len(paths)
+        keys = [_key(path, view) for path, view in zip(paths, views, strict=True)]
+        found = self._lookup(
+            "SELECT images.path, rows.row, rows.checksum, rows.digest FROM images JOIN rows USING (digest) "
+            "WHERE images.path IN",
+            keys,
+        )
         features = np.empty((len(paths), *self.feature_shape), np.float16)
-        with self._reading() as transaction:
-            for row, path, flipped in zip(features, paths, mirrored or [False] * len(paths), strict=True):
-                known = transaction.get(_key(path, flipped), db=self._pictures)
-                stored = None if known is None else transaction.get(bytes(known)[16:32], db=self._features)
-                if stored is None:
-                    raise KeyError(f"{path}: no features in {self.path}; call extract first")
-                self._check(path, bytes(known), stored)
-                row[...] = np.frombuffer(stored, np.float16).reshape(self.feature_shape)
+        for at, (path, key) in enumerate(zip(paths, keys, strict=True)):
+            if key not in found:
+                raise KeyError(f"{path}: no features in {self.path}; call extract first")
+            row, checksum, digest = found[key]
+            if not self._read_row(row, features[at]) or _checksum(digest, features[at]) != checksum:
+                raise ValueError(
+                    f"{self.path}: damaged (features of {path} are not those written): delete it to start anew"
+                )
         return features
+
+    def mask(self, paths: Sequence[str]) -> None:
+        """Return None: every region of a grid counts, see `ExternalFeatures.mask`."""
+
+    def boxes(self, paths: Sequence[str]) -> None:
+        """Return None: the regions are the cells of a grid, see `ExternalFeatures.boxes`."""
 
     def rejects(self, paths: Sequence[str], mirrored: bool = False) -> pd.DataFrame:
         """Return DataFrame (path, reason): which of `paths` have no features, and why."""
-        found = []
-        with self._reading() as transaction:
-            for path in map(str, paths):
-                entry = transaction.get(_key(path, mirrored), db=self._rejects)
-                if entry is not None:
-                    found.append((path, json.loads(bytes(entry))["reason"]))
-        return pd.DataFrame(found, columns=["path", "reason"])
+        keys = [_key(path, mirrored) for path in paths]
+        reasons = self._lookup("SELECT path, reason FROM rejects WHERE path IN", keys)
+        rows = [(str(path), *reasons[key]) for path, key in zip(paths, keys, strict=True) if key in reasons]
+        return pd.DataFrame(rows, columns=["path", "reason"])
 
     def __contains__(self, path: str) -> bool:
-        with self._reading() as transaction:
-            return transaction.get(_key(path), db=self._pictures) is not None
+        return bool(self._lookup("SELECT path FROM images WHERE path IN", [_key(path)]))
 
     def __len__(self) -> int:
-        with self._reading() as transaction:
-            return int(transaction.stat(self._pictures)["entries"])
+        with self._reading() as index:
+            return int(index.execute("SELECT count(*) FROM images").fetchone()[0])
 
     def close(self) -> None:
-        """Let go of the file; it is closed when no other store of this process has it open."""
-        for name in ("_features", "_pictures", "_rejects", "_environment"):
-            self.__dict__.pop(name, None)
+        """Close the files."""
+        with self._lock:
+            if self._index is not None:
+                self._index.close()
+            if self._rows is not None:
+                os.close(self._rows)
+            self._index = self._rows = None
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # half made, or at the end of the interpreter
+            self.close()
 
     # -- the work ------------------------------------------------------------------------------------------------
 
+    def _todo(self, paths: Sequence[str], mirrored: bool) -> list[str]:
+        distinct = list(dict.fromkeys(paths))
+        keys = [_key(path, mirrored) for path in distinct]
+        stamps = self._lookup(
+            "SELECT images.path, size, modified FROM images JOIN rows USING (digest) WHERE images.path IN", keys
+        )
+        stamps = self._lookup("SELECT path, size, modified FROM rejects WHERE path IN", keys) | stamps
+        return [path for path, key in zip(distinct, keys, strict=True) if list(stamps.get(key, ())) != file_stamp(path)]
+
     def _extract(self, todo: list[str], batch_size: int, progress: bool, mirrored: bool, engine: Engine) -> None:
+        what = "mirrored features" if mirrored else "features"
         with (
-            closing(engine(self.extractor, todo, batch_size, mirrored)) as batches,
+            closing(engine(self.extractor, todo, batch_size, mirrored, self._has_features)) as batches,
             ThreadPoolExecutor(1, "write") as writer,
-            tqdm(
-                total=len(todo),
-                unit=" pictures",
-                desc="mirrored features" if mirrored else "features",
-                disable=not progress,
-            ) as bar,
+            tqdm(total=len(todo), unit=" images", desc=what, disable=not progress) as bar,
         ):
             written: Future[None] | None = None
             for done in batches:
@@ -188,171 +215,198 @@ class FeatureStore:
             if written is not None:
                 written.result()
 
-    def _here(
-        self, extractor: Any, todo: list[str], batch_size: int, mirrored: bool
-    ) -> Generator[Computed, None, None]:
-        network = extractor.network_for_pixels()
-        decode = partial(self._decode, mirrored=mirrored)
-        with ThreadPoolExecutor(4, "decode") as decoders:
-            for batch in in_batches(ahead(decoders, decode, todo, 3 * batch_size), batch_size):
-                yield through_network(network, extractor, batch, batch_size)
-
-    def _decode(self, path: str, mirrored: bool) -> Decoded:
-        return decode_picture(path, self.extractor, mirrored, self._has_features)
-
     def _has_features(self, digest: bytes) -> bool:
-        with self._reading() as transaction:
-            return transaction.get(digest, db=self._features) is not None
+        return bool(self._lookup("SELECT digest FROM rows WHERE digest IN", [digest]))
 
     def _write(self, batch: list[Decoded], fresh: list[Decoded], features: np.ndarray) -> None:
-        overflowed = {
-            item.digest: f"features of {self.extractor.layer} overflow half precision"
-            for item, row in zip(fresh, features, strict=True)
-            if not np.isfinite(row).all()
-        }
-        with self._environment.begin(write=True) as transaction:
-            for item, row in zip(fresh, features, strict=True):
-                if item.digest not in overflowed:
-                    # What is there stays: the check sums of other pictures with these bytes are of it.
-                    value = np.ascontiguousarray(row).tobytes()
-                    transaction.put(item.digest, value, db=self._features, overwrite=False)
+        finite = np.isfinite(features).all(axis=(1, 2, 3)) if len(features) else np.ones(0, bool)
+        overflowed = {item.digest for item, fits in zip(fresh, finite, strict=True) if not fits}
+        there = self._lookup("SELECT digest FROM rows WHERE digest IN", [item.digest for item in fresh])
+        new = [at for at, item in enumerate(fresh) if item.digest not in overflowed and item.digest not in there]
+        kept = np.ascontiguousarray(features[new])
+        with self._reading() as index:
+            first = index.execute("SELECT coalesce(max(row) + 1, 0) FROM rows").fetchone()[0]
+        if new:
+            self._write_rows(first, kept)
+        with self._lock, self._changing() as index:
+            index.executemany(
+                "INSERT INTO rows VALUES (?, ?, ?)",
+                [
+                    (first + place, fresh[at].digest, _checksum(fresh[at].digest, kept[place]))
+                    for place, at in enumerate(new)
+                ],
+            )
             for item in batch:
-                reason = item.reason or overflowed.get(item.digest)
-                if reason:
-                    entry = json.dumps({"stamp": item.stamp, "reason": reason, "path": item.path})
-                    transaction.put(_key(item.path, item.mirrored), entry.encode(), db=self._rejects)
-                    transaction.delete(_key(item.path, item.mirrored), db=self._pictures)
-                else:
-                    stored = transaction.get(item.digest, db=self._features)
-                    known = np.array(item.stamp, np.int64).tobytes() + item.digest + _check_sum(stored)
-                    transaction.put(_key(item.path, item.mirrored), known, db=self._pictures)
-                    transaction.delete(_key(item.path, item.mirrored), db=self._rejects)
+                reason = item.reason
+                if reason is None and item.digest in overflowed:
+                    reason = f"features of {self.extractor.layer} overflow half precision"
+                key = _key(item.path, item.mirrored)
+                known, other = ("images", "rejects") if reason is None else ("rejects", "images")
+                value = item.digest if reason is None else reason
+                index.execute(f"DELETE FROM {other} WHERE path = ?", (key,))
+                index.execute(f"INSERT OR REPLACE INTO {known} VALUES (?, ?, ?, ?)", (key, *item.stamp, value))
 
-    # -- the file ------------------------------------------------------------------------------------------------
+    # -- the files -----------------------------------------------------------------------------------------------
 
-    def _is_current(self, path: str, mirrored: bool) -> bool:
-        stamp = file_stamp(path)
-        with self._reading() as transaction:
-            known = transaction.get(_key(path, mirrored), db=self._pictures)
-            if known is not None:
-                return np.frombuffer(bytes(known)[:16], np.int64).tolist() == stamp
-            rejected = transaction.get(_key(path, mirrored), db=self._rejects)
-            return rejected is not None and json.loads(bytes(rejected))["stamp"] == stamp
-
-    def _open(self) -> lmdb.Environment:
-        file = self.path / "data.mdb"
-        identity = _identity(file)
-        opened = None if identity is None else _OPENED.get(identity)
-        if opened is not None:
-            return opened
-        environment = lmdb.open(str(self.path), max_dbs=3, map_size=self._size_on_disk() + 2**24)
-        environment.reader_check()  # readers that were killed hold old pages, and a place in the table of readers
-        pages = environment.info()["last_pgno"] + 1 - SLACK_PAGES
-        if pages * environment.stat()["psize"] > self._size_on_disk():  # reading what is not there would be SIGBUS
-            raise ValueError(f"{self.path}: damaged (data.mdb is cut off): delete it to start anew")
-        try:
-            while True:
-                try:
-                    with environment.begin() as transaction:
-                        if check_pages(file, transaction.id()):
-                            break
-                except lmdb.MapResizedError:  # another process made the file grow
-                    environment.set_mapsize(0)
-        except ValueError as error:
-            environment.close()
-            raise ValueError(
-                f"{self.path}: not a feature store, or damaged ({error}): delete it to start anew"
-            ) from None
-        identity = _identity(file)
-        if identity is not None:
-            _OPENED[identity] = environment
-        return environment
+    def _open(self) -> None:
+        rows, index = self.path / "rows.f16", self.path / "index.sqlite"
+        self._read_only = not os.access(self.path, os.W_OK) or (index.exists() and not os.access(index, os.W_OK))
+        if not self._read_only:
+            self._rows = os.open(rows, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        elif index.exists():
+            self._rows = os.open(rows, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        else:
+            raise OSError("the folder is read-only and holds no complete store")
+        # The path as a URI, for the mode; `immutable` is not used: another machine may write on a shared disk.
+        uri = f"{index.absolute().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
+        self._index = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "synchronous = NORMAL"):
+            self._index.execute(f"PRAGMA {pragma}")
 
     def _check_header(self) -> None:
         header = {"attncap": "feature store", "version": FORMAT_VERSION, "feature_shape": list(self.feature_shape)}
-        expected = json.dumps(header).encode()
-        with self._read() as transaction:  # most often enough, and does not wait for another process that writes
-            entry = transaction.get(b"header", db=self._rejects)
-            found = None if entry is None else bytes(entry)
-        if found is None:
-            with self._environment.begin(write=True, db=self._rejects) as transaction:
-                transaction.put(b"header", expected, overwrite=False)
-        elif found != expected:
-            found_text = found.decode(errors="replace")
-            raise ValueError(
-                f"{self.path}: a store of another version or shape: {found_text}; expected {expected.decode()}"
-            )
+        expected = json.dumps(header)
+        if not self._schema() and not self._read_only:
+            with self._changing() as index:
+                if not self._schema():  # another process may have made it meanwhile
+                    for statement in SCHEMA:
+                        index.execute(statement)
+                    index.execute("INSERT INTO about VALUES ('header', ?)", (expected,))
+        schema = self._schema()
+        if sorted(sql for sql in schema if sql) != sorted(SCHEMA):
+            raise sqlite3.DatabaseError("its index has other tables")
+        with self._reading() as index:
+            found = index.execute("SELECT value FROM about WHERE name = 'header'").fetchone()
+            last = index.execute("SELECT max(row) FROM rows").fetchone()[0]
+        if found is None or found[0] != expected:
+            text = "no header" if found is None else str(found[0])[:200]
+            raise ValueError(f"{self.path}: a store of another version or shape: {text}; expected {expected}")
+        assert self._rows is not None
+        if last is not None and not 0 <= (last + 1) * self._row_bytes <= os.fstat(self._rows).st_size:
+            raise sqlite3.DatabaseError("rows.f16 is cut off")
 
-    def _grow(self, pictures: int) -> None:
-        bytes_each = 2 * int(np.prod(self.feature_shape)) + 2 * 4096  # values lie on whole pages
-        needed = self._size_on_disk() + int(1.1 * pictures * bytes_each) + 2**24
-        if needed > self._environment.info()["map_size"]:
-            self._environment.set_mapsize(needed)
+    def _schema(self) -> list[str]:
+        with self._reading() as index:
+            return [row[0] for row in index.execute("SELECT sql FROM sqlite_master")]
 
-    def _size_on_disk(self) -> int:
-        file = self.path / "data.mdb"
-        return file.stat().st_size if file.exists() else 0
+    def _lookup(self, select: str, keys: Sequence[bytes]) -> dict[bytes, tuple[Any, ...]]:
+        """Return the rest of each row that a SELECT finds, by its first column, which is one of the keys."""
+        found: dict[bytes, tuple[Any, ...]] = {}
+        with self._reading() as index:
+            for start in range(0, len(keys), KEYS_AT_ONCE):
+                part = keys[start : start + KEYS_AT_ONCE]
+                places = ", ".join("?" * len(part))
+                found.update((row[0], row[1:]) for row in index.execute(f"{select} ({places})", part))
+        return found
 
-    def _check(self, path: str, known: bytes, stored: Any) -> None:
-        # Entries of 32 bytes are of stores from before there were check sums.
-        if len(stored) != 2 * int(np.prod(self.feature_shape)) or known[32:] not in (b"", _check_sum(stored)):
-            raise ValueError(f"{self.path}: damaged (features of {path} are not those written): delete it")
+    def _read_row(self, row: int, into: np.ndarray) -> bool:
+        """Read a row into an array (rows, cols, D); return whether it is there in full."""
+        if self._rows is None:
+            raise ValueError(f"{self.path}: this store was closed")
+        target = into.data.cast("B")
+        done = 0
+        while done < self._row_bytes:
+            got = os.preadv(self._rows, [target[done:]], row * self._row_bytes + done)
+            if got == 0:
+                return False
+            done += got
+        return True
+
+    def _write_rows(self, first: int, features: np.ndarray) -> None:
+        assert self._rows is not None
+        data = features.data.cast("B")
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._rows, data[done:], first * self._row_bytes + done)
+        getattr(os, "fdatasync", os.fsync)(self._rows)  # before the index names them
+
+    # -- errors and locks ----------------------------------------------------------------------------------------
 
     @contextmanager
-    def _reading(self) -> Iterator[Any]:
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._named("the feature store cannot be read"):
+            if self._index is None:
+                raise ValueError(f"{self.path}: this store was closed")
+            if self._index.in_transaction:
+                yield self._index
+                return
+            self._index.execute("BEGIN")
+            try:
+                yield self._index
+            finally:
+                if self._index.in_transaction:
+                    self._index.execute("COMMIT")
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        assert self._index is not None
+        self._index.execute("BEGIN IMMEDIATE")
         try:
-            with self._read() as transaction:
-                yield transaction
-        except DAMAGE as error:
-            raise ValueError(f"{self.path}: damaged ({error}): delete it to start anew") from error
+            yield self._index
+            self._index.execute("COMMIT")
+        except BaseException:
+            if self._index.in_transaction:
+                self._index.execute("ROLLBACK")
+            raise
 
-    def _read(self) -> Any:
+    @contextmanager
+    def _named(self, what: str, writing: bool = False) -> Iterator[None]:
+        """Turn errors of SQLite and of the system into errors that name the store and say what to do."""
         try:
-            return self._environment.begin(buffers=True)
-        except lmdb.MapResizedError:  # another process made the file grow
-            self._environment.set_mapsize(0)
-            return self._environment.begin(buffers=True)
+            yield
+        except sqlite3.OperationalError as error:
+            if writing or error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_BUSY"):
+                raise OSError(self._why_not_written(error)) from error
+            raise OSError(f"{self.path}: {what} ({error})") from error
+        except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{self.path}: not a feature store, or damaged ({error}): delete it to start anew"
+            ) from error
+        except OSError as error:
+            if str(self.path) in str(error) and error.errno is None:
+                raise
+            if writing and error.filename is None and error.errno is not None:
+                raise OSError(self._why_not_written(error)) from error
+            if writing:
+                raise  # of an image, or of another machine
+            raise OSError(f"{self.path}: {what} ({error.strerror or error})") from error
+
+    def _why_not_written(self, error: Exception) -> str:
+        return (
+            f"{self.path}: features cannot be written: disk full? ({error}) What was there before is intact: make room "
+            "and start again"
+        )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of the store; say so when another process holds it."""
+        lock = filelock.FileLock(self.path / "extract.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"{self.path}: another process computes features here; waiting until it is done", file=sys.stderr)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _refuse_old(self, old: Path) -> None:
+        if old.is_dir() and not self.path.exists():
+            raise ValueError(
+                f"{old}: a feature store of an attncap up to commit 998f5d3, in a format that is no longer read. "
+                "Delete it: the features are then computed anew"
+            )
 
 
-def decode_picture(path: str, extractor: Any, mirrored: bool, has_features: Callable[[bytes], bool]) -> Decoded:
-    """Read a picture file; decode it unless features of its digest are there already."""
-    stamp = file_stamp(path)  # before the bytes: a file that changes in between is looked at again next time
-    try:
-        data = image_bytes(path)
-    except UnreadableImage as error:  # no stamp: a chmod mends it, and leaves no trace
-        return Decoded(path, [0, 0], b"", None, error.reason, mirrored)
-    digest = hashlib.blake2b(data, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
-    if has_features(digest):
-        return Decoded(path, stamp, digest, None, None, mirrored)
-    try:
-        picture = open_image(path, data=data)
-    except UnreadableImage as error:
-        return Decoded(path, stamp, digest, None, error.reason, mirrored)
-    pixels = extractor.preprocess(picture)
-    return Decoded(path, stamp, digest, pixels[:, ::-1] if mirrored else pixels, None, mirrored)
-
-
-def _check_sum(stored: Any) -> bytes:
-    return zlib.crc32(stored).to_bytes(4, "little")
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _key(path: str, mirrored: bool = False) -> bytes:
+def _key(path: str | os.PathLike[str], mirrored: bool = False) -> bytes:
+    """Return the key of a file: a digest of its absolute path."""
     name = str(Path(path).absolute()).encode("utf-8", "surrogateescape")
     return hashlib.blake2b(name, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
 
 
-def file_stamp(path: str) -> list[int]:
-    """Return size and modification time of a file, [0, 0] where it cannot be looked at."""
-    try:
-        status = Path(path).stat()
-    except (OSError, ValueError):  # ValueError: not a file name at all
-        return [0, 0]
-    return [status.st_size, status.st_mtime_ns]
+def _checksum(digest: bytes, row: np.ndarray) -> int:
+    """Return a checksum of a row that also depends on the image: another image's row does not pass for it."""
+    return zlib.crc32(row.data.cast("B"), zlib.crc32(digest))

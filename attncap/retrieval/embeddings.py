@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from keras import ops
 from PIL import Image
-from tqdm.auto import tqdm
 
 from attncap.features.extractor import PREPROCESSING_VERSION, FeatureExtractor
+from attncap.features.pipeline import check_sequence, encode_images
 from attncap.features.store import FeatureStore
-from attncap.images import UnreadableImage, open_image
+from attncap.images import UnreadableImage
 from attncap.retrieval.difference_hash import AnyPicture
 
 BATCH = 32
@@ -65,19 +65,18 @@ class PooledEmbedding:
 
     def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
         """Return for each picture float32, shape (D,), of unit length, or the `UnreadableImage`."""
+        check_sequence(pictures)
         files = [os.fspath(picture) for picture in pictures if not isinstance(picture, Image.Image)]
         stored = self.store is not None and len(files) == len(pictures)
         if stored:
             assert self.store is not None
             rejects = self.store.extract(files, progress=progress)
             reasons = dict(zip(rejects["path"], rejects["reason"], strict=True))
+        if not stored:
+            return self._computed(pictures, progress)
         codes: list[np.ndarray | UnreadableImage] = []
-        bar = tqdm(total=len(pictures), desc="embeddings", unit=" pictures", disable=not progress)
-        with bar:
-            for start in range(0, len(pictures), BATCH):
-                part = pictures[start : start + BATCH]
-                codes += self._from_store(files[start : start + BATCH], reasons) if stored else self._computed(part)
-                bar.update(len(part))
+        for start in range(0, len(files), BATCH):
+            codes += self._from_store(files[start : start + BATCH], reasons)
         return codes
 
     def _from_store(self, files: list[str], reasons: dict[str, str]) -> list[np.ndarray | UnreadableImage]:
@@ -86,22 +85,18 @@ class PooledEmbedding:
         vectors = iter(pooled(self.store.get(readable)) if readable else ())
         return [UnreadableImage(file, reasons[file]) if file in reasons else next(vectors) for file in files]
 
-    def _computed(self, pictures: Sequence[AnyPicture]) -> list[np.ndarray | UnreadableImage]:
-        opened: list[np.ndarray | UnreadableImage] = []
-        for picture in pictures:
-            try:
-                image = picture if isinstance(picture, Image.Image) else open_image(picture)
-                opened.append(self.extractor.preprocess(image.convert("RGB")))
-            except UnreadableImage as error:
-                opened.append(error)
-        pixels = [item for item in opened if isinstance(item, np.ndarray)]
-        if not pixels:
-            return opened
+    def _computed(self, pictures: Sequence[AnyPicture], progress: bool) -> list[np.ndarray | UnreadableImage]:
         if self._network is None:
             self._network = self.extractor.network_for_pixels()
-        features = np.asarray(self._network.predict_on_batch(np.stack(pixels)), np.float16)  # as in the store
-        vectors = iter(pooled(features))
-        return [next(vectors) if isinstance(item, np.ndarray) else item for item in opened]
+        codes: dict[int, np.ndarray | UnreadableImage] = {}
+        for batch in encode_images(
+            self.extractor, pictures, batch_size=BATCH, progress=progress, network=self._network
+        ):
+            if batch.positions:
+                codes.update(zip(batch.positions, pooled(batch.features[0]), strict=True))
+            for at, reason in batch.rejects:
+                codes[at] = UnreadableImage(os.fspath(pictures[at]), reason)  # type: ignore[arg-type]
+        return [codes[at] for at in range(len(pictures))]
 
 
 def pooled(features: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -185,12 +186,17 @@ def test_workers_with_another_encoder_are_refused(tmp_path: Path, ray: Any) -> N
 
 
 @pytest.mark.slow
-def test_a_full_disk_stops_ray_too_and_what_was_there_stays(tmp_path: Path, ray: Any) -> None:
+def test_a_full_disk_stops_ray_too_and_what_was_there_stays(
+    tmp_path: Path, ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = new_store(tmp_path, "ray")
     paths = draw(tmp_path / "pictures", 4)
     store.extract(paths[:2], batch_size=2, progress=False)
-    store._environment.set_mapsize(store._environment.info()["map_size"])
-    store._grow = lambda pictures: store._environment.set_mapsize(2**14)  # type: ignore[method-assign]
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_write_rows", full)
     with pytest.raises(OSError, match="features cannot be written: disk full"):
         store.extract(paths, batch_size=2, progress=False, engine=RayEngine(workers=1, cores=1))
     assert store.get(paths[:2]).shape == (2, *SHAPE)

@@ -7,19 +7,23 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import lmdb
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
 
-from attncap.features import store as feature_store
+from attncap.features import pipeline
 from attncap.features.extractor import FeatureExtractor, preprocess
 from attncap.features.store import FeatureStore
 from attncap.images import UnreadableImage
@@ -129,7 +133,7 @@ def test_with_the_real_extractor(tmp_path: Path, paths: list[str]) -> None:
 
 def test_a_picture_without_features_is_named(store: FeatureStore, paths: list[str]) -> None:
     quietly(store, paths[:3])
-    with pytest.raises(KeyError, match=r"pictures/7\.png: no features in .*mixed9-fake1\.0\.lmdb; call extract first"):
+    with pytest.raises(KeyError, match=r"pictures/7\.png: no features in .*fake1\.0\.features; call extract first"):
         store.get([paths[0], paths[7]])
 
 
@@ -144,7 +148,7 @@ def test_nothing_is_computed_twice(store: FeatureStore, paths: list[str]) -> Non
 def test_the_store_is_found_again_by_a_new_object(tmp_path: Path, paths: list[str]) -> None:
     first = new_store(tmp_path)
     quietly(first, paths)
-    while_open = new_store(tmp_path)  # a notebook whose cell is run again: LMDB itself forbids this
+    while_open = new_store(tmp_path)  # a notebook whose cell is run again
     assert len(while_open) == 11
     quietly(while_open, draw(tmp_path / "pictures", 2, first=50))
     assert len(first) == 13
@@ -266,13 +270,13 @@ def test_a_reject_is_tried_again_when_its_file_changes_and_not_before(store, pat
     spoil(paths)
     quietly(store, paths)
     tried: list[str] = []
-    decode = store._decode
+    decode = pipeline.decode_file
 
     def noting(path: str, **more: Any) -> Any:
         tried.append(path)
         return decode(path, **more)
 
-    monkeypatch.setattr(store, "_decode", noting)
+    monkeypatch.setattr(pipeline, "decode_file", noting)
     quietly(store, paths)
     assert not {paths[1], paths[2], paths[3]} & set(tried)
     for number in (2, 3):
@@ -294,7 +298,7 @@ def test_a_picture_that_may_not_be_read_is_tried_again_once_it_may(store, paths:
         raise UnreadableImage(path, "cannot be opened: Permission denied")
 
     with monkeypatch.context() as patched:
-        patched.setattr(feature_store, "image_bytes", refuse)
+        patched.setattr(pipeline, "image_bytes", refuse)
         assert quietly(store, paths[:2])["reason"].tolist() == ["cannot be opened: Permission denied"] * 2
     assert quietly(store, paths[:2]).empty and len(store) == 2
 
@@ -447,11 +451,9 @@ def test_two_processes_at_once_share_the_work(tmp_path: Path, workers: Workers) 
 def test_it_reads_what_another_process_added_meanwhile(tmp_path: Path, workers: Workers) -> None:
     store = new_store(tmp_path)
     quietly(store, draw(tmp_path / "pictures", 2))
-    store._environment.set_mapsize(2**16)  # as if the other process would write more than this one has room for
     paths = draw(tmp_path / "pictures", 67)
     workers.start(tmp_path / "features", paths)
     assert workers.rest()[-1] == "ended [0]"
-    assert (store.path / "data.mdb").stat().st_size > 2**16
     np.testing.assert_array_equal(store.get(paths), expected_features(paths))
     more = draw(tmp_path / "pictures", 5, first=100)
     quietly(store, more)
@@ -459,34 +461,153 @@ def test_it_reads_what_another_process_added_meanwhile(tmp_path: Path, workers: 
     store.close()
 
 
+def test_threads_read_while_this_process_and_another_extend(tmp_path: Path, workers: Workers) -> None:
+    """With a memory map that had to grow, this was a SIGSEGV."""
+    first, more = draw(tmp_path / "pictures", 7), draw(tmp_path / "pictures", 90, first=100)
+    store = new_store(tmp_path, seconds=0.005)
+    quietly(store, first)
+    truth, done, failed, read = expected_features(first), threading.Event(), [], []
+
+    def reading() -> None:
+        while not done.is_set():
+            try:
+                np.testing.assert_array_equal(store.get(first), truth)
+                read.append(len(store))
+            except BaseException as error:
+                failed.append(error)
+                return
+
+    threads = [threading.Thread(target=reading) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    workers.start(tmp_path / "features", more[40:], seconds=0.005)
+    quietly(store, more[:50])
+    assert workers.rest()[-1] == "ended [0]"
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failed and len(set(read)) > 3  # they saw it grow
+    np.testing.assert_array_equal(store.get(more), expected_features(more))
+    store.close()
+
+
+def test_a_process_that_waits_says_so(tmp_path: Path, paths: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    store = new_store(tmp_path)
+    with filelock.FileLock(store.path / "extract.lock") as held:
+        waiting = threading.Thread(target=quietly, args=(store, paths))
+        waiting.start()
+        deadline, told = time.monotonic() + 30, ""
+        while "waiting" not in told and time.monotonic() < deadline:
+            told += capsys.readouterr().err
+            time.sleep(0.01)
+        assert "fake1.0.features: another process computes features here; waiting until it is done" in told
+        assert len(store) == 0
+        held.release()
+    waiting.join()
+    assert len(store) == 11
+    quietly(store, paths)  # nothing to do: no lock is taken
+    assert "waiting" not in capsys.readouterr().err
+    store.close()
+
+
+READ_ONLY = """
+import pathlib
+os.setgid(65534), os.setuid(65534)
+store = FeatureStore(order["folder"], FakeExtractor())
+say(float(store.get(order["paths"][:3]).sum()), len(store.extract(order["paths"][:3], progress=False)))
+try:
+    store.extract(order["paths"], progress=False)
+except OSError as error:
+    say(error)
+try:
+    FeatureStore(order["folder"], FakeExtractor(weight=2.0))
+except OSError as error:
+    say(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="to become another user takes root")
+def test_a_complete_store_on_a_read_only_disk_is_read(workers: Workers) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = draw(folder / "pictures", 5)
+        store = FeatureStore(folder / "features", FakeExtractor())
+        quietly(store, paths[:3])
+        store.close()
+        for place in (folder, *folder.rglob("*")):
+            place.chmod(0o755 if place.is_dir() else 0o644)
+        workers.start(folder / "features", paths, code=READ_ONLY)
+        read, incomplete, new, ended = workers.rest()
+        assert ended == "ended [0]"
+        assert read.split() == [str(float(expected_features(paths[:3]).sum())), "0"]
+        assert "fake1.0.features: read-only, and 2 of 5 images have no features in it: name another" in incomplete
+        assert "fake2.0.features: the feature store cannot be opened (Permission denied)" in new
+
+
+def test_one_path_in_place_of_a_list_is_refused(store: FeatureStore, paths: list[str]) -> None:
+    for call in (store.extract, store.get):
+        with pytest.raises(TypeError, match=r"a list of images expected, got one: write \['"):
+            call(paths[0])  # type: ignore[operator]
+    with pytest.raises(TypeError, match="a list of images expected"):
+        store.extract(Path(paths[0]))  # type: ignore[arg-type]
+
+
 # ---------------------------------------------------------------- damage, other versions, full disks
 
 
-@pytest.mark.parametrize("damage", ["garbage", "cut in half", "both heads"])
+@pytest.mark.parametrize("damage", ["garbage", "cut in half", "no head", "rows cut in half", "rows gone"])
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     store = new_store(tmp_path)
     quietly(store, draw(tmp_path / "pictures", 67))
     path = store.path
     store.close()
-    file = path / "data.mdb"
+    file = path / ("rows.f16" if damage.startswith("rows") else "index.sqlite")
     contents = file.read_bytes()
     if damage == "garbage":
         file.write_bytes(b"garbage " * 4096)
-    elif damage == "cut in half":  # LMDB itself would read beyond the end and die of SIGBUS
-        file.write_bytes(contents[: len(contents) // 2])
+    elif damage == "rows gone":
+        file.unlink()
+    elif damage == "no head":
+        file.write_bytes(bytes(100) + contents[100:])
     else:
-        file.write_bytes(bytes(2 * 4096) + contents[2 * 4096 :])
-    with pytest.raises(ValueError, match=r"mixed9-fake1\.0\.lmdb: .*damaged.*: delete it to start anew"):
-        new_store(tmp_path)
+        file.write_bytes(contents[: len(contents) // 2])
+    with pytest.raises(ValueError, match=r"mixed9-fake1\.0\.features: .*damaged.*: delete it to start anew"):
+        new_store(tmp_path).get(draw(tmp_path / "pictures", 67))
     shutil.rmtree(path)
     new_store(tmp_path).close()  # the mend that the message names
+
+
+def test_a_file_that_is_cut_off_while_it_is_open_kills_no_process(tmp_path: Path, paths: list[str]) -> None:
+    store = new_store(tmp_path)
+    quietly(store, paths)
+    os.truncate(store.path / "rows.f16", 3 * 2 * 30 + 1)  # under a memory map, reading the rest would be SIGBUS
+    np.testing.assert_array_equal(store.get(paths[:3]), expected_features(paths[:3]))
+    with pytest.raises(ValueError, match=r"fake1\.0\.features: damaged \(features of .*3\.png are not those written"):
+        store.get(paths)
+    os.truncate(store.path / "index.sqlite", 4096)
+    with pytest.raises((ValueError, OSError, KeyError), match=r"fake1\.0\.features"):
+        store.get(paths[:3])
+    store.close()
+
+
+def test_rows_of_another_image_do_not_pass(tmp_path: Path, paths: list[str]) -> None:
+    store = new_store(tmp_path)
+    quietly(store, paths)
+    rows = (store.path / "rows.f16").read_bytes()
+    each = len(rows) // 11
+    (store.path / "rows.f16").write_bytes(rows[each : 2 * each] + rows[:each] + rows[2 * each :])
+    np.testing.assert_array_equal(store.get(paths[2:]), expected_features(paths[2:]))
+    for number in (0, 1):
+        with pytest.raises(ValueError, match=rf"features of .*/{number}\.png are not those written\): delete it"):
+            store.get([paths[number]])
+    store.close()
 
 
 def test_a_file_that_is_empty_is_begun_anew(tmp_path: Path, paths: list[str]) -> None:
     store = new_store(tmp_path)
     path = store.path
     store.close()
-    (path / "data.mdb").write_bytes(b"")
+    (path / "index.sqlite").write_bytes(b"")
     store = new_store(tmp_path)
     assert quietly(store, paths).empty and len(store) == 11
     store.close()
@@ -495,30 +616,40 @@ def test_a_file_that_is_empty_is_begun_anew(tmp_path: Path, paths: list[str]) ->
 @pytest.mark.parametrize("change", [{"version": 99}, {"feature_shape": [3, 2, 5]}, {"attncap": "something else"}])
 def test_another_version_or_shape_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     store = new_store(tmp_path)
-    with store._environment.begin(write=True, db=store._rejects) as transaction:
-        header = json.loads(transaction.get(b"header") or b"")
-        transaction.put(b"header", json.dumps({**header, **change}).encode())
     store.close()
-    with pytest.raises(ValueError, match=r"fake1\.0\.lmdb: a store of another version or shape: .*; expected"):
+    with closing(sqlite3.connect(store.path / "index.sqlite")) as index, index:
+        header = json.loads(index.execute("SELECT value FROM about").fetchone()[0])
+        index.execute("UPDATE about SET value = ?", (json.dumps({**header, **change}),))
+    with pytest.raises(ValueError, match=r"fake1\.0\.features: a store of another version or shape: .*; expected"):
         new_store(tmp_path)
 
 
 def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "features" / "mixed9-fake1.0.lmdb"
+    folder = tmp_path / "features" / "mixed9-fake1.0.features"
     folder.mkdir(parents=True)
-    with lmdb.open(str(folder), max_dbs=3) as environment:
-        database = environment.open_db(b"rejects")
-        with environment.begin(write=True, db=database) as transaction:
-            transaction.put(b"header", b"theirs")
-    with pytest.raises(ValueError, match=r"fake1\.0\.lmdb: a store of another version or shape: theirs; expected"):
+    with closing(sqlite3.connect(folder / "index.sqlite")) as index, index:
+        index.execute("CREATE TABLE theirs (name TEXT)")
+    with pytest.raises(ValueError, match=r"fake1\.0\.features: not a feature store, .*other tables.*: delete it"):
         new_store(tmp_path)
+
+
+def test_a_store_of_lmdb_is_refused_by_a_sentence_that_says_what_to_do(tmp_path: Path, paths: list[str]) -> None:
+    old = tmp_path / "features" / "mixed9-fake1.0.lmdb"  # as commit 998f5d3 names it: data.mdb, lock.mdb, extract.lock
+    old.mkdir(parents=True)
+    (old / "data.mdb").write_bytes(bytes(8192))
+    with pytest.raises(ValueError, match=r"fake1\.0\.lmdb: a feature store of .*998f5d3, .*Delete it: the features"):
+        new_store(tmp_path)
+    shutil.rmtree(old)
+    store = new_store(tmp_path)
+    assert quietly(store, paths).empty
+    store.close()
 
 
 FULL_DISK = """
 import resource
 store = FeatureStore(order["folder"], FakeExtractor())
 store.extract(order["paths"][:3], batch_size=3, progress=False)
-limit = (store.path / "data.mdb").stat().st_size + 4096
+limit = (store.path / order.get("file", "rows.f16")).stat().st_size + 600
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 try:
     store.extract(order["paths"], batch_size=3, progress=False)
@@ -536,7 +667,7 @@ def test_a_full_disk_says_so_and_what_was_there_still_reads(tmp_path: Path, work
     workers.start(tmp_path / "features", paths, code=FULL_DISK)
     message, before, after, ended = workers.rest()
     assert ended == "ended [0]"
-    assert "fake1.0.lmdb: features cannot be written: disk full?" in message
+    assert "fake1.0.features: features cannot be written: disk full?" in message
     assert "What was there before is intact: make room and start again" in message
     stored, total = before.split()
     assert 3 <= int(stored) < 97
@@ -544,10 +675,13 @@ def test_a_full_disk_says_so_and_what_was_there_still_reads(tmp_path: Path, work
     assert after == "97"
 
 
-def test_other_errors_of_the_library_say_which_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise lmdb.Error("Permission denied")
-
-    monkeypatch.setattr(feature_store.lmdb, "open", refuse)
-    with pytest.raises(OSError, match=r"fake1\.0\.lmdb: the feature store cannot be opened \(Permission denied\)"):
+@pytest.mark.parametrize("place", ["a file", "a folder"])
+def test_other_things_in_its_place_are_named(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "features" / "mixed9-fake1.0.features"
+    path.parent.mkdir()
+    if place == "a file":
+        path.write_bytes(b"theirs")
+    else:
+        (path / "index.sqlite").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"fake1\.0\.features: the feature store cannot be opened \("):
         new_store(tmp_path)

@@ -32,6 +32,10 @@ from attncap.features.pipeline import Decoded, Engine, check_sequence, compute_h
 FORMAT_VERSION = 2  # 1 was an LMDB file, up to commit 998f5d3
 BUSY_SECONDS = 60.0  # another process holds the index for milliseconds, when it commits a batch
 KEYS_AT_ONCE = 500  # SQLite takes at most 999 values in a statement on old systems
+OF_THE_SYSTEM = tuple(  # errors of SQLite that say nothing of what is in the file
+    f"SQLITE_{name}"
+    for name in ("BUSY", "CANTOPEN", "FULL", "IOERR", "LOCKED", "NOLFS", "PERM", "PROTOCOL", "READONLY")
+)
 SCHEMA = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE rows (row INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, checksum INTEGER NOT NULL)",
@@ -257,6 +261,8 @@ class FeatureStore:
             self._rows = os.open(rows, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         else:
             raise OSError("the folder is read-only and holds no complete store")
+        if index.is_file() and 0 < index.stat().st_size < 512:  # SQLite would take it for an empty file
+            raise sqlite3.DatabaseError("index.sqlite is cut off")
         # The path as a URI, for the mode; `immutable` is not used: another machine may write on a shared disk.
         uri = f"{index.absolute().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
         self._index = sqlite3.connect(
@@ -356,14 +362,15 @@ class FeatureStore:
         """Turn errors of SQLite and of the system into errors that name the store and say what to do."""
         try:
             yield
-        except sqlite3.OperationalError as error:
-            if writing or error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_BUSY"):
+        except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
+            name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")  # some have none: text that is not UTF-8
+            if not name.startswith(OF_THE_SYSTEM):
+                raise ValueError(
+                    f"{self.path}: not a feature store, or damaged ({error}): delete it to start anew"
+                ) from error
+            if writing or name == "SQLITE_FULL":
                 raise OSError(self._why_not_written(error)) from error
             raise OSError(f"{self.path}: {what} ({error})") from error
-        except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{self.path}: not a feature store, or damaged ({error}): delete it to start anew"
-            ) from error
         except OSError as error:
             if str(self.path) in str(error) and error.errno is None:
                 raise

@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         rival = TutorialCaptioner(words, settings)
         plain = AttentionCaptioner(tokenizer, shape, dropout=0.0, dtype="float32", **sizes)
         first = CaptionBatches(
-            store.get, *data, tokenizer, pictures=settings.pictures[0], max_length=settings.max_length
+            store.get, *data, tokenizer, batch_size=settings.pictures[0], max_length=settings.max_length
         )
         losses = same_loss(plain, rival, first)
 
@@ -251,9 +251,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
         ours, seen, steps_of = {}, {}, dict.fromkeys((RIVAL, KIND), settings.steps)
         for pictures in settings.pictures:
             label = f"attncap, {5 * pictures} captions of {pictures} pictures a step"
-            batches = CaptionBatches(store.get, *data, tokenizer, pictures=pictures, max_length=settings.max_length)
+            batches = CaptionBatches(store.get, *data, tokenizer, batch_size=pictures, max_length=settings.max_length)
             steps = min(settings.steps, len(batches))
-            config = TrainConfig(max_length=settings.max_length, pictures=pictures)
+            config = TrainConfig(max_length=settings.max_length, batch_size=pictures)
             penalty = config.attention_penalty
             captioner = AttentionCaptioner(tokenizer, shape, attention_penalty=penalty, dtype=dtype, **sizes)
             captioner.compile(

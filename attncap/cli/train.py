@@ -24,7 +24,7 @@ TRAIN_OPTIONS = (
     "tokenizer",
     "min_count",
     "learning_rate",
-    "pictures",
+    "batch_size",
     "dtype",
 )
 OTHER_CHOICE = {"model": "adaptive-attention, transformer, show-and-tell", "tokenizer": "wordpiece"}

@@ -13,9 +13,8 @@ from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.data.faces.dataset import stated_characteristics
 from attncap.data.load import CaptionData
 from attncap.grounding.entities import Sentence, match_head_nouns, read_entities
-from attncap.grounding.phrases import GridBox, Phrase, cell_cover, faces_phrases
+from attncap.grounding.phrases import GridBox, NamedRegion, Phrase, cell_cover, faces_phrases
 from attncap.tokenizers import CaptionTokenizer, split_words
-from attncap.training.batches import NamedRegion
 
 FORMS = "entities:FOLDER_OR_ZIP (Flickr30k Entities, for Flickr8k and Flickr30k) or faces (drawn faces)"
 Phrases = Mapping[str, Sequence[Sequence[Phrase]]]  # image_id -> a list for each of its captions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,19 @@ import pandas as pd
 from attncap.captions import WHOLE_PICTURE, Caption
 
 GridBox = tuple[float, float, float, float]
+
+
+class NamedRegion(NamedTuple):
+    """Tokens of a caption that name a region: `tokenizer.tokenize(caption)[start:end]`, and its cells.
+
+    Args:
+        start, end: tokens, `<start>` not counted.
+        cover: float, shape (L,): how much of each cell of the attention grid, row by row, the region covers.
+    """
+
+    start: int
+    end: int
+    cover: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
+from attncap.grounding.phrases import NamedRegion
 from attncap.tokenizers import END, PAD, CaptionTokenizer
-
-
-class NamedRegion(NamedTuple):
-    """Tokens of a caption that name a region: `tokenizer.tokenize(caption)[start:end]`, and its cells.
-
-    Args:
-        start, end: tokens, `<start>` not counted.
-        cover: float, shape (L,): how much of each cell of the attention grid, row by row, the region covers.
-    """
-
-    start: int
-    end: int
-    cover: np.ndarray
 
 
 class CaptionBatches(keras.utils.PyDataset):
@@ -36,7 +24,7 @@ class CaptionBatches(keras.utils.PyDataset):
         captions: picture id -> its captions; a picture with fewer than K has rows of padding, which count for nothing,
             one with more has K of them drawn anew every epoch.
         tokenizer: turns captions into ids.
-        pictures: B, pictures a batch.
+        batch_size: B, images per batch.
         captions_each: K; None takes the largest number of captions that a picture has, 5 at most.
         max_length: most tokens a caption, `<start>` and `<end>` included; longer ones are cut (`self.cut` counts them).
         seed: of shuffling.
@@ -63,7 +51,7 @@ class CaptionBatches(keras.utils.PyDataset):
         captions: Mapping[str, Sequence[str]],
         tokenizer: CaptionTokenizer,
         *,
-        pictures: int = 32,
+        batch_size: int = 32,
         captions_each: int | None = None,
         max_length: int = 40,
         seed: int = 0,
@@ -89,12 +77,12 @@ class CaptionBatches(keras.utils.PyDataset):
         self._region_cells = region_cells
         most = max(len(rows) for rows in self._token_ids.values())
         self.captions_each = captions_each or min(most, 5)
-        self.pictures = pictures
+        self.batch_size = batch_size
         self.seed = seed
         self.start_epoch(epoch)
 
     def __len__(self) -> int:
-        return -(-len(self._image_ids) // self.pictures)
+        return -(-len(self._image_ids) // self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         return self.part(index, slice(None))
@@ -193,11 +181,11 @@ class CaptionBatches(keras.utils.PyDataset):
             self._chosen[image_id] = [rows[i] for i in chosen]
         shuffled = [self._image_ids[i] for i in order]
         # Sort by length within pools of 16 batches: nearly as little padding as a full sort, and batches still vary.
-        pool = 16 * self.pictures
+        pool = 16 * self.batch_size
         batches = []
         for start in range(0, len(shuffled), pool):
             part = sorted(shuffled[start : start + pool], key=lambda i: max(map(len, self._chosen[i])))
-            batches += [part[at : at + self.pictures] for at in range(0, len(part), self.pictures)]
+            batches += [part[at : at + self.batch_size] for at in range(0, len(part), self.batch_size)]
         self._batches = [batches[i] for i in rng.permutation(len(batches))]
 
 

@@ -28,7 +28,8 @@ READ_BY = {  # settings that not every model reads -> the models that do
     "attention_penalty": WITH_MAPS,
     "attention_supervision": WITH_MAPS,
 }
-REMOVED: dict[str, Any] = {"mirror": False}  # setting of old runs -> the value that had no effect
+RENAMED = {"pictures": "batch_size"}  # setting of old runs -> its name today
+REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0}  # setting of old runs -> the value without effect
 OF_MODEL: Any = None  # a setting whose default is the model's own: see `MODEL_DEFAULTS`
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "attention": {
@@ -79,7 +80,7 @@ class TrainConfig:
     attention_penalty: float = 0.0  # of doubly stochastic attention: any makes maps wider, and captions no better
     scheduled_sampling: float = 0.0  # no gain with label smoothing and dropout; there to be tried
     attention_supervision: float = 0.0  # weight of maps against boxes (--boxes); 0: words alone teach where to look
-    pictures: int = 32  # a batch, with all their captions: 160 captions of Flickr8k
+    batch_size: int = 32  # images per step, each with all its captions: 160 captions of Flickr8k
     epochs: int = 12  # the cosine ends here; early stopping ends before
     learning_rate: float = OF_MODEL  # AdamW's peak, after warm-up
     warmup: float = 0.05  # share of all steps: attention needs a slow start
@@ -95,7 +96,6 @@ class TrainConfig:
     cider_learning_rate: float = 1e-4  # a tenth of cross-entropy's: the model is there already
     cider_temperature: float = 1.0  # of sampling; lower ones keep the junk out that label smoothing lets in
     cider_bleu: float = 2.0  # weight of BLEU-4 beside CIDEr-D, which alone makes captions short
-    cider_contrast: float = 0.0  # weight of CIDEr-D against another picture's references, taken off: see the README
     cider_crossentropy: float = 0.0  # weight of one reference beside the samples; 1.0 keeps captions varied (README)
     dtype: str = "auto"  # bfloat16 arithmetic where the processor has it
     seed: int = 0  # of weights, batches, dropout
@@ -109,7 +109,7 @@ class TrainConfig:
             if getattr(self, name) is OF_MODEL:
                 object.__setattr__(self, name, default)  # the dataclass is frozen
         self.refuse_unread(name for name in ("attention_penalty", "attention_supervision") if getattr(self, name))
-        for name in ("pictures", "epochs", "min_count", "max_length", "validation_pictures", "cider_epochs"):
+        for name in ("batch_size", "epochs", "min_count", "max_length", "validation_pictures", "cider_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.attention_supervision >= 0:
@@ -141,7 +141,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:
         """Make a configuration of a dictionary; an unknown setting is an error that lists the known ones."""
-        settings = without_removed(settings)
+        settings = from_old_settings(settings)
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(settings) - set(known))
         if unknown:
@@ -155,8 +155,8 @@ class TrainConfig:
         return cls(**settings)
 
 
-def without_removed(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of an old run without those that no longer exist, where they had no effect.
+def from_old_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of an old run by their names of today, without removed ones that had no effect.
 
     Raises:
         ValueError: a removed setting that had an effect.
@@ -172,7 +172,7 @@ def without_removed(settings: dict[str, Any]) -> dict[str, Any]:
             f"layer is {settings['layer']!r}, and two grids at once were removed: use an attncap of commit 998f5d3, or "
             "begin a new run with one layer"
         )
-    return {name: value for name, value in settings.items() if name not in REMOVED}
+    return {RENAMED.get(name, name): value for name, value in settings.items() if name not in REMOVED}
 
 
 def kinds_of(settings: type) -> dict[str, tuple[type, ...]]:

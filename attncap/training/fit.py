@@ -68,7 +68,6 @@ def fit(
             samples=config.cider_samples,
             temperature=config.cider_temperature,
             bleu=config.cider_bleu,
-            contrast=config.cider_contrast,
             crossentropy=config.cider_crossentropy,
             seed=config.seed,
         )

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from attncap.training.config import TrainConfig, kinds_of
+from attncap.training.config import RENAMED, TrainConfig, kinds_of
 
 # What `attncap train` takes beside the settings of `TrainConfig`.
 OF_COMMAND: dict[str, tuple[type, ...]] = {"data": (str,), "features": (str,), "boxes": (str,)}
@@ -46,7 +46,10 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{where}: not TOML: {error}; lines NAME = VALUE expected, texts in quotes") from error
     kinds = kinds_of(TrainConfig) | OF_COMMAND
-    return {name: _checked(name, value, kinds, where, text) for name, value in settings.items()}
+    return {
+        RENAMED.get(name, name): _checked(RENAMED.get(name, name), value, kinds, where, text, name)
+        for name, value in settings.items()
+    }
 
 
 def _folder() -> Any:
@@ -72,8 +75,8 @@ def _text_of(recipe: str | Path) -> tuple[str, str]:
     return f"attncap/recipes/{name}", (_folder() / name).read_text(encoding="utf-8")
 
 
-def _checked(name: str, value: Any, kinds: dict[str, tuple[type, ...]], where: str, text: str) -> Any:
-    place = f"{where}, {_line_of(name, text)}"
+def _checked(name: str, value: Any, kinds: dict[str, tuple[type, ...]], where: str, text: str, written: str) -> Any:
+    place = f"{where}, {_line_of(written, text)}"
     if isinstance(value, dict):
         raise ValueError(f"{place}: [{name}] begins a table: plain lines NAME = VALUE expected, no tables")
     if name not in kinds:

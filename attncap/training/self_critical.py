@@ -73,14 +73,12 @@ class SelfCriticalTrainer:
             longer exactly that of the distribution's mean reward.
         max_length: most tokens of a sample, `<end>` included.
         bleu: weight of BLEU-4 in the reward.
-        contrast: weight of what is taken off the reward: the CIDEr-D of the sample against the references of another
-            picture of the batch. What could be said of any picture earns less, so that captions stay varied.
         crossentropy: weight of the cross-entropy of one reference a picture, which is put beside the samples; it keeps
             captions varied, at the cost of some score.
         seed: of sampling.
 
     Reference: Rennie et al. 2017, "Self-critical sequence training for image captioning"; Luo 2020, "A better variant
-    of self-critical sequence training"; on contrast, Dai and Lin 2017, "Contrastive Learning for Image Captioning".
+    of self-critical sequence training".
     """
 
     def __init__(
@@ -93,7 +91,6 @@ class SelfCriticalTrainer:
         temperature: float = 1.0,
         max_length: int = 24,
         bleu: float = 0.0,
-        contrast: float = 0.0,
         crossentropy: float = 0.0,
         seed: int = 0,
     ):
@@ -104,7 +101,6 @@ class SelfCriticalTrainer:
         self.references = batches.references()
         self.reward = CaptionReward(self.references, bleu)
         self.samples = samples
-        self.contrast = contrast
         self.crossentropy = crossentropy
         self.seed = seed
         self._sampler = keras_nlp.samplers.RandomSampler(temperature=temperature, seed=seed)
@@ -166,14 +162,10 @@ class SelfCriticalTrainer:
         image_ids = self.batches.image_ids(index)
         features = self.batches.features(index)
         # A last batch is filled up: drawn in another shape, a resumed run's probabilities would be rounded otherwise.
-        full = filled(features, self.batches.pictures)
+        full = filled(features, self.batches.batch_size)
         drawn = ops.convert_to_numpy(self._draw(full))[: len(features)]  # (B, K, T)
         captions = [[[int(token) for token in row if token != PAD] for row in own] for own in drawn]
         rewards = self.reward(image_ids, captions)
-        if self.contrast and len(image_ids) > 1:
-            turn = int(rng.integers(1, len(image_ids)))
-            others = [*image_ids[turn:], *image_ids[:turn]]  # each picture's is another one
-            rewards -= self.contrast * self.reward.cider_d(others, captions)
         weights = advantages(rewards)  # (B, K)
         if self.crossentropy:
             for own, image_id in zip(captions, image_ids, strict=True):

@@ -331,7 +331,7 @@ def _batches(
         paths,
         data.references(),
         tokenizer,
-        pictures=config.pictures,
+        batch_size=config.batch_size,
         max_length=config.max_length,
         seed=config.seed,
         regions=None if phrases is None else named_regions(data, phrases, tokenizer, rows, cols, captioner.grid_box),

@@ -28,7 +28,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from attncap.reports.demo import CONFIG, demo
 
     out = tmp_path_factory.mktemp("demo") / "out"
-    demo(out, seed=3, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS, pictures=4))
+    demo(out, seed=3, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS, batch_size=4))
     yield out
 
 
@@ -52,11 +52,11 @@ def test_a_second_demo_trains_nothing_and_finds_the_same(demo_folder: Path) -> N
 
     before = json.loads((demo_folder / "scores.json").read_text())
     state = (demo_folder / "run" / "state.npz").stat().st_mtime_ns
-    again = demo(demo_folder, seed=3, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS, pictures=4))
+    again = demo(demo_folder, seed=3, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS, batch_size=4))
     assert again["bleu"] == before["bleu"] and again["grounding"] == before["grounding"]
     assert (demo_folder / "run" / "state.npz").stat().st_mtime_ns == state
     with pytest.raises(ValueError, match="faces of .*seed.*expected, found"):
-        demo(demo_folder, seed=4, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS, pictures=4))
+        demo(demo_folder, seed=4, pictures=PICTURES, config=replace(CONFIG, epochs=EPOCHS, batch_size=4))
 
 
 def test_demo_predictions_are_of_held_out_faces_alone(demo_folder: Path) -> None:

@@ -77,7 +77,7 @@ def test_missing_captions_are_rows_of_padding() -> None:
 @pytest.mark.parametrize("backend_form", [False, True])
 def test_every_picture_once_an_epoch(backend_form: bool) -> None:
     captions = varied()
-    batches = make(captions, pictures=7)
+    batches = make(captions, batch_size=7)
     assert len(batches) == 14  # 97 = 13 * 7 + 6
     for epoch in range(2):
         batches.start_epoch(epoch)
@@ -89,7 +89,7 @@ def test_every_picture_once_an_epoch(backend_form: bool) -> None:
 
 def test_each_row_holds_the_captions_of_its_own_picture() -> None:
     captions = varied()
-    batches = make(captions, pictures=7)
+    batches = make(captions, batch_size=7)
     for inputs, _ in batches:
         for features, rows in zip(inputs["features"], inputs["token_ids"], strict=True):
             said = [TOKENIZER.detokenize(row) for row in rows]
@@ -98,16 +98,18 @@ def test_each_row_holds_the_captions_of_its_own_picture() -> None:
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:
     captions = {**varied(), "97": [caption_of(4, first) for first in range(9)]}
-    gone_through = make(captions, pictures=7, seed=5)
+    gone_through = make(captions, batch_size=7, seed=5)
     for _ in range(3):
         gone_through.on_epoch_end()
-    resumed = make(captions, pictures=7, seed=5, epoch=3)
+    resumed = make(captions, batch_size=7, seed=5, epoch=3)
     assert gone_through.epoch == resumed.epoch == 3
     assert order_of(gone_through) == order_of(resumed)
     for (inputs, targets), (other_inputs, other_targets) in zip(gone_through, resumed, strict=True):
         np.testing.assert_array_equal(inputs["token_ids"], other_inputs["token_ids"])
         np.testing.assert_array_equal(targets, other_targets)
-    orders = [order_of(make(captions, pictures=7, seed=seed, epoch=epoch)) for seed, epoch in [(5, 0), (5, 1), (6, 0)]]
+    orders = [
+        order_of(make(captions, batch_size=7, seed=seed, epoch=epoch)) for seed, epoch in [(5, 0), (5, 1), (6, 0)]
+    ]
     assert orders[0] != orders[1] and orders[0] != orders[2] and orders[1] != orders[2]
 
 
@@ -136,7 +138,7 @@ def padding(token_ids: list[np.ndarray]) -> float:
 
 def test_buckets_save_padding() -> None:
     captions = varied(pictures=391, each=1)
-    batches = make(captions, pictures=7)
+    batches = make(captions, batch_size=7)
     bucketed = padding([inputs["token_ids"] for inputs, _ in batches])
     ids = list(captions)  # the lengths are random: this order is as good as a shuffle
     plain = []
@@ -148,7 +150,7 @@ def test_buckets_save_padding() -> None:
 
 
 def test_buckets_keep_batches_varied() -> None:
-    batches = make(varied(pictures=391, each=1), pictures=7)
+    batches = make(varied(pictures=391, each=1), batch_size=7)
     lengths = [inputs["token_ids"].shape[-1] for inputs, _ in batches]
     assert lengths != sorted(lengths) and lengths != sorted(lengths, reverse=True)
     partners = [frozenset(next(ids for ids in order_of(batches) if "0" in ids))]

@@ -20,7 +20,9 @@ def test_the_recipes_are_data_of_the_package() -> None:
     folder = resources.files("attncap.training") / "recipes"
     assert recipe_names() == sorted(Path(file.name).stem for file in folder.iterdir()) == NAMES
     root = Path(__file__).parents[2]
-    packaged = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["attncap"]
+    packaged = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "attncap.training"
+    ]
     assert "recipes/*.toml" in packaged
 
 
@@ -137,3 +139,10 @@ def test_errors_of_train_with_a_recipe(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["train", "--config", "flickr9k", "--data", "faces:9", *run]) == 2
     assert "did you mean 'flickr8k'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_old_runs_load_by_their_names_of_today() -> None:
+    config = TrainConfig.from_dict({"pictures": 7, "mirror": False, "cider_contrast": 0.0})
+    assert config.batch_size == 7
+    with pytest.raises(ValueError, match="cider_contrast is 0.5, and this setting was removed: use .* commit 998f5d3"):
+        TrainConfig.from_dict({"cider_contrast": 0.5})

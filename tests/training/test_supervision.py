@@ -11,11 +11,12 @@ import keras
 import numpy as np
 import pytest
 
+from attncap.grounding.phrases import NamedRegion
 from attncap.models.captioner import save_captioner
 from attncap.models.losses import MaskedCrossentropy, attention_supervision
 from attncap.models.registry import AttentionCaptioner, load_captioner
 from attncap.tokenizers import END, SPECIAL_TOKENS, WordTokenizer
-from attncap.training.batches import CaptionBatches, NamedRegion
+from attncap.training.batches import CaptionBatches
 from attncap.training.config import TrainConfig
 
 ROWS, COLS, D = 2, 3, 5

@@ -49,7 +49,7 @@ CONFIG = TrainConfig(
     attention_units=16,
     dropout=0.1,
     scheduled_sampling=0.25,
-    pictures=3,
+    batch_size=3,
     epochs=3,
     learning_rate=0.03,
     seed=7,
@@ -419,7 +419,7 @@ def tiny(config: TrainConfig, get: Any = grids) -> tuple[AttentionCaptioner, Cap
         dtype="float32",
     )
     captions = {str(number): ["a b", "c b a"] for number in range(6)}
-    batches = CaptionBatches(get, {name: name for name in captions}, captions, TOKENIZER, pictures=config.pictures)
+    batches = CaptionBatches(get, {name: name for name in captions}, captions, TOKENIZER, batch_size=config.batch_size)
     captioner.compile(optimizer_of(config, len(batches)), loss=MaskedCrossentropy(), jit_compile=False)
     captioner.optimizer.build(captioner.trainable_variables)
     return captioner, batches
@@ -467,7 +467,7 @@ def test_it_stops_by_patience_and_keeps_the_best(folder: RunFolder) -> None:
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="on JAX a model has no weights within an epoch")
 def test_the_average_is_that_computed_by_hand(folder: RunFolder) -> None:
-    config = replace(CONFIG, pictures=3, epochs=1, ema_epochs=5.0)  # 2 steps an epoch: horizon 10 steps
+    config = replace(CONFIG, batch_size=3, epochs=1, ema_epochs=5.0)  # 2 steps an epoch: horizon 10 steps
     captioner, batches = tiny(config)
     steps: list[list[np.ndarray]] = []
     note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(weights_of(captioner)))
@@ -514,7 +514,7 @@ def test_a_loss_that_is_no_number_names_the_pictures(folder: RunFolder) -> None:
     def spoilt(paths: Sequence[str]) -> np.ndarray:
         return np.where(np.array([path == "4" for path in paths])[:, None, None, None], np.nan, grids(paths))
 
-    config = replace(CONFIG, pictures=2)
+    config = replace(CONFIG, batch_size=2)
     captioner, batches = tiny(config, lambda paths: spoilt(paths).astype(np.float16))
     recorder = RunRecorder(folder, config, lambda model: {"val_bleu_4": 0.0}, batches)
     with pytest.raises(FloatingPointError) as raised:

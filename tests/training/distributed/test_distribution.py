@@ -35,7 +35,7 @@ SETTINGS = {
     "max_length": 12,  # few lengths, few graphs to compile
     "embedding_units": 16,
     "hidden_units": 17,
-    "pictures": 13,  # 2 batches an epoch: two replicas have 7 rows each, one of them of no picture
+    "batch_size": 13,  # 2 batches an epoch: two replicas have 7 rows each, one of them of no picture
     "epochs": 2,
     "learning_rate": 0.03,
     "validation_pictures": 5,

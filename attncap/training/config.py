@@ -28,7 +28,7 @@ READ_BY = {  # settings that not every model reads -> the models that do
     "attention_penalty": WITH_MAPS,
     "attention_supervision": WITH_MAPS,
 }
-RENAMED = {"pictures": "batch_size"}  # setting of old runs -> its name today
+RENAMED = {"pictures": "batch_size", "validation_pictures": "validation_images"}  # setting of old runs -> today
 REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0}  # setting of old runs -> the value without effect
 OF_MODEL: Any = None  # a setting whose default is the model's own: see `MODEL_DEFAULTS`
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -88,7 +88,7 @@ class TrainConfig:
     clip_norm: float = 5.0  # of the whole gradient: recurrent nets have rare steep steps
     ema_epochs: float = 1.0  # horizon of the average of weights that is validated and saved; 0 turns it off
     patience: int = 5  # epochs without a better validation BLEU-4 before stopping
-    validation_pictures: int = 1000  # decoded each epoch; more is slow and changes little
+    validation_images: int = 1000  # decoded each epoch; more is slow and changes little
     objective: str = "crossentropy"  # or "cider": after it, self-critical training on CIDEr-D, the score itself
     start: str | None = None  # run or .keras file to go on from, with its vocabulary, encoder, sizes and dropout
     cider_epochs: int = 12  # most of the gain comes in the first three
@@ -109,7 +109,7 @@ class TrainConfig:
             if getattr(self, name) is OF_MODEL:
                 object.__setattr__(self, name, default)  # the dataclass is frozen
         self.refuse_unread(name for name in ("attention_penalty", "attention_supervision") if getattr(self, name))
-        for name in ("batch_size", "epochs", "min_count", "max_length", "validation_pictures", "cider_epochs"):
+        for name in ("batch_size", "epochs", "min_count", "max_length", "validation_images", "cider_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.attention_supervision >= 0:

@@ -346,7 +346,7 @@ def _validator(
     config: TrainConfig, store: FeatureStore, data: CaptionData, distribution: SharedTraining | None = None
 ) -> Any:
     references = data.references()
-    pictures = data.pictures[data.pictures["image_id"].isin(references)].head(config.validation_pictures)
+    pictures = data.pictures[data.pictures["image_id"].isin(references)].head(config.validation_images)
     image_ids = list(pictures["image_id"])
     prepared = References({image_id: references[image_id] for image_id in image_ids})
 

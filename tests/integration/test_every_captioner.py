@@ -215,7 +215,7 @@ def test_uniform_attention(kind: Any, batch: dict[str, np.ndarray]) -> None:
 
 FACES = 20
 SMALL: dict[str, Any] = {"weights": "faces", "min_count": 1, "hidden_units": 32, "dropout": 0.0, "label_smoothing": 0.0}
-SMALL |= {"batch_size": 4, "epochs": 5, "learning_rate": 0.005, "validation_pictures": 2, "seed": 5}
+SMALL |= {"batch_size": 4, "epochs": 5, "learning_rate": 0.005, "validation_images": 2, "seed": 5}
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +245,7 @@ def test_it_learns(model: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_training_on_the_score_goes_on_with_the_model_of_the_run(folder: Path, faces: CaptionData) -> None:
     new = folder / "scored"
-    score: dict[str, Any] = {"cider_epochs": 1, "cider_samples": 2, "batch_size": 8, "validation_pictures": 2}
+    score: dict[str, Any] = {"cider_epochs": 1, "cider_samples": 2, "batch_size": 8, "validation_images": 2}
     config = TrainConfig(start=str(folder / "transformer"), objective="cider", **score)
     train(faces, new, config, features=folder / "features", verbose=0)
     assert json.loads((new / "config.json").read_text())["model"] == "transformer"

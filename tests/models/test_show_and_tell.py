@@ -336,10 +336,10 @@ CONFIG = TrainConfig(
     hidden_units=H,
     dropout=0.1,
     scheduled_sampling=0.25,
-    pictures=4,
+    batch_size=4,
     epochs=2,
     learning_rate=0.02,
-    validation_pictures=2,
+    validation_images=2,
     seed=5,
 )
 

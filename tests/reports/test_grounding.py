@@ -21,7 +21,7 @@ from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
 # One epoch on a few faces: the maps mean nothing, all else is as in earnest.
 FACES = ["--data", "faces:17", "--seed", "5"]
-SMALL = ["embedding_units=7", "hidden_units=11", "projection_units=13", "attention_units=5", "validation_pictures=2"]
+SMALL = ["embedding_units=7", "hidden_units=11", "projection_units=13", "attention_units=5", "validation_images=2"]
 
 
 def settings(*more: str) -> list[str]:

@@ -38,7 +38,7 @@ SETTINGS = {
     "batch_size": 13,  # 2 batches an epoch: two replicas have 7 rows each, one of them of no picture
     "epochs": 2,
     "learning_rate": 0.03,
-    "validation_pictures": 5,
+    "validation_images": 5,
     "dtype": "float32",
     "seed": 7,
 }

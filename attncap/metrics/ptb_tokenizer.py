@@ -1,9 +1,12 @@
-"""Words of a caption as the COCO tools count them: Penn Treebank tokens, lower case, most punctuation left out.
+"""Tokens of a caption as the COCO tools count them: Penn Treebank tokens, lower case, most punctuation left out.
 
 The COCO tools run Stanford's Java tokenizer (version 3.4.1). This one needs no Java: it was written from that
-tokenizer's observed output, and a test holds it to recordings. What it reproduces, odd as it looks, is what published
-scores count: "can't" is "ca n't", brackets survive as "-lrb-" and "-rrb-" (the tools' list of punctuation has them in
-upper case, the tokens are in lower case), "!!" and "*" survive while "!" does not, "£" is "#" and most emoji vanish.
+tokenizer's observed output, and a test compares it with recordings. It reproduces what published scores count, also
+where it looks odd: "can't" is "ca n't", brackets stay as "-lrb-" and "-rrb-" (the tools' list of punctuation has them
+in upper case, the tokens are in lower case), "!!" and "*" stay while "!" does not, "£" is "#" and most emoji are lost.
+
+It departs from the tools where they cut words of other scripts into pieces: letters keep their combining marks (the
+vowel signs of Hindi, Tamil or Thai), joiners stay inside words, and the punctuation of other scripts is left out.
 """
 
 from __future__ import annotations
@@ -37,10 +40,26 @@ _SENTENCE_STARTERS = """
 _NO_LETTER = (
     "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u207e\u2080-\u208e\u2150-\u218b\u2460-\u249b\u24ea-\u24ff\u2776-\u2793"
 )
-_MARK = "\u02c2-\u02c5\u02d2-\u02df\u02e5-\u02ff\u0300-\u036f\u0591-\u05c7\u0610-\u065f\u0670\u093a-\u094f"
+
+
+def _combining_marks() -> str:
+    """Return the combining marks of all scripts as ranges of a character class.
+
+    Marks for symbols and the variation selectors of emoji are no letters (U+20D0 to U+20FF, U+FE00 to U+FE0F).
+    """
+    scripts = (*range(0x0370, 0x1E00), *range(0x2C00, 0x3100), *range(0xA000, 0xAC00), *range(0x10000, 0x12000))
+    marks = [code for code in scripts if unicodedata.category(chr(code)) in ("Mn", "Mc")]
+    starts = [code for code in marks if code - 1 not in set(marks)]
+    ends = [code for code in marks if code + 1 not in set(marks)]
+    return "".join(f"{chr(start)}-{chr(end)}" for start, end in zip(starts, ends, strict=True))
+
+
+_MARK = "\u02c2-\u02c5\u02d2-\u02df\u02e5-\u02ff\u0300-\u036f" + _combining_marks()
+# The zero-width joiners that Persian and the scripts of India write between letters.
+_JOINER = f"(?<=[^\\W\\d_]|[{_MARK}])[\u200c\u200d](?=[^\\W\\d_])"
 _PARTS = {
-    "L": f"(?:(?![{_NO_LETTER}])[^\\W\\d_]|[{_MARK}])",  # letter
-    "W": f"(?:(?![{_NO_LETTER}])[^\\W_]|[{_MARK}])",  # letter or digit
+    "L": f"(?:(?![{_NO_LETTER}])[^\\W\\d_]|[{_MARK}]|{_JOINER})",  # letter
+    "W": f"(?:(?![{_NO_LETTER}])[^\\W_]|[{_MARK}]|{_JOINER})",  # letter or digit
     "Q": "(?:['\u2019\u0092]|&apos;)",  # apostrophe
     "U": '[^\\s"<>|(){}]',  # inside an address
     "H": "[A-Za-z0-9]+(?:-[A-Za-z][A-Za-z0-9]*)*",  # one side of a slash
@@ -105,6 +124,9 @@ _SINGLE = {
     "\u00bc": "1/4", "\u00bd": "1/2", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3",
     "&amp;": "&", "&lt;": "<", "&gt;": ">",
 }  # fmt: skip
+# Words are compared in one form, as the tokenizers of captioners write them: composed, and Turkish's dotted I as "i".
+_ACCENTED = re.compile("\\w[\u0300-\u036f]+")
+_OTHER_SCRIPTS = re.compile(f"(?:\\w|[{_MARK}])*[\u0370-\u1dff\u2c00-\ua6ff\ua800-\ufaff](?:\\w|[{_MARK}])*")
 _SKIPPED = re.compile(
     "[\u0482\u2010-\u2012\u2024\u2025\u2027\u203c\u203d\u2043\u2045-\u205e\u20a1-\u20a3\u20a5-\u20ab\u20ad-\u20f0"
     "\u2150-\u2152\u215f-\u218b]"
@@ -135,6 +157,9 @@ def tokens(text: str) -> list[str]:
     Reference: pycocoevalcap's tokenizer/ptbtokenizer.py, around Stanford CoreNLP 3.4.1's PTBTokenizer.
     """
     text = text.replace("\u00ad", "")
+    if not text.isascii():
+        text = _OTHER_SCRIPTS.sub(lambda word: unicodedata.normalize("NFKC", word[0]), text)
+        text = _ACCENTED.sub(lambda letter: unicodedata.normalize("NFC", letter[0]), text).replace("\u0130", "I")
     found: list[str] = []
     position, end = 0, len(text)
     while position < end:
@@ -192,6 +217,8 @@ def _normalized(token: str) -> list[str]:
 
 def _known(character: str) -> bool:
     """Whether the original has a rule for a character; it skips what was not text, or not yet Unicode, in its time."""
+    if 0x0370 <= ord(character) < 0x2000 and unicodedata.category(character).startswith("P"):
+        return False  # punctuation of other scripts, such as the danda of Hindi
     if ord(character) >= 0x2C00 or _SKIPPED.match(character):
         return False
     return unicodedata.category(character) not in ("Cc", "Cf", "Cn", "Co", "Cs", "Zs", "Zl", "Zp", "Mn", "Mc", "Me")

@@ -44,6 +44,30 @@ def test_tokens(caption: str, expected: list[str]) -> None:
     assert ptb.tokens(caption) == expected
 
 
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("एक लड़की हिन्दी पढ़ रही है।", 6),  # Hindi, with its full stop
+        ("একটি ছেলে বাংলা বই পড়ছে", 5),  # Bengali
+        ("ஒரு சிறுவன் தமிழ் படிக்கிறான்", 4),  # Tamil
+        ("กำลังอ่าน หนังสือ", 2),  # Thai
+        ("יֶלֶד קוֹרֵא", 2),  # pointed Hebrew
+        ("وَلَدٌ يَقْرَأُ، می\u200cخواهم", 3),  # pointed Arabic; Persian with a joiner
+        ("İki köpek", 2),  # Turkish
+        ("un garçon écrit", 3),  # decomposed accents
+    ],
+)
+def test_letters_keep_their_combining_marks(caption: str, expected: int) -> None:
+    found = ptb.tokens(caption)
+    assert len(found) == expected
+    assert ptb.tokens(" ".join(found)) == found
+
+
+def test_turkish_and_accents_in_one_form() -> None:
+    assert ptb.tokens("\u0130ki") == ["iki"]
+    assert ptb.tokens("garc\u0327on") == ptb.tokens("gar\u00e7on")
+
+
 def test_tokenized_text_stays_as_it_is() -> None:
     """Predictions are words joined by blanks already: "do n't" must not fall apart a second time."""
     for words in ("a man 's dog does n't run", "two dogs , one black", "the boy ca n't", "t-shirt and mp3 player"):

@@ -188,7 +188,7 @@ def test_bad_input(faces: CaptionData) -> None:
         compare_systems([one, one], faces, progress=False)
     with pytest.raises(ValueError, match="got none"):
         compare_systems([], faces, progress=False)
-    with pytest.raises(ValueError, match="at least one picture with references"):
+    with pytest.raises(ValueError, match="at least one image with references"):
         compare_systems([one], faces.only([]), progress=False)
     with pytest.raises(ValueError, match=r"faces-40: no training picture with a caption can be read"):
         build_index(faces.only([]), DifferenceHash(64))

@@ -11,6 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from attncap.cli.attributes import add_commands as add_attributes
+from attncap.cli.characteristics import add_commands as add_characteristics
 from attncap.cli.ensemble import add_commands as add_ensemble
 from attncap.cli.ensemble import save_member_heatmaps
 from attncap.cli.explore import add_commands as add_explore
@@ -297,6 +298,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--out", metavar="CSV", help="list the rejects here")
     check.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
     add_attributes(commands)
+    add_characteristics(commands)
     add_ensemble(commands)
     add_explore(commands)
     add_features(commands)

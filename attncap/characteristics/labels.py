@@ -1,0 +1,97 @@
+"""From texts to a table of attributes: 1 where a text states a characteristic, 0 where it states its absence."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from attncap._files import replacing
+from attncap.characteristics.lexicon import Lexicon
+from attncap.data.dataset import CaptionData
+from attncap.data.readers.table import FILE_COLUMNS
+
+RARE = 20  # statements below which a classifier learns little
+SILENCE = ("unknown", "no")
+
+
+def label(data: CaptionData, lexicon: Lexicon, *, silence: str = "unknown") -> pd.DataFrame:
+    """Turn the texts of a data set into the table that `attncap attributes train` reads.
+
+    Where the texts of one image disagree, the cell is unknown.
+
+    Args:
+        data: images with texts; an image without text has unknown cells.
+        lexicon: what phrases state.
+        silence: what a text that does not name a characteristic says of it: "unknown" (an empty cell) or "no" (0).
+
+    Returns:
+        table: one row per image in the order of `data.pictures`: `file` (its image_id), `split`, and a column of
+            1, 0 or missing for each characteristic.
+
+    Raises:
+        ValueError: another word for silence, or a characteristic named like a column of files or splits.
+    """
+    if silence not in SILENCE:
+        raise ValueError(f"silence={silence!r}: unknown or no expected")
+    for name in lexicon.characteristics:
+        if name.lower() in (*FILE_COLUMNS, "split"):
+            raise ValueError(f"the characteristic {name!r} has the name of a column of the table: rename it")
+    references = data.references()
+    rows = [
+        _cells(references.get(image_id, []), lexicon, silence == "no" and image_id in references)
+        for image_id in data.pictures["image_id"]
+    ]
+    cells = pd.DataFrame(rows, columns=lexicon.characteristics, dtype="Int8")
+    return pd.concat([data.pictures[["image_id", "split"]].rename(columns={"image_id": "file"}), cells], axis=1)
+
+
+def count_statements(table: pd.DataFrame) -> pd.DataFrame:
+    """Count the statements of each characteristic.
+
+    Args:
+        table: as `label` returns with silence unknown.
+
+    Returns:
+        counts: DataFrame (characteristic, present, absent), most frequent first.
+    """
+    names = [name for name in table.columns if name not in ("file", "split")]
+    counts = pd.DataFrame(
+        {
+            "characteristic": names,
+            "present": [int((table[name] == 1).sum()) for name in names],
+            "absent": [int((table[name] == 0).sum()) for name in names],
+        }
+    )
+    return counts.sort_values("present", ascending=False, kind="stable", ignore_index=True)
+
+
+def rare_characteristics(counts: pd.DataFrame, least: int = RARE) -> list[str]:
+    """Return the characteristics that fewer than `least` images state as present."""
+    return list(counts.loc[counts["present"] < least, "characteristic"])
+
+
+def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
+    """Write the table as CSV: 1, 0 and empty cells."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
+
+
+def combined_statements(texts: Iterable[str], lexicon: Lexicon) -> dict[str, bool | None]:
+    """Return what several texts of one image state together: True, False, or None where they disagree."""
+    signs: dict[str, set[bool]] = defaultdict(set)
+    for text in texts:
+        for statement in lexicon.read_text(text):
+            signs[statement.characteristic].add(statement.present)
+    return {name: next(iter(values)) if len(values) == 1 else None for name, values in signs.items()}
+
+
+def _cells(texts: list[str], lexicon: Lexicon, silent_no: bool) -> list[float]:
+    stated = combined_statements(texts, lexicon)
+    silence = 0.0 if silent_no else np.nan
+    values = [stated.get(name, silence) for name in lexicon.characteristics]
+    return [np.nan if value is None else float(value) for value in values]

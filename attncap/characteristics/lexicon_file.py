@@ -1,0 +1,128 @@
+"""Read and write characteristics.csv, the table that a person edits in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from attncap._files import replacing
+from attncap.data.readers.base import foreign_byte, read_lines
+from attncap.data.readers.table import read_header, read_rows
+
+COLUMNS = ("characteristic", "phrase", "count", "sign", "proposal")
+SIGNS = {
+    **dict.fromkeys(("", "present", "1", "+1", "1.0", "+", "yes", "true"), 1),
+    **dict.fromkeys(("absent", "-1", "-1.0", "-", "0", "no", "false"), -1),
+}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One phrase and what it states.
+
+    Args:
+        characteristic: what the phrase is about; "" for a phrase that is known and states nothing.
+        phrase: as people write it.
+        count: number of texts that say it.
+        sign: 1 where the phrase states that the characteristic is present, -1 where it states that it is absent.
+        proposal: why mining put the phrase here, or where it might belong; for the person who edits the file.
+    """
+
+    characteristic: str
+    phrase: str
+    count: int = 0
+    sign: int = 1
+    proposal: str = ""
+
+
+def read_entries(path: str | os.PathLike[str]) -> list[Entry]:
+    """Read characteristics.csv; columns by name in any order, `count`, `sign` and `proposal` may be missing.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a missing column, a row that cannot be read, an unknown sign, or a phrase in two rows that
+            disagree; the message names file and line.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file: write one with `attncap characteristics mine`")
+    lines = read_lines(file)
+    if lines:
+        lines[0] = lines[0].removeprefix("\ufeff")
+    for number, line in enumerate(lines, start=1):
+        foreign = foreign_byte(line)
+        if foreign:
+            raise ValueError(f"{file}, line {number}: {foreign}: save the file as CSV UTF-8")
+    delimiter, header = read_header(lines, file)
+    names = [name.lower() for name in header]
+    for column in COLUMNS[:2]:
+        if column not in names:
+            raise ValueError(f"{file}, line 1: a column {column!r} expected, found {', '.join(header)}")
+    entries: list[Entry] = []
+    lines_of: dict[str, tuple[int, Entry]] = {}
+    for number, row, problem in read_rows(lines, delimiter):
+        if problem is None and len(row) != len(header):
+            problem = f"{len(header)} columns expected as in the header, {len(row)} found"
+        if problem:
+            raise ValueError(f"{file}, line {number}: {problem}")
+        cells = {name: _plain(cell) for name, cell in zip(names, row, strict=True)}
+        if not any(cells.values()):
+            continue
+        entry = _entry(cells, f"{file}, line {number}")
+        first_line, first = lines_of.setdefault(entry.phrase.lower(), (number, entry))
+        if (first.characteristic, first.sign) != (entry.characteristic, entry.sign):
+            raise ValueError(
+                f"{file}, line {number}: the phrase {entry.phrase!r} states {_said(entry)} here and {_said(first)} in "
+                f"line {first_line}: delete one of the two rows"
+            )
+        if first is entry:
+            entries.append(entry)
+    return entries
+
+
+def write_entries(path: str | os.PathLike[str], entries: Iterable[Entry]) -> None:
+    """Write characteristics.csv as UTF-8 with a byte order mark, so that spreadsheets show accents.
+
+    A cell that a spreadsheet would take as a formula (it begins with =, +, - or @) gets an apostrophe in front, which
+    `read_entries` takes away.
+    """
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for entry in entries:
+            texts = (_safe(text) for text in (entry.characteristic, entry.phrase))
+            sign = "present" if entry.sign > 0 else "absent"
+            writer.writerow([*texts, entry.count, sign, _safe(entry.proposal)])
+
+
+def _entry(cells: dict[str, str], place: str) -> Entry:
+    phrase = cells["phrase"]
+    if not phrase:
+        raise ValueError(f"{place}: a phrase expected, the cell is empty: write one, or delete the row")
+    count, sign = cells.get("count", ""), cells.get("sign", "").lower()
+    if sign not in SIGNS:
+        raise ValueError(f"{place}: sign {sign!r}: present or absent expected")
+    try:
+        number = int(float(count or 0))
+    except (ValueError, OverflowError):
+        raise ValueError(f"{place}: count {count!r}: a number expected") from None
+    return Entry(cells["characteristic"], phrase, number, SIGNS[sign], cells.get("proposal", ""))
+
+
+def _safe(text: str) -> str:
+    return "'" + text if text.startswith((*_FORMULA, "'")) else text
+
+
+def _plain(cell: str) -> str:
+    cell = cell.strip()
+    return cell[1:].strip() if cell[:1] == "'" and cell[1:].startswith((*_FORMULA, "'")) else cell
+
+
+def _said(entry: Entry) -> str:
+    if not entry.characteristic:
+        return "nothing"
+    return f"{entry.characteristic!r} {'present' if entry.sign > 0 else 'absent'}"

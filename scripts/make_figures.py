@@ -29,9 +29,9 @@ from attncap.data.load import load
 from attncap.decoding.predict import caption_pictures
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
+from attncap.grounding.plots import plot_grounding
 from attncap.models.registry import load_captioner
 from attncap.plotting.attention import plot_attention
-from attncap.plotting.scores import plot_grounding
 from attncap.reports.comparison import compare_systems, plot_comparison
 from attncap.reports.demo import BEAM_WIDTH, CONFIG, PICTURES, ground_faces
 from attncap.reports.systems import all_systems, build_index

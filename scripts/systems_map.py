@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from PIL import Image
 
-from attncap.plotting.style import COLORS, INK, MUTED, STYLE, PanelAxes, SheetFigure, wrap
+from attncap.plotting.layout import wrap
+from attncap.plotting.style import COLORS, INK, MUTED, STYLE, PanelAxes, SheetFigure
 from attncap.retrieval.index import DifferenceHash
 
 WIDTH, HEIGHT = 13.0, 7.6  # inches; places below are inches from the upper left corner

@@ -176,7 +176,7 @@ def _ground(options: argparse.Namespace) -> None:
         if count:
             print(f"{count} pictures {why} and are left out", file=sys.stderr)
     if options.plot:
-        from attncap.plotting.scores import plot_grounding
+        from attncap.grounding.plots import plot_grounding
 
         figure = plot_grounding(report.grounding).get_figure(root=True)
         assert figure is not None

@@ -9,7 +9,8 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 
-from attncap.plotting.style import COLORS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure, bare, drawable, text_width
+from attncap.plotting.layout import bare, drawable, text_width
+from attncap.plotting.style import COLORS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure
 
 Beam = tuple[Sequence[str], float]  # the words so far, and the log-probability of all of them
 ROW, GAP, SIZE = 0.33, 0.35, 10.0  # inches a word, inches between columns, points

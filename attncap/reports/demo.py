@@ -22,8 +22,8 @@ from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import phrases_in
 from attncap.grounding.measures import Grounding, measure_grounding
 from attncap.metrics.evaluate import Scores, evaluate, write_predictions
+from attncap.plotting import plot_history, plot_predictions
 from attncap.plotting.attention import plot_attention
-from attncap.plotting.scores import plot_history, plot_predictions
 from attncap.training.config import TrainConfig
 from attncap.training.recipe import read_recipe
 from attncap.training.train import train

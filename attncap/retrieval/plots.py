@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attncap.plotting.style import COLORS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure, drawable
+from attncap.plotting.layout import drawable
+from attncap.plotting.style import COLORS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:

@@ -274,7 +274,7 @@ def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_run_killed_while_it_read_pictures_can_be_resumed(
+def test_a_run_killed_while_it_read_images_can_be_resumed(
     undisturbed: Run, encoder: FeatureExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:

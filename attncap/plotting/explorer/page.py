@@ -28,7 +28,8 @@ from PIL import Image
 from attncap._files import replacing
 from attncap.captions import Caption
 from attncap.images import inside_folder
-from attncap.plotting.style import Picture, read_picture
+from attncap.plotting.layout import read_image
+from attncap.plotting.style import Picture
 
 Weighed = Sequence[Sequence[tuple[str, float]]]  # of T words each: (word, log-probability), the likeliest first
 
@@ -121,7 +122,7 @@ def explore(
     table, sorts = _scores(scores)
     entries = []
     for number, (group, name, own) in enumerate(zip(groups, names, weighed, strict=True)):
-        photo, _ = read_picture(_picture(pictures, number, name, len(groups)), picture_pixels)
+        photo, _ = read_image(_picture(pictures, number, name, len(groups)), picture_pixels)
         entries.append(
             {
                 "name": name or f"picture {number + 1}",

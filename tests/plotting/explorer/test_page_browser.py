@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from attncap.captions import Caption
-from attncap.plotting.attention import upsample_attention
+from attncap.plotting import upsample_attention
 from attncap.plotting.explorer.page import explore
 from tests.browser import complaints, requests_made, resize, screenshot
 

@@ -1,0 +1,235 @@
+"""Place axes and text on a figure in inches, fit text to a width, and read images to draw."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from math import ceil, isnan
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
+from PIL import Image
+
+from attncap.plotting.style import INK, MISSING, MUTED, RULE, STYLE, PanelAxes, Picture
+
+
+def place_axes(fig: Figure | SubFigure, left: float, top: float, width: float, height: float) -> Axes:
+    """Add axes at a place in inches from the figure's top left corner, without ticks and frame."""
+    across, down = size_inches(fig)
+    where = (left / across, 1 - (top + height) / down, width / across, height / down)
+    ax = fig.add_axes(where, axes_class=PanelAxes)
+    bare(ax)
+    return ax
+
+
+def bare(ax: Axes) -> None:
+    """Remove ticks and frame, which mean nothing around an image."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def size_inches(part: Figure | SubFigure | Axes) -> tuple[float, float]:
+    """Current (width, height) of a figure or of axes."""
+    dpi = part.get_figure(root=True).dpi  # type: ignore[union-attr]
+    box = part.bbox
+    return float(box.width / dpi), float(box.height / dpi)
+
+
+def place_text(fig: Figure | SubFigure, left: float, top: float, lines: list[str], size: float, **look: Any) -> Text:
+    """Write lines of text with their upper left corner at a place in inches from the figure's top left corner."""
+    across, down = size_inches(fig)
+    return fig.text(left / across, 1 - top / down, "\n".join(lines), va="top", fontsize=size, parse_math=False, **look)
+
+
+@lru_cache(maxsize=1)
+def _drawable_characters() -> frozenset[int]:
+    characters: set[int] = set()
+    for name in STYLE["font.family"]:
+        faces = (get_font(findfont(FontProperties(family=name, weight=weight))) for weight in ("normal", "bold"))
+        characters |= set.intersection(*(set(face.get_charmap()) for face in faces))  # bold faces know fewer
+    return frozenset(characters)
+
+
+def drawable(text: str) -> str:
+    """Put text on one line, with a box for each character that no installed font has (matplotlib would warn)."""
+    known = _drawable_characters()
+    characters = []
+    for character in " ".join(text.split()):
+        category = unicodedata.category(character)
+        if category == "Cc" or (ord(character) not in known and category in ("Mn", "Me", "Cf")):
+            continue  # controls, and marks such as emoji variants, that are nothing to see by themselves
+        characters.append(character if ord(character) in known else MISSING)
+    return "".join(characters)
+
+
+@lru_cache(maxsize=4096)
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Width of one line of text in inches."""
+    font = FontProperties(family=STYLE["font.family"], weight=weight, size=size)
+    width = float(text_to_path.get_text_width_height_descent(text, font, False)[0]) / 72
+    return width * 1.04  # letters fall on whole pixels, so that a drawn line is up to that much longer
+
+
+def wrap(text: str, width: float, size: float, weight: str = "normal") -> list[str]:
+    """Break text into lines of at most `width` inches; only a word wider than that is broken within."""
+    lines = [""]
+    for word in drawable(text).split(" "):
+        joined = f"{lines[-1]} {word}".strip()
+        if text_width(joined, size, weight) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if lines[-1] and text_width(lines[-1] + character, size, weight) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines
+
+
+def bulleted(text: str, width: float, size: float) -> list[str]:
+    """`wrap` with a bullet before the first line and the other lines indented."""
+    first, *others = wrap(text or "(empty)", width - text_width("• ", size), size)
+    return [f"• {first}", *(f"\u2002 {line}" for line in others)]
+
+
+def fit_word(word: str, width: float, size: float, smallest: float, weight: str) -> tuple[list[str], float]:
+    """Fit one word: its lines and font size in points. Reduce the size first, then break the word."""
+    text = drawable(word) or " "
+    wanted = text_width(text, size, weight)
+    if wanted > width:
+        size = max(smallest, size * width / wanted * 0.99)
+    return wrap(text, width, size, weight), size
+
+
+def balanced_columns(panels: int, most: int) -> int:
+    """Number of columns, at most `most`, that fills the rows about equally."""
+    return ceil(panels / ceil(panels / most))
+
+
+def short_number(value: float) -> str:
+    """Format a score with three digits: 0.223, 22.3, 101."""
+    if isnan(value):
+        return "?"
+    return f"{value:.3f}" if abs(value) < 9.9995 else f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+
+
+def read_image(picture: Picture, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read an image to draw, and its true size.
+
+    Args:
+        picture: Pillow picture, uint8 array of shape (height, width, 3), or path.
+        longest: pixels along the longer side, at most, of what is returned.
+
+    Returns:
+        uint8 array, shape (height', width', 3), and (width, height) of the picture itself.
+
+    Raises:
+        ValueError: an array of another shape or type, or a file that is no picture.
+    """
+    if isinstance(picture, (str, os.PathLike)):
+        from attncap.images import open_image
+
+        picture = open_image(picture)
+    if not isinstance(picture, Image.Image):
+        array = np.asarray(picture)
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+            raise ValueError(
+                f"picture needs uint8 of shape (height, width, 3), got {array.dtype} of {array.shape}: scale to 0..255"
+            )
+        picture = Image.fromarray(array)
+    if picture.has_transparency_data:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    size = picture.size
+    scale = min(longest / max(size), 1.0)
+    shown = picture.convert("RGB")
+    if scale < 1:
+        small = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
+        shown = shown.resize(small, Image.Resampling.LANCZOS)
+    return np.asarray(shown), size
+
+
+def show_photo(ax: Axes, photo: np.ndarray, size: tuple[int, int]) -> None:
+    """Draw an image in its own pixel coordinates, at whatever resolution `photo` has."""
+    bare(ax)
+    ax.imshow(photo, extent=image_extent(size), origin="upper", aspect="equal", interpolation="antialiased")
+
+
+def image_extent(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Extent for imshow, so that an array of any resolution is drawn in the image's pixel coordinates."""
+    return (-0.5, size[0] - 0.5, size[1] - 0.5, -0.5)  # pixel centers at whole numbers, y downward
+
+
+def ink_of(ax: Axes) -> tuple[str, str, str]:
+    """Colors of text, of minor text and of rules that are legible on the background behind these axes."""
+    figure = ax.get_figure(root=True)
+    behind = to_rgba(figure.get_facecolor()) if figure is not None else (1.0, 1.0, 1.0, 1.0)
+    red, green, blue, opacity = behind
+    brightness = (0.299 * red + 0.587 * green + 0.114 * blue) * opacity + (1 - opacity)
+    return (INK, MUTED, RULE) if brightness > 0.5 else ("#f2f2f2", "#c8c8c8", "#555555")
+
+
+def label_graph(ax: Axes, title: str, across: str, up: str) -> None:
+    """Title, axis names and a light grid behind the data, in colors that the background allows."""
+    ink, muted, rule = ink_of(ax)
+    lines = wrap(title, _room(ax), 12, "bold")
+    ax.set_title("\n".join(lines), loc="left", color=ink, parse_math=False)
+    ax.set_xlabel(across, color=ink)
+    ax.set_ylabel(up, color=ink)
+    ax.grid(axis="y", color=rule, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=11, labelcolor=ink, color=muted)  # not left to the settings at the time of drawing
+
+
+def legends_above(axes: Sequence[Axes], most_columns: int = 4) -> None:
+    """Place legends between title and graph, in as many columns as fit; the titles of all axes stay at one height."""
+    entries = [ax.get_legend_handles_labels()[1] for ax in axes]
+    columns = [
+        max((n for n in range(1, most_columns + 1) if _legend_width(labels, n) <= _room(ax)), default=1)
+        for ax, labels in zip(axes, entries, strict=True)
+    ]
+    rows = max(ceil(len(labels) / n) if len(labels) > 1 else 0 for labels, n in zip(entries, columns, strict=True))
+    look: dict[str, Any] = {"handlelength": 1.4, "columnspacing": 1.2, "borderaxespad": 0.2, "borderpad": 0.2}
+    for ax, labels, n in zip(axes, entries, columns, strict=True):
+        if len(labels) > 1:
+            ink = ink_of(ax)[0]
+            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=n, fontsize=11, labelcolor=ink, **look)
+        ax.set_title(ax.get_title(loc="left"), loc="left", pad=10 + 20 * rows if rows else 6)
+
+
+def _room(ax: Axes) -> float:
+    """Width in inches for what stands above axes: their cell of the figure's grid, or the axes where there is none."""
+    cell = ax.get_subplotspec()
+    if cell is None or ax.get_figure(root=True).get_layout_engine() is None:  # type: ignore[union-attr]
+        return max(size_inches(ax)[0], 1.0)
+    part: Any = ax.get_figure(root=False)
+    share = len(cell.colspan) / cell.get_gridspec().ncols
+    return max(size_inches(part)[0] * share - 0.9, 1.0)  # less the axis labels and the padding
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    """Width in inches of a legend whose entries are filled column by column."""
+    rows = ceil(len(labels) / columns)
+    widest = [max(text_width(label, 11) for label in labels[n : n + rows]) for n in range(0, len(labels), rows)]
+    return sum(widest) + len(widest) * (1.4 + 0.8 + 1.2) * 11 / 72  # handle, its gap to the text, gap between columns
+
+
+def constrained_layout() -> ConstrainedLayoutEngine:
+    """A layout that leaves a tenth of an inch around each panel."""
+    return ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure that holds these axes."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure

@@ -1,0 +1,172 @@
+"""Images with the model's caption above and the references below."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from math import isnan
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from attncap.captions import Caption
+from attncap.plotting.layout import (
+    balanced_columns,
+    bulleted,
+    place_axes,
+    place_text,
+    read_image,
+    short_number,
+    show_photo,
+    text_width,
+    wrap,
+)
+from attncap.plotting.style import (
+    INK,
+    LINE,
+    MARGIN,
+    MUTED,
+    PANEL_PIXELS,
+    SCORE_COLORS,
+    STYLE,
+    WRONG,
+    Picture,
+    SheetFigure,
+)
+
+TITLE_SIZE, TITLE_PAD = 12, 5  # points
+
+
+@matplotlib.rc_context(STYLE)
+def plot_predictions(
+    pictures: Sequence[Picture],
+    captions: Sequence[Caption | str],
+    references: Sequence[Sequence[str]],
+    scores: Sequence[float] | None = None,
+    *,
+    wrong: Sequence[Collection[str]] | None = None,
+    columns: int | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw a sheet of images with the model's caption above and the human references below.
+
+    Args:
+        pictures: N images, each as in `plot_attention`.
+        captions: N predictions.
+        references: N lists of human captions.
+        scores: N numbers, higher is better; drawn on the image and as the color of the caption, from orange-brown (the
+            sheet's lowest) through gray to blue (its highest). Equal scores are drawn in gray.
+        wrong: N collections of words of the caption that are known to be wrong; they are underlined. Example:
+            `words_in_no_reference(caption, references)`, or words that a table contradicts.
+        columns: images in a row, default 2 to 4.
+        title: of the sheet; default: says what stands where.
+
+    Returns:
+        The figure, with one Axes per image.
+
+    Raises:
+        ValueError: nothing to draw, or lists of different lengths.
+
+    Example:
+        >>> plot_predictions(["a.jpg"], ["a dog runs"], [["a brown dog running"]], scores=[0.41])
+    """
+    texts = [caption.text if isinstance(caption, Caption) else caption for caption in captions]
+    lengths = [len(pictures), len(texts), len(references)]
+    lengths += [len(given) for given in (scores, wrong) if given is not None]
+    if len(set(lengths)) > 1 or not texts:
+        raise ValueError(f"pictures, captions, references, scores and wrong need one entry per image, got {lengths}")
+    if any(isinstance(lines, str) for lines in references):
+        raise ValueError("references needs a list of captions for each image, got one string")
+    if title is None:
+        title = "The model's caption above each image, what people wrote below"
+        title += "; words known to be wrong are underlined" if any(wrong or ()) else ""
+    columns = columns or (balanced_columns(len(texts), 4) if len(texts) != 4 else 2)
+    width, gap = 3.1, 0.3
+    boxes = [read_image(picture, PANEL_PIXELS) for picture in pictures]
+    heights = [min(width * size[1] / size[0], width) for _, size in boxes]
+    above = [wrap(text or "(empty caption)", width, TITLE_SIZE, "bold") for text in texts]
+    below = [[part for line in lines for part in bulleted(line, width, 10.5)] for lines in references]
+    sheet_width = max(columns * (width + gap) - gap + 2 * MARGIN, 4.5)
+    heading = wrap(title, sheet_width - 2 * MARGIN, 13, "normal")
+    tops, down = [], MARGIN + len(heading) * 13 * LINE + 0.15
+    for first in range(0, len(texts), columns):
+        row = slice(first, first + columns)
+        title_height, box_height = max(map(len, above[row])) * TITLE_SIZE * LINE + 0.1, max(heights[row])
+        tops += [(down + title_height, box_height)] * len(texts[row])
+        down += title_height + box_height + max(map(len, below[row])) * 10.5 * LINE + 0.4
+    figure = SheetFigure(figsize=(sheet_width, down))
+    place_text(figure, MARGIN, MARGIN, heading, 13, color=MUTED)
+    left = (sheet_width - columns * (width + gap) + gap) / 2
+    colors = _score_colors(scores, len(texts))
+    for n, (photo, size) in enumerate(boxes):
+        ax = place_axes(figure, left + n % columns * (width + gap), tops[n][0], width, tops[n][1])
+        ax.set_anchor("NW")
+        show_photo(ax, photo, size)
+        ax.set_title("\n".join(above[n]), loc="left", pad=TITLE_PAD, color=colors[n], parse_math=False)
+        ax.set_xlabel("\n".join(below[n]), loc="left", labelpad=5, fontsize=10.5, parse_math=False)
+        ax.xaxis.label.set_multialignment("left")
+        if wrong is not None and wrong[n]:
+            _underline(ax, above[n], wrong[n])
+        if scores is not None:
+            badge = {"facecolor": colors[n], "edgecolor": "white", "boxstyle": "round,pad=0.25"}
+            place: dict[str, Any] = {"ha": "left", "va": "top", "transform": ax.transAxes}
+            ax.text(0.02, 0.97, short_number(scores[n]), color="white", fontweight="bold", bbox=badge, **place)
+    return figure
+
+
+def words_in_no_reference(caption: Caption | str, references: Sequence[str]) -> set[str]:
+    """Words of a caption that no reference contains, compared in lower case without punctuation.
+
+    One reference is thin evidence: a word may be right although nobody wrote it. "a", "an", "the", "and", "with", "of",
+    "in" and "on" are left out.
+
+    Args:
+        caption: a prediction.
+        references: human captions of the same image.
+
+    Returns:
+        words as the caption writes them.
+    """
+    words = caption.words if isinstance(caption, Caption) else caption.split()
+    known = {_plain(word) for line in references for word in line.split()} | _FUNCTION_WORDS
+    return {word for word in words if _plain(word) and _plain(word) not in known}
+
+
+_FUNCTION_WORDS = {"a", "an", "the", "and", "with", "of", "in", "on"}
+
+
+def _plain(word: str) -> str:
+    return "".join(character for character in word.casefold() if character.isalnum())
+
+
+def _score_colors(scores: Sequence[float] | None, count: int) -> list[Any]:
+    if scores is None:
+        return [INK] * count
+    finite = [score for score in scores if not isnan(score)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    if low == high:  # one score, or equal ones: neither best nor worst
+        return [INK if isnan(score) else SCORE_COLORS(0.5) for score in scores]
+    norm = Normalize(low, high)
+    return [INK if isnan(score) else SCORE_COLORS(norm(score)) for score in scores]
+
+
+def _underline(ax: Axes, lines: Sequence[str], wrong: Collection[str]) -> None:
+    """Underline words of a left-aligned title; positions come from the widths that the title was wrapped with."""
+    plain = {_plain(word) for word in wrong} - {""}
+    figure: Any = ax.get_figure(root=True)
+    across, down = figure.get_size_inches()
+    box = ax.get_position(original=True)  # anchored northwest, so that its left and upper edges stay
+    for n, line in enumerate(lines):
+        y = box.y1 * down + (TITLE_PAD + (len(lines) - 1 - n) * TITLE_SIZE * 1.2 - 2.5) / 72
+        start = 0
+        for word in line.split(" "):
+            if _plain(word) in plain:
+                ends = [text_width(line[:end], TITLE_SIZE, "bold") / 1.04 for end in (start, start + len(word))]
+                place = [box.x0 * across + end for end in ends]
+                mark = Line2D(place, [y, y], color=WRONG, linewidth=2.5, transform=figure.dpi_scale_trans)
+                mark.set_gid("wrong")
+                figure.add_artist(mark)
+            start += len(word) + 1

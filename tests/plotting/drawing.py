@@ -1,0 +1,67 @@
+"""What the tests of figures share: a photograph, captions with maps, and drawing that turns warnings into errors."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from math import log
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from attncap import plotting
+from attncap.captions import Caption
+
+# Typed loosely, because matplotlib's stubs know less of an Axes than the tests ask of it.
+plot_attention: Any = plotting.plot_attention
+plot_history: Any = plotting.plot_history
+plot_predictions: Any = plotting.plot_predictions
+plot_scores: Any = plotting.plot_scores
+plot_word: Any = plotting.plot_word
+
+WIDTH, HEIGHT, ROWS, COLS = 131, 97, 5, 7
+PHOTO = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+ODD_WORDS = (
+    r"$x_1$",
+    r"\frac{1}{0}",
+    "<b>&amp;",
+    "{",
+    "a_b^",
+    "$",
+    "\U0001f9d1\u200d\U0001f680",
+    "\u05e9\u05dc",
+    "漢字",
+    "\ud800",
+)
+
+
+def one_hot(row: int, col: int) -> np.ndarray:
+    weights = np.zeros((ROWS, COLS), np.float32)
+    weights[row, col] = 1
+    return weights
+
+
+def caption_of(text: str, maps: bool = True, probs: bool = True) -> Caption:
+    words = tuple(text.split(" "))
+    weights = np.random.default_rng(5).random((len(words), ROWS, COLS)).astype(np.float32)
+    weights /= weights.sum((1, 2), keepdims=True)
+    log_probs = np.full(len(words), log(0.25)) if probs else None
+    return Caption(words, tuple(range(len(words))), -3.0, weights if maps else None, log_probs)
+
+
+def draw(figure: Figure) -> np.ndarray:
+    """Draws with every warning an error, and gives the pixels."""
+    png = BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(png, format="png")
+    return np.asarray(Image.open(png).convert("RGB"))
+
+
+def assert_nothing_cut_off(figure: Figure) -> None:
+    """The outermost pixels are paper, and no text leaves the figure."""
+    pixels = draw(figure)
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert (edge == 255).all()

@@ -1,0 +1,64 @@
+"""Sheets of images with captions above and references below."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import matplotlib
+import pytest
+
+from attncap import plotting
+from tests.plotting.drawing import (
+    PHOTO,
+    assert_nothing_cut_off,
+    caption_of,
+    draw,
+    plot_predictions,
+)
+
+
+def test_a_sheet_of_predictions() -> None:
+    texts: list[Any] = ["a man", caption_of("a woman with a very long caption " + "that goes on " * 5), "", "x", "y"]
+    references = [["one", "two " * 20], ["three"], [], [""], ["z"]]
+    figure = plot_predictions([PHOTO] * 5, texts, references, scores=[0.1, 0.9, 0.5, float("nan"), 0.2])
+    assert len(figure.axes) == 5
+    titles = [ax.get_title(loc="left").replace("\n", " ") for ax in figure.axes]
+    assert titles == ["a man", texts[1].text.strip(), "(empty caption)", "x", "y"]
+    labels = [re.sub(r"\s+", " ", ax.get_xlabel()) for ax in figure.axes]
+    assert labels[0] == "• one • " + ("two " * 20).strip() and labels[2:4] == ["", "• (empty)"]
+    red, _, blue = matplotlib.colors.to_rgb(figure.axes[0]._left_title.get_color())
+    assert red > blue  # the lowest score
+    red, _, blue = matplotlib.colors.to_rgb(figure.axes[1]._left_title.get_color())
+    assert blue > red  # the highest
+    assert [ax.texts[0].get_text() for ax in figure.axes] == ["0.100", "0.900", "0.500", "?", "0.200"]
+    draw(figure)
+    lowest = figure.axes[0].xaxis.label.get_window_extent().y0
+    assert lowest > figure.axes[3]._left_title.get_window_extent().y1
+    assert_nothing_cut_off(figure)
+
+
+def test_predictions_refuse() -> None:
+    with pytest.raises(ValueError, match=r"one entry per image, got \[1, 2, 1\]"):
+        plot_predictions([PHOTO], ["a", "b"], [["c"]])
+    with pytest.raises(ValueError, match="list of captions for each image"):
+        plot_predictions([PHOTO], ["a"], ["b"])
+
+
+def test_wrong_words_are_underlined_and_one_score_is_neither_best_nor_worst() -> None:
+    figure = plot_predictions([PHOTO], ["a man with red hat"], [["a man in a hat"]], [0.4], wrong=[{"red"}])
+    (mark,) = [line for line in (*figure.lines, *figure.artists) if line.get_gid() == "wrong"]
+    assert "underlined" in figure.texts[0].get_text().replace("\n", " ")
+    draw(figure)
+    title = figure.axes[0]._left_title.get_window_extent()
+    at = mark.get_window_extent()
+    assert title.x0 < at.x0 < at.x1 < title.x1 and title.y0 - 5 < at.y0 < title.y1
+    red, _, blue = matplotlib.colors.to_rgb(figure.axes[0]._left_title.get_color())
+    assert red == pytest.approx(blue, abs=0.02)  # gray
+    with pytest.raises(ValueError, match=r"got \[1, 1, 1, 2\]"):
+        plot_predictions([PHOTO], ["a"], [["a"]], wrong=[{"a"}, set()])
+
+
+def test_words_in_no_reference_by_hand() -> None:
+    assert plotting.words_in_no_reference("A man with Red hat.", ["a man, in a hat"]) == {"Red"}
+    assert plotting.words_in_no_reference(caption_of("a red hat"), ["red hats"]) == {"hat"}

@@ -16,33 +16,40 @@ PYTEST_ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lab bench figures lint clean
+.PHONY: help check-python demo test test-all test-lowest package docs lab bench figures lint clean
 
 help:
 	@echo 'make demo      draw faces, train a captioner on them, score it, draw its heatmaps (into $(OUT))'
 	@echo 'make test      run the tests; the slow ones as well: make test-all'
+	@echo 'make docs      build the documentation into build/docs; a warning is an error'
 	@echo 'make lab       open JupyterLab on notebooks/'
 	@echo 'make bench     run every benchmark'
 	@echo 'make figures   draw figures/ from the demo'
 	@echo 'make lint      ruff, mypy and the import contracts'
+	@echo 'make package   build sdist and wheel into dist/, install the wheel into a fresh environment, try it there'
+	@echo 'make test-lowest  the tests in a fresh environment with the lowest versions that pyproject.toml allows'
 	@echo 'make clean     remove caches and build files; .venv and your runs stay'
 	@echo
 	@echo 'Settings: PYTHON=python3.12 (for a new .venv), OUT=DIR, DEMO_ARGS=..., PYTEST_ARGS="-k decoding", WORKERS=4;'
 	@echo 'ATTNCAP_DATA=DIR in the environment: real photographs for the tests and benchmarks that want them.'
 
 $(VENV)/.stamp-venv:
-	@command -v '$(PYTHON)' >/dev/null || { echo "make: '$(PYTHON)' was not found; \
-	name a Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: attncap needs Python 3.11 or \
-	newer, but '$(PYTHON)' is `'$(PYTHON)' --version 2>&1`; name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(MAKE) --no-print-directory check-python
 	'$(PYTHON)' -m venv $(VENV)
 	@touch $@
+
+# TensorFlow has wheels for these versions and no others; without this check pip fails without naming the reason.
+check-python:
+	@command -v '$(PYTHON)' >/dev/null || { echo "make: '$(PYTHON)' was not found; \
+	name Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "make: attncap needs \
+	Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is `'$(PYTHON)' --version 2>&1`; name another: make PYTHON=python3.12" >&2; exit 1; }
 
 $(VENV)/.stamp-run: pyproject.toml | $(VENV)/.stamp-venv
 	$(RUN) -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.stamp-test $(VENV)/.stamp-lab: $(VENV)/.stamp-%: pyproject.toml | $(VENV)/.stamp-venv
+$(VENV)/.stamp-test $(VENV)/.stamp-lab $(VENV)/.stamp-docs: $(VENV)/.stamp-%: pyproject.toml | $(VENV)/.stamp-venv
 	$(RUN) -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
@@ -55,6 +62,27 @@ test: $(VENV)/.stamp-test
 
 test-all: $(VENV)/.stamp-test
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+docs: $(VENV)/.stamp-docs
+	$(RUN) -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
+	@echo 'open build/docs/index.html'
+
+test-lowest: | check-python
+	rm -rf build/lowest && mkdir -p build
+	'$(PYTHON)' scripts/lowest_versions.py > build/lowest.txt
+	'$(PYTHON)' -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt '.[test]'
+	build/lowest/bin/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+# The commands run outside the checkout, so that only what the wheel holds can be imported.
+package: $(VENV)/.stamp-test
+	rm -rf dist build/package build/lib
+	$(RUN) -m build --quiet --outdir dist .
+	'$(PYTHON)' -m venv build/package
+	build/package/bin/python -m pip install --quiet dist/*.whl
+	cd build/package && bin/attncap --version && bin/attncap demo --out demo --pictures 120 >/dev/null \
+	&& bin/attncap caption --run demo/run "$$(find demo/faces -name '*.png' | head -n 1)" --heatmap heatmap.png \
+	&& test -s heatmap.png && bin/attncap check --data faces:40
 
 lab: $(VENV)/.stamp-lab
 	$(RUN) -m jupyterlab notebooks

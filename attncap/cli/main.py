@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
+from attncap import __version__
 from attncap.cli.attributes import add_commands as add_attributes
 from attncap.cli.characteristics import add_commands as add_characteristics
 from attncap.cli.ensemble import add_commands as add_ensemble
@@ -201,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attncap", description="Captions for pictures, with a map of where the model looked for every word."
     )
+    parser.add_argument("--version", action="version", version=f"attncap {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = add_command(

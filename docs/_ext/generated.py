@@ -103,7 +103,8 @@ def _to_restructured_text(_app: Any, _what: str, _name: str, _object: Any, _opti
                 made += ["    in this order", ""]
             text, indent = f"* ``{named[1]}``: {_inline(named[2])}", 4
         elif text and not section and indent and not text.startswith("* "):  # an equation, or lines to keep as they are
-            if made and made[-1].strip() and not made[-1].startswith(" "):
+            before = next((line for line in reversed(made) if line), "")
+            if not before.startswith(" "):
                 made += ["", "::", ""]
         elif text and not text.startswith((">>>", "...")):
             text = _inline(text)

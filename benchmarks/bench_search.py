@@ -6,8 +6,7 @@ One query at a time on one core, as an application asks. Times are of the thread
 machine counts less; each query is answered by every contender in turn. "all pairs" is imagededup's way with hashes: a
 Python loop over Hamming distances of integers. Hashes are random; embeddings are random about a mean, with a spectrum
 that falls as that of pooled `mixed8` features of photographs does (--decay; 0.55 was measured), or your own in a .npy
-file (--embeddings); "flat" has a spectrum that does not fall, which no bound can use: the worst case. The approximate
-index is measured for recall: the share of the exact k nearest distances that it reaches.
+file (--embeddings). The approximate index is measured for recall: the share of the exact k nearest distances that it reaches.
 """
 
 from __future__ import annotations
@@ -65,9 +64,6 @@ def hash_runs(codes: np.ndarray, queries: np.ndarray, k: int) -> tuple[Runs, dic
 def embedding_runs(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[Runs, dict[str, float]]:
     """What is timed on embeddings, by name; and the recall of the approximate index, its building time in seconds."""
     search = CosineSearch(vectors)
-    start = time.thread_time()
-    search.projected()
-    print(f"leading directions, once: {time.thread_time() - start:.1f} s")
     runs: Runs = {
         "attncap, exact": lambda n: search.nearest(queries[n : n + 1], k),
         "one matrix product": lambda n: np.argpartition(-(vectors @ queries[n]), k)[:k],

@@ -115,6 +115,13 @@ class ImageDatabase:
                 "INSERT OR REPLACE INTO entries (image_id, labels, digest, code, crc) VALUES (?, ?, ?, ?, ?)", rows
             )
 
+    def remove(self, image_ids: Sequence[str]) -> int:
+        """Delete the entries of these names, in one transaction; return how many there were."""
+        with self._writing() as sql:
+            before = sql.total_changes
+            sql.executemany("DELETE FROM entries WHERE image_id = ?", [(image_id,) for image_id in image_ids])
+            return sql.total_changes - before
+
     def known(self) -> dict[str, tuple[bytes | None, tuple[str, ...]]]:
         """Return image_id -> digest of its file, labels."""
         with self._named():

@@ -1,4 +1,4 @@
-"""`ImageIndex`: labeled pictures, found again by what they look like; with a threshold for "none of them"."""
+"""`ImageIndex`: labeled images in a database, and nearest-neighbor search among them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from attncap.retrieval.search import CosineSearch, HashSearch
 
 __all__ = ["DifferenceHash", "Neighbor", "ImageIndex"]
 
-COMMIT_EVERY = 64  # pictures; what a killed process has to do again
+COMMIT_EVERY = 64  # images; a killed process loses at most these
 
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A picture of the index, near a queried one.
+    """An image of the index, near a queried one.
 
     Args:
         image_id: its name.
         labels: its labels or captions, as given.
-        distance: `hash_distance` in bits, or 1 - `cosine_similarity`; 0 is the same, lower is nearer.
+        distance: `hash_distance` in bits, or 1 - `cosine_similarity`; 0 for equal codes, lower is nearer.
     """
 
     image_id: str
@@ -40,17 +40,17 @@ class Neighbor:
 
 
 class ImageIndex:
-    """Labeled pictures in a database file, with nearest-neighbor search by a difference hash or by an embedding.
+    """Labeled images in a database file, with nearest-neighbor search by a difference hash or an embedding.
 
-    Every change is in the file when the call returns; several processes may use one file, and see each other's entries.
+    Every change is in the file when the call returns. Several processes may use one file and see each other's entries.
     Codes are read into memory at the first query.
 
     Args:
-        file: the database, made where there is none; None keeps it in memory, for `save`.
+        file: the database, created where there is none; None keeps it in memory (`save` writes it).
         encoder: `DifferenceHash(64)`, `attncap.retrieval.embeddings.PooledEmbedding(...)`, or any `PictureEncoder`.
 
     Raises:
-        ValueError: the file is no picture index, is damaged, or holds codes of another encoder.
+        ValueError: the file is not an image index, is damaged, or holds codes of another encoder.
         OSError: it cannot be written, or another process keeps it locked.
 
     Example:
@@ -66,18 +66,18 @@ class ImageIndex:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str], encoder: PictureEncoder | None = None) -> ImageIndex:
-        """Open an index that is there; its encoder may be left out where it is a difference hash.
+        """Open an existing index; its encoder may be left out if it is a difference hash.
 
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: damaged, of another encoder, or of one that must be given.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or holds codes of another encoder or of an embedding (give that encoder).
         """
         database = ImageDatabase(file, None if encoder is None else encoder.describe())
         if encoder is None:
             if database.encoder.get("encoder") != "dhash":
                 what = ", ".join(f"{key} {value}" for key, value in database.encoder.items())
                 database.close()
-                raise ValueError(f"{file}: holds embeddings of {what}: give load that encoder (PooledEmbedding)")
+                raise ValueError(f"{file}: holds embeddings of {what}: pass that encoder (PooledEmbedding)")
             encoder = DifferenceHash(database.encoder["bits"])
         index = cls.__new__(cls)
         index._use(database, encoder)
@@ -105,7 +105,7 @@ class ImageIndex:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     def save(self, file: str | os.PathLike[str]) -> None:
@@ -114,13 +114,13 @@ class ImageIndex:
 
     @property
     def threshold(self) -> float | None:
-        """The greatest distance at which a neighbor's label is given; kept in the file. None: no limit."""
+        """Largest distance at which a neighbor's label is given; stored in the file. None: no limit."""
         return self._database.about("threshold")
 
     @threshold.setter
     def threshold(self, value: float | None) -> None:
         if value is not None and not np.isfinite(value):
-            raise ValueError(f"threshold {value}: a number expected; -1 gives no label ever, None always one")
+            raise ValueError(f"threshold {value}: a number expected; -1 never gives a label, None always gives one")
         self._database.set_about("threshold", None if value is None else float(value))
 
     # -- entries ---------------------------------------------------------------------------------------------------
@@ -131,20 +131,24 @@ class ImageIndex:
         labels: Sequence[Sequence[str]],
         image_ids: Sequence[str] | None = None,
         progress: bool = True,
+        source: str | None = None,
     ) -> pd.DataFrame:
-        """Encode picture files and store them with their labels, COMMIT_EVERY at a time.
+        """Encode image files and store them with their labels, COMMIT_EVERY at a time.
 
-        A file that is in the index under its image_id, with the same bytes, is not encoded again; with other bytes, or
-        other labels, its entry is replaced. So an interrupted call is repeated, and goes on.
+        A file that is in the index under its image_id, with the same bytes, is not encoded again; with other bytes or
+        other labels, its entry is replaced. So an interrupted call can be repeated, and goes on where it stopped.
 
         Args:
             pictures: files.
             labels: for each, its labels or captions: one or several, or none.
             image_ids: names, each once; default the files' names.
-            progress: show a bar with pictures/s.
+            progress: show a bar with images/s.
+            source: name of the list that these images are from. The index remembers the list: images that an earlier
+                call with this source added, and that are no longer on it, are removed. None removes nothing.
 
         Returns:
-            rejects: DataFrame (image_id, path, reason) of files that cannot be read; they are not in the index.
+            rejects: DataFrame (image_id, path, reason) of files that cannot be read. They are not in the index; an
+                entry of the same image_id from before the file broke is removed.
 
         Raises:
             ValueError: lists of different lengths, an image_id twice, or labels that are one string.
@@ -174,16 +178,40 @@ class ImageIndex:
                 if entries:
                     self._database.add(entries)
                 bar.update(min(COMMIT_EVERY, len(names) - start))
+        self._database.remove([name for name, _, _ in rejected])
+        if source is not None:
+            self._sync(source, names)
         return pd.DataFrame(rejected, columns=["image_id", "path", "reason"])
 
+    def remove(self, image_ids: Sequence[str]) -> int:
+        """Remove the entries of these names; return how many there were."""
+        return self._database.remove(image_ids)
+
+    def _sync(self, source: str, names: Sequence[str]) -> None:
+        """Remove what an earlier call added from this source, and what no source lists any more."""
+        sources = self._database.about("sources") or {}
+        gone = set(sources.get(source, ())).difference(names)
+        sources[source] = list(names)
+        self._database.remove(sorted(gone.difference(*sources.values())))
+        self._database.set_about("sources", sources)
+
+    @property
+    def without_content(self) -> list[str]:
+        """Names of the images whose hash has no bit set: they are plain, and match every other plain image."""
+        if not self._is_hash:
+            return []
+        self._refresh()
+        plain = np.flatnonzero(~self._codes.any(axis=1))
+        return [image_id for image_id, _ in self.entries(plain)] if len(plain) else []
+
     def add_codes(self, image_ids: Sequence[str], labels: Sequence[Sequence[str]], codes: np.ndarray) -> None:
-        """Store codes that are there already, in one transaction.
+        """Store codes that were computed before, in one transaction.
 
         Args:
             image_ids: names, each once; entries of these names are replaced.
             labels: for each, its labels.
-            codes: uint8, shape (N, ceil(bits / 8)), or float, shape (N, D): brought to unit length, kept in half
-                precision.
+            codes: uint8, shape (N, ceil(bits / 8)), or float, shape (N, D): scaled to unit length and stored in
+                half precision.
         """
         _check(image_ids, labels, len(codes))
         stored = self._stored(codes)
@@ -199,7 +227,7 @@ class ImageIndex:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
         if len(bad):
-            raise ValueError(f"embedding {bad[0]}: finite values, not all zero, expected")
+            raise ValueError(f"embedding {bad[0]}: expected finite values, not all zero")
         return [code.tobytes() for code in (vectors / lengths).astype("<f2")]
 
     @property
@@ -218,29 +246,43 @@ class ImageIndex:
     # -- queries ---------------------------------------------------------------------------------------------------
 
     def query(self, picture: AnyPicture, k: int = 1, approximate: bool = False) -> list[Neighbor]:
-        """Return the k nearest pictures, nearest first, whatever the threshold.
+        """Return the k nearest images, nearest first, at any distance.
 
         Args:
-            picture: a file, or a PIL picture.
+            picture: a file, or a PIL image.
             k: how many; all, where there are fewer.
-            approximate: through the kept graph (`build_graph`).
+            approximate: search the graph (`build_graph`).
 
         Raises:
             UnreadableImage: the file cannot be decoded.
             ValueError: the index is empty, or k below 1.
         """
-        code = self.encoder.encode([picture])[0]
-        if isinstance(code, UnreadableImage):
-            raise code
-        rows, distances = self.nearest(code[None], k, approximate)
+        rows, distances = self.nearest(self._encoded(picture)[None], k, approximate)
         found = zip(self.entries(rows[0]), distances[0].tolist(), strict=True)
         return [Neighbor(image_id, labels, distance) for (image_id, labels), distance in found]
 
     def label(self, picture: AnyPicture) -> tuple[str, ...] | None:
-        """Return the nearest picture's labels, or None where it is farther than the threshold: no matching label."""
-        nearest = self.query(picture)[0]
+        """Return the labels of the nearest image, or None for "no matching label".
+
+        None where the nearest image is farther away than the threshold, and for an image whose hash has no bit set: a
+        plain image matches every other plain image.
+        """
+        code = self._encoded(picture)
+        if not self.has_content(code):
+            return None
+        rows, distances = self.nearest(code[None])
         limit = self.threshold
-        return nearest.labels if limit is None or nearest.distance <= limit else None
+        return self.entries(rows[0])[0][1] if limit is None or distances[0, 0] <= limit else None
+
+    def has_content(self, code: np.ndarray) -> bool:
+        """Return whether a code can tell images apart: False for a hash without a bit set (a plain image)."""
+        return not self._is_hash or bool(code.any())
+
+    def _encoded(self, picture: AnyPicture) -> np.ndarray:
+        code = self.encoder.encode([picture])[0]
+        if isinstance(code, UnreadableImage):
+            raise code
+        return code
 
     def nearest(self, codes: np.ndarray, k: int = 1, approximate: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and distances of the k nearest entries of each code, both (Q, k)."""
@@ -248,15 +290,15 @@ class ImageIndex:
         return (self._load_graph() if approximate else search).nearest(codes, k)
 
     def nearest_others(self, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Return, for each entry, rows and distances of the k nearest other entries: leave-one-out, both (N, k)."""
+        """Return for each entry rows and distances of the k nearest other entries (leave-one-out), both (N, k)."""
         search = self._ready(k, 2)
         return search.nearest(self.codes, k, without=np.arange(len(search)))
 
     def build_graph(self) -> Path | None:
-        """Build the approximate index of all entries and keep it beside the database; later entries need a new one.
+        """Build the graph for approximate search and save it beside the database; build it again after adding entries.
 
         Returns:
-            Its file, `FILE.graph`; None for an index in memory, where it lasts as long as the object.
+            The file, `FILE.graph`; None for an index in memory.
         """
         self._graph = NeighborGraph.build(self._ready(1), self.codes)
         if self._graph_file is not None:
@@ -271,7 +313,7 @@ class ImageIndex:
     def _load_graph(self) -> NeighborGraph:
         if self._graph is None:
             if self._graph_file is None:
-                raise ValueError("no graph for approximate search of these entries: build it first (build_graph)")
+                raise ValueError("no graph for approximate search of these entries; build it first (build_graph)")
             assert self._search is not None
             self._graph = NeighborGraph.load(self._graph_file, self._search, self._digest())
         return self._graph
@@ -285,13 +327,13 @@ class ImageIndex:
         self._refresh()
         if len(self._ids) < least:
             where = "the index" if self._database.file is None else str(self._database.file)
-            raise ValueError(f"{where}: {len(self._ids)} pictures in it, {least} or more needed: add pictures first")
+            raise ValueError(f"{where}: {len(self._ids)} images in it, at least {least} needed; add images first")
         if self._search is None:
             self._search = HashSearch(self._codes) if self._is_hash else CosineSearch(self.codes)
         return self._search
 
     def _refresh(self) -> None:
-        """Read what was committed since, by this process or another; all of it where entries were replaced."""
+        """Read what this process or another committed since; everything if entries were replaced or removed."""
         state = self._database.state
         if state == self._seen:
             return
@@ -308,10 +350,10 @@ class ImageIndex:
 
 def _check(image_ids: Sequence[str], labels: Sequence[Any], count: int) -> None:
     if not len(image_ids) == len(labels) == count:
-        raise ValueError(f"a name and labels for each picture expected: {len(image_ids)}, {len(labels)}, {count}")
+        raise ValueError(f"expected a name and labels for each image: {len(image_ids)}, {len(labels)}, {count}")
     twice = pd.Index(image_ids).duplicated()
     if twice.any():
-        raise ValueError(f"image_id {image_ids[int(twice.argmax())]!r} twice: each picture once expected")
+        raise ValueError(f"image_id {image_ids[int(twice.argmax())]!r} is given twice; give each image once")
     text = next((line for line in labels if isinstance(line, str)), None)
     if text is not None:
-        raise ValueError(f"labels {text!r:.60}: a list of labels for each picture expected, got one string")
+        raise ValueError(f"labels {text!r:.60}: expected a list of labels for each image, got one string")

@@ -39,7 +39,7 @@ def test_build_query_tune(faces: Any, tmp_path: Path, capsys: pytest.CaptureFixt
     db = str(tmp_path / "faces.db")
     for _ in range(2):  # the second adds nothing
         status, out, _ = run(capsys, "build", "--data", spec, "--split", "train", "--db", db)
-        assert status == 0 and f"{len(train)} pictures in" in out
+        assert status == 0 and f"{len(train)} images in" in out
     first = train.iloc[0]
     status, out, _ = run(capsys, "query", "--db", db, first["path"], "-k", "3")
     assert status == 0 and out.splitlines()[0] == f"0  {first['file']}  {first['caption']}"
@@ -72,26 +72,50 @@ def test_mistakes_are_said_in_one_line(faces: Any, tmp_path: Path, capsys: pytes
     (tmp_path / "images" / "bad.png").write_bytes(b"no picture")
     (tmp_path / "bad.csv").write_text("file,caption\nbad.png,nothing\n")
     status, out, err = run(capsys, "build", "--data", f"table:{tmp_path / 'bad.csv'}:{tmp_path / 'images'}", "--db", db)
-    assert status == 0 and "1 pictures cannot be read" in err and "bad.png: not a picture" in err
+    assert status == 0 and "1 images cannot be read" in err and "bad.png: not a picture" in err
     picture = table["path"].iloc[0]
     cases = [
-        (("query", "--db", db, picture), r"m.db: 0 pictures in it, 1 or more needed"),
+        (("query", "--db", db, picture), r"m.db: 0 images in it, at least 1 needed"),
         (("query", "--db", str(tmp_path / "no.db"), picture), "no.db: no such picture index"),
-        (("query", "--db", db), "name pictures, or --images FOLDER with --out JSON"),
+        (("query", "--db", db), "give images, or --images FOLDER together with --out JSON"),
         (("tune", "--db", db, "--match", "color"), "match 'color': label, or cider_d"),
         (("tune", "--db", db, "--match", "copies"), "--match copies needs --index-data"),
         (
             ("build", "--data", spec, "--db", db, "--encoder", "dhash:256"),
             "m.db: holds codes of encoder dhash, bits 64",
         ),
-        (("build", "--data", spec, "--db", db, "--encoder", "dhash:many"), "a number of bits expected after dhash"),
-        (("build", "--data", spec, "--db", db, "--image-size", "150"), "--image-size 150: of an InceptionV3 layer"),
+        (("build", "--data", spec, "--db", db, "--encoder", "dhash:many"), "expected a number of bits after dhash"),
+        (("build", "--data", spec, "--db", db, "--image-size", "150"), "--image-size 150: is for InceptionV3 layers"),
         (("build", "--data", spec, "--db", str(folder / "captions.csv")), "captions.csv: not a picture index"),
     ]
     for arguments, said in cases:
         status, _, err = run(capsys, *arguments)
         assert status == 2 and said in err and "Traceback" not in err, (arguments, err)
         assert len(err.strip().splitlines()) == 1, err
+
+
+def test_rows_that_are_gone_leave_the_index_and_plain_images_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name, color in (("red", "red"), ("blue", "blue"), ("other", "green")):
+        Image.new("RGB", (20, 20), color).save(tmp_path / "images" / f"{name}.png")
+    Image.linear_gradient("L").rotate(90).save(tmp_path / "images" / "ramp.png")
+    table, db = tmp_path / "captions.csv", str(tmp_path / "i.db")
+    spec = f"table:{table}:{tmp_path / 'images'}"
+    table.write_text("file,caption\nred.png,a red one\nblue.png,a blue one\nramp.png,a ramp\n")
+    status, out, err = run(capsys, "build", "--data", spec, "--db", db)
+    assert status == 0 and "3 images in" in out and "2 plain images (first red.png)" in err
+    table.write_text("file,caption\nred.png,a red one\nramp.png,a ramp\n")
+    status, out, _ = run(capsys, "build", "--data", spec, "--db", db)
+    assert status == 0 and "2 images in" in out and "1 images removed: no longer in" in out
+    plain = str(tmp_path / "images" / "other.png")
+    status, out, err = run(capsys, "query", "--db", db, plain)
+    assert status == 0 and out.split() == ["0", "red.png", "no", "matching", "label"]
+    assert f"{plain}: a plain image: no bit of its hash is set" in err
+    with pytest.raises(SystemExit):
+        run(capsys, "query", "--db", db, plain, "-k", "0")
+    assert "argument -k: expected 1 or more, got 0" in capsys.readouterr().err
 
 
 def test_an_index_keeps_the_size_that_its_encoder_reads(

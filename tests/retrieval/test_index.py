@@ -118,12 +118,10 @@ def test_hashes_of_more_than_255_bits_do_not_wrap() -> None:
     assert (rows.tolist(), distances.tolist()) == ([[1, 0]], [[0.0, 512.0]])
 
 
-@pytest.mark.parametrize("spectrum", [0.0, 1.5])  # flat: the bound excludes nothing; steep: nearly all
-@pytest.mark.parametrize("bounded", [True, False])
-def test_cosine_search_is_all_pairs(monkeypatch: pytest.MonkeyPatch, spectrum: float, bounded: bool) -> None:
-    monkeypatch.setattr(vector_search, "BOUND_FROM", 0 if bounded else 10**9)
-    monkeypatch.setattr(vector_search, "HEAD", 5)
-    monkeypatch.setattr(vector_search, "MIDDLE", 11)
+@pytest.mark.parametrize("spectrum", [0.0, 1.5])
+@pytest.mark.parametrize("block", [2, 64])
+def test_cosine_search_is_all_pairs(monkeypatch: pytest.MonkeyPatch, spectrum: float, block: int) -> None:
+    monkeypatch.setattr(vector_search, "QUERY_BLOCK", block)
     rng = np.random.default_rng(5)
     scales = np.arange(1, 38) ** -spectrum
     vectors = (rng.standard_normal((211, 37)) * scales).astype(np.float16)
@@ -138,10 +136,7 @@ def test_cosine_search_is_all_pairs(monkeypatch: pytest.MonkeyPatch, spectrum: f
     assert search.distances(queries[0], rows[0]) == pytest.approx(distances[0], abs=1e-6)
 
 
-def test_the_bound_saves_products_and_equals_come_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_search, "BOUND_FROM", 0)
-    monkeypatch.setattr(vector_search, "HEAD", 5)
-    monkeypatch.setattr(vector_search, "MIDDLE", 11)
+def test_equal_vectors_come_by_row() -> None:
     vectors = np.random.default_rng(2).standard_normal((1009, 37)) * np.arange(1, 38) ** -1.5
     vectors[[700, 41, 903]] = vectors[500]
     rows, distances = CosineSearch(vectors).nearest(vectors[500:501], 4)
@@ -170,7 +165,7 @@ def test_the_graph_finds_what_is_near_and_survives_its_file(tmp_path: Path) -> N
             rows, found = made.nearest(codes[:101], 3)
             assert np.isclose(found, distances, atol=1e-6).mean() > 0.95
             assert rows[:, 0].tolist() == exact[:, 0].tolist()
-        with pytest.raises(ValueError, match=r"g\.graph: a graph of other entries"):
+        with pytest.raises(ValueError, match=r"g\.graph: the graph was built on other entries"):
             NeighborGraph.load(tmp_path / "g.graph", search, "others")
         content = bytearray((tmp_path / "g.graph").read_bytes())
         content[len(content) // 2] ^= 1
@@ -246,7 +241,7 @@ def test_an_index_in_memory_and_codes_that_are_there() -> None:
     assert distances.tolist() == [[0.0, 1.0]]
     with pytest.raises(ValueError, match=r"codes of shape \(N, 11\) expected, got \(1, 3\)"):
         index.add_codes(["c"], [[]], np.ones((1, 3)))
-    with pytest.raises(ValueError, match="embedding 0: finite values"):
+    with pytest.raises(ValueError, match="embedding 0: expected finite values"):
         index.add_codes(["c"], [[]], np.full((1, 11), np.inf))
     with pytest.raises(ValueError, match="image_id 'c' twice"):
         index.add_codes(["c", "c"], [[], []], np.ones((2, 11)))
@@ -258,8 +253,38 @@ def test_an_index_in_memory_and_codes_that_are_there() -> None:
         index.nearest(np.ones((1, 11)), 0)
 
 
+def test_images_that_are_gone_or_broken_leave_the_index(folder: Path) -> None:
+    index = ImageIndex(folder / "sync.db", DifferenceHash(64))
+    paths = sorted(folder.glob("*.png"))[:4]
+    names = [path.name for path in paths]
+    index.add(paths, [["x"]] * 4, source="a", progress=False)
+    index.add(paths[2:3], [["x"]], source="b", progress=False)
+    index.nearest(index.codes[:1])  # codes are in memory
+    index.add(paths[:2], [["x"]] * 2, source="a", progress=False)  # two are gone, of which b lists one
+    assert sorted(image_id for image_id, _ in index.entries()) == names[:3]
+    assert len(index.codes) == 3 and len(index.query(paths[0], 9)) == 3
+    index.add(paths[2:3], [["x"]], source="b", progress=False)
+    paths[0].write_bytes(b"broken")
+    rejects = index.add(paths[:2], [["x"]] * 2, source="a", progress=False)
+    assert rejects["image_id"].tolist() == names[:1]
+    assert sorted(image_id for image_id, _ in index.entries()) == names[1:3]
+    assert index.remove(names) == 2 and len(index) == 0
+
+
+def test_plain_images_do_not_match_each_other(tmp_path: Path) -> None:
+    for name, color in (("red", (200, 0, 0)), ("blue", (0, 0, 200))):
+        Image.new("RGB", (31, 23), color).save(tmp_path / f"{name}.png")
+    Image.linear_gradient("L").rotate(90).save(tmp_path / "gradient.png")
+    index = ImageIndex(None, DifferenceHash(64))
+    index.add([tmp_path / "red.png", tmp_path / "gradient.png"], [["red"], ["gradient"]], progress=False)
+    assert index.without_content == ["red.png"]
+    assert index.query(tmp_path / "blue.png")[0].distance == 0
+    assert index.label(tmp_path / "blue.png") is None
+    assert index.label(tmp_path / "gradient.png") == ("gradient",)
+
+
 def test_an_empty_index_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"e\.db: 0 pictures in it, 1 or more needed: add pictures first"):
+    with pytest.raises(ValueError, match=r"e\.db: 0 images in it, at least 1 needed; add images first"):
         ImageIndex(tmp_path / "e.db", DifferenceHash()).query(picture(0))
     with pytest.raises(FileNotFoundError, match=r"f\.db: no such picture index: build it first"):
         ImageIndex.load(tmp_path / "f.db")
@@ -274,7 +299,7 @@ def test_another_encoder_is_refused_by_name(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"index\.db: .*encoder stripes, size 11 was asked for"):
         ImageIndex.load(folder / "index.db", Plain())
     filled(folder, Plain(), "stripes.db").close()
-    with pytest.raises(ValueError, match=r"stripes\.db: holds embeddings of encoder stripes.*give load that encoder"):
+    with pytest.raises(ValueError, match=r"stripes\.db: holds embeddings of encoder stripes.*pass that encoder"):
         ImageIndex.load(folder / "stripes.db")
 
 

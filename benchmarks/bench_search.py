@@ -6,7 +6,8 @@ One query at a time on one core, as an application asks. Times are of the thread
 machine counts less; each query is answered by every contender in turn. "all pairs" is imagededup's way with hashes: a
 Python loop over Hamming distances of integers. Hashes are random; embeddings are random about a mean, with a spectrum
 that falls as that of pooled `mixed8` features of photographs does (--decay; 0.55 was measured), or your own in a .npy
-file (--embeddings). The approximate index is measured for recall: the share of the exact k nearest distances that it reaches.
+file (--embeddings). The approximate index is measured for recall: the
+share of the exact k nearest distances that it reaches.
 """
 
 from __future__ import annotations
@@ -123,7 +124,6 @@ def main() -> None:
     parser.add_argument("--bits", type=int, nargs="*", default=[64, 256], help="multiples of 8")
     parser.add_argument("--dimensions", type=int, nargs="*", default=[1280])
     parser.add_argument("--decay", type=float, default=0.55, help="of the spectrum of drawn embeddings")
-    parser.add_argument("--flat", action="store_true", help="also embeddings whose spectrum does not fall")
     parser.add_argument("--embeddings", metavar="NPY", help="your own, (N, D); the last rows are the queries")
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--slow-queries", type=int, default=10, help="for the contenders")
@@ -148,7 +148,6 @@ def main() -> None:
         flips = np.packbits(rng.random((queries, bits)) < 0.1, axis=1)  # changed copies: one bit in ten
         run(f"hash, {bits} bits", hash_runs(codes, codes[:queries] ^ flips, k))
     kinds = {f"{d} wide": (d, settings.decay) for d in settings.dimensions}
-    kinds |= {f"{d} wide, flat": (d, 0.0) for d in settings.dimensions if settings.flat}
     for name, (dimensions, decay) in kinds.items():
         vectors = embeddings(settings.entries + queries, dimensions, decay, rng)
         run(f"embedding, {name}", embedding_runs(vectors[:-queries], vectors[-queries:], k))

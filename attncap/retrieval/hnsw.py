@@ -115,7 +115,8 @@ class NeighborGraph:
         head = json.loads(body[len(MAGIC) : start])
         if head["of"] != of:
             raise ValueError(
-                f"{path}: the graph was built on other entries than the index holds now; build it again (attncap index build --graph)"
+                f"{path}: the graph was built on other entries than the index holds now; build it again "
+                "(attncap index build --graph)"
             )
         end = start + 4 * int(np.prod(head["basis"]))
         basis = np.frombuffer(body[start:end], np.float32).reshape(head["basis"])

@@ -1,0 +1,72 @@
+"""`attncap ground`: measure whether the captioner looks at what the words name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from attncap.cli.options import BOXES_HELP, SPEC_HELP, add_command, add_decoding, add_run, captioner_of, decoding
+
+
+def add_commands(commands: Any) -> None:
+    """Declare `ground`."""
+    parser = add_command(
+        commands,
+        "ground",
+        _ground,
+        "measure whether the captioner looks at what the words name, against boxes",
+        "attncap ground --run runs/mine --data flickr8k:flickr8k --split dev --boxes entities:flickr30k_entities.zip",
+    )
+    add_run(parser)
+    parser.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
+    parser.add_argument("--split", metavar="S", help="train, val (or dev) or test (default: all)")
+    parser.add_argument("--boxes", required=True, metavar="BOXES", help=BOXES_HELP)
+    parser.add_argument(
+        "--generated", action="store_true", help="the captioner's own captions (default: human captions fed in)"
+    )
+    parser.add_argument(
+        "--shift",
+        type=int,
+        nargs="+",
+        default=[-1, 0, 1],
+        metavar="N",
+        help="read a word's map at its own step (0), the one before (-1) or after (1) (default: -1 0 1)",
+    )
+    parser.add_argument("--probes", action="store_true", help="also force attention uniform, and blank what is seen")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
+    parser.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
+    parser.add_argument("--plot", metavar="PNG", help="figure to write: where the captioner looks, by type")
+    parser.add_argument("--seed", type=int, default=0, help="of splits and resampling (default 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_decoding(parser)
+
+
+def _ground(options: argparse.Namespace) -> None:
+    from attncap.data.load import load
+    from attncap.reports.grounding import ground
+
+    report = ground(
+        captioner_of(options),
+        load(options.data, seed=options.seed),
+        options.boxes,
+        split=options.split,
+        generated=options.generated,
+        shifts=options.shift,
+        features=options.features,
+        limit=options.limit,
+        probes=options.probes,
+        seed=options.seed,
+        **decoding(options),
+    )
+    for count, why in ((report.n_left_out, "have no boxes"), (report.n_unreadable, "cannot be read")):
+        if count:
+            print(f"{count} pictures {why} and are left out", file=sys.stderr)
+    if options.plot:
+        from attncap.grounding.plots import plot_grounding
+
+        figure = plot_grounding(report.grounding).get_figure(root=True)
+        assert figure is not None
+        figure.savefig(options.plot)
+    print(json.dumps(report.to_json_dict(), indent=2) if options.json else report.to_text())

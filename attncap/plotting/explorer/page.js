@@ -3,10 +3,12 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
   const pictures = data.pictures;
-  const colors = bytesOf(data.colors); // 256 times red, green, blue
+  const colors = bytesOf(data.colors); // 256 times red, green, blue, opacity
   const LONGER_SIDE = 360; // pixels of the map's canvas; the browser stretches it over the picture
   const PACE = 900; // milliseconds a word
-  const state = { order: pictures.map((_, i) => i), picture: -1, beam: 0, word: 0, highest: true, playing: 0 };
+  // word: the one that is shown; pinned: the one that is shown when no word is hovered over or has the focus.
+  const state = { order: pictures.map((_, i) => i), picture: -1, beam: 0, word: 0, pinned: 0, highest: true, playing: 0 };
+  const CONTOURS = [[0.8, "#56b4e9"], [0.5, "#d55e00"]]; // shares of the attention that the lines enclose
 
   // ------------------------------------------------------------ small things
 
@@ -99,19 +101,70 @@
     return result;
   }
 
-  function paint(canvas, values, width, height, top) {
+  // Pixels outside the box of the grid, or below the threshold, stay clear.
+  function visible(values, width, height, top, [left, top_, right, bottom], threshold) {
+    const [x0, x1] = [Math.round(left * width), Math.round(right * width)];
+    const [y0, y1] = [Math.round(top_ * height), Math.round(bottom * height)];
+    return Uint8Array.from(values, (value, pixel) => {
+      const x = pixel % width, y = Math.floor(pixel / width);
+      return x >= x0 && x < x1 && y >= y0 && y < y1 && value >= threshold * top ? 1 : 0;
+    });
+  }
+
+  function paint(canvas, values, width, height, top, clear) {
     canvas.width = width;
     canvas.height = height;
     const context = canvas.getContext("2d");
     const image = context.createImageData(width, height);
     values.forEach((value, pixel) => {
-      const color = 3 * Math.min(255, Math.floor((value / (top || 1)) * 256));
-      image.data.set([colors[color], colors[color + 1], colors[color + 2], 255], 4 * pixel);
+      const color = 4 * Math.min(255, Math.floor((value / (top || 1)) * 256));
+      if (!clear || clear[pixel]) image.data.set(colors.subarray(color, color + 4), 4 * pixel);
     });
     context.putImageData(image, 0, 0);
   }
 
-  const topOf = (maps, word) => (at("onescale").checked ? Math.max(...maps.most) : maps.most[word]);
+  // The photograph itself, as opaque as the model looked; below it the page shows it pale and gray.
+  function paintReveal(canvas, values, width, height, top, clear) {
+    canvas.width = width;
+    canvas.height = height;
+    const context = canvas.getContext("2d");
+    context.drawImage(at("photo"), 0, 0, width, height);
+    const image = context.getImageData(0, 0, width, height);
+    values.forEach((value, pixel) => {
+      image.data[4 * pixel + 3] = clear[pixel] ? 255 * Math.min(1, value / top) : 0;
+    });
+    context.putImageData(image, 0, 0);
+  }
+
+  // Lines around the smallest areas that hold 80% and 50% of the attention.
+  function paintContours(canvas, values, width, height, clear) {
+    canvas.width = width;
+    canvas.height = height;
+    const context = canvas.getContext("2d");
+    const falling = Float32Array.from(values.filter((_, pixel) => clear[pixel])).sort().reverse();
+    const all = falling.reduce((sum, value) => sum + value, 0);
+    if (!(falling[0] > falling[falling.length - 1])) return; // an even map has no such line
+    for (const [share, color] of CONTOURS) {
+      let sum = 0;
+      const level = falling[Math.max(0, falling.findIndex((value) => (sum += value) >= share * all))];
+      const edges = [];
+      for (let y = 0; y < height; y++)
+        for (let x = 0; x < width; x++) {
+          const pixel = y * width + x;
+          if (!clear[pixel] || values[pixel] < level) continue;
+          const beside = [[x - 1, y], [x + 1, y], [x, y - 1], [x, y + 1]];
+          if (beside.some(([i, k]) => i >= 0 && k >= 0 && i < width && k < height && clear[k * width + i] && values[k * width + i] < level))
+            edges.push([x, y]);
+        }
+      for (const [style, radius] of [["#ffffff", 2], [color, 1]]) {
+        context.fillStyle = style;
+        for (const [x, y] of edges) context.fillRect(x - radius, y - radius, 2 * radius + 1, 2 * radius + 1);
+      }
+    }
+  }
+
+  // The end of a map's scale in times uniform: at least 2, so that an even map looks even.
+  const topOf = (maps, word) => Math.max(2, at("onescale").checked ? Math.max(...maps.most) : maps.most[word]);
 
   // The middle of the cell with the most attention, as fractions of the picture.
   function peakOf(maps, word) {
@@ -142,21 +195,30 @@
     at("position").textContent = `${word} of ${beam.words.length}`;
     const said = word ? `word ${word} of ${beam.words.length}, ${beam.words[word - 1]}` : "the picture alone";
     at("slider").setAttribute("aria-valuetext", said);
-    [...at("words").children].forEach((button, i) => button.setAttribute("aria-pressed", String(i + 1 === word)));
+    [...at("words").children].forEach((button, i) => {
+      button.setAttribute("aria-pressed", String(i + 1 === word));
+      button.classList.toggle("pinned", i + 1 === state.pinned);
+    });
+    const mode = at("mode").value;
+    at("frame").dataset.mode = word && maps ? mode : "";
     at("map").style.opacity = word && maps ? at("strength").value / 100 : 0;
     at("peak").hidden = at("here").hidden = true;
-    at("scale").classList.toggle("idle", !(word && maps));
+    at("scale").classList.toggle("idle", !(word && maps) || mode === "contour");
     if (word && maps) {
       const [width, height] = pictures[state.picture].size;
       const scale = LONGER_SIDE / Math.max(width, height);
       const across = Math.max(1, Math.round(width * scale)), down = Math.max(1, Math.round(height * scale));
       const values = enlarged(maps, word - 1, across, down, !at("cells").checked);
-      paint(at("map"), values, across, down, topOf(maps, word - 1));
+      const top = topOf(maps, word - 1);
+      const clear = visible(values, across, down, top, maps.box, mode === "contour" ? 0 : at("threshold").value / 100);
+      if (mode === "reveal") paintReveal(at("map"), values, across, down, top, clear);
+      else if (mode === "contour") paintContours(at("map"), values, across, down, clear);
+      else paint(at("map"), values, across, down, top, clear);
       const [x, y] = peakOf(maps, word - 1);
       at("peak").style.left = `${100 * x}%`;
       at("peak").style.top = `${100 * y}%`;
       at("peak").hidden = maps.most[word - 1] < 1.005; // an even map has no peak
-      at("most").textContent = `${times(topOf(maps, word - 1))} an even look`;
+      at("most").textContent = `${times(top)} uniform`;
     }
     at("readout").textContent = readout(beam, maps, word);
     showAlternatives(beam, word);
@@ -164,15 +226,16 @@
 
   function readout(beam, maps, word) {
     if (!beam.words.length) return "The caption is empty.";
-    if (!word) return maps ? "Hover, touch or tab to a word to see where the model looked." : "Choose a word.";
+    if (!word) return maps ? "Hover over a word to see where the model looked; click it or press Enter to keep it." : "Choose a word.";
     let text = `Word ${word} of ${beam.words.length}, “${isolated(beam.words[word - 1])}”`;
     text += beam.p ? `: probability ${chance(beam.p[word - 1])}.` : ".";
+    if (beam.wrong.includes(word - 1)) text += ` It is ${data.wrong_label}.`;
     if (!maps) return text;
     const most = maps.most[word - 1];
-    if (most < 1.005) return `${text} The map is even: it looks everywhere alike.`;
+    if (most < 1.005) return `${text} The map is uniform: all places alike.`;
     const [x, y] = peakOf(maps, word - 1);
     const where = `${Math.round(100 * x)}% across, ${Math.round(100 * y)}% down`;
-    return `${text} Peak at the ${placeName(x, y)} (${where}): ${times(most).replace("×", " times")} an even look.`;
+    return `${text} Peak at the ${placeName(x, y)} (${where}): ${times(most).replace("×", " times")} uniform.`;
   }
 
   function showAlternatives(beam, word) {
@@ -206,7 +269,7 @@
     at("slider").max = beam.words.length;
     at("play").disabled = !beam.words.length;
     at("words").replaceChildren(...beam.words.map((word, i) => {
-      const button = element("button", "word");
+      const button = element("button", beam.wrong.includes(i) ? "word wrong" : "word");
       button.type = "button";
       button.dataset.word = i + 1;
       if (maps) {
@@ -216,7 +279,7 @@
       }
       button.append(phrase("span", "text", word || "\u00a0"));
       if (beam.p) button.append(bar(beam.p[i], beam.p[i] < 0.5), element("span", "p", chance(beam.p[i])));
-      button.setAttribute("aria-label", `${isolated(word)}${beam.p ? `, probability ${chance(beam.p[i])}` : ""}`);
+      button.setAttribute("aria-label", `${isolated(word)}${beam.p ? `, probability ${chance(beam.p[i])}` : ""}${beam.wrong.includes(i) ? `, ${data.wrong_label}` : ""}`);
       return button;
     }));
     paintSmall();
@@ -225,6 +288,11 @@
     at("nomaps").hidden = !!maps || !beam.words.length;
     at("nomaps").textContent = "There are no maps: this captioner has no attention (as Show and Tell, which reads the whole picture once).";
     at("looks").hidden = at("scale").hidden = !maps;
+    at("legend").textContent = [
+      beam.p ? "Bars are probabilities; an orange bar is below 0.5." : "",
+      beam.wrong.length ? `A wavy line marks a word that is ${data.wrong_label}.` : "",
+    ].join(" ").trim();
+    state.pinned = 0;
     show(0);
   }
 
@@ -330,6 +398,7 @@
     ["probability", "probability a word", (picture) => geometricMean(picture.beams[0].p)],
     ["least", "least probable word", ({ beams: [{ p }] }) => (p && p.length ? Math.min(...p) : null)],
     ["length", "words", (picture) => picture.beams[0].words.length],
+    ...(data.marks ? [["wrong", "marked words", (picture) => picture.beams[0].wrong.length]] : []),
     ["name", "name", (picture) => picture.name],
   ];
 
@@ -339,6 +408,9 @@
 
   function arrange() {
     const terms = fold(at("filter").value).split(/\s+/).filter(Boolean);
+    const whole = terms.map((term) => new RegExp(`(?<![\\p{L}\\p{M}\\p{N}])${term.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?![\\p{L}\\p{M}\\p{N}])`, "u"));
+    const holds = (i) => at("exact").checked ? whole.every((term) => term.test(searched[i])) : terms.every((term) => searched[i].includes(term));
+    const fits = (i) => holds(i) && (!at("wrong").checked || pictures[i].beams[0].wrong.length > 0);
     const [key, , value] = SORTS[at("sort").selectedIndex];
     const values = pictures.map(value);
     const sign = state.highest ? -1 : 1;
@@ -347,14 +419,14 @@
       const order = key === "name" ? values[a].localeCompare(values[b], "en", { numeric: true }) : values[a] - values[b];
       return (key === "given" ? order : sign * order) || a - b;
     };
-    state.order = pictures.map((_, i) => i).filter((i) => terms.every((term) => searched[i].includes(term))).sort(compare);
+    state.order = pictures.map((_, i) => i).filter(fits).sort(compare);
     const options = new Map([...at("list").children].map((option) => [Number(option.dataset.index), option]));
     const seen = new Set(state.order);
     for (const [index, option] of options) option.hidden = !seen.has(index);
     at("list").append(...state.order.map((index) => options.get(index)));
     for (const [index, option] of options) {
       const text = key === "given" || key === "name" ? pictures[index].name
-        : key === "length" ? `${values[index]} words` : short(values[index]);
+        : key === "length" ? `${values[index]} words` : key === "wrong" ? `${values[index]} marked` : short(values[index]);
       option.lastChild.textContent = text;
     }
     const shown = state.order.length, all = `${pictures.length} picture${pictures.length === 1 ? "" : "s"}`;
@@ -395,9 +467,72 @@
   function play() {
     if (state.playing) return stop();
     const last = beamNow().words.length;
-    show(state.word >= last ? 1 : state.word + 1);
+    pin(state.word >= last ? 1 : state.word + 1);
     at("play").textContent = "Pause";
-    state.playing = setInterval(() => (state.word < beamNow().words.length ? show(state.word + 1) : stop()), PACE);
+    state.playing = setInterval(() => (state.word < beamNow().words.length ? pin(state.word + 1) : stop()), PACE);
+  }
+
+  // Keep a word: hovering shows others for a moment and comes back to it. 0 keeps none.
+  function pin(word) {
+    state.pinned = word;
+    show(word);
+    remember();
+  }
+
+  // The address names picture and word, so that a link leads to them. In a notebook's frame it cannot be changed.
+  function remember() {
+    if (window.self !== window.top) return;
+    history.replaceState(null, "", `#${encodeURIComponent(pictures[state.picture].name)},${state.pinned}`);
+  }
+
+  function openAddress() {
+    const [, name, word] = /^#(.*),(\d+)$/.exec(location.hash) || [];
+    if (name === undefined) return;
+    let wanted;
+    try { wanted = decodeURIComponent(name); } catch { return; } // not an address of this page
+    const index = pictures.findIndex((picture) => picture.name === wanted);
+    if (index < 0) return;
+    showPicture(index);
+    if (Number(word) <= beamNow().words.length) pin(Number(word));
+  }
+
+  // The shown picture with its map and its caption as a PNG file.
+  function savePicture() {
+    const [width, height] = pictures[state.picture].size;
+    const scale = Math.max(1, 720 / Math.max(width, height));
+    const canvas = element("canvas"), context = canvas.getContext("2d");
+    const [across, down, line] = [Math.round(width * scale), Math.round(height * scale), 26];
+    context.font = "18px sans-serif";
+    const lines = [[]];
+    beamNow().words.forEach((word, i) => {
+      const start = lines.at(-1).length ? lines.at(-1).at(-1).end + 7 : 10;
+      context.font = `${i + 1 === state.word ? "bold " : ""}18px sans-serif`;
+      const size = context.measureText(word).width;
+      if (start + size > across - 10 && lines.at(-1).length) lines.push([]);
+      const x = lines.at(-1).length ? start : 10;
+      lines.at(-1).push({ word, x, end: x + size, bold: i + 1 === state.word });
+    });
+    canvas.width = across;
+    canvas.height = down + lines.length * line + 12;
+    context.fillStyle = "#ffffff";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    const look = getComputedStyle(at("photo"));
+    context.filter = look.filter;
+    context.globalAlpha = look.opacity;
+    context.drawImage(at("photo"), 0, 0, across, down);
+    context.filter = "none";
+    context.globalAlpha = Number(at("map").style.opacity);
+    if (context.globalAlpha) context.drawImage(at("map"), 0, 0, across, down);
+    context.globalAlpha = 1;
+    context.fillStyle = "#1a1a1a";
+    lines.forEach((words, row) => words.forEach(({ word, x, bold }) => {
+      context.font = `${bold ? "bold " : ""}18px sans-serif`;
+      context.fillText(word, x, down + line * (row + 1) - 4);
+    }));
+    const link = element("a");
+    link.download = `${pictures[state.picture].name.replace(/[^\p{L}\p{N}._-]+/gu, "_")}_${state.word}.png`;
+    link.href = canvas.toDataURL("image/png");
+    link.click();
   }
 
   const wordAt = (node) => Number(node?.closest?.(".word")?.dataset.word || 0);
@@ -416,7 +551,14 @@
     at("words").addEventListener(kind, (event) => {
       if (event.pointerType === "touch") choose(wordAt(document.elementFromPoint(event.clientX, event.clientY)));
     });
-  for (const kind of ["focusin", "click"]) at("words").addEventListener(kind, (event) => choose(wordAt(event.target)));
+  at("words").addEventListener("focusin", (event) => choose(wordAt(event.target)));
+  at("words").addEventListener("click", (event) => { // also Enter and the space bar
+    const word = wordAt(event.target);
+    if (word) { stop(); pin(state.pinned === word ? 0 : word); }
+  });
+  const comeBack = () => { if (!state.playing && state.word !== state.pinned) show(state.pinned); };
+  at("words").addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") comeBack(); });
+  at("words").addEventListener("focusout", (event) => { if (!at("words").contains(event.relatedTarget)) comeBack(); });
   at("words").addEventListener("keydown", (event) => {
     const buttons = [...at("words").children];
     const forward = getComputedStyle(at("words")).direction === "rtl" ? -1 : 1;
@@ -427,12 +569,15 @@
     buttons[to].focus();
   });
   at("stage").addEventListener("keydown", (event) => {
-    if (event.key === "Escape") { stop(); show(0); }
+    if (event.key === "Escape") { stop(); pin(0); }
   });
 
-  at("slider").addEventListener("input", () => { stop(); show(Number(at("slider").value)); });
+  at("slider").addEventListener("input", () => { stop(); pin(Number(at("slider").value)); });
   at("play").addEventListener("click", play);
-  at("strength").addEventListener("input", () => show(state.word));
+  for (const id of ["strength", "threshold"]) at(id).addEventListener("input", () => show(state.word));
+  at("mode").addEventListener("change", () => show(state.word));
+  at("save").addEventListener("click", savePicture);
+  at("save").hidden = window.self !== window.top; // a notebook's frame may not save files
   for (const id of ["cells", "onescale"])
     at(id).addEventListener("change", () => { paintSmall(); show(state.word); });
 
@@ -464,7 +609,7 @@
   });
   at("previous").addEventListener("click", () => step(-1));
   at("next").addEventListener("click", () => step(1));
-  at("filter").addEventListener("input", arrange);
+  for (const id of ["filter", "exact", "wrong"]) at(id).addEventListener("input", arrange);
   const arrangeAnew = (highest) => {
     state.highest = highest;
     arrange();
@@ -473,7 +618,12 @@
   at("sort").addEventListener("change", () => arrangeAnew(SORTS[at("sort").selectedIndex][0] !== "name"));
   at("direction").addEventListener("click", () => arrangeAnew(!state.highest));
 
+  at("wrongonly").hidden = !data.marks;
+  at("strength").value = data.strength;
+  at("frame").classList.toggle("opaque", data.strength < 100); // one's own colors, which hold no opacity
   fillList();
   paint(at("colors"), Float32Array.from({ length: 256 }, (_, i) => i / 256), 256, 1, 1);
   arrange();
+  openAddress();
+  window.addEventListener("hashchange", openAddress);
 })();

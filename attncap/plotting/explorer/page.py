@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from io import BytesIO
@@ -23,12 +23,15 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.colors import Colormap
 from PIL import Image
 
 from attncap._files import replacing
 from attncap.captions import Caption
 from attncap.images import inside_folder
 from attncap.plotting.layout import read_image
+from attncap.plotting.overlay import HEAT
+from attncap.plotting.predictions import words_in_no_reference
 from attncap.plotting.style import Picture
 
 Weighed = Sequence[Sequence[tuple[str, float]]]  # of T words each: (word, log-probability), the likeliest first
@@ -84,10 +87,11 @@ def explore(
     scores: pd.DataFrame | None = None,
     title: str = "Where the captioner looked",
     picture_pixels: int = 480,
-    cmap: str = "inferno",
+    wrong: Mapping[str, Collection[str]] | None = None,
+    cmap: str | None = None,
     height: int = 760,
 ) -> Explorer:
-    """Make a page of pictures and their captions, to see for each word how likely it was and where the model looked.
+    """Make a page of images and their captions that shows for each word its probability and where the model looked.
 
     Maps are kept in 256 steps of their own maximum and enlarged in the page as `upsample_attention` does.
 
@@ -102,7 +106,10 @@ def explore(
         scores: a row a picture: `image_id` and numbers to sort by, such as `evaluate(...).per_image`.
         title: heading of the page.
         picture_pixels: the longer side of the embedded JPEGs; 480 is about 35 KB a photograph.
-        cmap: matplotlib's name of the colors, from little to much attention.
+        wrong: image_id -> words of its captions to mark as wrong, for instance those that a table contradicts; default:
+            words that no reference of the image contains, where references are given.
+        cmap: name of a matplotlib colormap, drawn at 60% opacity; default: the colors of `plot_attention`, whose
+            opacity follows attention.
         height: of the frame in a notebook, in pixels.
 
     Returns:
@@ -130,10 +137,20 @@ def explore(
                 "jpeg": _jpeg(photo),
                 "references": list((references or {}).get(name, ())),
                 "scores": table.get(name, {}),
-                "beams": [_beam(caption, words) for caption, words in zip(group, own, strict=True)],
+                "beams": [
+                    {**_beam(caption, words), "wrong": _wrong(caption, name, wrong, references)}
+                    for caption, words in zip(group, own, strict=True)
+                ],
             }
         )
-    content = {"sorts": sorts, "colors": _colors(cmap), "pictures": entries}
+    content = {
+        "sorts": sorts,
+        "colors": _colors(HEAT if cmap is None else matplotlib.colormaps[cmap]),
+        "strength": 100 if cmap is None else 60,
+        "marks": wrong is not None or any(entry["references"] for entry in entries),
+        "wrong_label": "in no reference" if wrong is None else "marked as wrong",
+        "pictures": entries,
+    }
     return Explorer(_page(title, content), len(entries), height)
 
 
@@ -245,8 +262,24 @@ def _jpeg(photo: np.ndarray) -> str:
     return base64.b64encode(contents.getvalue()).decode("ascii")
 
 
-def _colors(cmap: str) -> str:
-    table = matplotlib.colormaps[cmap](np.arange(256) / 255)[:, :3]  # (256, 3)
+def _wrong(
+    caption: Caption,
+    name: str,
+    wrong: Mapping[str, Collection[str]] | None,
+    references: Mapping[str, Sequence[str]] | None,
+) -> list[int]:
+    """Places of the words to mark."""
+    if wrong is not None:
+        marked = set(wrong.get(name, ()))
+    elif references and references.get(name):
+        marked = words_in_no_reference(caption, references[name])
+    else:
+        return []
+    return [place for place, word in enumerate(caption.words) if word in marked]
+
+
+def _colors(cmap: Colormap) -> str:
+    table = cmap(np.arange(256) / 255)  # (256, 4)
     return base64.b64encode(np.rint(table * 255).astype(np.uint8).tobytes()).decode("ascii")
 
 

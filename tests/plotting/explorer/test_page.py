@@ -168,7 +168,9 @@ def test_a_caption_without_attention_probabilities_or_words() -> None:
     bare = Caption((), (), float("-inf"), image_id="a")
     no_maps = caption(image_id="b", attention_weights=None)
     first, second = content(explore([bare, no_maps], [photo()] * 2))["pictures"]
-    assert first["beams"] == [{"words": [], "p": None, "log_prob": None, "maps": None, "alternatives": None}]
+    assert first["beams"] == [
+        {"words": [], "p": None, "log_prob": None, "maps": None, "alternatives": None, "wrong": []}
+    ]
     assert second["beams"][0]["maps"] is None and second["beams"][0]["p"] == [0.9, 0.5]
     empty = caption((), attention_weights=np.zeros((0, 3, 5)))
     assert content(explore([empty], [photo()]))["pictures"][0]["beams"][0]["maps"]["most"] == []

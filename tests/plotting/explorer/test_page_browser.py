@@ -74,6 +74,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         references=REFERENCES,
         alternatives=[[weighed(caption) for caption in group] for group in GROUPS],
         scores=SCORES,
+        cmap="inferno",
     )
     return explorer.save(tmp_path_factory.mktemp("explorer") / "page.html")
 
@@ -117,11 +118,25 @@ def overlay(driver: Any) -> np.ndarray:
     """The canvas read back: for each pixel the share of the color scale, from 0 to 1, that its color stands for."""
     address = driver.execute_script("return document.getElementById('map').toDataURL('image/png')")
     colors = np.asarray(Image.open(BytesIO(base64.b64decode(address.split(",")[1]))), int)  # (height, width, 4)
-    assert (colors[..., 3] == 255).all()
-    keys = colors[..., :3] @ [65536, 256, 1]
+    opaque = colors[..., 3] == 255
+    assert (opaque | (colors[..., 3] == 0)).all()
+    keys = np.where(opaque, colors[..., :3] @ [65536, 256, 1], INFERNO[0] @ [65536, 256, 1])
     known = {int(key): index for index, key in enumerate(INFERNO @ [65536, 256, 1])}
     color, where = np.unique(keys, return_inverse=True)
-    return (np.array([known[int(key)] for key in color])[where].reshape(keys.shape) + 0.5) / 256
+    shares = (np.array([known[int(key)] for key in color])[where].reshape(keys.shape) + 0.5) / 256
+    return np.where(opaque, shares, np.nan)  # clear outside the box of the grid
+
+
+def in_box(shape: tuple[int, ...]) -> np.ndarray:
+    """Which pixels lie in the box of the grid."""
+    ys, xs = (np.arange(n) for n in shape)
+    left, top, right, bottom = (round(edge * n) for edge, n in zip(GRID_BOX, (shape[1], shape[0]) * 2, strict=True))
+    return ((ys >= top) & (ys < bottom))[:, None] & ((xs >= left) & (xs < right))  # (height, width)
+
+
+def scale_end(weights: np.ndarray) -> float:
+    """The weight at the end of a map's scale, which is at least twice uniform."""
+    return max(float(weights.max()), 2 / (ROWS * COLS))
 
 
 def times(caption: Caption, word: int) -> str:
@@ -140,9 +155,10 @@ def assert_shows(driver: Any, caption: Caption, word: int) -> None:
     assert find(driver, "#slider").get_property("value") == str(word + 1)
     seen = overlay(driver)
     assert seen.shape == (240, 360)
-    expected = upsample_attention(weights, seen.shape, grid_box=GRID_BOX) / weights.max()
+    expected = upsample_attention(weights, seen.shape, grid_box=GRID_BOX) / scale_end(weights)
+    np.testing.assert_array_equal(~np.isnan(seen), in_box(seen.shape))  # nothing is drawn outside the grid's box
     # Half a step of the maps' 255 (a little more where the kernel overshoots), and half a color.
-    assert np.abs(seen - expected).max() < 1.5 / 255 + 0.5 / 256
+    assert np.nanmax(np.abs(seen - expected)) < 1.5 / 255 + 0.5 / 256
     row, col = np.unravel_index(weights.argmax(), weights.shape)
     x = GRID_BOX[0] + (GRID_BOX[2] - GRID_BOX[0]) * (col + 0.5) / COLS
     y = GRID_BOX[1] + (GRID_BOX[3] - GRID_BOX[1]) * (row + 0.5) / ROWS
@@ -151,7 +167,7 @@ def assert_shows(driver: Any, caption: Caption, word: int) -> None:
     assert f"Word {word + 1} of {len(caption.words)}, “\u2068{caption.words[word]}\u2069”" in said
     assert f"probability {np.exp(caption.word_log_probs[word]):.2f}." in said
     assert f"({x:.0%} across, {y:.0%} down)" in said
-    assert f": {times(caption, word)} times an even look." in said
+    assert f": {times(caption, word)} times uniform." in said
     peak = driver.execute_script("const p = document.getElementById('peak').style; return [p.left, p.top]")
     assert [float(side[:-1]) for side in peak] == pytest.approx([100 * x, 100 * y], abs=0.01)
     assert float(driver.execute_script("return document.getElementById('map').style.opacity")) > 0
@@ -211,7 +227,7 @@ def test_sliding_walks_the_words_and_says_them(opened: Any) -> None:
     )
     assert said == ["Pause", "Play"]
     assert_shows(opened, GROUPS[0][0], 0)  # from the last word on to the first
-    assert text_of(opened, "#most") == f"{times(GROUPS[0][0], 0)}× an even look"
+    assert text_of(opened, "#most") == f"{times(GROUPS[0][0], 0)}× uniform"
 
 
 def test_touching_and_a_finger_that_slides(opened: Any) -> None:
@@ -242,18 +258,18 @@ def test_touching_and_a_finger_that_slides(opened: Any) -> None:
 def test_cells_one_scale_and_opacity(opened: Any) -> None:
     caption = GROUPS[0][0]
     assert caption.attention_weights is not None
-    hover(opened, find_all(opened, ".word")[1])
+    find_all(opened, ".word")[1].click()
     find(opened, "#cells").click()
     weights = caption.attention_weights[1]
     cells = upsample_attention(weights, (240, 360), smooth=False, grid_box=GRID_BOX)
-    assert np.abs(overlay(opened) - cells / weights.max()).max() < 0.5 / 255 + 0.6 / 256
+    assert np.nanmax(np.abs(overlay(opened) - cells / scale_end(weights))) < 0.5 / 255 + 0.6 / 256
     find(opened, "#onescale").click()
     top = caption.attention_weights.max()
     assert top > weights.max()
-    assert np.abs(overlay(opened) - cells / top).max() < 0.5 / 255 + 0.6 / 256
+    assert np.nanmax(np.abs(overlay(opened) - cells / top)) < 0.5 / 255 + 0.6 / 256
     assert (
         text_of(opened, "#most")
-        == f"{times(caption, int(caption.attention_weights.max(axis=(1, 2)).argmax()))}× an even look"
+        == f"{times(caption, int(caption.attention_weights.max(axis=(1, 2)).argmax()))}× uniform"
     )
     find(opened, "#strength").send_keys("\ue011")
     assert opened.execute_script("return document.getElementById('map').style.opacity") == "0"
@@ -398,7 +414,7 @@ def test_no_motion_where_none_is_wanted(opened: Any) -> None:
 
 
 def test_in_a_frame_beside_another_as_a_notebook_shows_it(browser: Any, tmp_path: Path) -> None:
-    both = [explore(group[0], photo(1), height=600)._repr_html_() for group in GROUPS[:2]]
+    both = [explore(group[0], photo(1), height=600, cmap="inferno")._repr_html_() for group in GROUPS[:2]]
     folder = tmp_path / "served"
     folder.mkdir()
     (folder / "notebook.html").write_text(
@@ -425,3 +441,94 @@ def test_in_a_frame_beside_another_as_a_notebook_shows_it(browser: Any, tmp_path
         assert text_of(browser, "#name") == "mine" and browser.title == "notebook"
         assert [url for url in requests_made(browser) if "favicon" not in url] == [address]
         server.shutdown()
+
+
+def test_a_click_keeps_a_word_and_hovering_comes_back_to_it(opened: Any) -> None:
+    words = find_all(opened, ".word")
+    words[1].click()
+    assert_shows(opened, GROUPS[0][0], 1)
+    hover(opened, words[3])
+    assert_shows(opened, GROUPS[0][0], 3)
+    hover(opened, find(opened, "#name"))
+    assert_shows(opened, GROUPS[0][0], 1)
+    assert opened.execute_script("return location.hash") == "#dog.png,2"
+    words[1].click()  # once more: no word is kept
+    hover(opened, find(opened, "#name"))
+    assert opacity(opened) == "0"
+
+
+def test_an_address_leads_to_a_picture_and_a_word(browser: Any, page: Path) -> None:
+    browser.get("about:blank")
+    browser.get(page.as_uri() + "#girl.png,5")
+    assert text_of(browser, "#name") == "girl.png"
+    assert_shows(browser, GROUPS[1][0], 4)
+    browser.get("about:blank")
+    browser.get(page.as_uri() + "#%E0%A4%A,1")  # no address of the page
+    assert text_of(browser, "#name") == "dog.png"
+
+
+def test_words_in_no_reference_are_marked_and_filtered(opened: Any) -> None:
+    marked = [word.text.split("\n")[0] for word in find_all(opened, ".word.wrong")]
+    assert marked == ["brown"]
+    assert "in no reference" in find(opened, ".word.wrong").accessible_name
+    assert "below 0.5" in text_of(opened, "#legend") and "in no reference" in text_of(opened, "#legend")
+    find(opened, "#wrong").click()
+    assert "girl.png" not in text_of(opened, "#name") and text_of(opened, "#count").startswith("2 of 3")
+    find(opened, "#wrong").click()
+    field = find(opened, "#filter")
+    field.send_keys("ha")
+    assert text_of(opened, "#count") == "1 of 3 pictures"
+    find(opened, "#exact").click()
+    assert text_of(opened, "#count") == "0 of 3 pictures"
+    field.clear()
+    field.send_keys("hat")
+    assert text_of(opened, "#count") == "1 of 3 pictures"
+
+
+@pytest.mark.parametrize("mode", ["reveal", "contour"])
+def test_other_modes_draw_inside_the_box_of_the_grid(opened: Any, mode: str) -> None:
+    from selenium.webdriver.support.select import Select
+
+    find_all(opened, ".word")[2].click()
+    Select(find(opened, "#mode")).select_by_value(mode)
+    address = opened.execute_script("return document.getElementById('map').toDataURL('image/png')")
+    opacities = np.asarray(Image.open(BytesIO(base64.b64decode(address.split(",")[1]))), int)[..., 3]
+    if mode == "reveal":
+        assert (opacities[~in_box(opacities.shape)] == 0).all() and opacities.max() > 250
+    else:
+        assert 0 < (opacities > 0).mean() < 0.4  # lines, not areas
+    assert opened.execute_script("return getComputedStyle(document.getElementById('photo')).filter") == (
+        "grayscale(1)" if mode == "reveal" else "none"
+    )
+
+
+def test_a_threshold_hides_what_lies_below_it(opened: Any) -> None:
+    caption = GROUPS[0][0]
+    assert caption.attention_weights is not None
+    find_all(opened, ".word")[1].click()
+    opened.execute_script(
+        "const t = document.getElementById('threshold'); t.value = 50; t.dispatchEvent(new Event('input'))"
+    )
+    assert np.nanmin(overlay(opened)) >= 0.5 - 1 / 256
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (768, "light"), (390, "light"), (1440, "dark")])
+def test_axe_core_finds_no_violation(browser: Any, page: Path, width: int, scheme: str) -> None:
+    axe_core = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed: attncap[test] has it")
+    script = (Path(axe_core.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    resize(browser, width, 900, phone=width < 500)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        browser.get(page.as_uri())
+        find_all(browser, ".word")[1].click()
+        browser.execute_script(script)
+        violations = browser.execute_async_script(
+            "const done = arguments[0]; axe.run().then((found) => done(found.violations.map((v) =>"
+            " `${v.id}: ${v.nodes.map((node) => node.html.slice(0, 120)).join(' | ')}`)))"
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        resize(browser)
+        complaints(browser)
+    assert violations == []

@@ -18,7 +18,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
+    "mathml",  # docs/_ext/mathml.py
     "sphinx_copybutton",
     "sphinx_argparse_cli",
     "generated",  # docs/_ext/generated.py: notebooks, API pages and drawings
@@ -49,6 +49,7 @@ python_use_unqualified_type_names = True
 add_module_names = False
 toc_object_entries = False
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"attncap {release}"
 html_static_path = ["_static"]

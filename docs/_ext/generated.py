@@ -120,12 +120,23 @@ def _to_restructured_text(_app: Any, _what: str, _name: str, _object: Any, _opti
     lines[:] = made
 
 
+class _Annotation(str):
+    """A type hint that is shown without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def _signature_of_init(_app: Any, what: str, _name: str, item: Any, *_: Any) -> tuple[str, None] | None:
     """Show a Keras layer's own arguments: Keras gives every layer a `__new__` of `(*args, **kwargs)`."""
     if what != "class" or not hasattr(item, "from_config"):
         return None
     signature = inspect.signature(item.__init__)
-    parameters = [value for name, value in signature.parameters.items() if name != "self"]
+    parameters = [
+        value.replace(annotation=_Annotation(value.annotation)) if isinstance(value.annotation, str) else value
+        for name, value in signature.parameters.items()
+        if name != "self"
+    ]
     return str(signature.replace(parameters=parameters, return_annotation=signature.empty)), None
 
 

@@ -17,9 +17,7 @@ def setup(app: Any) -> dict[str, bool]:
 
 def _names(equation: str) -> str:
     """Write a name of several letters as one text, not letter by letter as latex2mathml does."""
-    return re.sub(
-        r"\\(?:mathrm|text)\{([^{}]*)\}", lambda name: rf"\text{{{name[1]}}}".replace(r"\_", "_"), equation
-    )
+    return re.sub(r"\\(?:mathrm|text)\{([^{}]*)\}", lambda name: rf"\text{{{name[1]}}}".replace(r"\_", "_"), equation)
 
 
 def _inline(writer: Any, node: nodes.Node) -> None:

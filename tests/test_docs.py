@@ -1,0 +1,116 @@
+"""README and docs: their commands exist, their links lead somewhere, their Python runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from attncap.cli import main as command_line
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, *languages: str) -> list[tuple[int, str]]:
+    """Return the fenced blocks of a page, each with the number of its first line."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(rf"^```({'|'.join(languages)})\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return [(text[: match.start(2)].count("\n") + 1, match[2]) for match in found]
+
+
+def commands(page: Path) -> list[tuple[int, list[str]]]:
+    """Return every `attncap ...` line of a page's shell blocks, split into arguments."""
+    return [
+        (start + offset, shlex.split(line.partition("attncap ")[2], comments=True))
+        for start, block in blocks(page, "sh")
+        for offset, line in enumerate(block.splitlines())
+        if re.match(r"([A-Z_]+=\S+ )?attncap ", line)
+    ]
+
+
+def title(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def test_readme_is_one_page_in_the_agreed_order() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE) == [
+        "Two commands",
+        "Caption an image",
+        "Your own images",
+        "Five systems",
+        "Results",
+        "Supported environments",
+        "Limits",
+        "Links",
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_commands_parse(page: Path) -> None:
+    parser = command_line._parser()
+    for line, arguments in commands(page):
+        try:
+            parser.parse_args(arguments)
+        except SystemExit as refusal:
+            pytest.fail(f"{title(page)}, line {line}: `attncap {shlex.join(arguments)}` is refused ({refusal.code})")
+
+
+def test_commands_are_found() -> None:
+    assert [arguments[0] for _, arguments in commands(ROOT / "README.md")] == [
+        "check",
+        "characteristics",
+        "characteristics",
+        "attributes",
+        "describe",
+        "train",
+        "predict",
+        "evaluate",
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    targets = re.findall(r"\]\(([^)#\s]+)", text)
+    made_by_the_build = {"drawn/way.svg", "drawn/rooms.svg"}
+    missing = [
+        target
+        for target in targets
+        if not target.startswith("http") and target not in made_by_the_build and not (page.parent / target).exists()
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["extending.md", "from_python.md"])
+def test_python_of_a_page_runs(name: str, tmp_path: Path) -> None:
+    page = ROOT / "docs" / name
+    code = blocks(page, "python")
+    assert len(code) >= 4
+    program = tmp_path / f"{page.stem}.py"
+    lines: list[str] = []  # every line keeps its number, so that a traceback names the line of the page
+    for start, block in code:
+        lines += [""] * (start - 1 - len(lines)) + block.splitlines()
+    program.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, program], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "ATTNCAP_CACHE": str(folder / "cache"), "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def test_citation_and_changelog_name_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

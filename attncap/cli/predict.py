@@ -1,4 +1,4 @@
-"""`attncap predict`: captions of a folder of images as COCO results JSON."""
+"""`attncap predict`: caption many images into a COCO results JSON, from the command line."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import add_command, add_consensus, add_decoding, add_run, captioner_of, decoder_of
+from attncap.cli.options import SPEC_HELP, add_command, add_consensus, add_decoding, add_run, captioner_of, decoder_of
 
 
 def add_commands(commands: Any) -> None:
-    """Declare `predict`."""
+    """Declare `attncap predict`."""
     parser = add_command(
         commands,
         "predict",
         _predict,
-        "caption a folder of pictures into COCO results JSON (image_id is the file name)",
-        "attncap predict --run runs/mine --images photographs --out predictions.json --beam-width 5",
+        "caption the images of a data set or a folder into COCO results JSON",
+        "attncap predict --run runs/mine --data flickr8k:flickr8k --split dev --out predictions.json",
     )
     add_run(parser)
-    parser.add_argument(
-        "--images", required=True, metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line"
+    images = parser.add_mutually_exclusive_group(required=True)
+    images.add_argument("--data", metavar="SPEC", help=f"caption a data set, with its image ids: {SPEC_HELP}")
+    images.add_argument(
+        "--images", metavar="FOLDER_OR_LIST", help="caption a folder, or a text file with one path per line"
     )
+    parser.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the splits (default 0)")
     parser.add_argument("--out", required=True, metavar="JSON", help="COCO results JSON to write")
     add_decoding(parser)
     add_consensus(parser)
@@ -31,26 +35,49 @@ def add_commands(commands: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     from attncap._files import replacing
-    from attncap.decoding.predict import caption_pictures, find_pictures
+    from attncap.decoding.predict import caption_pictures
     from attncap.metrics.coco_json import write_predictions
 
-    paths = find_pictures(options.images)
-    root = Path(options.images) if Path(options.images).is_dir() else None
-    image_ids = [path.relative_to(root).as_posix() if root else path.name for path in paths]
-    twice = next((name for name, count in Counter(image_ids).items() if count > 1), None)
-    if twice is not None:
-        raise ValueError(f"{options.images}: two pictures of the name {twice!r}, the id of a prediction: rename one")
-    for name in image_ids:
-        if name.encode("utf-8", errors="ignore").decode() != name:
-            raise ValueError(
-                f"{options.images}: the name {name!r} is not UTF-8 text, so it can be no id: rename the picture"
-            )
+    if options.split and not options.data:
+        raise ValueError(f"--split {options.split}: belongs to --data SPEC; --images captions every image")
+    paths, image_ids = _of_data(options) if options.data else _of_folder(options.images)
     captioner = captioner_of(options)
     captions, rejects = caption_pictures(captioner, paths, image_ids, decoder=decoder_of(options, captioner))
-    write_predictions(options.out, {caption.image_id: caption.text for caption in captions})
+    # As the COCO tools want the ids of COCO, whose image ids are integers.
+    integers = bool(options.data) and all(
+        image_id.isdecimal() and str(int(image_id)) == image_id for image_id in image_ids
+    )
+    write_predictions(options.out, {caption.image_id: caption.text for caption in captions}, integer_ids=integers)
     print(f"{len(captions)} captions in {options.out}")
     if len(rejects):
         listed = Path(options.out).with_suffix(".rejects.csv")
         with replacing(listed) as temporary:
             rejects.to_csv(temporary, index=False)
-        print(f"{len(rejects)} pictures cannot be read: see {listed}", file=sys.stderr)
+        print(f"{len(rejects)} images cannot be read and have no caption: see {listed}", file=sys.stderr)
+
+
+def _of_data(options: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """Return the images of --data with their ids."""
+    from attncap.data.load import load
+
+    data = load(options.data, seed=options.seed)
+    images = (data.split(options.split) if options.split else data).pictures
+    if images.empty:
+        raise ValueError(f"{options.data}: has no images" + (f" in split {options.split}" if options.split else ""))
+    return [Path(path) for path in images["path"]], images["image_id"].tolist()
+
+
+def _of_folder(images: str) -> tuple[list[Path], list[str]]:
+    """Return the images of a folder, named by their path in it, or of a list, named by file name."""
+    from attncap.decoding.predict import find_pictures
+
+    paths = find_pictures(images)
+    root = Path(images) if Path(images).is_dir() else None
+    image_ids = [path.relative_to(root).as_posix() if root else path.name for path in paths]
+    twice = next((name for name, count in Counter(image_ids).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{images}: two images are called {twice!r}, which is the id of a prediction; rename one")
+    for name in image_ids:
+        if name.encode("utf-8", errors="ignore").decode() != name:
+            raise ValueError(f"{images}: the name {name!r} is not UTF-8 text and cannot be an id; rename the image")
+    return paths, image_ids

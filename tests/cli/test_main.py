@@ -167,12 +167,12 @@ def test_a_list_of_pictures_that_cannot_be_told_apart_or_read(
     listed.write_text("a/1.png\nb/1.png\n", encoding="utf-8")
     command = ["predict", "--run", "none", "--images", str(listed), "--out", str(tmp_path / "p.json")]
     assert main(command) == 2
-    assert re.search(r"list\.txt: two pictures of the name '1\.png'", capsys.readouterr().err)
+    assert re.search(r"list\.txt: two images are called '1\.png'", capsys.readouterr().err)
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
     assert main([*command[:4], str(folder), *command[5:]]) == 2
-    assert re.search(r"'caf\\udce9\.png' is not UTF-8 text.*rename the picture", capsys.readouterr().err)
+    assert re.search(r"'caf\\udce9\.png' is not UTF-8 text.*rename the image", capsys.readouterr().err)
     listed.write_bytes(b"caf\xe9.png\n")
     assert main(command) == 2
     assert re.search(r"list\.txt: not UTF-8 text at byte 3; expected a path a line", capsys.readouterr().err)

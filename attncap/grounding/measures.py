@@ -20,6 +20,7 @@ import pandas as pd
 
 from attncap.captions import Caption
 from attncap.grounding.phrases import Phrase, cell_cover, point_in_boxes
+from attncap.metrics.significance import bootstrap, interval
 
 MEASURES = (
     "attention_correctness",
@@ -269,15 +270,17 @@ def _checked_maps(caption: Caption) -> np.ndarray:
 
 
 def _intervals(table: pd.DataFrame, n_bootstrap: int, confidence: float, seed: int) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap. Pictures are drawn, not phrases: those of one picture stand and fall together."""
+    """Percentile bootstrap over images: the phrases of one image depend on each other."""
     if table.empty or not n_bootstrap:
         return {}
-    by_picture = table.groupby("image_id")
-    sums = by_picture[list(MEASURES)].sum().to_numpy()  # (pictures, measures)
-    counts = by_picture.size().to_numpy()
-    draws = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), n_bootstrap)
-    means = dict(zip(MEASURES, (draws @ sums / (draws @ counts)[:, None]).T, strict=True))
-    means["correctness_over_uniform"] = means["attention_correctness"] / means["uniform"]
-    tail = (1 - confidence) / 2
     wanted = ("attention_correctness", "correctness_over_uniform", "mean_correctness", "pointing_game")
-    return {name: tuple(np.quantile(means[name], [tail, 1 - tail]).tolist()) for name in wanted}
+
+    def scores(sums: np.ndarray) -> np.ndarray:
+        means = dict(zip(MEASURES, (sums[:, :-1] / sums[:, -1:]).T, strict=True))
+        means["correctness_over_uniform"] = means["attention_correctness"] / means["uniform"]
+        return np.stack([means[name] for name in wanted], axis=1)
+
+    by_image = table.groupby("image_id")
+    columns = np.column_stack([by_image[list(MEASURES)].sum(), by_image.size()])  # (images, measures + 1)
+    ends = interval(bootstrap(columns, scores, n_bootstrap, seed), confidence)
+    return {name: (float(low), float(high)) for name, (low, high) in zip(wanted, ends, strict=True)}

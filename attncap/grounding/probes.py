@@ -21,6 +21,7 @@ from attncap.decoding.predict import CaptionReplay, caption_stored
 from attncap.features.store import FeatureStore
 from attncap.grounding.phrases import Phrase
 from attncap.metrics.evaluate import Comparison, compare
+from attncap.metrics.significance import bootstrap, interval
 from attncap.models.captioner import AttendingCaptioner, Captioner
 from attncap.models.ensemble import Ensemble
 
@@ -281,11 +282,10 @@ def _per_kind(words: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
         if own.empty:
             continue
         difference = own["attended"] - own["random"]
-        by_picture = difference.groupby(own["image_id"])
-        sums, counts = by_picture.sum().to_numpy(), by_picture.size().to_numpy()
-        share = np.full(len(counts), 1 / len(counts))
-        draws = np.random.default_rng(seed).multinomial(len(counts), share, n_bootstrap)  # (S, pictures)
-        low, high = np.quantile(draws @ sums / (draws @ counts), [0.025, 0.975])
+        by_image = difference.groupby(own["image_id"])
+        columns = np.column_stack([by_image.sum(), by_image.size()])  # (images, 2)
+        means = bootstrap(columns, lambda sums: sums[:, :1] / sums[:, 1:], n_bootstrap, seed)
+        low, high = interval(means)[0]
         rows[kind] = {
             "n_words": len(own),
             "attended": own["attended"].mean(),

@@ -13,7 +13,6 @@ DEMO_ARGS ?=
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DELETE_ON_ERROR:
 .PHONY: help check-python demo test test-all test-lowest package docs lab bench figures lint clean

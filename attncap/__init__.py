@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from attncap.plotting.attention import plot_attention
     from attncap.plotting.explorer.page import explore
+    from attncap.reports.notebook import notebook_setup
     from attncap.tokenizers import WordPieceTokenizer, WordTokenizer
     from attncap.training.train import train
 
@@ -54,6 +55,7 @@ _HOME_OF = {
     "explore": "plotting.explorer.page",
     "load": "data.load",
     "load_captioner": "models.registry",
+    "notebook_setup": "reports.notebook",
     "open_image": "images",
     "plot_attention": "plotting.attention",
     "train": "training.train",
@@ -78,6 +80,7 @@ __all__ = [
     "explore",
     "load",
     "load_captioner",
+    "notebook_setup",
     "open_image",
     "plot_attention",
     "train",

@@ -16,6 +16,7 @@ from io import TextIOWrapper
 
 import attncap
 from attncap import cli
+from attncap._quiet import quiet_start
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # a caption that the terminal cannot show is no reason to stop
             stream.reconfigure(errors="backslashreplace")
     parsed = _parser().parse_args(arguments)
+    quiet_start()
     try:
         parsed.run(parsed)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:

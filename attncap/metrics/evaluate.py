@@ -301,7 +301,7 @@ def _human_line(candidates: Candidates, metrics: Sequence[Metric]) -> dict[str, 
             for texts in (references.captions.values(), references.tokenized)
         ]
         humans = Candidates(references, left_out[0], left_out[1], use)
-        system = Candidates(references, candidates.texts, candidates.tokenized, use)
+        system = candidates.against(use)
         for who, captions in (("human", humans), ("system", system)):
             rows = _Rows(metrics, captions)
             scores[who].append(rows.scores(rows.columns[several].sum(axis=0)))

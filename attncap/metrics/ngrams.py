@@ -1,4 +1,4 @@
-"""n-grams of captions as sparse count matrices, which BLEU and CIDEr share."""
+"""n-grams of captions as sparse count matrices, which BLEU and CIDEr share; positions of words, for ROUGE-L."""
 
 from __future__ import annotations
 
@@ -125,3 +125,12 @@ def _look_up(table: np.ndarray, keys: np.ndarray) -> np.ndarray:
         return np.full(len(keys), -1)
     position = np.minimum(np.searchsorted(table, keys), len(table) - 1)
     return np.where(table[position] == keys, position, -1)
+
+
+def word_positions(sentence: str) -> tuple[dict[str, int], int]:
+    """Return for each word the positions where it stands, as bits of an integer; and the number of words."""
+    words = sentence.split(" ")
+    masks: dict[str, int] = {}
+    for position, word in enumerate(words):
+        masks[word] = masks.get(word, 0) | 1 << position
+    return masks, len(words)

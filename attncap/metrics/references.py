@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from attncap.metrics.cider import CiderD
-from attncap.metrics.ngrams import LargestCounts
+from attncap.metrics.ngrams import LargestCounts, word_positions
 from attncap.metrics.ptb_tokenizer import tokenize as coco_tokenize
 
 
@@ -59,6 +59,11 @@ class References:
         """The largest count of each n-gram in one reference of an image, which clips BLEU's matches."""
         return LargestCounts(self.cider.vocabulary.counts, self.image_of, len(self))
 
+    @cached_property
+    def word_positions(self) -> list[tuple[dict[str, int], int]]:
+        """Of each reference the positions of its words, for ROUGE-L."""
+        return [word_positions(caption) for captions in self.tokenized for caption in captions]
+
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each reference, shape (R,)."""
@@ -93,6 +98,12 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def against(self, use: np.ndarray) -> Candidates:
+        """Return the same captions against some of the references, without counting them again."""
+        other = Candidates(self.references, self.texts, self.tokenized, use)
+        other._counted = self._counted
+        return other
 
     @cached_property
     def _counted(self) -> tuple[list[sparse.csr_matrix], np.ndarray]:

@@ -22,11 +22,11 @@ class RougeL(Metric):
     def rows(self, candidates: Candidates) -> np.ndarray:
         # The COCO tools split at single blanks, by which an empty caption is one empty word.
         words = [caption.split(" ") for caption in candidates.tokenized]
-        references = [caption for captions in candidates.references.tokenized for caption in captions]
+        references = candidates.references.word_positions
         best = np.zeros((2, len(candidates)))
         for at in np.flatnonzero(candidates.kept):
             image = candidates.references.image_of[at]
-            masks, size = word_positions(references[at])
+            masks, size = references[at]
             common = common_subsequence(words[image], masks, size)
             best[0, image] = max(best[0, image], common / len(words[image]))
             best[1, image] = max(best[1, image], common / size)
@@ -36,15 +36,6 @@ class RougeL(Metric):
         scores = np.zeros(len(candidates))
         np.divide((1 + ROUGE_BETA**2) * precision * recall, weighted, out=scores, where=both)
         return scores[:, None]
-
-
-def word_positions(sentence: str) -> tuple[dict[str, int], int]:
-    """Return for each word the positions where it stands, as bits of an integer; and the number of words."""
-    words = sentence.split(" ")
-    masks: dict[str, int] = {}
-    for position, word in enumerate(words):
-        masks[word] = masks.get(word, 0) | 1 << position
-    return masks, len(words)
 
 
 def common_subsequence(words: list[str], masks: dict[str, int], size: int) -> int:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from attncap.plotting.explorer.page import explore
     from attncap.reports.notebook import notebook_setup
     from attncap.tokenizers import WordPieceTokenizer, WordTokenizer
+    from attncap.training.config import TrainConfig
     from attncap.training.train import train
 
 _HOME_OF = {
@@ -46,6 +47,7 @@ _HOME_OF = {
     "FeatureExtractor": "features.extractor",
     "FeatureStore": "features.store",
     "ShowAndTell": "models.registry",
+    "TrainConfig": "training.config",
     "TransformerCaptioner": "models.registry",
     "WordPieceTokenizer": "tokenizers",
     "WordTokenizer": "tokenizers",
@@ -71,6 +73,7 @@ __all__ = [
     "FeatureExtractor",
     "FeatureStore",
     "ShowAndTell",
+    "TrainConfig",
     "TransformerCaptioner",
     "WordPieceTokenizer",
     "WordTokenizer",

@@ -144,7 +144,7 @@ def training_part(folder: Path, pictures: int, settings: argparse.Namespace) -> 
     order = batches._batches
     longest = max(order, key=lambda ids: max(len(row) for image_id in ids for row in batches._chosen[image_id]))
     order.insert(0, order.pop(order.index(longest)))
-    config = TrainConfig()
+    config = TrainConfig(epochs=12)
     sizes = (config.embedding_units, config.projection_units, config.attention_units) if full else (64, 64, 32)
     captioner = AttentionCaptioner(
         WordTokenizer(vocabulary(settings.vocabulary)),

@@ -253,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
             label = f"attncap, {5 * pictures} captions of {pictures} pictures a step"
             batches = CaptionBatches(store.get, *data, tokenizer, batch_size=pictures, max_length=settings.max_length)
             steps = min(settings.steps, len(batches))
-            config = TrainConfig(max_length=settings.max_length, batch_size=pictures)
+            config = TrainConfig(max_length=settings.max_length, batch_size=pictures, epochs=12)
             penalty = config.attention_penalty
             captioner = AttentionCaptioner(tokenizer, shape, attention_penalty=penalty, dtype=dtype, **sizes)
             captioner.compile(

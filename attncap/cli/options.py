@@ -76,12 +76,19 @@ def captioner_of(options: argparse.Namespace) -> Any:
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Declare the options that `decoding` reads."""
     parser.add_argument("--beam-width", type=int, default=3, metavar="K", help="beams; 1 is greedy (default 3)")
-    parser.add_argument("--length-penalty", type=float, default=0.7, metavar="A", help="exponent (default 0.7)")
+    parser.add_argument(
+        "--length-penalty",
+        type=float,
+        metavar="A",
+        help="larger makes captions longer: beams are ranked by log-probability / length ** A (default: 0.7; 1.5 for "
+        "captioners of lists)",
+    )
 
 
 def decoding(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `add_decoding` as arguments of `Decoder`."""
-    return {"beam_width": options.beam_width, "length_penalty": options.length_penalty}
+    given = {"beam_width": options.beam_width, "length_penalty": options.length_penalty}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def add_consensus(parser: argparse.ArgumentParser) -> None:

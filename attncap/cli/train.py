@@ -9,25 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli.options import BOXES_HELP, SPEC_HELP, add_command, setting
-from attncap.training.config import TrainConfig, kinds_of
+from attncap.training.config import TrainConfig, describe_setting, kinds_of
 from attncap.training.recipe import OF_COMMAND, read_recipe, recipe_names
+from attncap.training.run_folder import check_free
 
-# Settings of `train` that have an option of their own name; the others are set with --set NAME=VALUE.
-TRAIN_OPTIONS = (
-    "model",
-    "objective",
-    "weights",
-    "layer",
-    "image_size",
-    "epochs",
-    "seed",
-    "tokenizer",
-    "min_count",
-    "learning_rate",
-    "batch_size",
-    "dtype",
-)
-OTHER_CHOICE = {"model": "adaptive-attention, transformer, show-and-tell", "tokenizer": "wordpiece"}
+GROUPS = {  # title of a group of options -> what it is about
+    "data": "What is trained on, and how images and texts are read.",
+    "model": "The captioner.",
+    "training": "How it is trained. Defaults that follow from the data are printed with their reasons.",
+    "score": "Training on the score itself, with --objective cider.",
+    "output": "Where results go, and how to continue.",
+}
+HIDDEN_NAMES = {"batch_size": "--pictures"}  # option names of earlier versions
 
 
 def add_commands(commands: Any) -> None:
@@ -39,64 +32,71 @@ def add_commands(commands: Any) -> None:
         "train a captioner; a run folder holds all about it",
         "attncap train --data table:captions.csv:photographs --run runs/mine --layer mixed8",
     )
-    train.add_argument("--data", metavar="SPEC", help=SPEC_HELP)
-    train.add_argument(
+    groups = {name: train.add_argument_group(name, what) for name, what in GROUPS.items()}
+    groups["data"].add_argument("--data", metavar="SPEC", help=SPEC_HELP)
+    groups["data"].add_argument(
+        "--features", metavar="DIR", help="folder of feature stores, shared by runs (default: the cache)"
+    )
+    groups["data"].add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}, for --attention-supervision 1.0")
+    groups["output"].add_argument(
+        "--run", required=True, dest="run_folder", metavar="DIR", help="run folder, made by this command"
+    )
+    groups["output"].add_argument(
+        "--resume", action="store_true", help="continue from the last completed epoch of the run"
+    )
+    groups["output"].add_argument("--tensorboard", action="store_true", help="write TensorBoard logs as well")
+    groups["training"].add_argument(
         "--config",
         metavar="RECIPE",
         help=f"settings to begin with, which the other options change: {', '.join(recipe_names())}, or a TOML file",
     )
-    train.add_argument(
-        "--run", required=True, dest="run_folder", metavar="DIR", help="run folder, made by this command"
-    )
-    train.add_argument("--resume", action="store_true", help="go on from the last completed epoch of the run")
-    train.add_argument("--features", metavar="DIR", help="folder of feature stores, shared by runs (default: cache)")
-    train.add_argument("--tensorboard", action="store_true", help="also write TensorBoard logs into the run folder")
-    train.add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}, for --set attention_supervision=1.0")
-    defaults, kinds = TrainConfig(), kinds_of(TrainConfig)
-    for name in TRAIN_OPTIONS:
-        value = getattr(defaults, name)
-        train.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=kinds[name][0],
-            metavar=name[0].upper(),
-            help=f"default {'of the weights' if value is None else value}"
-            + (f"; or {OTHER_CHOICE[name]}" if name in OTHER_CHOICE else ""),
-        )
-    train.add_argument(
-        "--from",
-        dest="start",
-        metavar="RUN",
-        help="run folder or .keras file to go on from; with --objective cider in place of the cross-entropy epochs",
-    )
+    kinds = kinds_of(TrainConfig)
+    for field in fields(TrainConfig):
+        _add_setting(groups[field.metadata["group"]], field, kinds[field.name][0])
     add_sharing(train)
-    others = ", ".join(field.name for field in fields(TrainConfig) if field.name not in (*TRAIN_OPTIONS, "start"))
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help=f"any setting of TrainConfig: {others}",
+    groups["training"].add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting above, by its name in TrainConfig"
     )
+
+
+def _add_setting(group: Any, field: Any, kind: Any) -> None:
+    name = "--from" if field.name == "start" else f"--{field.name.replace('_', '-')}"
+    names = [name, HIDDEN_NAMES[field.name]] if field.name in HIDDEN_NAMES else [name]
+    group.add_argument(
+        *names,
+        dest=field.name,
+        type=_truth if kind is bool else kind,
+        metavar={"start": "RUN", bool: "true|false", int: "N", float: "X"}.get(
+            "start" if field.name == "start" else kind, "NAME"
+        ),
+        help=describe_setting(field).replace("%", "%%"),
+    )
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"true or false expected, got {text!r}")
+    return text.lower() == "true"
 
 
 def add_sharing(parser: argparse.ArgumentParser) -> None:
     """Declare the options that `sharing` reads."""
-    parser.add_argument(
+    group = parser.add_argument_group("distributed training")
+    group.add_argument(
         "--distributed",
         action="store_true",
-        help="share the training: on the TensorFlow backend among the devices of this machine, on JAX "
-        "(KERAS_BACKEND=jax) among processes, each started with the same command and its own --process-id; without a "
-        "coordinator, among this machine's devices",
+        help="train on several devices: on the TensorFlow backend those of this machine, on JAX (KERAS_BACKEND=jax) "
+        "those of several processes, each started with the same command and its own --process-id",
     )
-    parser.add_argument(
+    group.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
         help="where process 0 listens (default: KERAS_DISTRIBUTION_JOB_ADDRESSES, or what Slurm and Open MPI set)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--processes", type=int, metavar="N", help="how many (default: KERAS_DISTRIBUTION_NUM_PROCESSES)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--process-id",
         type=int,
         metavar="I",
@@ -105,7 +105,7 @@ def add_sharing(parser: argparse.ArgumentParser) -> None:
 
 
 def sharing(options: argparse.Namespace) -> AbstractContextManager[Any]:
-    """Return what shares the training that the options of `add_sharing` tell of, or a context of None."""
+    """Return the distributed training that the options of `add_sharing` ask for, or a context of None."""
     of_processes = {
         "coordinator": options.coordinator,
         "processes": options.processes,
@@ -114,7 +114,7 @@ def sharing(options: argparse.Namespace) -> AbstractContextManager[Any]:
     if not options.distributed:
         given = [name for name, value in of_processes.items() if value is not None]
         if given:
-            raise ValueError(f"--{given[0]} is of shared training: add --distributed")
+            raise ValueError(f"--{given[0]} requires --distributed")
         return nullcontext()
     from attncap.training.distributed.distribution import shared_training
 
@@ -129,13 +129,12 @@ def _train(options: argparse.Namespace) -> None:
 
 def _train_with(options: argparse.Namespace, distribution: Any) -> None:
     from attncap.data.load import load
-    from attncap.training.train import train
 
     settings = read_recipe(options.config) if options.config else {}
     of_command = {name: getattr(options, name) or settings.get(name) for name in OF_COMMAND}
     settings = {name: value for name, value in settings.items() if name not in OF_COMMAND}
-    settings |= {name: getattr(options, name) for name in TRAIN_OPTIONS if getattr(options, name) is not None}
-    settings |= {"start": options.start} if options.start else {}
+    names = [field.name for field in fields(TrainConfig)]
+    settings |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     settings |= dict(setting(text, TrainConfig()) for text in options.set)
     try:
         config = TrainConfig.from_dict(settings)
@@ -144,9 +143,13 @@ def _train_with(options: argparse.Namespace, distribution: Any) -> None:
         where = f" (settings of {options.config} and of options)" if options.config else ""
         raise ValueError(f"{error}{where}") from None
     if of_command["data"] is None:
-        raise ValueError("--data is needed: the pictures and captions to train on")
+        raise ValueError("--data is needed: the images and captions to train on")
+    if distribution is None:
+        check_free(options.run_folder, options.resume)
     data = load(of_command["data"], seed=config.seed)
     print(data.summary())
+    from attncap.training.train import train  # TensorFlow takes seconds: whatever can be refused was refused before
+
     train(
         data,
         options.run_folder,

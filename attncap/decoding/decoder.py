@@ -208,7 +208,8 @@ class Decoder:
     Args:
         captioner: anything with `init_state`, `step`, `tokenizer` and `feature_shape`.
         beam_width: K of `beam_search`; 1 decodes greedily.
-        length_penalty: see `beam_search`.
+        length_penalty: see `beam_search`; default 0.7, and 1.5 for a captioner of lists, whose items each cost
+            probability, so that a smaller exponent says one item of every image.
         max_length: most tokens of a caption, `<end>` included.
         n_best: how many captions a picture to return, best first; at most beam_width.
         sampler: None, or a keras-nlp sampler, which then draws n_best captions instead of the search.
@@ -228,7 +229,7 @@ class Decoder:
         captioner: Any,
         *,
         beam_width: int = 3,
-        length_penalty: float = 0.7,
+        length_penalty: float | None = None,
         max_length: int = 40,
         n_best: int = 1,
         sampler: Any = None,
@@ -238,6 +239,9 @@ class Decoder:
             raise ValueError(f"1 <= n_best <= beam_width is needed, got n_best={n_best}, beam_width={beam_width}")
         if max_length < 1 or batch_size < 1:
             raise ValueError(f"at least 1 is needed, got max_length={max_length}, batch_size={batch_size}")
+        if length_penalty is None:
+            length_penalty = default_length_penalty(captioner.tokenizer)
+        exponent = length_penalty
         self.captioner = captioner
         self.n_best = n_best
         self.batch_size = batch_size
@@ -250,7 +254,7 @@ class Decoder:
                     state,
                     beam_width=beam_width,
                     max_length=max_length,
-                    length_penalty=length_penalty,
+                    length_penalty=exponent,
                 )
                 token_ids = token_ids[:, :n_best]
             else:
@@ -288,7 +292,14 @@ class Decoder:
     ) -> Caption:
         rows, cols = getattr(self.captioner, "map_shape", self.captioner.feature_shape[:2])
         place = getattr(self.captioner, "grid_box", WHOLE_PICTURE)
-        return caption_of(self.captioner.tokenizer, token_ids, log_probs, weights, (rows, cols), image_id, place)
+        return caption_of(
+            self.captioner.tokenizer, token_ids, log_probs, weights, (rows, cols), image_id, place, keep_repeated=False
+        )
+
+
+def default_length_penalty(tokenizer: CaptionTokenizer) -> float:
+    """Return the exponent for captions of this vocabulary: larger where they are lists, see `Decoder`."""
+    return 0.7 if getattr(tokenizer, "separator_id", None) is None else 1.5
 
 
 def caption_of(
@@ -299,15 +310,23 @@ def caption_of(
     grid: tuple[int, int],
     image_id: str | None = None,
     grid_box: tuple[float, float, float, float] = WHOLE_PICTURE,
+    *,
+    keep_repeated: bool = True,
 ) -> Caption:
     """Make a `Caption` of one row of `replay`: token_ids (T,), log_probs (T,), attention_weights (T, L).
+
+    Without keep_repeated, items of a list that repeat an earlier one are left out; `log_prob` stays that of all tokens.
 
     A word of several pieces has the product of their probabilities and the mean of their maps. A map that does not sum
     to 1 is that of a model which may look away: what it sums to are the caption's `visual_probs`.
     """
-    kept = [int(token_id) for token_id in token_ids if token_id not in (PAD, END)]
+    real = [(place, int(token_id)) for place, token_id in enumerate(token_ids) if token_id not in (PAD, END)]
+    separator = getattr(tokenizer, "separator_id", None)
+    if separator is not None and not keep_repeated:
+        real = without_repeated_items(real, separator)
+    places, kept = [place for place, _ in real], [token_id for _, token_id in real]
     words = tokenizer.words(kept)
-    positions = [np.array(where) for _, where in words]
+    positions = [np.array([places[index] for index in where]) for _, where in words]
     maps = visual_probs = None
     if attention_weights is not None:
         rows = [attention_weights[where].mean(axis=0).reshape(grid) for where in positions]  # (rows, cols) each
@@ -326,6 +345,26 @@ def caption_of(
         image_id=image_id,
         grid_box=grid_box,
     )
+
+
+def without_repeated_items(tokens: Sequence[tuple[int, int]], separator: int) -> list[tuple[int, int]]:
+    """Return (position, token id) pairs of a list without empty items and items that were said before."""
+    items: list[list[tuple[int, int]]] = [[]]
+    separators: list[tuple[int, int]] = []
+    for pair in tokens:
+        if pair[1] == separator:
+            items.append([])
+            separators.append(pair)
+        else:
+            items[-1].append(pair)
+    kept: list[tuple[int, int]] = []
+    said: set[tuple[int, ...]] = set()
+    for number, item in enumerate(items):
+        row = tuple(token_id for _, token_id in item)
+        if row and row not in said:
+            kept += [separators[number - 1], *item] if kept else item
+            said.add(row)
+    return kept
 
 
 def filled(rows: np.ndarray, size: int) -> np.ndarray:

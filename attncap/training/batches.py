@@ -29,6 +29,7 @@ class CaptionBatches(keras.utils.PyDataset):
         max_length: most tokens a caption, `<start>` and `<end>` included; longer ones are cut (`self.cut` counts them).
         seed: of shuffling.
         epoch: the epoch to begin with, when a run is resumed.
+        shuffle_lists: shuffle the items of captions in every epoch, where the vocabulary has a separator token.
         regions: picture id -> a list for each of its captions of `NamedRegion`s, for supervised attention; pictures and
             captions without any are fine.
         region_cells: L, cells of the attention grid; needed with regions.
@@ -56,6 +57,7 @@ class CaptionBatches(keras.utils.PyDataset):
         max_length: int = 40,
         seed: int = 0,
         epoch: int = 0,
+        shuffle_lists: bool = False,
         regions: Mapping[str, Sequence[Sequence[NamedRegion]]] | None = None,
         region_cells: int = 0,
         **kwargs: Any,
@@ -64,7 +66,11 @@ class CaptionBatches(keras.utils.PyDataset):
         self._image_ids = [image_id for image_id in paths if captions.get(image_id)]
         if not self._image_ids:
             raise ValueError("no picture has a caption: nothing to train on")
+        for image_id in self._image_ids:
+            if isinstance(captions[image_id], str):
+                raise ValueError(f"captions of image {image_id!r}: a list of texts expected, got one text: give [text]")
         self._get_features = get_features
+        self._separator = tokenizer.separator_id if shuffle_lists else None
         self._paths = paths
         self._token_ids: dict[str, list[list[int]]] = {}
         self.cut = 0
@@ -179,6 +185,8 @@ class CaptionBatches(keras.utils.PyDataset):
                 chosen = rng.permutation(len(rows))[: self.captions_each].tolist()
             self._chosen_captions[image_id] = chosen
             self._chosen[image_id] = [rows[i] for i in chosen]
+            if self._separator is not None:
+                self._chosen[image_id] = [shuffled_items(row, self._separator, rng) for row in self._chosen[image_id]]
         shuffled = [self._image_ids[i] for i in order]
         # Sort by length within pools of 16 batches: nearly as little padding as a full sort, and batches still vary.
         pool = 16 * self.batch_size
@@ -187,6 +195,20 @@ class CaptionBatches(keras.utils.PyDataset):
             part = sorted(shuffled[start : start + pool], key=lambda i: max(map(len, self._chosen[i])))
             batches += [part[at : at + self.batch_size] for at in range(0, len(part), self.batch_size)]
         self._batches = [batches[i] for i in rng.permutation(len(batches))]
+
+
+def shuffled_items(row: Sequence[int], separator: int, rng: np.random.Generator) -> list[int]:
+    """Return the token ids of a caption, `<start>` and `<end>` included, with its items in random order."""
+    items: list[list[int]] = [[]]
+    for token in row[1:-1]:
+        if token == separator:
+            items.append([])
+        else:
+            items[-1].append(token)
+    shuffled: list[int] = []
+    for number in rng.permutation(len(items)):
+        shuffled += [separator, *items[number]] if shuffled else items[number]
+    return [row[0], *shuffled, row[-1]]
 
 
 def dataset_of(batches: keras.utils.PyDataset, signature: Any) -> Any:

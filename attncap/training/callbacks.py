@@ -1,8 +1,8 @@
-"""`RunRecorder`: what happens between epochs. Validate by decoding, keep the best, commit the state, stop in time."""
+"""`RunRecorder`: validate, keep the best epoch, commit the state, and stop in time, for every training of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,48 +10,79 @@ import keras
 import numpy as np
 
 from attncap._files import replacing
-from attncap.models.captioner import Captioner, save_captioner
-from attncap.training.batches import CaptionBatches
-from attncap.training.config import TrainConfig
+from attncap.models.captioner import save_captioner
 from attncap.training.run_folder import RunFolder
 
 
 class RunRecorder(keras.callbacks.Callback):
-    """After each epoch: decode the validation pictures, score, keep the best, commit the state, stop when it is time.
+    """After each epoch: validate the averaged weights, keep the best epoch, commit the state, stop in time.
+
+    It serves captioners and classifiers alike. A training may have phases, such as cross-entropy and then the score
+    itself: each has its epochs and its patience, and the best epoch is that of all phases.
 
     Args:
-        folder: where to.
-        config: epochs, patience, seed and averaging.
-        validate: captioner -> {"val_bleu_1": ..., ..., "val_bleu_4": ...}.
-        batches: the training batches, for naming the pictures of a batch whose loss is not a number.
+        folder: the run folder.
+        validate: model -> {"val_...": number, ...}, added to the epoch's row of `history.csv`.
+        batches: the training batches, with `start_epoch(epoch)` and `image_ids(index)`; the latter names the images of
+            a batch whose loss is not a number.
+        epochs: phase -> its number of epochs.
+        patience: epochs without a better value of `monitor` before a phase stops.
+        monitor: name in the epoch's row that chooses the best epoch.
+        maximize: whether more of it is better.
+        seed: of dropout; each epoch's masks depend on (seed, epoch) alone, so that a resumed run equals one that was
+            never stopped.
+        phase_of: row -> its phase; by default "cider" for rows with a reward, else "crossentropy".
+        save: (model, path) saves the best model.
+
+    Raises:
+        ValueError: the committed history lacks `monitor`, or is of another model.
     """
 
-    def __init__(self, folder: RunFolder, config: TrainConfig, validate: Any, batches: CaptionBatches):
+    def __init__(
+        self,
+        folder: RunFolder,
+        validate: Callable[[Any], Mapping[str, float]],
+        batches: Any,
+        *,
+        epochs: Mapping[str, int],
+        patience: int,
+        monitor: str,
+        maximize: bool = True,
+        seed: int = 0,
+        phase_of: Callable[[Mapping[str, float]], str] | None = None,
+        save: Callable[[Any, Any], None] = save_captioner,
+    ):
         super().__init__()
         self.folder = folder
-        self.config = config
         self.validate = validate
         self.batches = batches
-        self.on_one_device: Callable[[Captioner], Captioner] = lambda captioner: captioner  # where several train it
+        self.epochs = dict(epochs)
+        self.patience = patience
+        self.monitor = monitor
+        self.maximize = maximize
+        self.seed = seed
+        self.phase_of = phase_of or _captioner_phase
+        self.save = save
+        self.on_one_device: Callable[[Any], Any] = lambda model: model  # a distributed training returns one replica
         self._arrays, self.history = folder.load_state()
-        if not all("val_bleu_4" in row for row in self.history):
-            raise ValueError(
-                f"{folder.state_file}: damaged (an epoch without val_bleu_4); start anew in another folder"
-            )
+        if not all(monitor in row for row in self.history):
+            raise ValueError(f"{folder.state_file}: damaged (an epoch without {monitor}); start anew in another folder")
 
-    def epochs_of(self, objective: str) -> int:
-        """Return how many epochs of the objective, "crossentropy" or "cider", are committed."""
-        return len(self._scores_of(objective))
+    def epochs_of(self, phase: str) -> int:
+        """Return how many epochs of a phase are committed."""
+        return len(self._scores_of(phase))
 
-    def _scores_of(self, objective: str) -> list[float]:
-        # Only training on the score has a reward.
-        return [row["val_bleu_4"] for row in self.history if ("reward" in row) == (objective == "cider")]
+    def _scores_of(self, phase: str) -> list[float]:
+        return [self._score(row) for row in self.history if self.phase_of(row) == phase]
 
-    def restore(self, captioner: Captioner) -> None:
-        """Put the last committed epoch's weights, optimizer and history back, where there is one."""
+    def _score(self, row: Mapping[str, float]) -> float:
+        return row[self.monitor] if self.maximize else -row[self.monitor]
+
+    def restore(self, model: Any) -> None:
+        """Restore weights and optimizer of the last committed epoch, if there is one."""
         arrays = self._arrays
         if arrays:
-            variables = _state_variables(captioner)
+            variables = _state_variables(model)
             if {name: value.shape for name, value in arrays.items()} != {
                 k: tuple(v.shape) for k, v in variables.items()
             }:
@@ -60,54 +91,55 @@ class RunRecorder(keras.callbacks.Callback):
                 variable.assign(arrays[name])
 
     def best_epoch(self) -> int:
-        return int(np.argmax([epoch["val_bleu_4"] for epoch in self.history]))
+        """Return the index of the best epoch; of equal ones the first."""
+        return int(np.argmax([self._score(row) for row in self.history]))
 
-    def finished(self, objective: str = "crossentropy") -> bool:
-        """Whether all epochs of an objective are done, or patience is at its end."""
-        scores = self._scores_of(objective)
-        epochs = self.config.cider_epochs if objective == "cider" else self.config.crossentropy_epochs
+    def finished(self, phase: str = "crossentropy") -> bool:
+        """Whether all epochs of a phase are done, or its patience is exhausted."""
+        scores = self._scores_of(phase)
         without_gain = len(scores) - 1 - int(np.argmax(scores)) if scores else 0
-        return len(scores) >= epochs or without_gain >= self.config.patience
+        return len(scores) >= self.epochs.get(phase, 0) or without_gain >= self.patience
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.batches.start_epoch(epoch)
-        # Dropout's random state depends on (seed, epoch) alone, so that it need not be saved to be resumed.
         for index, variable in enumerate(_seed_states(self.model)):
-            variable.assign(np.random.default_rng([self.config.seed, epoch, index]).integers(0, 2**31, 2))
+            variable.assign(np.random.default_rng([self.seed, epoch, index]).integers(0, 2**31, 2))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         logs = logs or {}
         loss = logs.get("loss", logs.get("policy_loss", 0.0))
         if not np.isfinite(float(loss)):
             names = ", ".join(self.batches.image_ids(batch)[:5])
-            raise FloatingPointError(
-                f"the loss is {loss} in batch {batch} (pictures {names}, ...): lower learning_rate"
-            )
+            raise FloatingPointError(f"the loss is {loss} in batch {batch} (images {names}, ...): lower learning_rate")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
         with averaged_weights(self.model):
-            captioner = self.on_one_device(self.model)
-            logs.update(self.validate(captioner))
+            model = self.on_one_device(self.model)
+            logs.update(self.validate(model))
             row = {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
             self.history.append(row)
             if self.best_epoch() == len(self.history) - 1:
                 with replacing(self.folder.best_file) as temporary:
-                    save_captioner(captioner, temporary)
+                    self.save(model, temporary)
         arrays = {name: keras.ops.convert_to_numpy(value) for name, value in _state_variables(self.model).items()}
         self.folder.save_state(arrays, self.history)
-        self.model.stop_training = self.finished("cider" if "reward" in row else "crossentropy")
+        self.model.stop_training = self.finished(self.phase_of(row))
+
+
+def _captioner_phase(row: Mapping[str, float]) -> str:
+    return "cider" if "reward" in row else "crossentropy"  # only training on the score has a reward
 
 
 @contextmanager
-def averaged_weights(captioner: Captioner) -> Iterator[None]:
-    """Inside the block the captioner has the moving average of its weights, where its optimizer keeps one."""
-    optimizer = captioner.optimizer
+def averaged_weights(model: Any) -> Iterator[None]:
+    """Give the model the moving average of its weights inside the block, where its optimizer keeps one."""
+    optimizer = model.optimizer
     averages = getattr(optimizer, "_model_variables_moving_average", None) if optimizer.use_ema else None
     if not averages:
         yield
         return
-    pairs = list(zip(captioner.trainable_variables, averages, strict=True))
+    pairs = list(zip(model.trainable_variables, averages, strict=True))
     kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable, _ in pairs]
     for variable, average in pairs:
         variable.assign(average)
@@ -118,19 +150,19 @@ def averaged_weights(captioner: Captioner) -> Iterator[None]:
             variable.assign(values)
 
 
-def use_averaged_weights(captioner: Captioner) -> None:
-    """Give the captioner the moving average of its weights for good, where its optimizer keeps one."""
-    optimizer = captioner.optimizer
+def use_averaged_weights(model: Any) -> None:
+    """Give the model the moving average of its weights permanently, where its optimizer keeps one."""
+    optimizer = model.optimizer
     averages = getattr(optimizer, "_model_variables_moving_average", None) if optimizer.use_ema else None
-    for variable, average in zip(captioner.trainable_variables, averages or captioner.trainable_variables, strict=True):
+    for variable, average in zip(model.trainable_variables, averages or model.trainable_variables, strict=True):
         variable.assign(average)
 
 
-def _state_variables(captioner: Captioner) -> dict[str, Any]:
-    weights = {f"weight_{index}": variable for index, variable in enumerate(captioner.trainable_variables)}
-    optimizer = {f"optimizer_{index}": variable for index, variable in enumerate(captioner.optimizer.variables)}
+def _state_variables(model: Any) -> dict[str, Any]:
+    weights = {f"weight_{index}": variable for index, variable in enumerate(model.trainable_variables)}
+    optimizer = {f"optimizer_{index}": variable for index, variable in enumerate(model.optimizer.variables)}
     return weights | optimizer
 
 
-def _seed_states(captioner: Captioner) -> list[Any]:
-    return [variable for variable in captioner.variables if variable.name == "seed_generator_state"]
+def _seed_states(model: Any) -> list[Any]:
+    return [variable for variable in model.variables if variable.name == "seed_generator_state"]

@@ -1,11 +1,13 @@
-"""`TrainConfig`: every setting of a training, with its default and the reason for it."""
+"""`TrainConfig`: every setting of a training, with its meaning, its default and the reason for it."""
 
 from __future__ import annotations
 
 import json
+import math
+import textwrap
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
@@ -30,7 +32,9 @@ READ_BY = {  # settings that not every model reads -> the models that do
 }
 RENAMED = {"pictures": "batch_size", "validation_pictures": "validation_images"}  # setting of old runs -> today
 REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0}  # setting of old runs -> the value without effect
-OF_MODEL: Any = None  # a setting whose default is the model's own: see `MODEL_DEFAULTS`
+BEFORE: dict[str, Any] = {"lists": False, "monitor": "bleu_4"}  # settings that runs of 998f5d3 lack -> what they did
+OF_MODEL: Any = None  # a setting whose default is the model's: see `MODEL_DEFAULTS`
+OF_DATA: Any = None  # a setting whose default follows from the data: see `attncap.training.defaults`
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "attention": {
         "dropout": 0.5,  # small data sets overfit within five epochs without
@@ -49,56 +53,127 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3,
     },
 }
+GROUPS = ("data", "model", "training", "score")
+MONITORS = ("bleu_4", "cider_d", "loss")
+
+
+def _setting(default: Any, group: str, what: str, *, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"group": group, "help": what, "low": low, "high": high})
+
+
+def _data(default: Any, what: str, **bounds: float) -> Any:
+    return _setting(default, "data", what, **bounds)
+
+
+def _model(default: Any, what: str, **bounds: float) -> Any:
+    return _setting(default, "model", what, **bounds)
+
+
+def _training(default: Any, what: str, **bounds: float) -> Any:
+    return _setting(default, "training", what, **bounds)
+
+
+def _score(default: Any, what: str, **bounds: float) -> Any:
+    return _setting(default, "score", what, **bounds)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Every setting of a training, each with its reason. Saved as `config.json` in the run folder."""
+    """Every setting of a training, each with its reason. Saved as `config.json` in the run folder.
 
-    model: str = OF_MODEL  # that of the run to start from; without one "attention": see `MODELS`
-    weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
-    layer: str | None = None  # InceptionV3 layer; None takes the weights' default
-    image_size: int | None = None  # side of the encoder's input, pixels: more give more regions; None as `layer`
-    finetune_to: str | None = None  # later layer up to which InceptionV3's blocks are trained with the decoder
-    finetune_rate: float = 0.1  # of those blocks' learning rate to the decoder's: they know much already
-    tokenizer: str = "words"  # or "wordpiece": no <unk>, longer captions
-    min_count: int = 5  # rarer words are <unk>: Karpathy's and Show, Attend and Tell's threshold
-    wordpiece_size: int = 4000  # pieces to learn with tokenizer="wordpiece"
-    max_length: int = (
-        40  # tokens; the longest Flickr8k caption has 38 words, and long ones cost every batch they are in
+    A default of None follows from the model or from the data; `attncap.train` prints what it chose, and why.
+
+    Raises:
+        ValueError: a setting of another type, out of its range, or that the model does not read.
+    """
+
+    model: str = _model(OF_MODEL, f"{', '.join(MODELS)}; default: that of the run to start from, else attention")
+    weights: str = _data("imagenet", "encoder weights: imagenet, faces, random, or a file")
+    layer: str | None = _data(None, "InceptionV3 layer whose grid is read; default: that of the weights")
+    image_size: int | None = _data(None, "side of the encoder's input in pixels: more gives more regions", low=32)
+    finetune_to: str | None = _data(None, "train InceptionV3's blocks from `layer` up to this later layer as well")
+    finetune_rate: float = _data(
+        0.1, "learning rate of those blocks, as a factor of the decoder's: they are trained already", low=0
     )
-    embedding_units: int = 512  # as hidden_units, so that the deep output adds them without a projection
-    hidden_units: int = 512  # larger gains nothing on 6,000 pictures
-    projection_units: int = 512  # the attended values: 1280 or 2048 numbers a region cost time and overfit
-    attention_units: int = 256  # the tanh over regions is the dearest operation of a step: half the state's size
-    context_gate: bool = True  # Show, Attend and Tell's beta
-    decoder_layers: int = 2  # of the Transformer
-    heads: int = 8  # of the Transformer; they divide hidden_units
-    feedforward_units: int = 1024  # of the Transformer's layers
-    dropout: float = OF_MODEL
-    label_smoothing: float = 0.1  # five people give five answers: certainty is not wanted
-    attention_penalty: float = 0.0  # of doubly stochastic attention: any makes maps wider, and captions no better
-    scheduled_sampling: float = 0.0  # no gain with label smoothing and dropout; there to be tried
-    attention_supervision: float = 0.0  # weight of maps against boxes (--boxes); 0: words alone teach where to look
-    batch_size: int = 32  # images per step, each with all its captions: 160 captions of Flickr8k
-    epochs: int = 12  # the cosine ends here; early stopping ends before
-    learning_rate: float = OF_MODEL  # AdamW's peak, after warm-up
-    warmup: float = 0.05  # share of all steps: attention needs a slow start
-    weight_decay: float = 0.01  # AdamW's
-    clip_norm: float = 5.0  # of the whole gradient: recurrent nets have rare steep steps
-    ema_epochs: float = 1.0  # horizon of the average of weights that is validated and saved; 0 turns it off
-    patience: int = 5  # epochs without a better validation BLEU-4 before stopping
-    validation_images: int = 1000  # decoded each epoch; more is slow and changes little
-    objective: str = "crossentropy"  # or "cider": after it, self-critical training on CIDEr-D, the score itself
-    start: str | None = None  # run or .keras file to go on from, with its vocabulary, encoder, sizes and dropout
-    cider_epochs: int = 12  # most of the gain comes in the first three
-    cider_samples: int = 5  # captions sampled a picture, each judged by the mean of the others
-    cider_learning_rate: float = 1e-4  # a tenth of cross-entropy's: the model is there already
-    cider_temperature: float = 1.0  # of sampling; lower ones keep the junk out that label smoothing lets in
-    cider_bleu: float = 2.0  # weight of BLEU-4 beside CIDEr-D, which alone makes captions short
-    cider_crossentropy: float = 0.0  # weight of one reference beside the samples; 1.0 keeps captions varied (README)
-    dtype: str = "auto"  # bfloat16 arithmetic where the processor has it
-    seed: int = 0  # of weights, batches, dropout
+    tokenizer: str = _data("words", "words, or wordpiece: no <unk>, longer captions, languages without spaces")
+    min_count: int = _data(
+        OF_DATA, "rarer words are <unk>; default: 5 (Karpathy's threshold), less for few words", low=1
+    )
+    max_size: int | None = _data(None, "most words of the vocabulary, the frequent ones; default: all", low=1)
+    wordpiece_size: int = _data(4000, "word pieces to learn with tokenizer=wordpiece", low=10)
+    max_length: int = _data(
+        40, "longest caption in tokens; Flickr8k's longest has 38 words, and a long one costs its whole batch", low=3
+    )
+    lists: bool | None = _data(
+        None,
+        'captions are lists ("big nose, curly hair"): separators are a token, and the items are shuffled in every '
+        "epoch, since their order says nothing; default: found in the captions",
+    )
+    embedding_units: int = _model(
+        512, "size of a word's embedding; as hidden_units, so that the deep output needs no projection", low=1
+    )
+    hidden_units: int = _model(512, "size of the decoder's state; larger gains nothing on 6,000 images", low=1)
+    projection_units: int = _model(
+        512, "size of the attended values: 1280 or 2048 numbers per region cost time and overfit", low=1
+    )
+    attention_units: int = _model(
+        256, "size of the attention's tanh, the most expensive operation of a step: half the state's size", low=1
+    )
+    context_gate: bool = _model(True, "learn Show, Attend and Tell's gate (beta) on the context")
+    decoder_layers: int = _model(2, "layers of the Transformer", low=1)
+    heads: int = _model(8, "attention heads of the Transformer; a divisor of hidden_units", low=1)
+    feedforward_units: int = _model(1024, "hidden size of the Transformer's feed-forward layers", low=1)
+    dropout: float = _model(OF_MODEL, "share of units dropped; default: 0.5, transformer 0.3", low=0, high=0.99)
+    label_smoothing: float = _training(0.1, "references disagree, so smooth the targets", low=0, high=0.99)
+    attention_penalty: float = _training(
+        0.0, "weight of doubly stochastic attention: any makes maps wider, and captions no better", low=0
+    )
+    scheduled_sampling: float = _training(
+        0.0, "share of words that the model's own prediction replaces; no gain with label smoothing", low=0, high=1
+    )
+    attention_supervision: float = _training(0.0, "weight of attention maps against boxes (--boxes)", low=0)
+    batch_size: int = _training(
+        OF_DATA, "images per step, each with all its captions; default: 32, fewer for under 640 images", low=1
+    )
+    epochs: int = _training(
+        OF_DATA, "passes over the data; default: 12, up to 30 for few captions", low=1
+    )
+    learning_rate: float = _training(OF_MODEL, "peak of AdamW's rate; default: 1e-3, transformer 5e-4", low=0)
+    warmup: float = _training(
+        0.05, "share of all steps in which the rate rises: attention needs a slow start", low=0, high=1
+    )
+    weight_decay: float = _training(0.01, "AdamW's", low=0)
+    clip_norm: float = _training(5.0, "largest norm of the gradient: recurrent nets have rare steep steps", low=1e-9)
+    ema_epochs: float = _training(
+        1.0, "horizon, in epochs, of the average of weights that is validated and saved; 0 turns it off", low=0
+    )
+    patience: int = _training(
+        OF_DATA,
+        "epochs without a better validation before training stops; default: a quarter of all, at least 5",
+        low=1,
+    )
+    monitor: str | None = _training(
+        None,
+        "what the best epoch has most of: bleu_4, cider_d, or loss (least); default: bleu_4, and loss where there is "
+        "one short text per image, for which BLEU-4 is close to zero",
+    )
+    validation_images: int = _training(1000, "validation images decoded after each epoch", low=1)
+    objective: str = _score(
+        "crossentropy", "crossentropy, or cider: after it, self-critical training on CIDEr-D, the score itself"
+    )
+    start: str | None = _training(None, "run or .keras file to continue from, with its vocabulary and encoder")
+    cider_epochs: int = _score(12, "epochs on the score; most of the gain comes in the first three", low=1)
+    cider_samples: int = _score(5, "captions sampled per image, each judged by the mean of the others", low=2)
+    cider_learning_rate: float = _score(1e-4, "a tenth of cross-entropy's: the model is trained already", low=0)
+    cider_temperature: float = _score(
+        1.0, "of sampling; lower values avoid the improbable words that label smoothing allows", low=1e-3
+    )
+    cider_bleu: float = _score(2.0, "weight of BLEU-4 beside CIDEr-D, which alone makes captions short", low=0)
+    cider_crossentropy: float = _score(
+        0.0, "weight of one reference beside the samples; 1.0 keeps captions varied", low=0
+    )
+    dtype: str = _model("auto", "arithmetic: auto takes bfloat16 where the processor has it")
+    seed: int = _training(0, "of weights, batches and dropout", low=0)
 
     def __post_init__(self) -> None:
         if self.model is OF_MODEL:
@@ -108,18 +183,10 @@ class TrainConfig:
         for name, default in MODEL_DEFAULTS[self.model].items():
             if getattr(self, name) is OF_MODEL:
                 object.__setattr__(self, name, default)  # the dataclass is frozen
+        _check_values(self)
         self.refuse_unread(name for name in ("attention_penalty", "attention_supervision") if getattr(self, name))
-        for name in ("batch_size", "epochs", "min_count", "max_length", "validation_images", "cider_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.attention_supervision >= 0:
-            raise ValueError(f"attention_supervision is a weight, at least 0, got {self.attention_supervision}")
         if self.objective not in ("crossentropy", "cider"):
             raise ValueError(f'objective is "crossentropy" or "cider", got {self.objective!r}')
-        if self.cider_samples < 2:
-            raise ValueError(f"cider_samples is at least 2, each judged by the others, got {self.cider_samples}")
-        if not self.finetune_rate >= 0:
-            raise ValueError(f"finetune_rate is a factor, at least 0, got {self.finetune_rate}")
         if self.tokenizer not in ("words", "wordpiece"):
             raise ValueError(f'tokenizer is "words" or "wordpiece", got {self.tokenizer!r}')
 
@@ -142,17 +209,45 @@ class TrainConfig:
     def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:
         """Make a configuration of a dictionary; an unknown setting is an error that lists the known ones."""
         settings = from_old_settings(settings)
-        known = [field.name for field in fields(cls)]
+        known = [setting.name for setting in fields(cls)]
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(known)}")
-        hints = get_type_hints(cls)
-        for name, value in settings.items():
-            fits = isinstance(value, int | float if hints[name] is float else hints[name])
-            if not fits or (isinstance(value, bool) and hints[name] is not bool):
-                wanted = getattr(hints[name], "__name__", str(hints[name]))
-                raise ValueError(f"{name} is of type {wanted}, got {str(value)[:60]!r}")
         return cls(**settings)
+
+
+def _check_values(config: TrainConfig) -> None:
+    kinds = kinds_of(TrainConfig)
+    for setting in fields(TrainConfig):
+        name, value = setting.name, getattr(config, setting.name)
+        if value is None:
+            if setting.default is None:
+                continue
+            raise ValueError(f"{name} is of type {kinds[name][0].__name__}, got None")
+        allowed = (int, float) if float in kinds[name] else kinds[name]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            raise ValueError(f"{name} is of type {kinds[name][0].__name__}, got {str(value)[:60]!r}")
+        low, high = setting.metadata["low"], setting.metadata["high"]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is a finite number, got {value}")
+        if low is not None and value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}")
+        if high is not None and value > high:
+            raise ValueError(f"{name} must be at most {high}, got {value}")
+
+
+def _with_settings(doc: str) -> str:
+    lines = [doc.rstrip(), "", "    Args:"]
+    for setting in fields(TrainConfig):
+        text = f"{setting.name}: {describe_setting(setting)}."
+        lines += textwrap.wrap(text, 116, initial_indent=" " * 8, subsequent_indent=" " * 12)
+    return "\n".join(lines) + "\n    "
+
+
+def describe_setting(setting: Any) -> str:
+    """Return the meaning of a field of `TrainConfig`, with its default where that is one value."""
+    text = setting.metadata["help"]
+    return text if setting.default is None else f"{text} (default: {setting.default})"
 
 
 def from_old_settings(settings: dict[str, Any]) -> dict[str, Any]:
@@ -179,10 +274,10 @@ def kinds_of(settings: type) -> dict[str, tuple[type, ...]]:
     """Return, for each setting of a dataclass, the types of its values beside None."""
     hints = get_type_hints(settings)
     kinds = {}
-    for field in fields(settings):
-        hint = hints[field.name]
+    for setting in fields(settings):
+        hint = hints[setting.name]
         either = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        kinds[field.name] = tuple(kind for kind in either if kind is not NoneType)
+        kinds[setting.name] = tuple(kind for kind in either if kind is not NoneType)
     return kinds
 
 
@@ -206,3 +301,6 @@ def model_of(start: str | Path) -> str:
     if not names:
         raise ValueError(f"{file}: holds a {kind}, not a captioner")
     return names[0]
+
+
+TrainConfig.__doc__ = _with_settings(TrainConfig.__doc__ or "")

@@ -14,6 +14,7 @@ from attncap.training.batches import CaptionBatches
 from attncap.training.callbacks import RunRecorder, use_averaged_weights
 from attncap.training.config import TrainConfig
 from attncap.training.finetuning import FinetuningAdamW
+from attncap.training.progress import ProgressTable
 from attncap.training.self_critical import SelfCriticalTrainer
 
 
@@ -23,10 +24,12 @@ def fit(
     recorder: RunRecorder,
     config: TrainConfig,
     *,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    loss: Any = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: Any = "auto",
 ) -> None:
-    """Fit a captioner by the configuration's objective; a resumed run goes on in the phase that it was in.
+    """Fit a captioner by the configuration's objective; a resumed run continues in the phase that it was in.
 
     Training on the score begins with the averaged weights that cross-entropy ends with, and an optimizer of its own.
 
@@ -35,15 +38,19 @@ def fit(
         batches: of the training split.
         recorder: knows which epochs are done, and commits the others.
         config: objective, epochs and the optimizers' settings.
-        callbacks: more of Keras's.
-        verbose: of Keras's `fit`.
+        optimizer: of cross-entropy; default: `optimizer_of` the settings.
+        loss: of cross-entropy; default: `MaskedCrossentropy`.
+        callbacks: more Keras callbacks.
+        verbose: 0 prints no progress, 2 a row per epoch, else also a progress bar.
     """
     every = [recorder, *callbacks]
+    if verbose not in (0, False):
+        every.append(ProgressTable(recorder, verbose))
     on_score = recorder.epochs_of("cider") > 0
     if config.crossentropy_epochs and not on_score:
         captioner.compile(
-            optimizer=optimizer_of(config, len(batches), tail=captioner.tail),
-            loss=MaskedCrossentropy(config.label_smoothing),
+            optimizer=optimizer or optimizer_of(config, len(batches), tail=captioner.tail),
+            loss=loss or MaskedCrossentropy(config.label_smoothing),
             # `ops.scan` does not compile under XLA on TensorFlow.
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
@@ -56,7 +63,7 @@ def fit(
                 epochs=config.crossentropy_epochs,
                 callbacks=every,
                 shuffle=False,  # CaptionBatches shuffles, by seed and epoch
-                verbose=verbose,
+                verbose=0,
             )
         if config.objective == "cider":
             use_averaged_weights(captioner)
@@ -78,7 +85,7 @@ def fit(
                 recorder.epochs_of("crossentropy") + config.cider_epochs,
                 initial_epoch=len(recorder.history),
                 callbacks=every,
-                verbose=verbose,
+                verbose=0,
             )
 
 

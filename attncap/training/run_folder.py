@@ -41,10 +41,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path, resume: bool = False):
         self.path = Path(path)
-        if resume and not self.config_file.exists():
-            raise ValueError(f"{self.path}: no run to resume (config.json is missing)")
-        if not resume and self.config_file.exists():
-            raise ValueError(f"{self.path}: holds a run already; resume it (--resume) or name another folder")
+        check_free(self.path, resume)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = filelock.FileLock(self.path / "run.lock", blocking=False)
         try:
@@ -59,6 +56,11 @@ class RunFolder:
     rejects_file = property(lambda self: self.path / "rejects.csv")
     best_file = property(lambda self: self.path / "best.keras")
     state_file = property(lambda self: self.path / "state.npz")
+
+    def clear(self) -> None:
+        """Delete what a training wrote before its first epoch was complete, so that another can begin here."""
+        for file in (self.config_file, self.manifest_file, self.rejects_file, self.history_file, self.best_file):
+            file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let other processes train here."""
@@ -105,6 +107,16 @@ class RunFolder:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"{self.state_file}: damaged ({reason}); start anew in another folder") from error
         return arrays, history
+
+
+def check_free(path: str | Path, resume: bool) -> None:
+    """Raise ValueError where the folder holds a run and resume is False, or holds none and resume is True."""
+    path = Path(path)
+    begun = (path / "config.json").exists()
+    if resume and not begun:
+        raise ValueError(f"{path}: no run to resume (config.json is missing)")
+    if not resume and begun:
+        raise ValueError(f"{path}: holds a run already; resume it (--resume) or name another folder")
 
 
 def read_object(file: Path) -> dict[str, Any]:

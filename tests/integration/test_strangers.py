@@ -30,8 +30,8 @@ from attncap.metrics.coco_json import read_predictions, write_predictions
 from attncap.models.captioner import save_captioner
 from attncap.models.registry import load_captioner
 from attncap.retrieval.index import DifferenceHash, ImageIndex
-from attncap.training import train as training
 from attncap.training.config import TrainConfig
+from attncap.training.manifest import check_or_write, same_settings
 from attncap.training.run_folder import RunFolder, read_object
 from tests.attributes.test_classifier import classifier_of_arrays
 from tests.features.test_store import FakeExtractor, draw
@@ -45,7 +45,7 @@ MANIFEST = {"data": "faces", "vocabulary_digest": "0a1b", "validation_digest": "
 def load_config(file: Path) -> Any:
     run = RunFolder(file.parent, resume=True)
     try:
-        return asdict(training._same_settings(run, TrainConfig()))
+        return asdict(same_settings(run, TrainConfig()))
     finally:
         run.close()
 
@@ -345,7 +345,7 @@ def test_a_manifest_without_what_resuming_compares_is_no_match(place: Path) -> N
     run = RunFolder(place / "run", resume=True)
     run.write_json(run.manifest_file, {"data": "faces"})
     with pytest.raises(ValueError, match=r"run: cannot resume: vocabulary_digest is 0a1b, the run began with None"):
-        training._check_or_write(run, MANIFEST, resume=True)
+        check_or_write(run, MANIFEST, resume=True)
     run.close()
 
 

@@ -26,6 +26,7 @@ from attncap.models.registry import ShowAndTell, load_captioner
 from attncap.plotting.attention import plot_attention
 from attncap.reports.grounding import ground
 from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, WordTokenizer
+from attncap.training import building
 from attncap.training import train as training
 from attncap.training.callbacks import RunRecorder
 from attncap.training.config import MODEL_DEFAULTS, TrainConfig
@@ -147,7 +148,7 @@ class Stored:
 
 @pytest.mark.parametrize("part", [64, 3])
 def test_statistics_of_the_training_pictures(part: int) -> None:
-    mean, deviation = training._pooled_statistics(Stored(), list("0123"), part)  # type: ignore[arg-type]
+    mean, deviation = building.pooled_statistics(Stored(), list("0123"), part)  # type: ignore[arg-type]
     np.testing.assert_allclose(mean, [3, 5, 0])
     np.testing.assert_allclose(deviation, [np.sqrt(5), 1, 1])  # 9 + 1 + 1 + 9 over 4; never varies; by turns
 

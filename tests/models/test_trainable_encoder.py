@@ -27,6 +27,7 @@ from attncap.models.losses import MaskedCrossentropy
 from attncap.models.registry import AttentionCaptioner, ShowAndTell, load_captioner
 from attncap.models.trainable_encoder import EncoderTail, split_encoder
 from attncap.tokenizers import SPECIAL_TOKENS, START, WordTokenizer
+from attncap.training import building
 from attncap.training import train as training
 from attncap.training.callbacks import RunRecorder
 from attncap.training.config import MODELS, TrainConfig
@@ -223,13 +224,22 @@ CONFIG = TrainConfig(
 )
 
 
+class EqualScores:
+    captions: list[Any] = []
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __call__(self, _: Any) -> dict[str, float]:
+        return {f"val_bleu_{n}": 0.5 for n in (1, 2, 3, 4)}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A run that nothing disturbed, with what trains it again: pictures, features, and what is quick to score."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(features.DEFAULTS, "faces", ("mixed0", SIZE))
         # Decoding after each epoch is tested elsewhere.
-        patched.setattr(training, "_validator", lambda *_: lambda _: {f"val_bleu_{n}": 0.5 for n in (1, 2, 3, 4)})
+        patched.setattr(training, "Validator", EqualScores)
         folder = tmp_path_factory.mktemp("tail")
         data = squares(folder / "pictures")
         captioner = train(data, folder / "run", CONFIG, features=folder / "features", verbose=0)
@@ -288,7 +298,7 @@ def test_training_on_the_score_goes_on_with_the_tail_or_leaves_it(run: Any, tmp_
     for weight, earlier in zip(after.tail.weights, before.tail.weights, strict=True):
         assert (np.abs(numpy_of(weight) - numpy_of(earlier)).max() > 0) == (weight.name in ("kernel", "beta"))
     assert after.encoder is not None
-    left = training._going_on(after, replace(config, finetune_to=None), after.encoder, None)
+    left = building.continued(after, replace(config, finetune_to=None), after.encoder, None)
     assert left.tail is not None and left.tail.trainable_variables == []
     assert len(left.trainable_variables) == len(before.trainable_variables) - 2 * 7
 
@@ -302,7 +312,7 @@ def test_show_and_tell_is_standardized_by_what_comes_out_of_the_tail(parts: Part
         def get(self, paths: list[str]) -> np.ndarray:
             return np.stack([stored[int(path)] for path in paths])
 
-    mean, deviation = training._pooled_statistics(Store(), list("01234"), 2, parts.tail)  # type: ignore[arg-type]
+    mean, deviation = building.pooled_statistics(Store(), list("01234"), 2, parts.tail)  # type: ignore[arg-type]
     pooled = numpy_of(parts.tail(stored)).mean(axis=(1, 2))
     np.testing.assert_allclose(mean, pooled.mean(axis=0), rtol=1e-4, atol=1e-5)
     varies = pooled.std(axis=0) > 1e-3

@@ -30,11 +30,12 @@ from attncap.models.registry import AttentionCaptioner, load_captioner
 from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 from attncap.training import train as training
 from attncap.training.batches import CaptionBatches
-from attncap.training.callbacks import RunRecorder, averaged_weights
+from attncap.training.callbacks import averaged_weights
 from attncap.training.config import TrainConfig
 from attncap.training.fit import optimizer_of
 from attncap.training.run_folder import RunFolder
-from attncap.training.train import train
+from attncap.training.train import recorder_of, train
+from attncap.training.validation import Validator
 
 ROOT = Path(__file__).resolve().parents[2]
 COLORS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230)}
@@ -52,6 +53,8 @@ CONFIG = TrainConfig(
     batch_size=3,
     epochs=3,
     learning_rate=0.03,
+    patience=5,
+    monitor="bleu_4",
     seed=7,
 )
 
@@ -156,7 +159,7 @@ def test_the_run_folder_is_whole(undisturbed: Run) -> None:
     assert TrainConfig.from_dict(json.loads((undisturbed.folder / "config.json").read_text())) == CONFIG
     manifest = json.loads((undisturbed.folder / "manifest.json").read_text())
     assert manifest["data"] == "squares" and manifest["seed"] == 7
-    assert manifest["pictures"] == {"train": 17, "val": 7}
+    assert manifest["images"] == {"train": 17, "val": 7}
     assert manifest["captions"] == {"train": 34, "val": 14}
     assert manifest["backend"] == keras.backend.backend()
     assert manifest["environment"]["versions"]["keras"] == keras.__version__
@@ -281,7 +284,7 @@ def test_a_run_killed_while_it_read_images_can_be_resumed(
         patched.setattr(FeatureStore, "extract", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(undisturbed.data, tmp_path / "run", CONFIG, features=undisturbed.store)
-    monkeypatch.setattr(training, "_batches", interrupt)
+    monkeypatch.setattr(training, "training_batches", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(undisturbed.data, tmp_path / "run", resume=True, features=undisturbed.store)
     folders = (tmp_path / "run", undisturbed.folder)
@@ -378,8 +381,12 @@ def test_a_validation_picture_without_caption_is_left_out_of_the_score(
     validation = undisturbed.data.split("val")
     first = validation.pictures["image_id"].iloc[0]
     data = replace(validation, captions=validation.captions[validation.captions["image_id"] != first])
-    validate = training._validator(CONFIG, FeatureStore(undisturbed.store, encoder), data)
-    assert validate(undisturbed.captioner).keys() == {f"val_bleu_{n}" for n in (1, 2, 3, 4)}
+    validate = Validator(CONFIG, FeatureStore(undisturbed.store, encoder), data)
+    assert validate(undisturbed.captioner).keys() == {
+        *(f"val_bleu_{n}" for n in (1, 2, 3, 4)),
+        "val_cider_d",
+        "val_loss",
+    }
 
 
 @pytest.mark.parametrize(
@@ -450,7 +457,7 @@ def test_it_stops_by_patience_and_keeps_the_best(folder: RunFolder) -> None:
         averaged.append(weights_of(model))
         return {f"val_bleu_{n}": score for score in [next(scores)] for n in (1, 2, 3, 4)}
 
-    recorder = RunRecorder(folder, config, validate, batches)
+    recorder = recorder_of(folder, config, validate, batches)
     assert not recorder.finished()
     fit(captioner, batches, config, recorder)
     # An equal score is no better: the fourth epoch stays the best, and two epochs later patience is at its end.
@@ -458,7 +465,7 @@ def test_it_stops_by_patience_and_keeps_the_best(folder: RunFolder) -> None:
     assert recorder.best_epoch() == 3 and recorder.finished()
     for found, expected in zip(weights_of(load_captioner(folder.best_file)), averaged[3], strict=True):
         np.testing.assert_array_equal(found, expected)
-    resumed = RunRecorder(folder, config, validate, batches)
+    resumed = recorder_of(folder, config, validate, batches)
     other, _ = tiny(replace(config, seed=8))
     resumed.restore(other)
     assert resumed.finished() and resumed.history == recorder.history
@@ -477,7 +484,7 @@ def test_the_average_is_that_computed_by_hand(folder: RunFolder) -> None:
         seen.append(weights_of(model))
         return {"val_bleu_4": 0.5}
 
-    fit(captioner, batches, config, note, RunRecorder(folder, config, validate, batches))
+    fit(captioner, batches, config, note, recorder_of(folder, config, validate, batches))
     assert len(steps) == 2
     momentum = 1 - 1 / 10
     for first, second, found in zip(*steps, seen[0], strict=True):
@@ -516,12 +523,12 @@ def test_a_loss_that_is_no_number_names_the_pictures(folder: RunFolder) -> None:
 
     config = replace(CONFIG, batch_size=2)
     captioner, batches = tiny(config, lambda paths: spoilt(paths).astype(np.float16))
-    recorder = RunRecorder(folder, config, lambda model: {"val_bleu_4": 0.0}, batches)
+    recorder = recorder_of(folder, config, lambda model: {"val_bleu_4": 0.0}, batches)
     with pytest.raises(FloatingPointError) as raised:
         fit(captioner, batches, config, recorder)
     index = next(index for index in range(len(batches)) if "4" in batches.image_ids(index))
     names = ", ".join(batches.image_ids(index))
-    assert f"the loss is nan in batch {index} (pictures {names}, ...): lower learning_rate" == str(raised.value)
+    assert f"the loss is nan in batch {index} (images {names}, ...): lower learning_rate" == str(raised.value)
     assert not folder.state_file.exists()  # no epoch of it is committed
 
 
@@ -529,7 +536,7 @@ def test_the_state_of_another_model_is_refused(folder: RunFolder) -> None:
     folder.save_state({"weight_0": np.zeros((2, 3), np.float32)}, [{"epoch": 0, "val_bleu_4": 0.1}])
     captioner, batches = tiny(CONFIG)
     with pytest.raises(ValueError, match=r"state\.npz: the weights of another model"):
-        RunRecorder(folder, CONFIG, None, batches).restore(captioner)
+        recorder_of(folder, CONFIG, dict, batches).restore(captioner)
 
 
 def test_the_schedule_warms_up_and_decays() -> None:

@@ -97,6 +97,8 @@ class SharedTraining:
         recorder: RunRecorder,
         config: TrainConfig,
         *,
+        optimizer: keras.optimizers.Optimizer | None = None,
+        loss: Any = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: Any = "auto",
     ) -> None:
@@ -115,12 +117,13 @@ class SharedTraining:
 
             def validate_aside(now: Captioner) -> dict[str, float]:
                 with self.aside():
-                    return validate(now) | real_loss.corrected()
+                    return {**validate(now), **real_loss.corrected()}
 
             recorder.on_one_device = on_one_device
             recorder.validate = validate_aside
             verbose = verbose if self.process == 0 else 0
-            fit(replica, shares, recorder, config, callbacks=[real_loss, *callbacks], verbose=verbose)
+            every = [real_loss, *callbacks]
+            fit(replica, shares, recorder, config, optimizer=optimizer, loss=loss, callbacks=every, verbose=verbose)
 
     def shares(self, batches: CaptionBatches) -> Shares:
         return Shares(batches, self.replicas, self.own)

@@ -1,0 +1,112 @@
+"""The captioner that a training begins with: a new one of a registered model, one's own, or a trained one."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import keras
+import numpy as np
+
+from attncap.features.extractor import FeatureExtractor, best_dtype_policy
+from attncap.models import registry as captioners
+from attncap.models.captioner import AttendingCaptioner, Captioner
+from attncap.models.registry import ShowAndTell
+from attncap.models.trainable_encoder import EncoderTail
+from attncap.tokenizers import CaptionTokenizer
+from attncap.training.config import MODELS, READ_BY, TrainConfig
+from attncap.training.finetuning import with_tail
+
+
+def new_captioner(
+    config: TrainConfig,
+    tokenizer: CaptionTokenizer,
+    encoder: FeatureExtractor | None,
+    feature_shape: tuple[int, int, int],
+    tail: EncoderTail | None = None,
+    model: type[Captioner] | None = None,
+) -> Captioner:
+    """Return an untrained captioner with the settings that its class takes.
+
+    Args:
+        config: model, sizes, dropout, dtype, seed.
+        tokenizer: its vocabulary.
+        encoder: computes features of image files; None for features computed elsewhere.
+        feature_shape: (rows, cols, D) of the features.
+        tail: encoder blocks that are trained with it.
+        model: a class of one's own; it gets each setting that is an argument of its constructor.
+    """
+    keras.utils.set_random_seed(config.seed)
+    if model is None:
+        kind = getattr(captioners, MODELS[config.model])
+        names = ["hidden_units", "dropout", "scheduled_sampling"]
+        names += [name for name, models in READ_BY.items() if config.model in models]
+    else:
+        kind = model
+        taken = {name for base in kind.__mro__ for name in inspect.signature(base).parameters}
+        names = [name for name in (*READ_BY, "hidden_units", "dropout", "scheduled_sampling") if name in taken]
+    settings: dict[str, Any] = {name: getattr(config, name) for name in names}
+    settings |= {"encoder": encoder} if encoder is not None else {"feature_shape": feature_shape}
+    return kind(tokenizer, tail=tail, dtype=policy_of(config), **settings)
+
+
+def standardize(captioner: Captioner, store: Any, paths: list[str], tail: EncoderTail | None) -> None:
+    """Give a captioner that standardizes pooled features their statistics on the training images."""
+    if isinstance(captioner, ShowAndTell):
+        captioner.standardize(*pooled_statistics(store, paths, tail=tail))
+
+
+def continued(
+    captioner: Captioner, config: TrainConfig, extractor: FeatureExtractor, tail: EncoderTail | None
+) -> Captioner:
+    """Return the captioner to continue from, with this training's attention losses and trained encoder blocks.
+
+    Raises:
+        ValueError: the settings name another model than the captioner's.
+    """
+    if type(captioner).__name__ != MODELS[config.model]:
+        raise ValueError(
+            f"model is {config.model}, but {config.start} holds a {type(captioner).__name__}: leave --model out, "
+            "or start from a run of that model"
+        )
+    if isinstance(captioner, AttendingCaptioner):
+        captioner.attention_penalty = config.attention_penalty
+        captioner.attention_supervision = config.attention_supervision
+    if tail is not None and captioner.tail is None:
+        captioner = with_tail(captioner, extractor, tail)
+    if captioner.tail is not None:
+        captioner.tail.trainable = tail is not None
+    return captioner
+
+
+def encoder_of(captioner: Captioner, config: TrainConfig) -> FeatureExtractor:
+    """Return the encoder of the captioner to continue from."""
+    if captioner.encoder is None:
+        raise ValueError(f"{config.start}: has no encoder inside, so that its features cannot be computed")
+    if config.image_size not in (None, captioner.encoder.image_size):
+        raise ValueError(
+            f"image_size is {config.image_size}, but {config.start} was trained at {captioner.encoder.image_size}: "
+            "leave image_size out"
+        )
+    return captioner.encoder
+
+
+def policy_of(config: TrainConfig) -> str:
+    """Return the dtype policy of the decoder."""
+    return best_dtype_policy() if config.dtype == "auto" else config.dtype
+
+
+def pooled_statistics(
+    store: Any, paths: list[str], part: int = 64, tail: EncoderTail | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation, (D,) each, of the pooled regions of images; a feature that never varies gets 1."""
+    total = np.zeros((2, (store.feature_shape if tail is None else tail.region_shape)[-1]))
+    for start in range(0, len(paths), part):
+        regions = store.get(paths[start : start + part])
+        if tail is not None:
+            regions = keras.ops.convert_to_numpy(keras.ops.cast(tail(regions), "float32"))
+        pooled = regions.astype(np.float32).mean(axis=(1, 2)).astype(float)  # (B, D)
+        total += pooled.sum(axis=0), (pooled**2).sum(axis=0)
+    mean, square = total / len(paths)
+    deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
+    return mean, np.where(deviation > 1e-6, deviation, 1.0)

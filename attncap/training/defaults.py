@@ -1,0 +1,69 @@
+"""Defaults that follow from the data: how long to train, images per step, rare words, what the best epoch is."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from attncap.tokenizers import are_lists, split_words
+from attncap.training.config import TrainConfig
+
+BATCH_SIZE = 32  # an image costs more than its captions, so larger batches save no time
+LEAST_STEPS = 20  # of an epoch: with fewer, the average of weights over an epoch is that of a few steps
+CAPTIONS_READ = 128_000  # in all: 6,400 short texts need 20 epochs; Flickr8k's 30,000 captions no more than 12
+LEAST_EPOCHS, MOST_EPOCHS = 12, 30
+SHORT_WORDS = 5  # the median text has fewer than these plus one: its 4-grams are one or two, and hardly any is right
+
+
+def fit_to_data(
+    config: TrainConfig, captions: Mapping[str, Sequence[str]], lists: bool | None = None
+) -> tuple[TrainConfig, list[str]]:
+    """Fill in the settings that were left open, from the training captions.
+
+    Args:
+        config: settings; those that are not None stay.
+        captions: image_id -> captions, of the training images.
+        lists: whether captions are lists, where a vocabulary to continue with says so.
+
+    Returns:
+        config: without open settings.
+        reasons: one line per setting that was filled in: its value and why.
+    """
+    texts = [text for own in captions.values() for text in own]
+    each = min(5, round(len(texts) / max(1, len(captions))))
+    n_words = [len(split_words(text)) for text in texts]
+    chosen: dict[str, Any] = {}
+    reasons = []
+
+    def choose(name: str, value: Any, why: str) -> None:
+        if getattr(config, name) is None:
+            chosen[name] = value
+            reasons.append(f"{name} = {str(value).lower() if isinstance(value, bool) else value}: {why}")
+
+    found = are_lists(texts) if lists is None else lists
+    why = "most captions are lists of short items" if found else "captions are sentences"
+    choose("lists", found, why if lists is None else "as the vocabulary that it continues with")
+    total = sum(n_words)
+    choose("min_count", 5 if total >= 20_000 else 3 if total >= 5_000 else 2, f"the captions have {total:,} words")
+    choose("batch_size", _batch_size(len(captions)), f"there are {len(captions):,} training images")
+    epochs = min(MOST_EPOCHS, max(LEAST_EPOCHS, round(CAPTIONS_READ / max(1, len(texts)))))
+    choose("epochs", epochs, f"there are {len(texts):,} training captions")
+    epochs = config.epochs or epochs
+    choose("patience", max(5, epochs // 4), f"a quarter of {epochs} epochs, at least 5")
+    median = statistics.median(n_words) if n_words else 0
+    if each == 1 and (found or median <= SHORT_WORDS):
+        # CIDEr-D exists for such texts too, but it is noisy; on the score itself it is what is trained.
+        monitor = "cider_d" if config.objective == "cider" else "loss"
+        choose("monitor", monitor, f"one text of {median:g} words per image: BLEU-4 is close to zero")
+    else:
+        choose("monitor", "bleu_4", f"{each} caption{'s' * (each > 1)} of {median:g} words per image")
+    return replace(config, **chosen), reasons
+
+
+def _batch_size(n_images: int) -> int:
+    size = BATCH_SIZE
+    while size > 8 and n_images < size * LEAST_STEPS:
+        size //= 2
+    return size

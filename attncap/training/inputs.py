@@ -1,0 +1,105 @@
+"""What a training reads: images with features, the vocabulary, phrases with boxes, batches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from attncap.data.load import CaptionData, leave_out
+from attncap.grounding.annotations import Phrases, load_phrases, named_regions
+from attncap.models.captioner import Captioner
+from attncap.tokenizers import CaptionTokenizer, WordPieceTokenizer, WordTokenizer
+from attncap.training.batches import CaptionBatches
+from attncap.training.config import READ_BY, TrainConfig
+from attncap.training.run_folder import RunFolder
+
+
+def readable_data(data: CaptionData, store: Any, folder: RunFolder, resume: bool) -> CaptionData:
+    """Compute the features of training and validation images; leave out, and list in the run folder, unreadable ones.
+
+    Raises:
+        ValueError: no readable image with a caption in one of the two splits.
+    """
+    data = data.only(data.pictures.loc[data.pictures["split"] != "test", "image_id"])
+    unreadable = store.extract(list(data.pictures["path"]))
+    kept = leave_out(data, dict(zip(unreadable["path"], unreadable["reason"], strict=True)))
+    if not resume or not folder.rejects_file.exists():  # data that does not fit a run must not change its list
+        kept.write_rejects(folder.rejects_file)
+    if len(unreadable):
+        print(f"{len(unreadable)} images cannot be read and are left out: see {folder.rejects_file}")
+    for name in ("train", "val"):
+        if kept.split(name).captions.empty:
+            raise ValueError(f"{data.name}: no readable image with a caption in the split {name!r}")
+    return kept
+
+
+def tokenizer_of(config: TrainConfig, captions: list[str]) -> CaptionTokenizer:
+    """Build the vocabulary of the training captions."""
+    separators = bool(config.lists)
+    if config.tokenizer == "wordpiece":
+        return WordPieceTokenizer.from_captions(captions, config.wordpiece_size, separators=separators)
+    return WordTokenizer.from_captions(captions, config.min_count, config.max_size, separators=separators)
+
+
+def check_supervision(config: TrainConfig, boxes: str | None) -> None:
+    """Raise ValueError where boxes and `attention_supervision` are not given together, or the model has no maps."""
+    if config.attention_supervision and boxes is None:
+        raise ValueError(
+            f"attention_supervision is {config.attention_supervision}, but there are no boxes: give --boxes "
+            "entities:FOLDER_OR_ZIP or faces"
+        )
+    if boxes is not None and config.model not in READ_BY["attention_supervision"]:
+        raise ValueError(
+            f"boxes {boxes!r} are given, but the model {config.model} has no attention maps for them to supervise: "
+            "leave --boxes out, or train with --model attention"
+        )
+    if boxes is not None and not config.attention_supervision:
+        raise ValueError(
+            f"boxes {boxes!r} are given, but attention_supervision is 0: add --set attention_supervision=1.0"
+        )
+
+
+def with_phrases(boxes: str, training: CaptionData) -> tuple[CaptionData, Phrases]:
+    """Return the training data with the sentences of the boxes' source, and the phrases with boxes of each image.
+
+    Images without boxes keep their captions, and teach words alone.
+    """
+    annotated, phrases = load_phrases(boxes, training)
+    others = training.captions[~training.captions["image_id"].isin(annotated.pictures["image_id"])]
+    n_others = len(training.pictures) - len(annotated.pictures)
+    n_phrases = sum(len(phrase.boxes) > 0 for own in phrases.values() for named in own for phrase in named)
+    print(
+        f"attention is supervised by {n_phrases:,} phrases of {len(phrases):,} images"
+        + (f"; {n_others:,} training images have no boxes and teach words alone" if n_others else "")
+    )
+    return replace(training, captions=pd.concat([annotated.captions, others], ignore_index=True)), phrases
+
+
+def training_batches(
+    config: TrainConfig,
+    captioner: Captioner,
+    store: Any,
+    data: CaptionData,
+    phrases: Phrases | None = None,
+) -> CaptionBatches:
+    """Return the batches of the training split, with regions where phrases have boxes."""
+    tokenizer = captioner.tokenizer
+    paths = dict(zip(data.pictures["image_id"], data.pictures["path"], strict=True))
+    rows, cols = captioner.map_shape
+    batches = CaptionBatches(
+        store.get,
+        paths,
+        data.references(),
+        tokenizer,
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+        seed=config.seed,
+        shuffle_lists=bool(config.lists) and phrases is None,  # regions are tied to the words' positions
+        regions=None if phrases is None else named_regions(data, phrases, tokenizer, rows, cols, captioner.grid_box),
+        region_cells=rows * cols,
+    )
+    if batches.cut:
+        print(f"{batches.cut} captions are longer than {config.max_length} tokens and are cut")
+    return batches

@@ -1,0 +1,101 @@
+"""The manifest of a run: digests of everything that a resumed training must find unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+
+from attncap.data.load import CaptionData
+from attncap.grounding.annotations import Phrases
+from attncap.tokenizers import CaptionTokenizer
+from attncap.training.config import BEFORE, TrainConfig
+from attncap.training.run_folder import RunFolder, environment
+
+
+def manifest_of(
+    data: CaptionData,
+    training: CaptionData,
+    validation: CaptionData,
+    tokenizer: CaptionTokenizer,
+    store: Any,
+    config: TrainConfig,
+) -> dict[str, Any]:
+    """Return what a resumed run must find unchanged: digests of data, splits, vocabulary and encoder."""
+    return {
+        "data": data.name,
+        "images": {"train": len(training.pictures), "val": len(validation.pictures)},
+        "captions": {"train": len(training.captions), "val": len(validation.captions)},
+        "split_digest": _digest(data.pictures.sort_values("image_id")[["image_id", "split"]]),
+        "captions_digest": _digest(training.captions[["image_id", "caption"]]),
+        "validation_digest": _digest(validation.captions[["image_id", "caption"]]),
+        "vocabulary_digest": tokenizer.digest(),
+        "vocabulary_size": tokenizer.vocabulary_size(),
+        "encoder_fingerprint": store.fingerprint,
+        "seed": config.seed,
+        "backend": keras.backend.backend(),
+        "environment": environment(),
+    }
+
+
+def check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -> None:
+    """Write the manifest of a new run; of a resumed one, check that data and encoder are those that it began with.
+
+    Raises:
+        ValueError: a digest differs; the message names it.
+    """
+    if not resume or not folder.manifest_file.exists():
+        folder.write_json(folder.manifest_file, manifest)
+        return
+    saved = folder.read_json(folder.manifest_file)
+    saved.setdefault("validation_digest", manifest["validation_digest"])  # runs begun before it was recorded
+    names = [name for name in manifest | saved if name.endswith("_digest") or name == "encoder_fingerprint"]
+    for name in names:
+        now, then = manifest.get(name), saved.get(name)
+        if now != then:
+            raise ValueError(f"{folder.path}: cannot resume: {name} is {now}, the run began with {then}")
+
+
+def same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
+    """Return the settings of the run to resume; refuse a config that asks for others.
+
+    Raises:
+        ValueError: the settings are damaged, of a newer attncap, or others than those asked for.
+    """
+    try:
+        saved = TrainConfig.from_dict({**BEFORE, **folder.read_json(folder.config_file)})
+    except ValueError as error:  # of a newer attncap, or changed by hand
+        name = "" if str(folder.config_file) in str(error) else f"{folder.config_file}: "
+        raise ValueError(f"{name}{error}") from None
+    default = {**asdict(TrainConfig(model=config.model)), "model": TrainConfig().model}
+    asked = {name: value for name, value in asdict(config).items() if value != default[name]}
+    other = [name for name, value in asked.items() if value != getattr(saved, name)]
+    if other:
+        raise ValueError(f"{folder.path}: the run to resume has other settings: {', '.join(other)}")
+    return saved
+
+
+def file_digest(start: str) -> str:
+    """Return the digest of a `.keras` file, or of the best one of a run folder."""
+    path = Path(start)
+    with open(path / "best.keras" if path.is_dir() else path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def boxes_digest(phrases: Phrases) -> str:
+    """Return the digest of the phrases and boxes that supervise attention."""
+    digest = hashlib.blake2b(digest_size=16)
+    for image_id in sorted(phrases):
+        for number, named in enumerate(phrases[image_id]):
+            for phrase in named:
+                digest.update(f"{image_id}\0{number} {phrase.start} {phrase.end}\0".encode("utf-8", "surrogatepass"))
+                digest.update(phrase.boxes.tobytes())
+    return digest.hexdigest()
+
+
+def _digest(table: pd.DataFrame) -> str:
+    return hashlib.blake2b(table.to_csv(index=False).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,0 +1,149 @@
+"""`train` with objects of one's own: what is given is used, and a run so made resumes to the same history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import attncap
+from attncap.models.losses import MaskedCrossentropy
+from attncap.models.registry import AttentionCaptioner
+from attncap.tokenizers import WordTokenizer
+from attncap.training.train import train
+from tests.training.test_train import CONFIG, history_of, squares
+
+CONFIG_2 = replace(CONFIG, epochs=2)
+
+
+class OwnFeatures:
+    """Random grids by path; the first image of all has none."""
+
+    feature_shape = (3, 5, 7)
+    fingerprint = "own-1"
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def get(self, paths: Sequence[str]) -> np.ndarray:
+        self.asked |= set(paths)
+        seeds = [int(Path(path).stem) for path in paths]
+        return np.stack([np.random.default_rng(seed).normal(size=self.feature_shape) for seed in seeds]).astype(
+            np.float16
+        )
+
+    def extract(self, paths: Sequence[str]) -> pd.DataFrame:
+        missing = [path for path in paths if path.endswith("/0.png")]
+        return pd.DataFrame({"path": missing, "reason": ["no features"] * len(missing)})
+
+
+class Counting(MaskedCrossentropy):
+    calls = 0
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        Counting.calls += 1
+        return super().__call__(*arguments, **named)
+
+
+def words_said(predictions: Mapping[str, str], references: Mapping[str, list[str]]) -> float:
+    assert predictions.keys() == references.keys()
+    return float(np.mean([len(text.split()) for text in predictions.values()]))
+
+
+def test_what_is_given_is_used_and_the_run_resumes(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+    tokenizer = WordTokenizer.from_captions(["a red green blue square at the left right top"], min_count=1)
+
+    def own(run: Path, config: Any, **more: Any) -> Any:
+        features = OwnFeatures()
+        captioner = train(
+            data,
+            run,
+            config,
+            model=AttentionCaptioner,
+            tokenizer=tokenizer,
+            features=features,
+            optimizer=keras.optimizers.Adam(0.01),
+            loss=Counting(),
+            metrics={"words": words_said},
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))],
+            verbose=0,
+            **more,
+        )
+        return captioner, features
+
+    seen: list[int] = []
+    captioner, features = own(tmp_path / "run", CONFIG_2)
+    assert captioner.tokenizer.vocabulary == tokenizer.vocabulary
+    assert captioner.encoder is None and captioner.feature_shape == (3, 5, 7) and captioner.hidden_units == 32
+    assert isinstance(captioner, AttentionCaptioner) and Counting.calls > 0 and seen == [0, 1]
+    assert not any(path.endswith("/0.png") for path in features.asked)
+    assert "no features" in (tmp_path / "run" / "rejects.csv").read_text()
+    history = history_of(tmp_path / "run")
+    assert [row["val_words"] > 0 for row in history] == [True, True] and "val_loss" in history[0]
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            data,
+            tmp_path / "killed",
+            CONFIG_2,
+            model=AttentionCaptioner,
+            tokenizer=tokenizer,
+            features=OwnFeatures(),
+            optimizer=keras.optimizers.Adam(0.01),
+            loss=Counting(),
+            metrics={"words": words_said},
+            callbacks=[Stop()],
+            verbose=0,
+        )
+    assert len(history_of(tmp_path / "killed")) == 1
+    own(tmp_path / "killed", None, resume=True)
+    assert history_of(tmp_path / "killed") == history
+
+
+def test_a_captioner_of_ones_own_is_trained_as_it_is(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+    tokenizer = WordTokenizer.from_captions(["a red green blue square at the left right top"], min_count=1)
+    given = AttentionCaptioner(tokenizer, (3, 5, 7), hidden_units=13, embedding_units=11, projection_units=7)
+    before = [np.array(weight) for weight in given.get_weights()]
+    config = replace(CONFIG, epochs=1)
+    captioner = train(data, tmp_path / "run", config, model=given, features=OwnFeatures(), verbose=0)
+    assert captioner.hidden_units == 13
+    assert any((now != then).any() for now, then in zip(given.get_weights(), before, strict=True))
+
+
+def test_a_failed_first_step_leaves_the_folder_free(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+
+    class Broken(OwnFeatures):
+        def get(self, paths: Sequence[str]) -> np.ndarray:
+            raise OSError("the disk is gone")
+
+    for _ in range(2):  # not "holds a run already" the second time
+        with pytest.raises(Exception, match="the disk is gone"):
+            train(data, tmp_path / "run", CONFIG_2, features=Broken(), verbose=0)
+        assert not (tmp_path / "run" / "config.json").exists()
+    train(data, tmp_path / "run", replace(CONFIG_2, epochs=1), features=OwnFeatures(), verbose=0)
+
+
+def test_data_and_model_of_a_wrong_kind_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="data is a CaptionData, got 'faces:20': load it with attncap.load"):
+        train("faces:20", tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="model is a subclass of Captioner, one of attention"):
+        train(squares(tmp_path / "images"), tmp_path / "run", model=int)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_config_is_at_top_level_and_documents_every_setting() -> None:
+    for name in attncap.TrainConfig.__dataclass_fields__:
+        assert f"        {name}: " in (attncap.TrainConfig.__doc__ or "")

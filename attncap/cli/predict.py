@@ -35,6 +35,7 @@ def add_commands(commands: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     from attncap._files import replacing
+    from attncap.decoding.collapse import collapse_warnings
     from attncap.decoding.predict import caption_pictures
     from attncap.metrics.coco_json import write_predictions
 
@@ -49,6 +50,8 @@ def _predict(options: argparse.Namespace) -> None:
     )
     write_predictions(options.out, {caption.image_id: caption.text for caption in captions}, integer_ids=integers)
     print(f"{len(captions)} captions in {options.out}")
+    for warning in collapse_warnings(captions):
+        print(f"warning: {warning}", file=sys.stderr)
     if len(rejects):
         listed = Path(options.out).with_suffix(".rejects.csv")
         with replacing(listed) as temporary:

@@ -135,9 +135,7 @@ class TrainConfig:
     batch_size: int = _training(
         OF_DATA, "images per step, each with all its captions; default: 32, fewer for under 640 images", low=1
     )
-    epochs: int = _training(
-        OF_DATA, "passes over the data; default: 12, up to 30 for few captions", low=1
-    )
+    epochs: int = _training(OF_DATA, "passes over the data; default: 12, up to 30 for few captions", low=1)
     learning_rate: float = _training(OF_MODEL, "peak of AdamW's rate; default: 1e-3, transformer 5e-4", low=0)
     warmup: float = _training(
         0.05, "share of all steps in which the rate rises: attention needs a slow start", low=0, high=1

@@ -46,8 +46,7 @@ class Validator:
     ):
         references = data.references()
         self.images = data.pictures[data.pictures["image_id"].isin(references)].head(config.validation_images)
-        image_ids = list(self.images["image_id"])
-        self.references = {image_id: references[image_id] for image_id in image_ids}
+        self.references = {str(image_id): references[image_id] for image_id in self.images["image_id"]}
         self.prepared = References(self.references)
         self.config = config
         self.store = store
@@ -73,7 +72,7 @@ class Validator:
         return found | {f"val_{name}": float(score(texts, self.references)) for name, score in self.metrics.items()}
 
     def _loss(self, captioner: Captioner, images: Any) -> list[float]:
-        paths = dict(zip(images["image_id"], images["path"], strict=True))
+        paths = dict(zip(images["image_id"].astype(str), images["path"], strict=True))
         size = self.config.batch_size
         batches = CaptionBatches(
             self.store.get,

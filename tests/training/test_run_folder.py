@@ -163,8 +163,12 @@ def test_a_run_is_named_by_its_data_and_every_setting() -> None:
     assert re.fullmatch(r"captioner-faces-3000-[0-9a-f]{8}", name)
     assert run_name("captioner", "faces:3000", TrainConfig()) == name  # the same in another process: no hash()
     numbers = {field.name: getattr(config, field.name) for field in fields(config)}
-    numbers = {key: value + 1 for key, value in numbers.items() if isinstance(value, int | float)}
-    others = [{"weights": "faces"}, {"layer": "mixed2"}, *({key: value} for key, value in numbers.items())]
+    switches = [{key: not value} for key, value in numbers.items() if isinstance(value, bool)]
+    # Half of it is another number that every setting allows.
+    numbers = {key: value for key, value in numbers.items() if isinstance(value, int | float)}
+    changed = [{key: value / 2 + 0.01 if type(value) is float else value + 1} for key, value in numbers.items()]
+    others = [{"weights": "faces"}, {"layer": "mixed2"}, {"epochs": 3}, *switches]
+    others += [one for one in changed if next(iter(one)) not in {next(iter(switch)) for switch in switches}]
     names = {run_name("captioner", "faces:3000", replace(config, **other)) for other in others}
     assert len(others) > 25 and len(names | {name}) == len(others) + 1
     # Only the end of a long path is in the name, all of it in the digest.

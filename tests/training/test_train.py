@@ -55,6 +55,7 @@ CONFIG = TrainConfig(
     learning_rate=0.03,
     patience=5,
     monitor="bleu_4",
+    lists=False,
     seed=7,
 )
 
@@ -167,7 +168,9 @@ def test_the_run_folder_is_whole(undisturbed: Run) -> None:
 
 def test_history_has_a_row_an_epoch(undisturbed: Run) -> None:
     history = pd.read_csv(undisturbed.folder / "history.csv")
-    assert list(history.columns) == ["epoch", "loss", "val_bleu_1", "val_bleu_2", "val_bleu_3", "val_bleu_4"]
+    scores = [*(f"val_bleu_{n}" for n in (1, 2, 3, 4)), "val_cider_d", "val_loss"]
+    assert list(history.columns) == ["epoch", "loss", *scores]
+    assert history["val_loss"].iloc[-1] < history["val_loss"].iloc[0]
     assert history["epoch"].tolist() == [0, 1, 2]
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] - 0.1
     assert history.to_dict("records") == undisturbed.history()
@@ -362,7 +365,7 @@ def test_a_split_without_captions_is_named(
     gone = undisturbed.data.split(split).pictures["image_id"]
     captions = undisturbed.data.captions[~undisturbed.data.captions["image_id"].isin(gone)]
     data = replace(undisturbed.data, captions=captions)
-    with pytest.raises(ValueError, match=f"squares: no readable picture with a caption in the split '{split}'"):
+    with pytest.raises(ValueError, match=f"squares: no readable image with a caption in the split '{split}'"):
         train(data, tmp_path / "run", CONFIG, features=undisturbed.store)
     assert not (tmp_path / "run" / "config.json").exists()
 

@@ -78,6 +78,13 @@ def plot_attention(
     maps = caption.attention_weights
     if maps is None:
         raise ValueError(NO_MAPS)
+    sums = np.asarray(maps, np.float64).sum(axis=(1, 2))
+    if len(sums) and not np.allclose(sums, 1, atol=0.02):
+        word = int(np.abs(np.nan_to_num(sums, nan=np.inf) - 1).argmax())
+        raise ValueError(
+            f"the attention map of word {word} ({caption.words[word]!r}) sums to {sums[word]:.3g}; each map must sum "
+            "to 1: divide it by its sum"
+        )
     photo, (width, height) = read_image(picture, PANEL_PIXELS)
     if not caption.words:
         why = "an empty caption: no word, no map"

@@ -1,4 +1,4 @@
-"""Captions by nearest neighbors: the nearest picture's own, or the one that the k nearest agree on."""
+"""Captions by nearest neighbors: that of the nearest image, or the consensus of the k nearest."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from attncap.metrics.cider import CiderD
 from attncap.metrics.ptb_tokenizer import tokenize
 from attncap.retrieval.index import ImageIndex
 
-AGREE_WITH = 0.28  # share of the candidates whose agreement counts: Devlin et al.'s 125 of 450
+AGREE_WITH = 0.28  # share of the candidates that a caption is compared with: Devlin et al.'s 125 of 450
 
 
 class CaptionNeighbors:
-    """Chooses captions for pictures among those of their nearest neighbors in an index.
+    """Choose captions for images among those of their nearest neighbors in an index.
 
-    k = 1: the first caption of the nearest picture. k > 1: consensus: of all captions of the k nearest pictures the one
-    with the highest mean similarity to the `agree_with` share of the others that are most like it, so that outliers
-    do not count. Similarity is CIDEr-D, document frequencies of the index's captions.
+    k = 1: the first caption of the nearest image. k > 1: the consensus: of all captions of the k nearest images the
+    one with the highest mean similarity to the others. Only the `agree_with` share of the others with the highest
+    similarity counts, so that outliers do not matter. Similarity is CIDEr-D.
 
     Args:
-        index: with captions as labels; entries without any are passed over.
+        index: with captions as labels; entries without captions are skipped.
 
     Raises:
         ValueError: no entry has a caption.
@@ -55,9 +55,9 @@ class CaptionNeighbors:
 
         Args:
             codes: (Q, bytes) or (Q, D), of the index's encoder.
-            k: neighbors that are asked.
+            k: number of neighbors.
             agree_with: share of the candidates, in (0, 1].
-            without: for each code a row of the index that is left out: leave-one-out.
+            without: for each code one row of the index to leave out (leave-one-out).
             progress: show a bar with captions/s.
 
         Raises:
@@ -69,7 +69,7 @@ class CaptionNeighbors:
         if without is not None:
             rows = np.array([row[row != out][:k] for row, out in zip(rows, without, strict=True)])
         with_text = np.diff(self.captions_of) > 0
-        if not with_text.all():  # seldom: then the nearest that has a caption is looked for among all
+        if not with_text.all():  # rare: search all entries for the nearest ones with a caption
             near = self.index.nearest(codes, len(self.index))[0]
             kept = [row[with_text[row]] for row in near]
             rows = np.array(
@@ -96,17 +96,17 @@ class CaptionNeighbors:
         np.fill_diagonal(like, -1.0)
         most = max(1, min(len(candidates) - 1, round(agree_with * len(candidates))))
         agreement = -np.partition(-like, most - 1, axis=1)[:, :most].mean(1)
-        return int(candidates[agreement.argmax()])  # of equals the nearer picture's
+        return int(candidates[agreement.argmax()])  # the nearer image wins a tie
 
 
 def neighbor_captions(
     index: ImageIndex, codes: np.ndarray, image_ids: Sequence[str], k: int = 1, agree_with: float = AGREE_WITH
 ) -> dict[str, str]:
-    """Caption pictures by their nearest neighbors: predictions for `attncap.metrics.evaluate`, image_id -> caption.
+    """Caption images by their nearest neighbors: image_id -> caption, for `attncap.metrics.evaluate`.
 
     Args:
         index: with captions as labels.
-        codes: of the pictures to caption, from the index's encoder.
+        codes: of the images to caption, from the encoder of the index.
         image_ids: their names.
         k: 1 for the nearest picture's first caption, more for consensus.
         agree_with: share of the candidates, as in `CaptionNeighbors.captions`.

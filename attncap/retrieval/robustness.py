@@ -1,4 +1,4 @@
-"""Changed copies of pictures, and which of them an index still finds at which threshold."""
+"""Robustness of an index: which changed copies of its images it still finds, at which threshold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Change = Callable[[Image.Image], Image.Image]
 
 
 def reencoded(quality: int) -> Change:
-    """JPEG again, at this quality."""
+    """Encode as JPEG with this quality."""
 
     def change(picture: Image.Image) -> Image.Image:
         contents = BytesIO()
@@ -29,17 +29,17 @@ def reencoded(quality: int) -> Change:
 
 
 def resized(share: float) -> Change:
-    """Both sides times `share`."""
+    """Multiply both sides by `share`."""
     return lambda picture: picture.resize(tuple(max(1, round(side * share)) for side in picture.size))  # type: ignore[arg-type]
 
 
 def squeezed(share: float) -> Change:
-    """The height alone times `share`."""
+    """Multiply the height by `share`."""
     return lambda picture: picture.resize((picture.width, max(1, round(picture.height * share))))
 
 
 def cropped(share: float) -> Change:
-    """Without a border of `share` of the width and height on every side."""
+    """Cut off `share` of the width and height on every side."""
 
     def change(picture: Image.Image) -> Image.Image:
         across, down = round(picture.width * share), round(picture.height * share)
@@ -49,7 +49,7 @@ def cropped(share: float) -> Change:
 
 
 def rotated(degrees: float) -> Change:
-    """Turned about the center, corners in the mean color; whole quarters without loss."""
+    """Rotate about the center, corners in the mean color; multiples of 90 degrees without loss."""
 
     def change(picture: Image.Image) -> Image.Image:
         if degrees % 90 == 0:
@@ -61,12 +61,12 @@ def rotated(degrees: float) -> Change:
 
 
 def brightened(factor: float) -> Change:
-    """Brightness times `factor`; below 1 is darker."""
+    """Multiply the brightness by `factor`; below 1 is darker."""
     return lambda picture: ImageEnhance.Brightness(picture).enhance(factor)
 
 
 def captioned(picture: Image.Image) -> Image.Image:
-    """With a white band over the lowest tenth, as where text was put."""
+    """Cover the lowest tenth with a white band, as under a line of text."""
     copy = picture.copy()
     copy.paste("white", (0, round(0.9 * picture.height), picture.width, picture.height))
     return copy
@@ -100,7 +100,7 @@ def changed_copies(
     changes: Mapping[str, Change] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Change pictures that are in the index, and look for them.
+    """Change images that are in the index, and search for them.
 
     Args:
         index: holds all of `image_ids`.
@@ -110,7 +110,7 @@ def changed_copies(
         progress: show a bar with copies/s.
 
     Returns:
-        DataFrame (image_id, change, distance, found), a row a copy: the nearest neighbor's distance, and whether it
+        DataFrame (image_id, change, distance, found), one row per copy: the nearest neighbor's distance, and whether it
         is the picture that the copy was made from.
 
     Raises:
@@ -134,7 +134,7 @@ def changed_copies(
 def robustness_table(
     copies: pd.DataFrame, strangers: np.ndarray | Sequence[float], thresholds: Sequence[float]
 ) -> pd.DataFrame:
-    """Count which changed copies are found within each threshold, and how many strangers are taken for known.
+    """Count the changed copies found within each threshold, and the strangers that are wrongly matched.
 
     Args:
         copies: of `changed_copies`.

@@ -1,4 +1,4 @@
-"""When a nearest neighbor is near enough: what counts as a match, the errors at each threshold, the best one."""
+"""Tune the distance threshold below which a nearest neighbor counts as a match."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ SIMILARITIES = ("cider_d", "bleu_1", "bleu_4", "rouge_l")
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurve:
-    """Errors of "give the nearest picture's label where it is within the threshold" at every threshold.
+    """Errors at every threshold, when the label of the nearest image is given if its distance is within the threshold.
 
     Args:
-        table: DataFrame, a row a threshold, ascending, the first NEVER: `threshold`; of N queries how many were
+        table: DataFrame, one row per threshold, ascending, the first NEVER: `threshold`; of N queries how many were
             `answered`, `wrong` (answered, and the neighbor is no match), `missed` (not answered, and it is one);
             `errors`, the weighted sum of the two; `precision` (NaN where nothing was answered) and `recall` of matches.
         threshold: the best one; NEVER where giving no label at all is best.
         queries: N.
-        held_out_errors: mean weighted errors a query of thresholds tuned on four fifths, on the fifth left out: what to
-            expect of new pictures; None where there are fewer than 10 queries.
+        held_out_errors: mean weighted errors per query by five-fold cross-validation: what to expect on new images;
+            None for fewer than 10 queries.
     """
 
     table: pd.DataFrame
@@ -41,18 +41,20 @@ class ThresholdCurve:
         return {**{str(name): float(value) for name, value in self.table.iloc[at].items()}, "threshold": self.threshold}
 
     def to_text(self) -> str:
-        """Say the best threshold, its errors, and those of answering always and never."""
+        """Return the best threshold and its errors, with those of always and never answering, as text."""
         best, always, never = self.best, self.table.iloc[-1], self.table.iloc[0]
         lines = [
             "threshold: none is good, give no label" if self.threshold == NEVER else f"threshold {self.threshold:.4g}",
             f"{self.queries:,} queries: {best['answered']:,.0f} answered, {best['wrong']:,.0f} of them wrong; "
             f"{best['missed']:,.0f} matches missed",
-            f"errors a query: {best['errors'] / self.queries:.4f} "
+            f"errors per query: {best['errors'] / self.queries:.4f} "
             f"(never a label: {never['errors'] / self.queries:.4f}, "
             f"always the nearest: {always['errors'] / self.queries:.4f})",
         ]
         if self.held_out_errors is not None:
-            lines.append(f"errors a query where the threshold was not tuned (5 folds): {self.held_out_errors:.4f}")
+            lines.append(
+                f"errors per query on images the threshold was not tuned on (5 folds): {self.held_out_errors:.4f}"
+            )
         return "\n".join(lines)
 
 
@@ -64,16 +66,16 @@ def tune_threshold(
     whole: bool = False,
     seed: int = 0,
 ) -> ThresholdCurve:
-    """Sweep the threshold over every distance that occurs, and take the one with the least errors.
+    """Find the threshold with the fewest errors, among all distances that occur.
 
-    errors(t) = wrong_weight * #{d <= t, no match} + #{d > t, match}. Of thresholds that are equally good the longest
-    stretch is taken, and its middle, which is furthest from changing an answer.
+    errors(t) = wrong_weight * #{d <= t, no match} + #{d > t, match}. If several intervals of thresholds are
+    equally good, the middle of the longest one is taken.
 
     Args:
         distances: (N,), of each query's nearest neighbor.
         matched: (N,), whether that neighbor is a match; the user's choice: `same_label`, `similar_captions`, or that
             it is the picture that the query was made from.
-        wrong_weight: how many missed labels a wrong one is as bad as.
+        wrong_weight: cost of a wrong label; a missed label costs 1.
         whole: round the threshold down: distances are bits.
         seed: of the folds of `held_out_errors`.
 
@@ -148,7 +150,7 @@ def _best(table: pd.DataFrame, whole: bool) -> float:
 
 
 def same_label(query: Sequence[str], neighbor: Sequence[str]) -> bool:
-    """Say whether two pictures have a label in common; case and blanks do not count."""
+    """Return whether two images have a label in common, ignoring case and blanks."""
     return not {_plain(label) for label in query}.isdisjoint(_plain(label) for label in neighbor)
 
 
@@ -160,7 +162,7 @@ def same_labels(queries: Sequence[Sequence[str]], neighbors: Sequence[Sequence[s
 def similar_captions(
     queries: Sequence[Sequence[str]], neighbors: Sequence[Sequence[str]], level: float, measure: str = "cider_d"
 ) -> np.ndarray:
-    """Say of each pair whether the neighbor's first caption describes the query's picture as people did.
+    """Return for each pair whether the neighbor's first caption is similar to the query's own captions.
 
     Args:
         queries: for each of N pictures its own captions, one or more.

@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from attncap.characteristics.labels import count_statements, label
     from attncap.characteristics.lexicon import Lexicon, Statement
     from attncap.characteristics.lexicon_file import Entry
+    from attncap.characteristics.mining import Mined, mine
 
 _HOME_OF = {
     "Entry": "lexicon_file",
     "Lexicon": "lexicon",
+    "Mined": "mining",
     "Statement": "lexicon",
     "count_statements": "labels",
     "label": "labels",
+    "mine": "mining",
 }
 
-__all__ = ["Entry", "Lexicon", "Statement", "count_statements", "label"]
+__all__ = ["Entry", "Lexicon", "Mined", "Statement", "count_statements", "label", "mine"]
 
 
 def __getattr__(name: str) -> Any:

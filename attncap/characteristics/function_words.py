@@ -101,8 +101,8 @@ ALL_LANGUAGES = reduce(FunctionWords.__or__, LANGUAGES.values())
 def function_words_of(texts: Iterable[Iterable[str]]) -> FunctionWords:
     """Choose the languages of tokenized texts, and return their function words together.
 
-    A language is chosen where at least three of its words, not counting those of a language chosen before, are each
-    in 0.2% of the texts.
+    The language with most of its words in the texts is chosen; others where at least three of their words, not
+    counting those of a language chosen before, are each in 0.2% of the texts.
 
     Args:
         texts: tokens of each text.
@@ -112,7 +112,7 @@ def function_words_of(texts: Iterable[Iterable[str]]) -> FunctionWords:
     for text in texts:
         counts.update(set(text))
         number += 1
-    least = max(2.0, _LEAST_SHARE * number)
+    least = max(1.0, _LEAST_SHARE * number)
     chosen = _language("", "", "", "")
     remaining = dict(LANGUAGES)
     while remaining:
@@ -121,7 +121,7 @@ def function_words_of(texts: Iterable[Iterable[str]]) -> FunctionWords:
             for name, words in remaining.items()
         }
         best = max(seen, key=lambda name: (len(seen[name]), sum(seen[name])))
-        if len(seen[best]) < _LEAST_DISTINCT:
+        if len(seen[best]) < (_LEAST_DISTINCT if len(remaining) < len(LANGUAGES) else 1):
             break
         chosen = chosen | remaining.pop(best)
     return chosen

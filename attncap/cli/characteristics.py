@@ -17,6 +17,30 @@ def add_commands(commands: Any) -> None:
         description="Find the characteristics that free texts state, and turn the texts into a table of attributes.",
     )
     own = family.add_subparsers(dest="characteristics_command", required=True, metavar="COMMAND")
+    mine = add_command(
+        own,
+        "mine",
+        _mine,
+        "find the phrases of free texts and propose which state the same characteristic",
+        "attncap characteristics mine --data table:captions.csv:photographs --weights imagenet "
+        "--out characteristics.csv",
+    )
+    mine.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
+    mine.add_argument("--out", required=True, metavar="CSV", help="phrases to write; edit them in a spreadsheet")
+    mine.add_argument(
+        "--weights",
+        metavar="W",
+        help="compare images too, with this encoder: imagenet, faces, random, or a weights file (default: texts only)",
+    )
+    mine.add_argument("--layer", metavar="L", help="layer of the encoder (default: of the weights)")
+    mine.add_argument("--features", metavar="DIR", help="folder that keeps the encoder's features (default: none)")
+    mine.add_argument(
+        "--min-count",
+        type=int,
+        metavar="N",
+        help="fewest texts that say a phrase (default: one in 2,000, at least 3)",
+    )
+    mine.add_argument("--seed", type=int, default=0, help="of splits; test texts are not read (default 0)")
     labels = add_command(
         own,
         "label",
@@ -36,6 +60,54 @@ def add_commands(commands: Any) -> None:
         "default unknown",
     )
     labels.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
+
+
+def _mine(options: argparse.Namespace) -> None:
+    from attncap.characteristics.mining import mine
+    from attncap.data.load import load
+
+    data = load(options.data, seed=options.seed)
+    kept = data.pictures["image_id"][data.pictures["split"] != "test"]
+    data = data.only(kept)
+    embeddings = None
+    if options.weights:
+        data, embeddings = _embed(data, options)
+    texts = data.captions["caption"].tolist()
+    mined = mine(texts, embeddings=embeddings, min_count=options.min_count)
+    mined.lexicon.write(options.out)
+    entries = mined.lexicon.entries
+    open_proposals = len({entry.characteristic for entry in entries if entry.proposal.startswith("the same as")})
+    print(f"{len(texts):,} texts, those of the test split left out")
+    print(
+        f"{len(entries)} phrases, {len(mined.lexicon.characteristics)} characteristics in {options.out}; "
+        f"{open_proposals} proposals to decide; {mined.left_out} phrases too rare"
+    )
+    if embeddings is None:
+        print("only wording was compared: with --weights, phrases whose images look alike are merged too")
+
+
+def _embed(data: Any, options: argparse.Namespace) -> tuple[Any, Any]:
+    """Leave out images that cannot be read, and return an embedding for each text."""
+    import numpy as np
+
+    from attncap.features.extractor import FeatureExtractor
+    from attncap.features.store import FeatureStore
+    from attncap.retrieval.embeddings import PooledEmbedding
+
+    extractor = FeatureExtractor(options.layer, options.weights)
+    encoder = PooledEmbedding(extractor, FeatureStore(options.features, extractor) if options.features else None)
+    codes = encoder.encode(data.pictures["path"].tolist(), progress=True)
+    found = {
+        image_id: code
+        for image_id, code in zip(data.pictures["image_id"], codes, strict=True)
+        if isinstance(code, np.ndarray)
+    }
+    if len(found) < len(codes):
+        print(f"{len(codes) - len(found)} images cannot be read and are left out", file=sys.stderr)
+    data = data.only(found)
+    if not found:
+        raise ValueError(f"{options.data}: no image can be read")
+    return data, np.stack([found[image_id] for image_id in data.captions["image_id"]])
 
 
 def _label(options: argparse.Namespace) -> None:

@@ -7,8 +7,6 @@ captioner, and agree on four special tokens: `<pad>` = 0, `<start>` = 1, `<end>`
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,38 +15,11 @@ import keras
 import numpy as np
 
 from attncap.captions import SEPARATOR, join_words
+from attncap.words import split_items, split_words
 
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNK = range(4)
 NEVER_GENERATED = (PAD, START, UNK)
-
-# Letters or digits, with apostrophes and hyphens inside a word; everything else separates words.
-_WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
-
-# What separates the items of a list: , ; & + | bullets and line ends, a slash after at least two letters ("w/" and
-# "n/a" are abbreviations), a period or dash followed by a space. Not "and": it is a word, and of one language.
-_SEPARATOR = re.compile(r",(?!\d)|(?<!\d),|[;&+|•·、，；\n]|(?<=\w\w)\s*/|(?<=\s)/(?=\s)|\.(?=\s)|(?<=\s)[-–—](?=\s)")
-LIST_SHARE = 0.4  # of the texts have a separator: 0.72 of the lists measured, 0.06 of Flickr8k's sentences
-LIST_ITEM_WORDS = 4  # the median item of a list is no longer; parts of a sentence are
-
-
-def split_words(caption: str) -> list[str]:
-    """Split a caption into lower-case words.
-
-    Rule: Unicode NFKC, lower case; a word is a run of letters or digits that may hold apostrophes and hyphens inside
-    ("t-shirt", "man's"); all other punctuation separates words and is dropped.
-
-    Args:
-        caption: text as a person wrote it.
-
-    Returns:
-        words: list of str, possibly empty.
-
-    Example:
-        >>> split_words("A man's T-shirt, in RED.")
-        ['a', "man's", 't-shirt', 'in', 'red']
-    """
-    return [word.replace("’", "'") for word in _WORD.findall(unicodedata.normalize("NFKC", caption).lower())]
 
 
 def _with_separators(caption: str) -> list[str]:
@@ -56,34 +27,6 @@ def _with_separators(caption: str) -> list[str]:
     for item in split_items(caption):
         words += [SEPARATOR, *item] if words else item
     return words
-
-
-def split_items(caption: str) -> list[list[str]]:
-    """Split a caption at its separators into items, and each item into words.
-
-    Args:
-        caption: text as a person wrote it.
-
-    Returns:
-        items: one list of words per item; items without a word are left out.
-
-    Example:
-        >>> split_items("Big nose; curly hair & NO beard")
-        [['big', 'nose'], ['curly', 'hair'], ['no', 'beard']]
-    """
-    return [words for item in _SEPARATOR.split(caption) if (words := split_words(item))]
-
-
-def are_lists(captions: Sequence[str]) -> bool:
-    """Whether captions are lists of short items ("big nose, curly hair") rather than sentences.
-
-    True where at least `LIST_SHARE` of the captions have a separator between words, and the median item of those has
-    at most `LIST_ITEM_WORDS` words.
-    """
-    split = [items for caption in captions if len(items := split_items(caption)) > 1]
-    if not captions or len(split) < LIST_SHARE * len(captions):
-        return False
-    return float(np.median([len(item) for items in split for item in items])) <= LIST_ITEM_WORDS
 
 
 class CaptionTokenizer:

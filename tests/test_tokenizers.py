@@ -7,19 +7,8 @@ import numpy as np
 import pytest
 
 from attncap.captions import Caption, join_words
-from attncap.tokenizers import (
-    END,
-    PAD,
-    SPECIAL_TOKENS,
-    START,
-    UNK,
-    CaptionTokenizer,
-    WordPieceTokenizer,
-    WordTokenizer,
-    are_lists,
-    split_items,
-    split_words,
-)
+from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, UNK, CaptionTokenizer, WordPieceTokenizer, WordTokenizer
+from attncap.words import are_lists, split_items
 
 CAPTIONS = ["A dog runs.", "the dog and a cat", "A cat sleeps!", "Two dogs"]
 
@@ -28,25 +17,6 @@ CAPTIONS = ["A dog runs.", "the dog and a cat", "A cat sleeps!", "Two dogs"]
 def pieces() -> WordPieceTokenizer:
     captions = ["a man's t-shirt, red-haired woman's shirt", "climbing climbers climb"] * 5
     return WordPieceTokenizer.from_captions(captions, vocabulary_size=60)
-
-
-@pytest.mark.parametrize(
-    ("caption", "words"),
-    [
-        ("A man's T-shirt, in RED.", ["a", "man's", "t-shirt", "in", "red"]),
-        ("A man’s hat", ["a", "man's", "hat"]),  # the typographic apostrophe is the same word
-        ("'quoted' -dash- end-", ["quoted", "dash", "end"]),  # only inside a word
-        ("2 dogs_3", ["2", "dogs", "3"]),  # the underscore is not a letter
-        ("ＡＢ ﬁne", ["ab", "fine"]),  # NFKC: full width, ligature
-        ("Ein Mädchen läuft", ["ein", "mädchen", "läuft"]),
-        ("cafe\u0301", ["café"]),  # a combining accent joins its letter
-        ("dog.cat/bird\n\tfish", ["dog", "cat", "bird", "fish"]),
-        (" . ! ", []),
-        ("", []),
-    ],
-)
-def test_split_words(caption: str, words: list[str]) -> None:
-    assert split_words(caption) == words
 
 
 def test_vocabulary_is_ordered_by_count_and_then_by_letter() -> None:

@@ -23,10 +23,13 @@ def add_commands(commands: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from attncap.data.describe import describe_data
     from attncap.data.load import check, check_summary, load
 
     clean, report = check(load(options.data, seed=options.seed))
     print(check_summary(clean, report))
+    profile = describe_data(clean)
+    print("\n".join(["captions:", profile.table(), *(f"note: {line}" for line in profile.difficulties())]))
     if options.out:
         clean.write_rejects(options.out)
         print(f"rejects are listed in {options.out}")

@@ -14,7 +14,8 @@ from attncap.data.faces.dataset import stated_characteristics
 from attncap.data.load import CaptionData
 from attncap.grounding.entities import Sentence, match_head_nouns, read_entities
 from attncap.grounding.phrases import GridBox, NamedRegion, Phrase, cell_cover, faces_phrases
-from attncap.tokenizers import CaptionTokenizer, split_words
+from attncap.tokenizers import CaptionTokenizer
+from attncap.words import split_words
 
 FORMS = "entities:FOLDER_OR_ZIP (Flickr30k Entities, for Flickr8k and Flickr30k) or faces (drawn faces)"
 Phrases = Mapping[str, Sequence[Sequence[Phrase]]]  # image_id -> a list for each of its captions
@@ -32,7 +33,7 @@ def load_phrases(spec: str, data: CaptionData) -> tuple[CaptionData, dict[str, l
         data: the pictures that are annotated; the others are listed in `rejects` (kind "picture without boxes"). With
             entities its captions are the sentences of Entities, a few of which differ from Flickr8k's.
         phrases: image_id -> a list of phrases for each of its captions, in the order of `data.references()`; start and
-            end count the words of `attncap.tokenizers.split_words`.
+            end count the words of `attncap.words.split_words`.
 
     Raises:
         ValueError: an unknown spec, data without pictures or boxes, a damaged annotation.

@@ -49,7 +49,7 @@ class Sentence:
 
         Args:
             split: one written word -> the captioner's words for it, none where it is punctuation, such as
-                `attncap.tokenizers.split_words`.
+                `attncap.words.split_words`.
 
         Returns:
             sentence: whose words match a `Caption` of the same sentence fed in; a phrase that keeps no word is gone.

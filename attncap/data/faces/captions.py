@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from attncap.words import split_words
 
 COLORS = ("red", "blue", "green", "yellow", "purple")
 HAIR_COLORS = ("black", "brown", "blond", "ginger", "grey", "pink")
@@ -186,7 +187,6 @@ def usual_caption(attributes: Mapping[str, str], most: int = 5) -> str:
 
 PRESENT = "present"  # claimed without a value: "a beard"
 
-_WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")  # the rule of `attncap.tokenizers.split_words`
 _SIZES = {"small": "small", "tiny": "small", "big": "big", "large": "big", "pointed": "pointed", "sharp": "pointed"}
 _HUES = {"red": "red", "blue": "blue", "green": "green", "yellow": "yellow", "purple": "purple"}
 _HAIR_HUES = {name: name for name in HAIR_COLORS} | {"blonde": "blond", "gray": "grey"}
@@ -260,7 +260,7 @@ def stated_characteristics(caption: str) -> list[tuple[str, str, int]]:
     """
     claims: list[tuple[str, str, int]] = []
     waiting: list[tuple[str, int]] = []
-    for index, word in enumerate(_WORD.findall(caption.lower())):
+    for index, word in enumerate(split_words(caption)):
         if word in _ALONE:
             claims.append((*_ALONE[word], index))
         elif word in _ADJECTIVES:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from attncap.tokenizers import are_lists, split_words
 from attncap.training.config import TrainConfig
+from attncap.words import are_lists, split_words
 
 BATCH_SIZE = 32  # an image costs more than its captions, so larger batches save no time
 LEAST_STEPS = 20  # of an epoch: with fewer, the average of weights over an epoch is that of a few steps

@@ -19,10 +19,11 @@ import pandas as pd
 from systems_map import plot_systems
 
 from attncap.attributes.classifier import AttributeClassifier, load_classifier
+from attncap.attributes.config import AttributeConfig
 from attncap.attributes.plots import plot_precision_recall
 from attncap.attributes.predict import predict_pictures
 from attncap.attributes.tables import AttributeData, characteristics_as_labels, faces_columns
-from attncap.attributes.training import AttributeConfig, train_attributes
+from attncap.attributes.training import train_attributes
 from attncap.data.dataset import CaptionData
 from attncap.data.faces.dataset import true_share
 from attncap.data.load import load

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from attncap.attributes.classifier import AttributeClassifier, load_classifier
-from attncap.attributes.metrics import AttributeReport, report, tune_thresholds
+from attncap.attributes.metrics import AttributeReport, report
 from attncap.attributes.predict import readable_pictures, stored_logits
 from attncap.attributes.tables import AttributeData
+from attncap.attributes.thresholds import tune_thresholds
 from attncap.data.dataset import SPLITS
 from attncap.data.load import cache_folder
 from attncap.features.store import FeatureStore

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from attncap.attributes.classifier import MISSING, AttributeClassifier
+from attncap.attributes.classifier import AttributeClassifier
+from attncap.attributes.losses import MISSING
 from attncap.attributes.predict import picture_logits
 from attncap.attributes.tables import AttributeData
 from attncap.images import open_image

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from attncap.attributes.metrics import calibration_error
+from attncap.attributes.calibration import calibration_error
 from attncap.plotting.layout import drawable, short_number
 from attncap.plotting.style import COLORS, INK, MARKERS, MUTED, RULE, STYLE, PanelAxes, SheetFigure
 

@@ -19,7 +19,7 @@ def stratified_split(
     test: float = 0.1,
     given: Sequence[str | None] | None = None,
 ) -> list[str]:
-    """Assigns every picture to train, val or test, so that each split has its share of every attribute.
+    """Assign every image to train, val or test, so that each split has its share of every attribute.
 
     The pictures are dealt by chance. Then two of different splits, drawn by chance, change places wherever that lowers
 
@@ -48,6 +48,9 @@ def stratified_split(
     kept: Sequence[str | None] = [None] * len(labels) if given is None else given
     splits = [split if isinstance(split, str) else "" for split in kept]
     free = np.array([at for at, split in enumerate(splits) if not split], int)
+    for name, share in (("val", val), ("test", test)):
+        if not 0 <= share < np.inf:
+            raise ValueError(f"{name}={share}: a share below 1, or a number of images, expected")
     n_val, n_test = (int(round(part * len(free))) if part < 1 else int(part) for part in (val, test))
     if min(val, test) < 0 or (len(free) and n_val + n_test >= len(free)):
         raise ValueError(f"val={val} and test={test} leave none of {len(free)} pictures for training")

@@ -25,6 +25,7 @@ WORDS = {
     **{word: -1.0 for word in ("-1", "-1.0")},
     **{word: np.nan for word in ("", "nan", "na", "n/a", "none", "null", "<na>", "?")},
 }
+CELEBA_PARTITION = {"0": "train", "1": "val", "2": "test"}
 FORMS = "attributes:FILE:IMAGES (CSV, or CelebA's list_attr text), attributes:FILE, faces, or faces:NUMBER"
 
 
@@ -195,6 +196,16 @@ def read_attributes(
     frame = frame.rename(columns=str)
     file_at = _file_column(source, list(frame.columns), file_column)
     split_at = next((column for column in frame.columns if column.lower() == "split" and column != file_at), None)
+    partition = next((column for column in frame.columns if column.lower() == "partition" and column != file_at), None)
+    if partition is not None and (columns is None or partition in columns):
+        if split_at is None and set(frame[partition].astype(str).str.strip()) <= set(CELEBA_PARTITION):
+            frame = frame.assign(**{partition: [CELEBA_PARTITION[str(value).strip()] for value in frame[partition]]})
+            split_at = partition
+        else:
+            raise ValueError(
+                f"{source}: the column {partition!r} is no attribute: CelebA's partition is 0 (train), 1 (val) or 2 "
+                "(test) and stands alone; rename the column, or leave it out with columns="
+            )
     for column in (file_at, split_at):
         if column is not None and (frame.columns == column).sum() > 1:
             raise ValueError(f"{source}: the column {column!r} comes twice: give each its own name")
@@ -334,6 +345,8 @@ def _pictures(
     splits = [None] * len(frame) if split_at is None else list(frame[split_at])
     for at, (line, name, split) in enumerate(zip(frame.index, frame[file_at], splits, strict=True)):
         image_id = os.fspath(name).strip().replace("\\", "/") if isinstance(name, (str, os.PathLike)) else ""
+        if split is not None and not isinstance(split, str) and not pd.isna(split):
+            raise ValueError(f"{source}, line {line}: split {split!r}: train, val or test expected, as text")
         word = split.strip().lower() if isinstance(split, str) else ""
         if word and word not in SPLIT_NAMES:
             raise ValueError(f"{source}, line {line}: split {split!r}: train, val or test expected")

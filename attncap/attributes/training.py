@@ -1,114 +1,36 @@
-"""Training of the multi-label classifier: from a table of attributes to a run folder with everything in one file."""
+"""`train_attributes`: from a table of attributes to a run folder with one file that holds the classifier."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, fields
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
-from sklearn.metrics import average_precision_score
 
 from attncap._files import replacing
-from attncap.attributes.classifier import (
-    MISSING,
-    AttributeClassifier,
-    MaskedBinaryCrossentropy,
-    load_classifier,
-    save_classifier,
-)
+from attncap.attributes.calibration import calibrate
+from attncap.attributes.classifier import AttributeClassifier, load_classifier, save_classifier
+from attncap.attributes.config import AttributeConfig
 from attncap.attributes.encoder import GridEncoder
+from attncap.attributes.evaluate import splits_of_run
+from attncap.attributes.familiarity import Familiarity
 from attncap.attributes.finetuning import fine_tune
-from attncap.attributes.metrics import AttributeReport, calibrate, report, tune_thresholds
+from attncap.attributes.fit import fit_head, fit_linear, loss_of, mean_average_precision
+from attncap.attributes.losses import MISSING
+from attncap.attributes.metrics import AttributeReport, report
 from attncap.attributes.predict import readable_pictures, stored_logits
+from attncap.attributes.statements import Statements, holds_statements, to_statements
 from attncap.attributes.tables import AttributeData
+from attncap.attributes.thresholds import tune_thresholds
 from attncap.data.load import cache_folder
 from attncap.features.store import FeatureStore
-from attncap.training.callbacks import averaged_weights
-from attncap.training.run_folder import RunFolder, environment
+from attncap.training.run_folder import RunFolder, environment, read_object
 
-BALANCES = ("none", "weights", "focal")
-
-
-@dataclass(frozen=True)
-class AttributeConfig:
-    """Every setting of a training of attributes, each with its reason. Saved as `config.json` in the run folder."""
-
-    weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
-    backbone: str = "InceptionV3"  # or another model of keras.applications, by name
-    layers: str = ""  # such as mixed5@6,mixed8@4; empty: the encoder's own choice
-    image_size: int = 0  # side of the input square; 0: the encoder's own choice
-    projection_units: int = 128  # numbers kept of a cell: with 24 four points of average precision less than with 64
-    hidden_units: int = 0  # none: on 1,248 faces 0.587 of average precision, with 512 it was 0.539
-    dropout: float = 0.5  # thousands of inputs for thousands of pictures
-    members: int = 2  # heads whose logits are averaged
-    mirror: bool = True  # mirrored pictures in training, and averaged at prediction: no attribute has a side
-    balance: str = "none"  # calibration and thresholds mend imbalance afterwards; or "weights", "focal"
-    label_smoothing: float = 0.0  # labels of attributes are noisy; calibration undoes the shift
-    aim: str = "f1"  # what thresholds serve: f1, balanced_accuracy, accuracy or precision:P
-    pictures: int = 64  # a batch; small data sets want many steps
-    epochs: int = 15  # the cosine ends here; early stopping ends before
-    learning_rate: float = 1e-3  # AdamW's peak
-    weight_decay: float = 0.05  # AdamW's; the head has millions of weights
-    ema_epochs: float = 1.0  # horizon of the average of weights that is validated and saved; 0 turns it off
-    patience: int = 4  # epochs without a better validation average precision before stopping
-    fine_tune_blocks: int = 0  # last blocks of the encoder trained after the head; 0: the encoder stays as it is
-    fine_tune_epochs: int = 2  # each is a pass through the whole network, there and back
-    fine_tune_rate: float = 1e-4  # small: pretrained weights are near a good place
-    dtype: str = "float32"  # of the head, which is small; the encoder takes bfloat16 where the processor has it
-    seed: int = 0  # of weights, batches, dropout; the split's is its own
-
-    def __post_init__(self) -> None:
-        for name in ("pictures", "epochs", "members", "patience", "fine_tune_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.balance not in BALANCES:
-            raise ValueError(f"balance is one of {', '.join(BALANCES)}, got {self.balance!r}")
-        tune_thresholds(np.zeros((1, 1)), np.zeros((1, 1)), self.aim)  # an unknown aim is found before the work
-
-    @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> AttributeConfig:
-        """Make a configuration of a dictionary; an unknown setting is an error that lists the known ones."""
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(settings) - set(known))
-        if unknown:
-            raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(known)}")
-        return cls(**settings)
-
-
-class AttributeBatches(keras.utils.PyDataset):
-    """Batches of stored features and labels, shuffled by (seed, epoch); half of the pictures mirrored if wanted."""
-
-    def __init__(self, store: FeatureStore, data: AttributeData, config: AttributeConfig):
-        super().__init__()
-        self.store, self.paths = store, list(data.pictures["path"])
-        self.labels = np.where(np.isfinite(data.labels), data.labels, MISSING).astype(np.float32)
-        self.size, self.mirror, self.seed = min(config.pictures, len(self.paths)), config.mirror, config.seed
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        rng = np.random.default_rng([self.seed, epoch])
-        self.epoch, self.order = epoch, rng.permutation(len(self.paths))
-        self.flips = rng.random(len(self.paths)) < (0.5 if self.mirror else 0.0)
-
-    def on_epoch_end(self) -> None:
-        self.start_epoch(self.epoch + 1)
-
-    def __len__(self) -> int:
-        return len(self.paths) // self.size  # what is left over comes in another epoch: the order is another
-
-    def paths_of(self, index: int) -> list[str]:
-        return [self.paths[at] for at in self._rows(index)]
-
-    def _rows(self, index: int) -> np.ndarray:
-        return self.order[index * self.size : (index + 1) * self.size]
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = self._rows(index)
-        return self.store.get(self.paths_of(index), list(self.flips[rows])), self.labels[rows]
+TYPICAL = 0.99  # quantile of the held-out probabilities of a statement: what it reaches where the classifier is sure
 
 
 def train_attributes(
@@ -116,74 +38,92 @@ def train_attributes(
     run: str | Path,
     config: AttributeConfig | None = None,
     *,
+    phrases: dict[tuple[str, int], str] | None = None,
     features: str | Path | None = None,
+    resume: bool = False,
     verbose: Any = "auto",
 ) -> tuple[AttributeClassifier, AttributeReport]:
-    """Train a classifier: features, head, best epoch by validation, perhaps fine-tuning, calibration, thresholds.
+    """Train a classifier: features, head, best epoch by validation, optional fine-tuning, calibration, thresholds.
 
     Args:
         data: from `load_attributes`; "train" is trained on, "val" chooses epoch, calibration and thresholds, "test" is
-            not looked at.
+            not used. A table of statements (more than half of the cells empty) is turned into targets by
+            `to_statements`, unless the setting `silence` says otherwise.
         run: run folder: `best.keras`, `config.json`, `manifest.json`, `history.csv`, `split.csv`, `rejects.csv`.
-        config: settings.
+        config: settings. With `resume` those of the run are used.
+        phrases: words of each statement, from `read_phrases`.
         features: folder of feature stores, shared by runs; default `features` in the cache folder.
+        resume: go on with the run in the folder, with its settings and its split.
         verbose: of Keras's `fit`.
 
     Returns:
         classifier: as saved in `best.keras`.
-        report: its measures on the validation pictures, which its thresholds were tuned on.
+        report: its measures on the validation images, on which its thresholds were tuned.
 
     Raises:
-        ValueError: no training or validation pictures, an attribute with one class only, a folder that holds a run.
+        ValueError: no training or validation images, an attribute with one class only, a folder that holds a run, or
+            with `resume` one that holds none or was made with other data.
         FloatingPointError: the loss is not a number.
     """
-    config = config or AttributeConfig()
-    folder = RunFolder(run)
+    folder = RunFolder(run, resume)
     try:
+        if resume:
+            config = AttributeConfig.from_dict(folder.read_json(folder.config_file))
+            known = splits_of_run(folder.path)
+            data = replace(
+                data, pictures=data.pictures.assign(split=[known.get(name, "") for name in data.pictures["image_id"]])
+            )
+        config = config or AttributeConfig()
         keras.utils.set_random_seed(config.seed)
         for split in ("train", "val"):
             if not len(data.split(split).pictures):
-                raise ValueError(f"{data.name}: no {split} pictures: give the table more, or another split")
+                raise ValueError(f"{data.name}: no {split} images: use a larger table, or another split")
+        data, statements = _targets(data, config, phrases)
+        if config.head == "auto":
+            config = replace(config, head="grid" if statements is None else "linear")
+        if config.head == "linear":
+            config = replace(config, mirror=False)  # means over rows are nearly those of the mirror image
+            if np.isnan(data.labels).any():
+                raise ValueError(f"{data.name}: head=linear takes no missing labels: use head=grid")
         check_classes(data.split("train"))
         layers = [name for name in config.layers.split(",") if name.strip()] or None
         encoder = GridEncoder(layers, config.weights, config.image_size or None, config.backbone)
         store = FeatureStore(features or cache_folder() / "features", encoder)
-        wanted = data.rows((data.pictures["split"] != "test").to_numpy())
+        wanted = data.rows(data.pictures["split"].isin(["train", "val"]).to_numpy())
         readable = readable_pictures(wanted, store, config.mirror, folder.rejects_file)
         training, validation = readable.split("train"), readable.split("val")
         check_classes(training)
-        folder.write_json(folder.config_file, asdict(config))
-        with replacing(folder.path / "split.csv") as temporary:
-            data.pictures[["image_id", "split"]].to_csv(temporary, index=False)
-        folder.write_json(folder.manifest_file, _manifest(data, training, validation, store))
-        classifier = AttributeClassifier(
-            data.names,
-            encoder,
-            members=config.members,
-            projection_units=config.projection_units,
-            hidden_units=config.hidden_units,
-            dropout=config.dropout,
-            mirror=config.mirror,
-            dtype=config.dtype,
-        )
-        recorder = _fit(classifier, store, training, validation, config, folder, verbose)
-        classifier = load_classifier(folder.best_file)
-        if config.fine_tune_blocks:
+        manifest = _manifest(data, training, validation, store)
+        if resume:
+            _check_same(folder, manifest)
+        else:
+            folder.write_json(folder.config_file, asdict(config))
+            with replacing(folder.path / "split.csv") as temporary:
+                data.pictures[["image_id", "split"]].to_csv(temporary, index=False)
+            folder.write_json(folder.manifest_file, manifest)
+        classifier = _build(data.names, encoder, store, training, validation, config, statements)
+        if config.head == "linear":
+            best = fit_linear(classifier, store, training, validation, folder)
+        else:
+            best = fit_head(classifier, store, training, validation, config, folder, verbose).best
+        classifier = load_classifier(folder.best_file, unfinished=True)
+        if config.fine_tune_blocks and not classifier.finished:
             classifier, logits = fine_tune(
                 classifier,
                 training,
                 validation,
-                loss=_loss(config, training.labels),
+                loss=loss_of(config, training.labels),
                 blocks=config.fine_tune_blocks,
                 epochs=config.fine_tune_epochs,
                 learning_rate=config.fine_tune_rate,
                 seed=config.seed,
                 score=mean_average_precision,
-                best=recorder.best,
+                best=best,
             )
         else:
             logits = stored_logits(classifier, store, list(validation.pictures["path"]))
         probs = settle(classifier, logits, validation.labels, config.aim)
+        classifier.finished = True
         save_classifier(classifier, folder.best_file)
         majority = np.nanmean(training.labels, axis=0) > 0.5
         return classifier, report(probs, validation.labels, data.names, classifier.thresholds, majority)
@@ -196,117 +136,84 @@ def train_attributes(
 
 
 def settle(classifier: AttributeClassifier, logits: np.ndarray, labels: np.ndarray, aim: str) -> np.ndarray:
-    """Calibrate and tune thresholds on the logits (N, A) of labeled pictures; return their probabilities."""
-    slopes, offsets = calibrate(logits, labels)
+    """Calibrate and tune thresholds on the logits (N, A) of labeled images; return their probabilities.
+
+    Statements share one slope and offset: each is stated in few held-out texts, and a line of its own is worse on
+    other texts (negative log-likelihood .1919 with a line each, .1898 with one for all).
+    """
+    slopes, offsets = calibrate(logits, labels, shared=classifier.statements is not None)
     classifier.set_answers(slopes=list(slopes), offsets=list(offsets))
     probs = classifier.calibrated(logits)
-    classifier.set_answers(list(tune_thresholds(probs, labels, aim)), list(slopes), list(offsets))
+    classifier.set_answers(list(tune_thresholds(probs, labels, aim)))
+    if classifier.statements is not None:
+        typical = tuple(round(float(value), 6) for value in np.quantile(probs, TYPICAL, axis=0))
+        classifier.statements = replace(classifier.statements, typical=typical)
     return probs
 
 
 def check_classes(data: AttributeData) -> None:
-    """Raise ValueError where an attribute has one class only among these pictures: nothing can be learned of it."""
+    """Raise ValueError where an attribute has one class only among these images: nothing can be learned of it."""
     for name, labels in zip(data.names, data.labels.T, strict=True):
         known = labels[np.isfinite(labels)]
         if len(np.unique(known)) < 2:
             found = f"all {len(known):,} known labels are {known[0]:.0f}" if len(known) else "no label is known"
             raise ValueError(
-                f"{data.name}: attribute {name!r} has one class only among {len(data.pictures):,} training pictures "
-                f"({found}): leave the column out, or add pictures of the other class"
+                f"{data.name}: attribute {name!r} has one class only among {len(data.pictures):,} training images "
+                f"({found}): leave the column out, or add images of the other class"
             )
 
 
-def mean_average_precision(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean over the attributes that have both classes here."""
-    scores = []
-    for logit, label in zip(logits.T, labels.T, strict=True):
-        known = np.isfinite(label)
-        if len(np.unique(label[known])) == 2:
-            scores.append(average_precision_score(label[known] > 0.5, logit[known]))
-    return float(np.mean(scores)) if scores else 0.0
+def _targets(
+    data: AttributeData, config: AttributeConfig, phrases: dict[tuple[str, int], str] | None
+) -> tuple[AttributeData, Statements | None]:
+    silent = holds_statements(data)
+    if config.silence == "unknown" or (config.silence == "auto" and not silent):
+        return data, None
+    share = np.isnan(data.labels).mean()
+    data, statements, warnings = to_statements(data, phrases)
+    print(
+        f"{share:.0%} of the cells are empty: this is a table of statements, and the classifier learns what people "
+        "would say, not what is true (--set silence=unknown for a table with missing labels)",
+        file=sys.stderr,
+    )
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    return data, statements
 
 
-# ---------------------------------------------------------------- the work
-
-
-class _Recorder(keras.callbacks.Callback):
-    """After each epoch: validate the averaged weights, keep the best in the run folder, stop in time."""
-
-    def __init__(self, folder: RunFolder, config: AttributeConfig, validate: Any, batches: AttributeBatches):
-        super().__init__()
-        self.folder, self.config, self.validate, self.batches = folder, config, validate, batches
-        self.history: list[dict[str, float]] = []
-        self.best = -1.0
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        loss = float((logs or {}).get("loss", 0.0))
-        if not np.isfinite(loss):
-            names = ", ".join(Path(path).name for path in self.batches.paths_of(batch)[:5])
-            raise FloatingPointError(
-                f"the loss is {loss} in batch {batch} (pictures {names}, ...): lower learning_rate"
-            )
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = {} if logs is None else logs
-        with averaged_weights(self.model):
-            logs["val_map"] = self.validate(self.model)
-            if logs["val_map"] > self.best:
-                self.best = logs["val_map"]
-                save_classifier(self.model, self.folder.best_file)
-        self.history.append({"epoch": epoch, **{name: float(value) for name, value in logs.items()}})
-        with replacing(self.folder.history_file) as temporary:
-            pd.DataFrame(self.history).to_csv(temporary, index=False)
-        scores = [row["val_map"] for row in self.history]
-        self.model.stop_training = len(scores) - 1 - int(np.argmax(scores)) >= self.config.patience
-
-
-def _fit(
-    classifier: AttributeClassifier,
+def _build(
+    names: tuple[str, ...],
+    encoder: GridEncoder,
     store: FeatureStore,
     training: AttributeData,
     validation: AttributeData,
     config: AttributeConfig,
-    folder: RunFolder,
-    verbose: Any,
-) -> _Recorder:
-    batches = AttributeBatches(store, training, config)
-    steps = config.epochs * len(batches)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - len(batches) // 2), 0.01, warmup_target=config.learning_rate, warmup_steps=len(batches) // 2
+    statements: Statements | None,
+) -> AttributeClassifier:
+    """Return the untrained classifier; its familiarity is fitted to the training images."""
+    classifier = AttributeClassifier(
+        names,
+        encoder,
+        members=config.members,
+        projection_units=config.projection_units,
+        hidden_units=config.hidden_units,
+        dropout=config.dropout,
+        linear=config.head == "linear",
+        mirror=config.mirror,
+        statements=None if statements is None else statements.to_config(),
+        familiarity={"size": encoder.grids[-1][-1], "components": 1},
+        finished=False,
+        dtype=config.dtype,
     )
-    horizon = config.ema_epochs * len(batches)
-    optimizer = keras.optimizers.AdamW(
-        schedule if len(batches) > 1 else config.learning_rate,
-        weight_decay=config.weight_decay,
-        use_ema=horizon > 0,
-        ema_momentum=1 - 1 / max(2.0, horizon),
-    )
-    classifier.compile(
-        optimizer=optimizer,
-        loss=_loss(config, training.labels),
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-    )
-    paths = list(validation.pictures["path"])
-    recorder = _Recorder(
-        folder,
-        config,
-        lambda model: mean_average_precision(stored_logits(model, store, paths), validation.labels),
-        batches,
-    )
-    classifier.fit(batches, epochs=config.epochs, callbacks=[recorder], shuffle=False, verbose=verbose)
-    return recorder
 
+    def embeddings(data: AttributeData) -> np.ndarray:
+        paths = list(data.pictures["path"])
+        return np.concatenate(
+            [classifier.embeddings(store.get(paths[at : at + 256])) for at in range(0, len(paths), 256)]
+        )
 
-def _loss(config: AttributeConfig, labels: np.ndarray) -> MaskedBinaryCrossentropy:
-    smoothing = config.label_smoothing
-    if config.balance == "focal":
-        return MaskedBinaryCrossentropy(focal_gamma=2.0, label_smoothing=smoothing)
-    if config.balance == "none":
-        return MaskedBinaryCrossentropy(label_smoothing=smoothing)
-    share = np.nanmean(labels, axis=0)
-    # Each class weighs the same in all; a class of a handful of pictures is not to outweigh everything.
-    positive, negative = (np.clip(0.5 / part, 0.5, 10.0) for part in (share, 1 - share))
-    return MaskedBinaryCrossentropy(positive.tolist(), negative.tolist(), label_smoothing=smoothing)
+    classifier.familiarity = Familiarity.fit(embeddings(training), embeddings(validation))
+    return classifier
 
 
 def _manifest(
@@ -321,6 +228,16 @@ def _manifest(
         "features": store.fingerprint,
         **environment(),
     }
+
+
+def _check_same(folder: RunFolder, manifest: dict[str, Any]) -> None:
+    before = read_object(folder.manifest_file)
+    for name in ("attributes", "train", "val", "features"):
+        if before.get(name) != manifest[name]:
+            raise ValueError(
+                f"{folder.path}: cannot be resumed: {name} of the data or the encoder changed since the run began; "
+                "use the same table, images and weights, or start anew in another folder"
+            )
 
 
 def _digest(data: AttributeData) -> dict[str, Any]:

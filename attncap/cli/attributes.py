@@ -33,13 +33,18 @@ def add_commands(commands: Any) -> None:
         "train a classifier of attributes; a run folder holds all about it",
         "attncap attributes train --data attributes:list_attr_celeba.txt:images --run runs/attributes",
     )
-    train.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
-    train.add_argument(
-        "--run", required=True, dest="run_folder", metavar="DIR", help="run folder, made by this command"
+    data = train.add_argument_group("data")
+    data.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
+    data.add_argument("--columns", metavar="NAMES", help="the attributes, separated by commas (default: all)")
+    data.add_argument(
+        "--characteristics", metavar="CSV", help="of characteristics mine: the words of `attncap describe`"
     )
-    train.add_argument("--columns", metavar="NAMES", help="the attributes, separated by commas (default: all)")
-    _add_split(train)
-    train.add_argument("--features", metavar="DIR", help="folder of feature stores, shared by runs (default: cache)")
+    _add_split(data)
+    data.add_argument("--features", metavar="DIR", help="folder of feature stores, shared by runs (default: cache)")
+    output = train.add_argument_group("output")
+    output.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder to make")
+    output.add_argument("--resume", action="store_true", help="go on with the run, with its settings and its split")
+    settings = train.add_argument_group("settings")
     helps = {
         "weights": "imagenet, faces, random, or a weights file (default imagenet)",
         "layers": "layers and the sides of their grids, such as mixed5@6,mixed8@4 (default: the encoder's choice)",
@@ -52,8 +57,8 @@ def add_commands(commands: Any) -> None:
     }
     for name in OWN_OPTIONS:
         kind = int if name in ("image_size", "epochs", "seed", "fine_tune_blocks") else str
-        train.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=name[0].upper(), help=helps[name])
-    train.add_argument(
+        settings.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=name[0].upper(), help=helps[name])
+    settings.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of AttributeConfig"
     )
 
@@ -100,10 +105,10 @@ def add_commands(commands: Any) -> None:
     _add_split(texts)
 
 
-def _add_split(parser: argparse.ArgumentParser) -> None:
-    for name, what in (("--val", "validation"), ("--test", "held out")):
+def _add_split(parser: Any) -> None:
+    for name, what in (("--val", "validation images"), ("--test", "test images")):
         parser.add_argument(
-            name, type=float, default=0.1, metavar="S", help=f"{what}: a share, or a number of pictures (default 0.1)"
+            name, type=float, default=0.1, metavar="S", help=f"{what}: a share below 1, or a number (default 0.1)"
         )
     parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the stratified split (default 0)")
 
@@ -114,18 +119,25 @@ def _add_captions(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from attncap.attributes.config import AttributeConfig
+    from attncap.attributes.statements import read_phrases
     from attncap.attributes.tables import load_attributes
-    from attncap.attributes.training import AttributeConfig, train_attributes
+    from attncap.attributes.training import train_attributes
 
     settings = {name: getattr(options, name) for name in OWN_OPTIONS if getattr(options, name) is not None}
     settings |= dict(setting(text, AttributeConfig()) for text in options.set)
     config = AttributeConfig.from_dict(settings)
+    if options.resume and settings:
+        raise ValueError(f"--resume goes on with the settings of the run: leave {', '.join(settings)} out")
+    phrases = None if options.characteristics is None else read_phrases(options.characteristics)
     columns = None if options.columns is None else [name.strip() for name in options.columns.split(",")]
     data = load_attributes(options.data, seed=options.split_seed, val=options.val, test=options.test, columns=columns)
     print(data.summary())
-    _, report = train_attributes(data, options.run_folder, config, features=options.features)
+    _, report = train_attributes(
+        data, options.run_folder, config, phrases=phrases, features=options.features, resume=options.resume
+    )
     print(report.to_text())
-    print("these are the validation pictures, which epoch and thresholds were chosen on: see attributes report")
+    print("measured on the validation images, which chose the epoch and the thresholds; see attncap attributes report")
     print(f"the classifier is {Path(options.run_folder) / 'best.keras'}")
 
 
@@ -134,6 +146,8 @@ def _predict(options: argparse.Namespace) -> None:
     from attncap.attributes.predict import predict_pictures
     from attncap.decoding.predict import find_pictures
 
+    if Path(options.images).is_file() and Path(options.out).resolve() == Path(options.images).resolve():
+        raise ValueError(f"--out {options.out} is the input: name another file, it would be overwritten")
     paths = find_pictures(options.images)
     root = Path(options.images) if Path(options.images).is_dir() else None
     names = [path.relative_to(root).as_posix() if root else path.name for path in paths]
@@ -186,6 +200,8 @@ def _texts(options: argparse.Namespace) -> None:
     from attncap.attributes.sentences import to_sentence
     from attncap.attributes.tables import load_attributes
 
+    if Path(options.out).is_file() and str(Path(options.out)) in options.data.split(":"):
+        raise ValueError(f"--out {options.out} is the input: name another file, it would be overwritten")
     data = load_attributes(options.data, seed=options.split_seed, val=options.val, test=options.test)
     captions = [to_sentence(data.names, np.nan_to_num(row), np.full(len(row), 0.5)) for row in data.labels]
     table = pd.DataFrame({"file": data.pictures["image_id"], "caption": captions, "split": data.pictures["split"]})

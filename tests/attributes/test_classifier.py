@@ -14,19 +14,16 @@ import pytest
 from keras import ops
 from PIL import Image
 
-from attncap.attributes.classifier import (
-    AttributeClassifier,
-    GridHead,
-    MaskedBinaryCrossentropy,
-    load_classifier,
-    save_classifier,
-)
+from attncap.attributes.classifier import AttributeClassifier, load_classifier, save_classifier
+from attncap.attributes.config import AttributeConfig
 from attncap.attributes.encoder import GridEncoder, area_means
 from attncap.attributes.evaluate import evaluate_attributes
 from attncap.attributes.finetuning import fine_tune
+from attncap.attributes.head import GridHead
+from attncap.attributes.losses import MaskedBinaryCrossentropy
 from attncap.attributes.predict import picture_logits, predict_pictures, stored_logits
 from attncap.attributes.tables import AttributeData, load_attributes
-from attncap.attributes.training import AttributeConfig, check_classes, settle, train_attributes
+from attncap.attributes.training import check_classes, settle, train_attributes
 from attncap.cli.main import main
 from attncap.features.store import FeatureStore
 from attncap.images import open_image
@@ -34,7 +31,7 @@ from attncap.images import open_image
 LAYERS = ("mixed0@3", "mixed2@2")
 SMALL = AttributeConfig(
     weights="faces", layers=",".join(LAYERS), image_size=75, projection_units=5, hidden_units=11, members=1,
-    pictures=16, epochs=8, learning_rate=5e-3, dropout=0.1,
+    batch_size=16, epochs=16, learning_rate=1e-2, dropout=0.1,
 )  # fmt: skip
 NAMES = ("glasses=sunglasses", "hair=long", "mouth=smile")
 
@@ -90,7 +87,9 @@ def test_the_classifier_answers_with_calibration_and_members() -> None:
     classifier.set_answers(slopes=[2.0, 1.0, 1.0], offsets=[0.0, -1.0, 0.0])
     expected = 1 / (1 + np.exp(-(mean * [2, 1, 1] + [0, -1, 0])))
     np.testing.assert_allclose(classifier.probabilities(features), expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="features of 17 numbers a picture expected"):
+    classifier.set_answers([0.1, 0.2, 0.3])  # thresholds alone keep the calibration
+    assert classifier.slopes.tolist() == [2, 1, 1] and classifier.thresholds.tolist() == [0.1, 0.2, 0.3]
+    with pytest.raises(ValueError, match="features of 17 numbers per image expected"):
         classifier(features[..., :16])
 
 
@@ -101,7 +100,7 @@ def test_the_classifier_answers_with_calibration_and_members() -> None:
         ({"names": ["a", "a"]}, "names: at least one, and each once"),
         ({"grids": None}, "give an encoder, or the grids"),
         ({"members": 0}, "members must be at least 1"),
-        ({"thresholds": [0.5]}, "thresholds: 2 numbers expected, one an attribute, got 1"),
+        ({"thresholds": [0.5]}, "thresholds: 2 numbers expected, one per attribute, got 1"),
     ],
 )
 def test_a_classifier_that_makes_no_sense(settings: dict[str, object], message: str) -> None:
@@ -243,7 +242,7 @@ def test_an_attribute_with_one_class_only_is_named(data: AttributeData, tmp_path
     labels = data.labels.copy()
     labels[(data.pictures["split"] == "train").to_numpy(), 1] = 0
     broken = AttributeData("faces", data.pictures, data.names, labels)
-    message = "attribute 'hair=long' has one class only among .* training pictures .all .* known labels are 0.: leave"
+    message = "attribute 'hair=long' has one class only among .* training images .all .* known labels are 0.: leave"
     with pytest.raises(ValueError, match=message):
         train_attributes(broken, tmp_path / "run", SMALL)
     assert not (tmp_path / "run" / "config.json").exists()
@@ -275,6 +274,9 @@ def test_missing_labels_and_a_picture_that_does_not_decode(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0 and finite"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"silence": "no"}, "silence is one of auto, unknown, statements"),
         ({"aim": "recall"}, "aim 'recall': expected f1"),
         ({"balance": "some"}, "balance is one of none, weights, focal, got 'some'"),
         ({"members": 0}, "members must be at least 1"),

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attncap.attributes.metrics import calibrate, calibration_error, report, tune_thresholds
+from attncap.attributes.calibration import calibrate, calibration_error
+from attncap.attributes.metrics import report
+from attncap.attributes.thresholds import tune_thresholds
 
 NAN = math.nan
 

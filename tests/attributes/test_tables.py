@@ -172,3 +172,25 @@ def test_data_of_the_wrong_shape() -> None:
         AttributeData("x", pictures, ("a", "a"), np.zeros((1, 2), np.float32))
     with pytest.raises(ValueError, match="no split 'later'"):
         AttributeData("x", pictures, ("a",), np.zeros((1, 1), np.float32)).split("later")
+
+
+def test_celebas_partition_is_the_split_and_no_attribute() -> None:
+    frame = pd.DataFrame({"file": ["a.jpg", "b.jpg", "c.jpg"], "hat": [1, -1, 1], "partition": [0, 1, 2]})
+    data = read_attributes(frame, "images")
+    assert data.names == ("hat",) and data.pictures["split"].tolist() == ["train", "val", "test"]
+    with pytest.raises(ValueError, match="the column 'partition' is no attribute"):
+        read_attributes(frame.assign(partition=[1, -1, 1]), "images")
+
+
+@pytest.mark.parametrize("splits", [[0, 1, 2], [True, False, True], [np.int64(0), np.int64(1), np.int64(1)]])
+def test_a_split_that_is_not_text_is_refused(splits: list[object]) -> None:
+    frame = pd.DataFrame({"file": ["a.jpg", "b.jpg", "c.jpg"], "hat": [1, 0, 1], "split": splits})
+    with pytest.raises(ValueError, match="line 1: split .*: train, val or test expected, as text"):
+        read_attributes(frame, "images")
+
+
+@pytest.mark.parametrize("share", [float("inf"), float("nan"), -0.1])
+def test_shares_that_are_no_shares(share: float) -> None:
+    frame = pd.DataFrame({"file": ["a.jpg", "b.jpg", "c.jpg"], "hat": [1, 0, 1]})
+    with pytest.raises(ValueError, match="val=.*: a share below 1, or a number of images, expected"):
+        read_attributes(frame, "images", val=share)

@@ -1,0 +1,73 @@
+"""`AttributeConfig`: the settings of a training of attributes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from attncap.attributes.thresholds import check_aim
+
+BALANCES = ("none", "weights", "focal")
+SILENCES = ("auto", "unknown", "statements")
+HEADS = ("auto", "linear", "grid")
+OLD_NAMES = {"pictures": "batch_size"}  # names of settings in runs of earlier versions
+
+
+@dataclass(frozen=True)
+class AttributeConfig:
+    """Settings of `train_attributes`, each with its meaning and reason; saved as `config.json` in the run folder."""
+
+    weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
+    backbone: str = "InceptionV3"  # or another model of keras.applications, by name
+    layers: str = ""  # such as mixed5@6,mixed8@4; empty: the default of the encoder
+    image_size: int = 0  # side of the input square; 0: the default of the encoder
+    silence: str = "auto"  # what an empty cell is: unknown (left out), statements (a text that does not say it), auto
+    head: str = "auto"  # linear for statements, which few texts make; grid for tables of truth
+    projection_units: int = 128  # size of a projected cell: 24 costs four points of average precision against 64
+    hidden_units: int = 0  # none: average precision 0.587 on 1,248 faces, 0.539 with 512
+    dropout: float = 0.5  # strong: thousands of inputs for thousands of images
+    members: int = 2  # heads whose logits are averaged
+    mirror: bool = True  # train on mirrored images too and average both views: no attribute has a side
+    balance: str = "none"  # calibration and thresholds correct imbalance afterwards; or weights, focal
+    label_smoothing: float = 0.0  # labels of attributes are noisy; calibration undoes the shift
+    aim: str = "f1"  # what thresholds are tuned for: f1, balanced_accuracy, accuracy or precision:P
+    batch_size: int = 64  # images per step; small data sets need many steps
+    epochs: int = 15  # length of the cosine schedule; early stopping may end before
+    learning_rate: float = 1e-3  # peak of AdamW
+    weight_decay: float = 0.05  # of AdamW; the head has millions of weights
+    ema_epochs: float = 1.0  # horizon of the averaged weights that are validated and saved; 0 turns it off
+    patience: int = 4  # epochs without a better validation average precision before training stops
+    fine_tune_blocks: int = 0  # last blocks of the encoder trained after the head; 0: the encoder stays frozen
+    fine_tune_epochs: int = 2  # each is a forward and backward pass through the whole network
+    fine_tune_rate: float = 1e-4  # small: pretrained weights are near a good solution
+    dtype: str = "float32"  # of the head, which is small; the encoder uses bfloat16 where the processor has it
+    seed: int = 0  # of weights, batches and dropout; the split has its own
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "members", "patience", "fine_tune_epochs", "projection_units"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "fine_tune_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        for name in ("weight_decay", "ema_epochs", "hidden_units", "fine_tune_blocks", "image_size"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        for name, choices in (("balance", BALANCES), ("silence", SILENCES), ("head", HEADS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        check_aim(self.aim)
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> AttributeConfig:
+        """Make a configuration from a dictionary; an unknown setting is an error that lists the known ones."""
+        settings = {OLD_NAMES.get(name, name): value for name, value in settings.items()}
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(known)}")
+        return cls(**settings)

@@ -1,0 +1,158 @@
+"""`describe`: say what is likely and worth saying of images, each claim with its calibrated probability."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attncap.attributes.classifier import AttributeClassifier, load_classifier
+from attncap.attributes.statements import Statements
+from attncap.features.pipeline import AnyImage, encode_images
+
+MOST = 5
+NOTHING = "nothing certain"
+CERTAIN = 0.25  # of the probability that a statement reaches where the classifier is sure; at 0.5 recall fell by 17%
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of a description.
+
+    Args:
+        statement: the name of the classifier's output.
+        phrase: the same in the words of the training texts.
+        probability: that a person would say it of this image, calibrated on held-out texts.
+        usual: share of all training texts that say it.
+    """
+
+    statement: str
+    phrase: str
+    probability: float
+    usual: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `describe` says of one image.
+
+    Args:
+        image: the file, or the place in the list of an image that has no file name.
+        claims: the likeliest first; empty where nothing is certain.
+        distance: from the training images, about 1 for images like them.
+        familiar: False for an image unlike the training images: its claims are then not to be trusted.
+        error: why the image cannot be read; None where it can.
+    """
+
+    image: str
+    claims: tuple[Claim, ...] = ()
+    distance: float = 0.0
+    familiar: bool = True
+    error: str | None = None
+
+    def text(self) -> str:
+        """The phrases, separated by commas, or "nothing certain"."""
+        return ", ".join(claim.phrase for claim in self.claims) or NOTHING
+
+    def to_json_dict(self) -> dict[str, Any]:
+        if self.error is not None:
+            return {"image": self.image, "error": self.error}
+        claims = [{**vars(claim), "probability": round(claim.probability, 4)} for claim in self.claims]
+        familiar = {"familiar": self.familiar, "distance": round(self.distance, 3)}
+        return {"image": self.image, "text": self.text(), "claims": claims, **familiar}
+
+
+def describe(
+    run: str | os.PathLike[str] | AttributeClassifier,
+    images: Sequence[AnyImage],
+    *,
+    most: int = MOST,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> list[Description]:
+    """Describe images by the statements that people would make of them.
+
+    A probability is of "a person would say this of the image". That is less than the probability of "this is true",
+    because people leave out most of what they see: compare it with the `usual` probability of the claim.
+
+    Args:
+        run: a classifier of statements: a run folder of `attncap attributes train`, a `.keras` file, or loaded.
+        images: files or Pillow images.
+        most: claims per image; see `choose_claims`.
+        batch_size: images per pass through the network.
+        progress: show a bar.
+
+    Returns:
+        descriptions: one per image, in order; an image that cannot be read has an `error`.
+
+    Raises:
+        TypeError: one image in place of a list.
+        ValueError: a classifier that was not trained on statements, or that has no encoder.
+
+    Example:
+        >>> describe("runs/faces", ["me.jpg"])[0].text()
+        'woman, wavy hair, smiling'
+    """
+    if most < 1:
+        raise ValueError(f"most must be at least 1, got {most}")
+    classifier = run if isinstance(run, AttributeClassifier) else load_classifier(os.fspath(run))
+    statements = classifier.statements
+    if statements is None:
+        raise ValueError(
+            "this classifier was trained on a table without silence: it knows what is true, not what people would "
+            "say. Use `attncap attributes predict`, or train on the table of `attncap characteristics label`"
+        )
+    if classifier.encoder is None:
+        raise ValueError("this classifier has no encoder: it takes features, not images")
+    views = (False, True) if classifier.mirror else (False,)
+    found: dict[int, Description] = {}
+    for batch in encode_images(classifier.encoder, images, batch_size=batch_size, progress=progress, views=views):
+        for at, reason in batch.rejects:
+            found[at] = Description(_name(images[at], at), error=reason)
+        if not batch.positions:
+            continue
+        probs = classifier.calibrated(np.mean([classifier.mean_logits(view) for view in batch.features], axis=0))
+        distances = classifier.distances(batch.features[0])
+        for at, row, distance in zip(batch.positions, probs, distances, strict=True):
+            claims = tuple(
+                Claim(classifier.names[one], statements.phrases[one], float(row[one]), statements.usual[one])
+                for one in choose_claims(row, statements, most)
+            )
+            familiar = bool(distance <= classifier.farthest)
+            found[at] = Description(_name(images[at], at), claims, float(distance), familiar)
+    return [found[at] for at in range(len(images))]
+
+
+def choose_claims(probs: np.ndarray, statements: Statements, most: int = MOST) -> list[int]:
+    """Choose the statements worth saying of one image: the likeliest of those that are certain and not usual.
+
+    A statement is certain where its probability reaches a quarter of what it is where the classifier is sure
+    (`Statements.typical`), and worth saying where it is likelier than in any image (`Statements.usual`). Of two that
+    contradict each other, the likelier one is chosen.
+
+    Args:
+        probs: calibrated, shape (A,).
+        statements: of the classifier.
+        most: at most so many.
+
+    Returns:
+        places: of the statements, the likeliest first.
+    """
+    usual, typical = np.array(statements.usual), np.array(statements.typical or statements.usual)
+    worth = (probs > usual) & (probs >= CERTAIN * typical)
+    opposite = {frozenset(pair) for pair in statements.contradictions}
+    chosen: list[int] = []
+    for at in np.argsort(-probs, kind="stable"):
+        if len(chosen) == most:
+            break
+        if worth[at] and not any(frozenset((int(at), other)) in opposite for other in chosen):
+            chosen.append(int(at))
+    return chosen
+
+
+def _name(image: AnyImage, at: int) -> str:
+    return str(Path(image)) if isinstance(image, str | os.PathLike) else f"image {at + 1}"

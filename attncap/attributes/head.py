@@ -1,0 +1,73 @@
+"""`GridHead`: from grid features to one logit per attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("attncap")
+class GridHead(keras.layers.Layer):
+    """Logits from the grids of several layers: project each cell, concatenate all cells, one optional hidden layer.
+
+    z_l = gelu(P_l norm(x_l)) in every cell of grid l, h = gelu(W [z_1; ...; z_n]), logits = V h. Cells are
+    not pooled, so position counts: in aligned faces, hair is above and a beard below.
+
+    Args:
+        grids: (rows, cols, D) of the grid of each layer, see `GridEncoder.grids`.
+        outputs: A, number of attributes.
+        projection_units: P, size of a projected cell.
+        hidden_units: size of h. 0: no hidden layer, the logits are linear in z.
+        dropout: rate for z and h; half of it for the normalized features.
+    """
+
+    def __init__(
+        self,
+        grids: Sequence[Sequence[int]],
+        outputs: int,
+        projection_units: int = 128,
+        hidden_units: int = 0,
+        dropout: float = 0.5,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.grids = [tuple(int(side) for side in grid) for grid in grids]
+        self.outputs = outputs
+        self.projection_units, self.hidden_units, self.dropout_rate = projection_units, hidden_units, dropout
+        policy = self.dtype_policy
+        self.norms = [keras.layers.BatchNormalization(scale=False, center=False, dtype=policy) for _ in self.grids]
+        self.input_dropout = keras.layers.Dropout(dropout / 2, dtype=policy)
+        self.projections = [keras.layers.Dense(projection_units, "gelu", dtype=policy) for _ in self.grids]
+        self.hidden_dropout = keras.layers.Dropout(dropout, dtype=policy)
+        self.output_dropout = keras.layers.Dropout(dropout, dtype=policy)
+        self.hidden = keras.layers.Dense(hidden_units, "gelu", dtype=policy) if hidden_units else None
+        self.logits = keras.layers.Dense(outputs, dtype=policy)
+
+    def build(self, input_shape: Any) -> None:
+        cells = 0
+        for norm, projection, (rows, cols, size) in zip(self.norms, self.projections, self.grids, strict=True):
+            norm.build((None, rows * cols, size))
+            projection.build((None, rows * cols, size))
+            cells += rows * cols
+        width = cells * self.projection_units
+        if self.hidden is not None:
+            self.hidden.build((None, width))
+            width = self.hidden_units
+        self.logits.build((None, width))
+        self.built = True
+
+    def call(self, features: Any, training: bool = False) -> Any:
+        start, seen = 0, []
+        for norm, projection, (rows, cols, size) in zip(self.norms, self.projections, self.grids, strict=True):
+            part = features[:, start : start + rows * cols * size]
+            start += rows * cols * size
+            cells = norm(ops.reshape(part, (-1, rows * cols, size)), training=training)  # (B, cells, D)
+            projected = projection(self.input_dropout(cells, training=training))  # (B, cells, P)
+            seen.append(ops.reshape(projected, (-1, rows * cols * self.projection_units)))  # (B, cells * P)
+        joined = self.hidden_dropout(ops.concatenate(seen, axis=-1), training=training)
+        if self.hidden is not None:
+            joined = self.output_dropout(self.hidden(joined), training=training)
+        return ops.cast(self.logits(joined), "float32")  # (B, A)

@@ -1,0 +1,60 @@
+"""`attncap describe`: say what people would say of images, each claim with its probability."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from attncap.cli.options import add_command
+
+
+def add_commands(commands: Any) -> None:
+    """Declare `describe`."""
+    parser = add_command(
+        commands,
+        "describe",
+        _describe,
+        "say what is likely and worth saying of images, with the probability that a person would say it",
+        "attncap describe --run runs/faces me.jpg",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--run", required=True, dest="run_folder", metavar="DIR", help="run folder of attributes train, or .keras file"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--most", type=int, default=5, metavar="N", help="claims per image (default 5)")
+    output.add_argument("--json", action="store_true", help="print JSON: claims, probabilities, distance")
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from attncap.attributes.describe import describe
+    from attncap.decoding.predict import find_pictures
+
+    images: list[Path] = []
+    for name in options.images:
+        images += find_pictures(name) if Path(name).is_dir() else [Path(name)]
+    descriptions = describe(options.run_folder, images, most=options.most)
+    if options.json:
+        print(json.dumps([description.to_json_dict() for description in descriptions], indent=2, ensure_ascii=False))
+    else:
+        for description in descriptions:
+            if description.error is None:
+                print(_lines(description, len(descriptions) > 1))
+    unread = [f"{one.image}: {one.error}" for one in descriptions if one.error is not None]
+    if unread and len(unread) == len(descriptions):
+        raise ValueError("; ".join(unread))
+    for line in unread:
+        print(line, file=sys.stderr)
+
+
+def _lines(description: Any, named: bool) -> str:
+    lines = [f"{description.image}: {description.text()}" if named else description.text()]
+    for claim in description.claims:
+        lines.append(f"  {claim.probability:4.0%} of people would say {claim.phrase!r} (usually {claim.usual:.0%})")
+    if not description.familiar:
+        lines.append("  this image is unlike the training images: do not trust what is said of it")
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""Descriptions: which claims are worth saying, and the command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from attncap.attributes.classifier import AttributeClassifier, load_classifier
+from attncap.attributes.config import AttributeConfig
+from attncap.attributes.describe import choose_claims, describe
+from attncap.attributes.linear import LinearHead
+from attncap.attributes.statements import Statements
+from attncap.attributes.tables import AttributeData, load_attributes
+from attncap.attributes.training import train_attributes
+from attncap.cli.main import main
+
+SMALL = AttributeConfig(
+    head="grid",
+    weights="faces", layers="mixed0@3,mixed2@2", image_size=75, projection_units=5, members=1, mirror=False,
+    batch_size=16, epochs=6, learning_rate=5e-3, dropout=0.1,
+)  # fmt: skip
+
+
+def test_the_likeliest_that_are_certain_and_unusual() -> None:
+    statements = Statements(tuple("abcde"), (0.3, 0.3, 0.05, 0.2, 0.1), (), (0.8, 0.8, 0.2, 0.9, 0.9))
+    probs = np.array([0.29, 0.7, 0.15, 0.21, 0.5])  # a: less than usual; d: below a quarter of typical
+    assert choose_claims(probs, statements) == [1, 4, 2]
+    assert choose_claims(probs, statements, most=1) == [1]
+    assert choose_claims(np.array(statements.usual), statements) == []
+
+
+def test_contradictions_are_not_both_said() -> None:
+    statements = Statements(tuple("abc"), (0.1, 0.1, 0.1), ((0, 2),), (0.5, 0.5, 0.5))
+    assert choose_claims(np.array([0.5, 0.3, 0.6]), statements) == [2, 1]
+
+
+def stated_faces() -> AttributeData:
+    """Drawn faces of which each text names a third of what is there, and at times that there are no glasses."""
+    data = load_attributes("faces:150", columns=("glasses=sunglasses", "hair=long", "mouth=smile"))
+    rng = np.random.default_rng(0)
+    labels = np.where((data.labels == 1) & (rng.random(data.labels.shape) < 0.6), 1.0, np.nan)
+    labels[:, 0] = np.where((data.labels[:, 0] == 0) & (rng.random(len(labels)) < 0.15), 0.0, labels[:, 0])
+    return AttributeData("faces", data.pictures, ("sunglasses", "long hair", "smile"), labels.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("describe")
+    phrases = {("sunglasses", 1): "shades"}
+    linear = replace(SMALL, head="auto")
+    train_attributes(stated_faces(), place / "run", linear, phrases=phrases, features=place / "features", verbose=0)
+    return place / "run"
+
+
+def test_a_run_on_statements_describes_images_in_the_users_words(run: Path) -> None:
+    classifier = load_classifier(run)
+    assert classifier.names == ("sunglasses", "no sunglasses", "long hair", "smile")
+    assert classifier.statements is not None and classifier.statements.phrases[0] == "shades"
+    assert len(classifier.statements.typical) == 4 and len(set(classifier.slopes)) == 1
+    paths = list(load_attributes("faces:150").split("test").pictures["path"])
+    descriptions = describe(classifier, paths, most=2)
+    assert all(len(one.claims) <= 2 for one in descriptions) and any(one.claims for one in descriptions)
+    said = {claim.phrase for one in descriptions for claim in one.claims}
+    assert said <= {"shades", "no sunglasses", "long hair", "smile"}
+    assert not any({"shades", "no sunglasses"} <= {claim.phrase for claim in one.claims} for one in descriptions)
+    assert all(claim.probability > claim.usual for one in descriptions for claim in one.claims)
+    assert sum(one.familiar for one in descriptions) >= len(descriptions) - 2
+
+
+def test_noise_is_unlike_the_training_images(run: Path, tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (75, 75, 3), np.uint8))
+    face = load_attributes("faces:150").pictures["path"][0]
+    assert [one.familiar for one in describe(run, [noise, face])] == [False, True]
+    with pytest.raises(TypeError, match="a list of images expected"):
+        describe(run, face)
+    with pytest.raises(ValueError, match="most must be at least 1"):
+        describe(run, [face], most=0)
+
+
+def test_a_classifier_of_truth_does_not_describe() -> None:
+    with pytest.raises(ValueError, match="trained on a table without silence"):
+        describe(AttributeClassifier(["a"], grids=[(1, 1, 3)]), ["x.png"])
+
+
+def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    face = load_attributes("faces:150").pictures["path"][0]
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    Image.open(face).save(tmp_path / "face.png")
+    assert main(["describe", "--run", str(run), str(tmp_path), "--json"]) == 0
+    captured = capsys.readouterr()
+    content = json.loads(captured.out)
+    assert [Path(entry["image"]).name for entry in content] == ["broken.jpg", "face.png"]
+    assert "error" in content[0] and set(content[1]) == {"image", "text", "claims", "familiar", "distance"}
+    assert "broken.jpg" in captured.err
+    assert main(["describe", "--run", str(run), face, "--most", "1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) <= 2
+    assert main(["describe", "--run", str(run), str(tmp_path / "broken.jpg")]) == 2
+
+
+def test_a_killed_training_is_refused_and_resumes_to_the_same_classifier(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, phrases = stated_faces(), {("sunglasses", 1): "shades"}
+    features = run.parent / "features"
+
+    import attncap.attributes.fit as fit
+
+    save, saved = fit.RunFolder.save_state, []
+
+    def stop_after_three(self: object, arrays: object, history: object) -> None:
+        save(self, arrays, history)  # type: ignore[arg-type]
+        saved.append(1)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit.RunFolder, "save_state", stop_after_three)
+    with pytest.raises(KeyboardInterrupt):
+        train_attributes(data, tmp_path / "run", SMALL, phrases=phrases, features=features, verbose=0)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="its training did not finish.*--resume"):
+        load_classifier(tmp_path / "run")
+    fewer = data.rows(np.arange(len(data.pictures)) > 5)
+    with pytest.raises(ValueError, match="cannot be resumed: train of the data or the encoder changed"):
+        train_attributes(fewer, tmp_path / "run", phrases=phrases, features=features, resume=True, verbose=0)
+    again, _ = train_attributes(data, tmp_path / "run", phrases=phrases, features=features, resume=True, verbose=0)
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    whole, _ = train_attributes(data, tmp_path / "whole", SMALL, phrases=phrases, features=features, verbose=0)
+    expected = pd.read_csv(tmp_path / "whole" / "history.csv")
+    np.testing.assert_allclose(history["val_map"], expected["val_map"], atol=1e-6)
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)
+    np.testing.assert_allclose(again.slopes, whole.slopes, rtol=1e-3)
+    assert again.finished and load_classifier(tmp_path / "run").names == whole.names
+
+
+def test_the_linear_head_finds_the_line_that_made_the_labels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    head = LinearHead([(3, 2, 5), (1, 1, 2)], 2)
+    head.build(None)
+    features = rng.normal(size=(4, 32)).astype(np.float32)
+    pooled = np.asarray(head.pooled(features))
+    assert pooled.shape == (4, 2 * 5 + 2)
+    cells = features[:, :30].reshape(4, 3, 2, 5).mean(axis=2)
+    np.testing.assert_allclose(pooled[:, :5], (cells[:, 0] + 0.5 * cells[:, 1]) / 1.5, rtol=1e-4, atol=1e-6)
+    x = rng.normal(size=(3000, 12)).astype(np.float32)
+    truth = np.zeros((12, 2))
+    truth[1, 0], truth[7, 1] = 2.0, -2.0
+    labels = (rng.random((3000, 2)) < 1 / (1 + np.exp(-(x @ truth - 1)))).astype(float)
+    loss = head.fit(x[:2500], labels[:2500], x[2500:], labels[2500:])
+    kernel = np.abs(np.asarray(head.kernel))
+    assert kernel[:, 0].argmax() == 1 and kernel[:, 1].argmax() == 7
+    share = labels.mean()
+    assert loss < 0.9 * -(share * np.log(share) + (1 - share) * np.log(1 - share))

@@ -22,7 +22,7 @@ from attncap.training.building import continued, encoder_of, new_captioner, poli
 from attncap.training.callbacks import RunRecorder
 from attncap.training.config import MODELS, TrainConfig
 from attncap.training.defaults import fit_to_data
-from attncap.training.distributed.distribution import SharedTraining
+from attncap.training.distributed.base import SharedTraining
 from attncap.training.finetuning import encoder_and_tail
 from attncap.training.fit import fit
 from attncap.training.inputs import check_supervision, readable_data, tokenizer_of, training_batches, with_phrases

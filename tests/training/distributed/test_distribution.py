@@ -69,7 +69,7 @@ def train_arguments(model: str, run: Path, *more: str, **settings: Any) -> list[
 BEGIN = """
 import json, os, sys, time
 sys.path.insert(0, ".")
-import attncap.cli.main, attncap.data.load, attncap.training.distributed.distribution, attncap.training.train
+import attncap.cli.main, attncap.data.load, attncap.training.distributed.processes, attncap.training.train
 from tests.training.distributed import test_distribution as tests
 from attncap.features import extractor as features
 
@@ -100,7 +100,7 @@ for line in sys.stdin:
         printed = os.open(order["printed"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(printed, 1), os.dup2(printed, 2)
         os.environ |= order["environment"]
-        attncap.training.distributed.distribution.START_SECONDS = int(os.environ.get("START_SECONDS", "600"))
+        attncap.training.distributed.processes.START_SECONDS = int(os.environ.get("START_SECONDS", "600"))
         sys.exit(attncap.cli.main.main(order["arguments"]))
     print(child, flush=True)
 """

@@ -1,0 +1,137 @@
+"""One training shared by replicas: what the ways of sharing it have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from attncap.models.captioner import Captioner
+from attncap.training.batches import CaptionBatches
+from attncap.training.callbacks import RunRecorder
+from attncap.training.config import TrainConfig
+from attncap.training.distributed.shares import LossOfRealPictures, Shares
+from attncap.training.fit import fit
+from attncap.training.run_folder import RunFolder
+
+
+class SharedTraining:
+    """A training that replicas share, in this process alone; a context manager, for `train(..., distribution=)`.
+
+    Attributes:
+        process: number of this process; only process 0 writes the run folder.
+        processes: how many there are.
+        replicas: how many devices, of all processes, share a batch. A batch that they do not divide is filled up with
+            pictures without captions, which count for nothing: neither loss nor weights see them.
+    """
+
+    process = 0
+    processes = 1
+    replicas = 1
+    own = range(1)  # the replicas of this process
+
+    def __enter__(self) -> SharedTraining:
+        return self
+
+    def __exit__(self, *error: Any) -> None: ...
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise ValueError where the settings cannot be trained by several."""
+        if config.objective == "cider":
+            raise ValueError(
+                "objective cider samples captions one process at a time and cannot be shared: train with --distributed "
+                "on cross-entropy first, then go on alone with --from RUN --objective cider"
+            )
+
+    def run_folder(self, run: str | Path, resume: bool) -> RunFolder:
+        """Return the run folder; of a process that is not the first, a copy that is thrown away."""
+        return RunFolder(run, resume)
+
+    def check_same(self, manifest: dict[str, Any], config: TrainConfig) -> None:
+        """Raise ValueError, in all processes, where one has other data, settings or encoder."""
+        same = re.compile("digest|fingerprint|pictures|backend")
+        what: dict[str, Any] = {name: value for name, value in manifest.items() if same.search(name)}
+        elsewhere = {"weights": None, "start": None}  # paths may differ between machines: digests tell
+        seen = self.gather(what | asdict(config) | elsewhere)
+        for process, other in enumerate(seen):
+            names = [name for name in seen[0] if other.get(name) != seen[0][name]]
+            if names:
+                own, first = other.get(names[0]), seen[0][names[0]]
+                raise ValueError(
+                    f"process {process} has another {names[0]} ({own}) than process 0 ({first}): start all processes "
+                    "with the same data, settings and weights"
+                )
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return what every process gave, in their order; each gives something that JSON can hold."""
+        return [value]
+
+    def fit(
+        self,
+        captioner: Captioner,
+        batches: CaptionBatches,
+        recorder: RunRecorder,
+        config: TrainConfig,
+        *,
+        optimizer: keras.optimizers.Optimizer | None = None,
+        loss: Any = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: Any = "auto",
+    ) -> None:
+        """Do as `objectives.fit`, with a replica of the captioner on every device."""
+        shares = self.shares(batches)
+        real_loss = LossOfRealPictures(shares)
+        validate = recorder.validate
+        with self.scope():
+            replica = self._replica(captioner)
+            pairs = list(zip(_own_variables(captioner), _own_variables(replica), strict=True))
+
+            def on_one_device(_: Captioner) -> Captioner:
+                for variable, replicated in pairs:
+                    variable.assign(keras.ops.convert_to_numpy(replicated))
+                return captioner
+
+            def validate_aside(now: Captioner) -> dict[str, float]:
+                with self.aside():
+                    return {**validate(now), **real_loss.corrected()}
+
+            recorder.on_one_device = on_one_device
+            recorder.validate = validate_aside
+            verbose = verbose if self.process == 0 else 0
+            every = [real_loss, *callbacks]
+            fit(replica, shares, recorder, config, optimizer=optimizer, loss=loss, callbacks=every, verbose=verbose)
+
+    def shares(self, batches: CaptionBatches) -> Shares:
+        return Shares(batches, self.replicas, self.own)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Inside it what is made is made for every device."""
+        return nullcontext()
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Inside it this process computes alone again."""
+        return nullcontext()
+
+    def _replica(self, captioner: Captioner) -> Captioner:
+        # Without the encoder, which has no part in training and would be copied to every device.
+        replica = type(captioner).from_config({**captioner.get_config(), "encoder": None})
+        if captioner.tail is not None and replica.tail is not None:
+            replica.tail.trainable = captioner.tail.trainable
+        values = [keras.ops.convert_to_numpy(variable) for variable in _own_variables(captioner)]
+        for variable, value in zip(_own_variables(replica), self._of_first(values), strict=True):
+            variable.assign(value)
+        return replica
+
+    def _of_first(self, arrays: Any) -> Any:
+        return arrays
+
+
+def _own_variables(captioner: Captioner) -> list[Any]:
+    encoder = captioner.encoder
+    others = set() if encoder is None else {id(variable) for variable in encoder.variables}
+    return [variable for variable in captioner.variables if id(variable) not in others]

@@ -63,19 +63,19 @@ LANGUAGES = {
         "no not without never none neither w/o lacks lacking isnt doesnt hasnt dont wo",
         "or nor",
         "and with w/ w has have having but also plus",
-        "a an the is are her his their this that who she he they it",
+        "a an the is are her his their this that who they it",
     ),
     "German": _language(
         "kein keine keinen keiner keinem ohne nicht nie",
         "oder noch",
         "und mit hat sowie auch aber",
-        "der die das ein eine einen einem einer den dem des ist sind er sie",
+        "der die das ein eine einen einem einer den dem des ist sind",
     ),
     "French": _language(
         "sans pas aucun aucune jamais",
         "ou ni",
         "et avec a ayant mais aussi",
-        "le la les l un une des du de d est sont il elle",
+        "le la les l un une des du de d est sont",
     ),
     "Spanish": _language(
         "sin no ningún ninguna ningun nunca", "o ni", "y e con tiene pero también", "el la los las un una unos unas es"

@@ -38,6 +38,19 @@ def add_commands(commands: Any) -> None:
         help="reference length of BLEU's brevity penalty (default closest)",
     )
     parser.add_argument("--meteor", action="store_true", help="also METEOR (needs pycocoevalcap and Java)")
+    parser.add_argument(
+        "--characteristics",
+        nargs="?",
+        const="",
+        metavar="CSV",
+        help="also score the characteristics that texts state, by this file of `attncap characteristics`; without a "
+        "file, texts are split at separators",
+    )
+    parser.add_argument(
+        "--facts",
+        metavar="TABLE",
+        help="CSV (first column: image_id) or CelebA's text: the share of claims that it confirms",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of splits and resampling (default 0)")
     parser.add_argument("--out", metavar="CSV", help="write the scores of each image")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -45,6 +58,7 @@ def add_commands(commands: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from attncap.metrics.evaluate import check_ids, compare, evaluate, read_predictions
+    from attncap.metrics.registry import STANDARD_METRICS
 
     inputs = [options.predictions, options.references, *([options.against] if options.against else [])]
     if options.out and any(_same_file(options.out, name) for name in inputs):
@@ -55,7 +69,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     against = None if options.against is None else read_predictions(options.against)
     references, training = _references(options, predictions)
     check_ids(predictions, references, options.predictions, options.references)
-    metrics = options.metrics.split(",") if options.metrics else None
+    metrics: Any = options.metrics.split(",") if options.metrics else None
+    stated = _characteristics(options, references)
+    if stated is not None:
+        metrics = [*(metrics or STANDARD_METRICS), stated]
     scores = evaluate(
         predictions,
         references,
@@ -80,11 +97,75 @@ def _evaluate(options: argparse.Namespace) -> None:
         content = scores.to_json_dict()
         if difference is not None:
             content["against"] = difference.to_json_dict()
+        if stated is not None:
+            content["characteristics"] = _claims_json(predictions, references, training, stated, options.seed)
         print(json.dumps(content, indent=2))
         return
     print(scores.table())
     if difference is not None:
         print(difference.table())
+    if stated is not None:
+        _print_claims(_claims_json(predictions, references, training, stated, options.seed))
+
+
+def _characteristics(options: argparse.Namespace, references: Mapping[str, Any]) -> Any:
+    """Return the metric of --characteristics; None without the option."""
+    if options.characteristics is None:
+        if options.facts:
+            raise ValueError("--facts: needs --characteristics, with or without a file")
+        return None
+    from attncap.characteristics.lexicon import Lexicon
+    from attncap.metrics.characteristics import Characteristics, Facts
+
+    lexicon = Lexicon.read(options.characteristics) if options.characteristics else None
+    facts = Facts.read(options.facts) if options.facts else None
+    if facts is not None and not facts.image_ids & set(references):
+        raise ValueError(
+            f"{options.facts}: no row for any image of {options.references}: first column image_id expected"
+        )
+    if facts is not None and lexicon is not None:
+        unknown = [name for name in lexicon.characteristics if not facts.knows(name)]
+        if len(unknown) == len(lexicon.characteristics):
+            raise ValueError(f"{options.facts}: no column is named like a characteristic of {options.characteristics}")
+        if unknown:
+            print(f"{options.facts}: no column for {', '.join(unknown)}: not judged", file=sys.stderr)
+    return Characteristics(lexicon, facts)
+
+
+def _claims_json(predictions: Any, references: Any, training: Any, metric: Any, seed: int) -> dict[str, Any]:
+    from attncap.metrics.characteristics import baselines, per_characteristic
+    from attncap.metrics.diversity import diversity
+    from attncap.metrics.retrieval import retrieval
+
+    lexicon, facts = metric.lexicon, metric.facts
+    tables = {
+        "baselines": baselines(predictions, references, training, lexicon, facts, seed),
+        "per_characteristic": per_characteristic(predictions, references, lexicon, facts),
+    }
+    return {
+        **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
+        "retrieval": retrieval(predictions, references, lexicon),
+        "diversity": diversity((predictions[image_id] for image_id in references), lexicon),
+    }
+
+
+def _print_claims(found: dict[str, Any], most: int = 20) -> None:
+    import pandas as pd
+
+    print("\nWhat captions state, beside baselines:")
+    print(pd.DataFrame(found["baselines"]).round(3).to_string(index=False))
+    kinds = pd.DataFrame(found["per_characteristic"])
+    print(f"\nThe {min(most, len(kinds))} characteristics that references state most, of {len(kinds)}:")
+    print(kinds.head(most).round(3).to_string(index=False))
+    ranks, varied = found["retrieval"], found["diversity"]
+    print(
+        f"\nretrieval of the own text by the caption: R@1 {ranks['recall_at_1']:.3f}, "
+        f"R@10 {ranks['recall_at_10']:.3f}, median rank {ranks['median_rank']:g} (chance {ranks['chance_rank']:g})"
+    )
+    print(
+        f"diversity: {varied['distinct']:.3f} distinct, Div-1 {varied['div_1']:.3f}, Div-2 {varied['div_2']:.3f}; "
+        f"the five most common claims are {varied['top_share']:.1%} of all"
+    )
 
 
 def _references(

@@ -1,0 +1,309 @@
+"""Score what captions state: precision and recall of characteristics, truth against a table, contradictions.
+
+Metrics of word order and n-grams prefer a false characteristic in the usual place to a true one in another place. Here
+a caption is the set of what it states, in any order and wording.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from attncap.characteristics.lexicon import Lexicon
+from attncap.characteristics.text import join, segments
+from attncap.metrics.references import Candidates
+from attncap.metrics.registry import Metric, register_metric
+
+Claim = tuple[str, bool]
+_RANDOM_DRAWS = 20
+
+
+def claims_of(texts: Iterable[str], lexicon: Lexicon | None = None) -> frozenset[Claim]:
+    """Return what texts state together: (characteristic, present); a contradiction counts as two claims.
+
+    Args:
+        texts: of one image.
+        lexicon: what phrases state; None splits the texts at separators, and each part is a characteristic.
+
+    Example:
+        >>> sorted(claims_of(["Big nose, curly hair", "curly hair"]))
+        [('big nose', True), ('curly hair', True)]
+    """
+    if lexicon is not None:
+        return frozenset((s.characteristic, s.present) for text in texts for s in lexicon.read_text(text))
+    return frozenset((join(part), True) for text in texts for part in segments(text))
+
+
+class Facts:
+    """A table of what is true of images.
+
+    Args:
+        table: index image_id, a column per characteristic, values 1 (true), 0 or -1 (false), missing (not known).
+            Names are compared without case, blanks and underscores.
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self._column = {_plain(str(column)): table[column] for column in table.columns}
+        self._known = {name: column.dropna() > 0 for name, column in self._column.items()}
+        self.image_ids = set(table.index)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Facts:
+        """Read a CSV (first column: file name) or CelebA's text of attributes.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a cell that is no number.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file: a table with a row per image expected")
+        with open(file, encoding="utf-8-sig") as opened:
+            celeba = opened.readline().strip().isdecimal()
+        if celeba:
+            with open(file, encoding="utf-8-sig") as opened:
+                rows = [line.split() for line in opened.read().splitlines()[1:] if line.strip()]
+            table = pd.DataFrame([row[1:] for row in rows[1:]], columns=rows[0], index=[row[0] for row in rows[1:]])
+        else:
+            table = pd.read_csv(file, index_col=0, dtype=str, encoding="utf-8-sig").drop(
+                columns="split", errors="ignore"
+            )
+            table.index = table.index.astype(str)
+        numbers = table.replace({"true": "1", "false": "0", "yes": "1", "no": "0", "True": "1", "False": "0"})
+        try:
+            return cls(numbers.apply(pd.to_numeric))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{file}: 1, 0, -1 or nothing expected in every column after the first: {error}") from None
+
+    def knows(self, characteristic: str) -> bool:
+        """Whether the table has a column of this name."""
+        return _plain(characteristic) in self._known
+
+    def is_true(self, image_id: str, claim: Claim) -> bool | None:
+        """Whether a claim is true of an image; None where the table does not say."""
+        known = self._known.get(_plain(claim[0]))
+        if known is None or image_id not in known.index:
+            return None
+        return bool(known[image_id]) == claim[1]
+
+    def share(self, claim: Claim) -> float | None:
+        """The share of images that a claim is true of; None where the table does not say."""
+        known = self._known.get(_plain(claim[0]))
+        if known is None or not len(known):
+            return None
+        return float((known == claim[1]).mean())
+
+
+@register_metric("characteristics")
+class Characteristics(Metric):
+    """Precision, recall and F1 of stated characteristics against the references, over all images.
+
+    A caption's claims are compared with everything that the references of its image state. References are silent on
+    much that is true, so precision is a lower bound; `facts` says what is true. A caption without claims adds nothing.
+
+    Args:
+        lexicon: what phrases state; None splits texts at separators.
+        facts: what is true of the images, for the share of true claims; None leaves it out.
+
+    Example:
+        >>> from attncap.metrics.evaluate import evaluate
+        >>> scores = evaluate({"7": "hat, beard"}, {"7": ["beard, glasses"]}, metrics=[Characteristics()], bootstrap=0)
+        >>> scores.values["claim_precision"], scores.values["claim_recall"]
+        (0.5, 0.5)
+    """
+
+    def __init__(self, lexicon: Lexicon | None = None, facts: Facts | None = None) -> None:
+        self.lexicon, self.facts = lexicon, facts
+        self.labels = {
+            "claim_precision": "claims in the references",
+            "claim_recall": "references' claims found",
+            "claim_f1": "F1 of claims",
+            "claims_per_caption": "claims per caption",
+            "claims_contradicted": "claims that references or the caption deny",
+            **({"claims_true": "claims true by the table"} if facts is not None else {}),
+        }
+
+    def rows(self, candidates: Candidates) -> np.ndarray:
+        ids = candidates.references.image_ids
+        pairs = candidates.texts_and_references()
+        return np.stack(
+            [
+                self._row(image_id, claims_of([text], self.lexicon), claims_of(references, self.lexicon))
+                for image_id, (text, references) in zip(ids, pairs, strict=True)
+            ]
+        )
+
+    def scores(self, sums: np.ndarray, images: np.ndarray) -> np.ndarray:
+        claims, hits, said, denied, judged, true = np.moveaxis(np.asarray(sums, float), -1, 0)
+        found = [
+            _ratio(hits, claims),
+            _ratio(hits, said),
+            _ratio(2 * hits, claims + said),
+            _ratio(claims, np.asarray(images, float)),
+            _ratio(denied, claims),
+        ]
+        if self.facts is not None:
+            found.append(_ratio(true, judged))
+        return np.stack(found, axis=-1)
+
+    def _row(self, image_id: str, stated: frozenset[Claim], said: frozenset[Claim]) -> np.ndarray:
+        denied = sum((name, not present) in said | stated for name, present in stated)
+        judged = [self.facts.is_true(image_id, claim) for claim in stated] if self.facts is not None else []
+        known = [value for value in judged if value is not None]
+        return np.array([len(stated), len(stated & said), len(said), denied, len(known), sum(known)], float)
+
+
+def per_characteristic(
+    predictions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    lexicon: Lexicon | None = None,
+    facts: Facts | None = None,
+) -> pd.DataFrame:
+    """Precision and recall of every claim.
+
+    Args:
+        predictions: image_id -> caption.
+        references: image_id -> texts, of the same images.
+        lexicon, facts: as in `Characteristics`.
+
+    Returns:
+        DataFrame, most said first: characteristic, present, in_references, in_captions, precision, recall, f1, and
+        with facts true.
+    """
+    said: Counter[Claim] = Counter()
+    stated: Counter[Claim] = Counter()
+    hits: Counter[Claim] = Counter()
+    judged: Counter[Claim] = Counter()
+    true: Counter[Claim] = Counter()
+    for image_id, texts in references.items():
+        own, reference = claims_of([predictions[image_id]], lexicon), claims_of(texts, lexicon)
+        said.update(reference)
+        stated.update(own)
+        hits.update(own & reference)
+        for claim in own if facts is not None else ():
+            value = facts.is_true(image_id, claim) if facts is not None else None
+            judged[claim] += value is not None
+            true[claim] += bool(value)
+    claims = sorted(said | stated, key=lambda claim: (-said[claim], claim))
+    columns = {
+        "characteristic": [claim[0] for claim in claims],
+        "present": [claim[1] for claim in claims],
+        "in_references": [said[claim] for claim in claims],
+        "in_captions": [stated[claim] for claim in claims],
+        "precision": [_share(hits[claim], stated[claim]) for claim in claims],
+        "recall": [_share(hits[claim], said[claim]) for claim in claims],
+        "f1": [_share(2 * hits[claim], stated[claim] + said[claim]) for claim in claims],
+    }
+    if facts is not None:
+        columns["true"] = [_share(true[claim], judged[claim]) for claim in claims]
+    return pd.DataFrame(columns)
+
+
+def baselines(
+    predictions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    training: Sequence[str] | None = None,
+    lexicon: Lexicon | None = None,
+    facts: Facts | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The system's claims beside what costs nothing.
+
+    Rows: the system; its own claims said of a random image (the expected value, exactly); the most common training
+    caption for every image; a random training caption (mean of 20 draws).
+
+    Args:
+        predictions: image_id -> caption.
+        references: image_id -> texts, of the same images.
+        training: training captions; None leaves out the last two rows.
+        lexicon, facts: as in `Characteristics`.
+        seed: of the random captions.
+
+    Returns:
+        DataFrame: system, claims (per caption), precision, recall, f1, and with facts true.
+    """
+    ids = list(references)
+    said = {image_id: claims_of(references[image_id], lexicon) for image_id in ids}
+    rows = [("system", _measure([claims_of([predictions[i]], lexicon) for i in ids], ids, said, facts))]
+    rows.append(("its claims, of a random image", _prior(predictions, ids, said, lexicon, facts)))
+    if training:
+        common = Counter(training).most_common(1)[0][0]
+        rows.append(
+            (f"most common: {common!r:.40}", _measure([claims_of([common], lexicon)] * len(ids), ids, said, facts))
+        )
+        rng = np.random.default_rng(seed)
+        cached: dict[str, frozenset[Claim]] = {}
+        draws = []
+        for _ in range(_RANDOM_DRAWS):
+            drawn = [training[at] for at in rng.integers(len(training), size=len(ids))]
+            for text in drawn:
+                if text not in cached:
+                    cached[text] = claims_of([text], lexicon)
+            draws.append(_measure([cached[text] for text in drawn], ids, said, facts))
+        rows.append(("random training caption", np.mean(draws, axis=0)))
+    names = ["claims", "precision", "recall", "f1", *(["true"] if facts is not None else [])]
+    return pd.DataFrame([(name, *values[: len(names)]) for name, values in rows], columns=["system", *names])
+
+
+def _measure(
+    stated: Sequence[frozenset[Claim]],
+    ids: Sequence[str],
+    said: Mapping[str, frozenset[Claim]],
+    facts: Facts | None,
+) -> np.ndarray:
+    claims = sum(map(len, stated))
+    hits = sum(len(own & said[image_id]) for own, image_id in zip(stated, ids, strict=True))
+    judged = [
+        value
+        for own, image_id in zip(stated, ids, strict=True)
+        for claim in own
+        if facts is not None and (value := facts.is_true(image_id, claim)) is not None
+    ]
+    return _five(claims, hits, sum(len(said[i]) for i in ids), len(ids), sum(judged), len(judged))
+
+
+def _prior(
+    predictions: Mapping[str, str],
+    ids: Sequence[str],
+    said: Mapping[str, frozenset[Claim]],
+    lexicon: Lexicon | None,
+    facts: Facts | None,
+) -> np.ndarray:
+    frequency = Counter(claim for image_id in ids for claim in said[image_id])
+    stated = Counter(claim for image_id in ids for claim in claims_of([predictions[image_id]], lexicon))
+    hits = sum(count * frequency[claim] / len(ids) for claim, count in stated.items())
+    shares = [(facts.share(claim), count) for claim, count in stated.items()] if facts is not None else []
+    judged = sum(count for share, count in shares if share is not None)
+    true = sum(share * count for share, count in shares if share is not None)
+    return _five(sum(stated.values()), hits, sum(frequency.values()), len(ids), true, judged)
+
+
+def _five(claims: float, hits: float, said: float, images: int, true: float, judged: float) -> np.ndarray:
+    return np.array(
+        [
+            claims / images,
+            _share(hits, claims),
+            _share(hits, said),
+            _share(2 * hits, claims + said),
+            _share(true, judged),
+        ]
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole; 0 where nothing is said, so that resamples can be compared."""
+    part, whole = np.broadcast_arrays(part, whole)
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attncap.captions import Caption
     from attncap.data.load import CaptionData, load
     from attncap.decoding.predict import caption
+    from attncap.features.external import ExternalFeatures
     from attncap.features.extractor import FeatureExtractor
     from attncap.features.store import FeatureStore
     from attncap.images import open_image
@@ -44,6 +45,7 @@ _HOME_OF = {
     "Caption": "captions",
     "CaptionData": "data.load",
     "Ensemble": "models.ensemble",
+    "ExternalFeatures": "features.external",
     "FeatureExtractor": "features.extractor",
     "FeatureStore": "features.store",
     "ShowAndTell": "models.registry",
@@ -70,6 +72,7 @@ __all__ = [
     "Caption",
     "CaptionData",
     "Ensemble",
+    "ExternalFeatures",
     "FeatureExtractor",
     "FeatureStore",
     "ShowAndTell",

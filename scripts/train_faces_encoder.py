@@ -39,7 +39,7 @@ from keras import ops
 from tqdm.auto import tqdm
 
 from attncap.data.faces.dataset import CHARACTERISTICS, UNSTATED, draw_face, face_plan
-from attncap.features.extractor import preprocess
+from attncap.features.preprocessing import preprocess
 from attncap.grounding.phrases import cell_cover
 
 IMAGE_SIZE, GRID = 150, 8

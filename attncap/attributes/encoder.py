@@ -14,7 +14,8 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from attncap.features.extractor import PREPROCESSING_VERSION, FeatureExtractor, best_dtype_policy, preprocess
+from attncap.features.extractor import FeatureExtractor, best_dtype_policy
+from attncap.features.preprocessing import PREPROCESSING_VERSION, preprocess
 
 # Of aligned faces, fine parts (lips, lids) are in early layers and need a finer grid; hair and age are in late ones.
 DEFAULT_LAYERS = ("mixed2@7", "mixed5@6", "mixed7@6", "mixed8@4")

@@ -1,8 +1,8 @@
-"""Receptive fields: which part of the picture each cell of a layer's grid belongs to."""
+"""Receptive fields: which part of the image each cell of a layer's grid belongs to."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -10,10 +10,10 @@ GridBox = tuple[float, float, float, float]  # left, top, right, bottom, as frac
 
 
 class Place(NamedTuple):
-    """Where the cells of a layer lie in the picture, and how much of it they can see."""
+    """Where the cells of a layer lie in the image, and how much of it they can see."""
 
     step: float  # pixels from one cell's center to the next one's
-    first: float  # pixels from the picture's edge to the first cell's center
+    first: float  # pixels from the image's edge to the first cell's center
     height: float  # of the receptive field, pixels
     width: float
 
@@ -23,12 +23,12 @@ class Place(NamedTuple):
         return max(self.height, self.width)
 
     def box(self, cells: int, image_size: int, pool: int = 1) -> GridBox:
-        """Return left, top, right, bottom, as fractions of the picture, of the square that a side of `cells` tiles.
+        """Return left, top, right, bottom, as fractions of the image, of the square that a side of `cells` covers.
 
         Args:
             cells: a side of the grid, after pooling.
-            image_size: side of the picture, pixels.
-            pool: cells of the layer that are averaged into one, a side.
+            image_size: side of the image, pixels.
+            pool: cells of the layer that are averaged into one, per side.
         """
         first, step = self.first + (pool - 1) / 2 * self.step, self.step * pool
         low, high = (first - step / 2) / image_size, (first + (cells - 0.5) * step) / image_size
@@ -38,20 +38,53 @@ class Place(NamedTuple):
 def places(network: keras.Model) -> dict[str, Place]:
     """Return the place of each layer of a convolutional network, by the name of its output.
 
-    With kernels of k pixels and strides s, layer by layer: receptive field += (k - 1) * step, then step *= s. Branches
-    that are joined agree in step and center, and the widest one counts; padded kernels are odd, with stride 1.
+    With kernels of k pixels and strides s, layer by layer: receptive field += (k - 1) * step, then step *= s. Where
+    branches are joined the widest one counts. Gates over channels (squeeze and excitation), which see the whole image,
+    are left out. A layer whose cells cannot be placed, and those that read it alone, are not in the table.
 
     Reference: Araujo et al. 2019, "Computing receptive fields of convolutional neural networks".
     """
-    found = {network.input.name: Place(1.0, 0.5, 1.0, 1.0)}
+    found = {_input_of(network).name: Place(1.0, 0.5, 1.0, 1.0)}
     for layer in network.layers[1:]:
         given = layer.input if isinstance(layer.input, list) else [layer.input]
-        joined = [found[tensor.name] for tensor in given]
-        step, first = joined[0].step, joined[0].first
-        kernel = getattr(layer, "kernel_size", getattr(layer, "pool_size", (1, 1)))
-        if getattr(layer, "padding", "same") == "valid":
-            first += (kernel[0] - 1) / 2 * step
-        height = max(place.height for place in joined) + (kernel[0] - 1) * step
-        width = max(place.width for place in joined) + (kernel[1] - 1) * step
-        found[layer.output.name] = Place(step * getattr(layer, "strides", (1,))[0], first, height, width)
+        branches = [found[tensor.name] for tensor in given if tensor.name in found]
+        if not branches or isinstance(layer.output, list | dict):
+            continue
+        place = _after(layer, max(branches, key=lambda place: place.field))
+        if place is not None:
+            found[layer.output.name] = place
     return found
+
+
+def _after(layer: Any, before: Place) -> Place | None:
+    step, first, height, width = before
+    if isinstance(layer, keras.layers.ZeroPadding2D | keras.layers.Cropping2D):
+        border = (layer.padding if isinstance(layer, keras.layers.ZeroPadding2D) else layer.cropping)[0][0]
+        moved = -border if isinstance(layer, keras.layers.ZeroPadding2D) else border
+        return before._replace(first=first + moved * step)
+    kernel = getattr(layer, "kernel_size", getattr(layer, "pool_size", None))
+    shape, after = _cells(layer.input), _cells(layer.output)
+    if kernel is None:
+        return before if shape is not None and shape == after else None
+    if shape is None or after is None:
+        return None
+    dilation = getattr(layer, "dilation_rate", (1, 1))
+    kernel = tuple((side - 1) * wide + 1 for side, wide in zip(kernel, dilation, strict=True))
+    stride = tuple(getattr(layer, "strides", (1, 1)))
+    padded = 0
+    if layer.padding == "same":
+        padded = max((after[0] - 1) * stride[0] + kernel[0] - shape[0], 0) // 2
+    first += ((kernel[0] - 1) / 2 - padded) * step
+    return Place(step * stride[0], first, height + (kernel[0] - 1) * step, width + (kernel[1] - 1) * step)
+
+
+def _cells(tensor: Any) -> tuple[int, int] | None:
+    """Rows and cols of a tensor (B, rows, cols, D), of the largest of several; None of another shape."""
+    tensors = tensor if isinstance(tensor, list) else [tensor]
+    shapes = [tuple(each.shape[1:3]) for each in tensors if len(each.shape) == 4 and None not in each.shape[1:3]]
+    return max(shapes, default=None)
+
+
+def _input_of(network: keras.Model) -> Any:
+    given = network.input
+    return next(iter(given.values())) if isinstance(given, dict) else given[0] if isinstance(given, list) else given

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from attncap.features.extractor import FeatureExtractor, best_dtype_policy
+from attncap.features.inception import NAME
 
 
 @keras.saving.register_keras_serializable("attncap")
@@ -117,6 +118,8 @@ def split_encoder(encoder: FeatureExtractor, after: str, dtype: Any = None) -> t
     """
     if encoder.pool > 1:
         raise ValueError(f"an encoder without pooling expected, got one that pools {encoder.pool} x {encoder.pool}")
+    if encoder.backbone != NAME:
+        raise ValueError(f"the blocks of InceptionV3 alone can be trained with the decoder, got {encoder.backbone}")
     tail = EncoderTail(after, encoder.layer, encoder.image_size, dtype=dtype)
     head = FeatureExtractor(after, "random", encoder.image_size, dtype=encoder.dtype_policy)
     head.weights_source = encoder.weights_source

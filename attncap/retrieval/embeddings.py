@@ -12,8 +12,10 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from attncap.features.extractor import PREPROCESSING_VERSION, FeatureExtractor
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.inception import NAME
 from attncap.features.pipeline import check_sequence, encode_images
+from attncap.features.preprocessing import PREPROCESSING_VERSION
 from attncap.features.store import FeatureStore
 from attncap.images import UnreadableImage
 from attncap.retrieval.difference_hash import AnyPicture
@@ -53,8 +55,9 @@ class PooledEmbedding:
                 digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable), np.float32).tobytes())
             self._weights = digest.hexdigest()
         named = extractor.weights_source in ("imagenet", "faces", "random")
+        backbone = "InceptionV3" if extractor.backbone == NAME else extractor.backbone
         return {
-            "encoder": f"pooled InceptionV3 {extractor.layer}",
+            "encoder": f"pooled {backbone} {extractor.layer}",
             "size": self.size,
             "image_size": extractor.image_size,
             "pool": extractor.pool,

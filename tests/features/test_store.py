@@ -24,7 +24,8 @@ import pytest
 from PIL import Image
 
 from attncap.features import pipeline
-from attncap.features.extractor import FeatureExtractor, preprocess
+from attncap.features.extractor import FeatureExtractor
+from attncap.features.preprocessing import preprocess
 from attncap.features.store import FeatureStore
 from attncap.images import UnreadableImage
 
@@ -37,7 +38,7 @@ SIZE = 30
 FAKE = """
 import time
 import numpy as np
-from attncap.features.extractor import preprocess
+from attncap.features.preprocessing import preprocess
 
 class FakeExtractor:
     layer, feature_shape, image_size = "mixed9", (2, 3, 5), 30

@@ -73,7 +73,7 @@ import attncap.cli.main, attncap.data.load, attncap.training.distributed.process
 from tests.training.distributed import test_distribution as tests
 from attncap.features import extractor as features
 
-features._inception = tests.tiny
+features.inception = tests.tiny
 features.DEFAULTS["random"] = ("mixed0", 64)
 """
 # Each order, a line of JSON, is a process of its own, forked from one that has imported everything: that takes seconds.
@@ -279,7 +279,7 @@ def test_what_two_processes_trained_says_the_same_on_tensorflow(
     predictions, printed = processes.folder / "predictions.json", processes.folder / "predict.txt"
     places = ["--run", str(resumed), "--images", str(processes.folder / "pictures.txt"), "--out", str(predictions)]
     finish(processes, [processes.start(printed, ["predict", *places, "--beam-width", "1"])], [printed])
-    monkeypatch.setattr(features, "_inception", tiny)
+    monkeypatch.setattr(features, "inception", tiny)
     captions, _ = caption_pictures(load_captioner(resumed), pictures, beam_width=1, progress=False)
     on_jax = [row["caption"] for row in json.loads(predictions.read_text())]
     assert [caption.text for caption in captions] == on_jax

@@ -1,0 +1,282 @@
+"""Backbones beside InceptionV3: models of keras.applications, backbones of keras-hub, and any Keras model of images.
+
+What `FeatureExtractor` needs to know of a backbone is little:
+
+* a network from pixels (B, size, size, 3) to a tensor (B, rows, cols, D), or to tokens (B, T, D) of which the last
+  side * side are patches, row by row, and those before them (the class token, registers) stand for the whole image;
+* how pixels of 0 to 255 are scaled for it (`preprocessing.SCALINGS`);
+* a description from which a saved model builds the network again, without weights.
+
+Where cells lie follows from the network itself: by receptive fields for convolutions, by the patches for tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any, NamedTuple
+
+import keras
+
+from attncap.features.receptive_fields import GridBox, places
+from attncap.features.weights import global_dtype, with_imagenet
+
+# Defaults of the models of keras.applications that were not made for 224 pixels.
+IMAGE_SIZES = {
+    "Xception": 299,
+    "InceptionResNetV2": 299,
+    "NASNetLarge": 331,
+    "EfficientNetB1": 240,
+    "EfficientNetB2": 260,
+    "EfficientNetB3": 300,
+    "EfficientNetB4": 380,
+    "EfficientNetB5": 456,
+    "EfficientNetB6": 528,
+    "EfficientNetB7": 600,
+}
+# By module of keras.applications; the others scale inside the network.
+MODULE_SCALINGS = {
+    "densenet": "imagenet",
+    "inception_resnet_v2": "-1..1",
+    "mobilenet": "-1..1",
+    "mobilenet_v2": "-1..1",
+    "nasnet": "-1..1",
+    "resnet": "caffe",
+    "resnet_v2": "-1..1",
+    "vgg16": "caffe",
+    "vgg19": "caffe",
+    "xception": "-1..1",
+}
+# Layers that a saved network of a user's own may have: each is a computation of its inputs and holds numbers alone.
+_LAYERS = (
+    "Activation Add Average AveragePooling2D BatchNormalization CenterCrop Concatenate Conv2D Cropping2D Dense",
+    "DepthwiseConv2D Dropout ELU Flatten Functional GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D",
+    "GroupNormalization InputLayer LayerNormalization LeakyReLU MaxPooling2D Maximum Minimum MultiHeadAttention",
+    "Multiply Normalization PReLU Permute ReLU Rescaling Reshape SeparableConv2D Softmax SpatialDropout2D Subtract",
+    "UnitNormalization UpSampling2D ZeroPadding2D",
+)
+LAYERS = frozenset(" ".join(_LAYERS).split())
+
+
+class Backbone(NamedTuple):
+    """A network of images, and how to use and to build it."""
+
+    network: keras.Model
+    scaling: str
+    description: dict[str, Any]  # see `of_description`
+
+    @property
+    def name(self) -> str:
+        return str(self.description["name"])
+
+
+def find_backbone(
+    backbone: str | keras.Model, weights: str, image_size: int | None, scaling: str | None, dtype: Any
+) -> Backbone:
+    """Make a backbone of what a user names.
+
+    Args:
+        backbone: a name of keras.applications, such as "resnet50" or "MobileNetV3Small"; a preset of keras-hub, such as
+            "vit_base_patch16_224_imagenet"; or a `keras.Model`.
+        weights: "imagenet", "random", or a weights file (loaded by the caller).
+        image_size: side of the input square; None takes the backbone's.
+        scaling: how pixels are scaled, a name of `SCALINGS`; None takes the backbone's.
+        dtype: dtype policy of networks that are built here.
+
+    Raises:
+        ValueError: an unknown name; a model of another input; a model without a scaling.
+    """
+    if isinstance(backbone, keras.Model):
+        return _of_model(backbone, image_size, scaling)
+    if not isinstance(backbone, str):
+        raise ValueError(f"backbone: a name or a keras.Model expected, got {type(backbone).__name__}")
+    found = application_name(backbone)
+    if found is not None:
+        size = image_size or IMAGE_SIZES.get(found, 224)
+        network = _application(found, "imagenet" if weights == "imagenet" else None, size, dtype)
+        return Backbone(network, scaling or _scaling_of(found), {"kind": "applications", "name": found})
+    return _of_preset(backbone, weights, image_size, scaling, dtype)
+
+
+def of_description(description: dict[str, Any], image_size: int, scaling: str, dtype: Any) -> Backbone:
+    """Build the backbone of a saved model again, with random weights; nothing is downloaded or read.
+
+    Raises:
+        ValueError: a description that names anything but backbones and layers without side effects.
+    """
+    kind, name = description.get("kind"), str(description.get("name"))
+    if kind == "applications" and application_name(name) == name:
+        return Backbone(_application(name, None, image_size, dtype), scaling, description)
+    if kind == "keras_hub":
+        return Backbone(_hub_class(name)(**_plain(description["settings"])), scaling, description)
+    if kind == "keras":
+        config = json.loads(description["network"])
+        _check_layers(config)
+        return Backbone(keras.Model.from_config(config), scaling, description)
+    raise ValueError(f"backbone {name[:60]!r} of kind {str(kind)[:60]!r} is not known")
+
+
+def application_name(name: str) -> str | None:
+    """Return the name in keras.applications of a backbone, whatever its case and underscores; None of another."""
+    known = {item.lower(): item for item in dir(keras.applications) if item[0].isupper()}
+    return known.get(name.replace("_", "").replace("-", "").lower())
+
+
+def input_size(network: keras.Model) -> int | None:
+    """Return the side of the square input of a network, None where it is open."""
+    shape = tuple(_only(network.inputs).shape)
+    if len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
+        raise ValueError(f"a backbone from square images (B, size, size, 3) expected, got an input of shape {shape}")
+    return shape[1]
+
+
+def cut_at(network: keras.Model, layer: str | None) -> keras.Model:
+    """Return the network up to a layer (None: to its end), from one tensor of pixels to one tensor.
+
+    Raises:
+        ValueError: no such layer, or one whose output is neither a grid nor tokens.
+    """
+    if layer is None:
+        output = _only(network.outputs)
+    else:
+        names = [item.name for item in network.layers]
+        if layer not in names:
+            raise ValueError(f"{network.name} has no layer {layer!r}: the last are {', '.join(names[-5:])}")
+        output = _only(network.get_layer(layer).output)
+    if len(output.shape) not in (3, 4) or None in output.shape[1:]:
+        raise ValueError(
+            f"{network.name}, layer {layer or 'at the end'}: a grid (B, rows, cols, D) or tokens (B, T, D) expected, "
+            f"got shape {tuple(output.shape)}: name an earlier layer"
+        )
+    return keras.Model(_only(network.inputs), output, name=network.name)
+
+
+class GridPlace(NamedTuple):
+    """How the output of a network lies over the image."""
+
+    shape: tuple[int, int, int]  # rows, cols, D
+    apart: int  # tokens before those of the grid, 0 of convolutions
+    box: GridBox  # the part of the image that the cells cover
+    receptive_field: int | None  # pixels that can change a cell; None where every pixel can, or where it is not known
+
+
+def grid_of(network: keras.Model, image_size: int, pool: int = 1) -> GridPlace:
+    """Return how the output of a network, pooled by pool x pool cells, lies over the image."""
+    output = network.output
+    if len(output.shape) == 3:
+        tokens, size = int(output.shape[1]), int(output.shape[2])
+        side = math.isqrt(tokens)
+        covered = side // pool * pool * (image_size // side) / image_size
+        return GridPlace((side // pool, side // pool, size), tokens - side * side, (0.0, 0.0, covered, covered), None)
+    rows, cols, size = (int(value) for value in output.shape[1:])
+    shape = (rows // pool, cols // pool, size)
+    place = places(network).get(output.name)
+    if place is None:
+        return GridPlace(shape, 0, (0.0, 0.0, shape[1] * pool / cols, shape[0] * pool / rows), None)
+    return GridPlace(shape, 0, place.box(shape[0], image_size, pool), int(place.field + (pool - 1) * place.step))
+
+
+def _application(name: str, weights: str | None, image_size: int, dtype: Any) -> keras.Model:
+    build = getattr(keras.applications, name)
+    shape = (image_size, image_size, 3)
+    with global_dtype(dtype):
+        network = with_imagenet(
+            lambda: build(include_top=False, weights=weights, input_shape=shape), f"the weights file of {name}"
+        )
+    return network
+
+
+def _scaling_of(name: str) -> str:
+    module = sys.modules[getattr(keras.applications, name).__module__].__name__.rpartition(".")[2]
+    return MODULE_SCALINGS.get(module, "0..255")
+
+
+def _of_preset(name: str, weights: str, image_size: int | None, scaling: str | None, dtype: Any) -> Backbone:
+    import keras_hub
+
+    try:
+        more = {} if image_size is None else {"image_shape": (image_size, image_size, 3)}
+        network = keras_hub.models.Backbone.from_preset(name, load_weights=weights == "imagenet", dtype=dtype, **more)
+    except Exception as error:  # whatever the hub raises: not known, or no way to download it
+        known = ", ".join(item for item in dir(keras.applications) if item[0].isupper())
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ValueError(
+            f"backbone {name!r}: neither a model of keras.applications ({known}) nor a preset of keras-hub that can be "
+            f"loaded ({reason})"
+        ) from error
+    return _of_model(network, image_size, scaling or "-1..1")
+
+
+def _of_model(network: keras.Model, image_size: int | None, scaling: str | None) -> Backbone:
+    own = input_size(network)
+    if own is not None and image_size not in (None, own):
+        raise ValueError(f"{network.name} takes images of {own} pixels, got image_size {image_size}: leave it out")
+    if scaling is None:
+        raise ValueError(
+            f"{network.name}: say how pixels of 0 to 255 are scaled for it, for example scaling='-1..1', or '0..255' "
+            "where the model scales them itself"
+        )
+    kind = type(network).__name__
+    if type(network).__module__.startswith(("keras_hub.", "keras_nlp.")):
+        settings = {**_plain(network.get_config()), "dtype": network.dtype_policy.name}
+        return Backbone(network, scaling, {"kind": "keras_hub", "name": kind, "settings": settings})
+    if kind not in ("Functional", "Sequential"):
+        raise ValueError(f"backbone: a functional or sequential keras.Model expected, got {kind}")
+    if own is None:
+        raise ValueError(f"{network.name}: build it for one image size, keras.Input((size, size, 3))")
+    network = keras.Model(_only(network.inputs), _only(network.outputs), name=network.name)  # also of a sequential one
+    config = keras.saving.serialize_keras_object(network)["config"]
+    _check_layers(config)
+    return Backbone(network, scaling, {"kind": "keras", "name": network.name, "network": json.dumps(config)})
+
+
+def _hub_class(name: str) -> Any:
+    import keras_hub
+
+    found = getattr(keras_hub.models, name, None)
+    if not (isinstance(found, type) and issubclass(found, keras_hub.models.Backbone)):
+        raise ValueError(f"keras-hub has no backbone {name[:60]!r}: install the version that the model was saved with")
+    return found
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of numbers, texts and lists of them; other objects could be anything when loaded."""
+    kept = {name: value for name, value in settings.items() if name not in ("name", "trainable")}
+    if not isinstance(kept.get("dtype"), str):
+        kept.pop("dtype", None)
+    text = json.dumps(kept, default=lambda value: {"class_name": type(value).__name__})
+    if '"class_name"' in text:
+        raise ValueError("a keras-hub backbone of numbers and texts alone can be saved, this one holds other models")
+    return {
+        name: tuple(value) if isinstance(value, list) and not any(isinstance(item, list) for item in value) else value
+        for name, value in json.loads(text).items()
+    }
+
+
+def _check_layers(config: Any) -> None:
+    """Raise ValueError where the configuration of a network names anything but layers of `LAYERS`."""
+    if isinstance(config, dict):
+        name, module = config.get("class_name"), str(config.get("module", "keras.layers"))
+        if name is not None:
+            setting = module.startswith(("keras.initializers", "keras.regularizers", "keras.constraints"))
+            known = setting or name in LAYERS or name in ("__tuple__", "__keras_tensor__", "DTypePolicy")
+            if config.get("registered_name") not in (None, name) or not module.startswith("keras") or not known:
+                raise ValueError(
+                    f"a backbone with the layer {str(name)[:60]} cannot be saved or loaded: known are "
+                    f"{', '.join(sorted(LAYERS))}; or compute features elsewhere, see `ExternalFeatures`"
+                )
+        for value in config.values():
+            _check_layers(value)
+    elif isinstance(config, list):
+        for value in config:
+            _check_layers(value)
+
+
+def _only(tensors: Any) -> Any:
+    given = list(tensors.values()) if isinstance(tensors, dict) else tensors
+    if isinstance(given, list | tuple):
+        if len(given) != 1:
+            raise ValueError(f"a backbone of one tensor expected, got {len(given)}: name a layer")
+        return given[0]
+    return given

@@ -1,0 +1,88 @@
+"""From an opened image to the pixels of a network, the same in training and inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+from PIL import Image
+
+PREPROCESSING_VERSION = 1  # part of every feature store's key: raise it when `preprocess` changes
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red
+SCALINGS = {
+    "-1..1": "x / 127.5 - 1: InceptionV3, MobileNet, ViT",
+    "0..1": "x / 255",
+    "0..255": "as it is: networks that scale inside, such as EfficientNet and MobileNetV3",
+    "imagenet": "(x / 255 - mean) / deviation of ImageNet's channels: DenseNet, most PyTorch networks",
+    "caffe": "blue, green, red; less the mean of ImageNet's channels: ResNet, VGG",
+}
+
+
+def preprocess(image: Image.Image, image_size: int) -> np.ndarray:
+    """Turn an RGB image into the network's input: the whole image, squashed to a square.
+
+    Squashing, not cropping, keeps every region of the image on the attention map, and the map lies back over the image
+    by stretching. Scaling happens inside the extractor.
+
+    Args:
+        image: PIL image in mode RGB, from `open_image`.
+        image_size: side of the square, pixels.
+
+    Returns:
+        pixels: uint8, shape (image_size, image_size, 3).
+    """
+    square = image.resize((image_size, image_size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(square, np.uint8)
+
+
+def scaled(pixels: Any, scaling: str) -> Any:
+    """Scale pixels (B, rows, cols, 3), 0 to 255, as a network expects them, by a name of `SCALINGS`: float32."""
+    pixels = ops.cast(pixels, "float32")
+    if scaling == "-1..1":
+        return pixels / 127.5 - 1.0
+    if scaling == "0..1":
+        return pixels / 255.0
+    if scaling == "imagenet":
+        return (pixels / 255.0 - np.array(IMAGENET_MEAN, "float32")) / np.array(IMAGENET_DEVIATION, "float32")
+    if scaling == "caffe":
+        return ops.flip(pixels, axis=-1) - np.array(CAFFE_MEAN, "float32")
+    return pixels
+
+
+def check_scaling(scaling: str) -> str:
+    """Return a name of `SCALINGS`, or raise ValueError that lists them."""
+    if scaling not in SCALINGS:
+        listed = "; ".join(f"{name!r}: {meaning}" for name, meaning in SCALINGS.items())
+        raise ValueError(f"scaling {scaling!r}: choose how pixels of 0 to 255 are scaled: {listed}")
+    return scaling
+
+
+def check_image_size(image_size: Any) -> int:
+    """Return the side of the square that images are resized to, or raise ValueError."""
+    if isinstance(image_size, bool) or not isinstance(image_size, int | np.integer) or image_size < 1:
+        raise ValueError(
+            f"image_size is one whole number, the side of the square that images are resized to, got {image_size!r}"
+        )
+    return int(image_size)
+
+
+def check_pixels(pixels: Any, image_size: int) -> None:
+    """Raise ValueError where pixels have another shape or are scaled already; tensors of a graph are not looked at."""
+    shape = tuple(getattr(pixels, "shape", np.shape(pixels)))
+    expected = (image_size, image_size, 3)
+    if len(shape) != 4 or any(have not in (None, want) for have, want in zip(shape[1:], expected, strict=True)):
+        mend = ""
+        if len(shape) in (3, 4) and shape[-3] == 3 and shape[-1] != 3:
+            mend = "; channels come last here: np.moveaxis(pixels, -3, -1)"
+        elif len(shape) == 3:
+            mend = "; add the batch axis: pixels[None]"
+        raise ValueError(f"pixels of shape (B, {image_size}, {image_size}, 3) expected, got {shape}{mend}")
+    if isinstance(pixels, np.ndarray) and pixels.dtype.kind == "f" and pixels.size:
+        low, high = float(pixels.min()), float(pixels.max())
+        if low >= -1.0 and high <= 1.0 and low < high:
+            raise ValueError(
+                f"pixels from 0 to 255 expected, got values from {low:g} to {high:g}, which are scaled already: give "
+                "the image as it is, the extractor scales it"
+            )

@@ -1,0 +1,201 @@
+"""Features computed elsewhere: every file format gives the same arrays; regions with boxes and a mask; refusals."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import h5py
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from attncap.features.external import ExternalFeatures, Regions
+
+N, ROWS, COLS, D = 5, 2, 3, 7
+IDS = ["a.jpg", "b.jpg", "ç.png", "1", "e"]
+GRID = np.random.default_rng(0).normal(size=(N, ROWS, COLS, D)).astype(np.float16)
+COUNTS = {"a.jpg": 3, "b.jpg": 5, "ç.png": 1, "1": 5, "e": 2}
+RAGGED = {name: np.random.default_rng(n).normal(size=(n, D)).astype(np.float32) for name, n in COUNTS.items()}
+
+
+def write(path: Path, features: np.ndarray) -> None:
+    """The features with their image_ids, in the format of the ending."""
+    if path.suffix == ".npy":
+        np.save(path, features)
+        path.with_suffix(".ids.txt").write_text("\n".join(IDS) + "\n", encoding="utf-8")
+    elif path.suffix == ".npz":
+        np.savez(path, features=features, image_ids=np.array(IDS))
+    elif path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file["features"], file["image_ids"] = features, IDS
+    else:
+        save_file({"features": features}, path, metadata={"image_ids": json.dumps(IDS)})
+
+
+def write_each(path: Path) -> None:
+    """One array per image."""
+    if path.suffix == ".npz":
+        np.savez(path, **RAGGED)  # type: ignore[arg-type]
+    elif path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file.update(RAGGED)
+    else:
+        save_file(RAGGED, path)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "h5", "safetensors"])
+def test_files_give_the_rows_of_image_ids(tmp_path: Path, ending: str) -> None:
+    write(tmp_path / f"f.{ending}", GRID)
+    read = ExternalFeatures.read(tmp_path / f"f.{ending}")
+    assert (read.feature_shape, read.grid, len(read), read.image_ids) == ((ROWS, COLS, D), (ROWS, COLS), N, IDS)
+    asked = ["ç.png", "a.jpg", "ç.png", "e"]
+    found = read.get(asked)
+    assert found.dtype == np.float16 and found.shape == (4, ROWS * COLS, D)
+    np.testing.assert_array_equal(found, GRID[[2, 0, 2, 4]].reshape(4, -1, D))
+    assert read.mask(asked) is None and read.boxes(asked) is None and "e" in read and "f" not in read
+    assert read.get([]).shape == (0, ROWS * COLS, D)
+    with pytest.raises(KeyError, match=rf"f\.jpg: no features of it in .*f\.{ending}"):
+        read.get(["a.jpg", "f.jpg"])
+    with pytest.raises(TypeError, match=r"a list of image_ids expected, got one: write \['a.jpg'\]"):
+        read.get("a.jpg")
+    assert read.fingerprint() == ExternalFeatures.read(tmp_path / f"f.{ending}").fingerprint()
+    before = read.fingerprint()
+    write(tmp_path / f"other.{ending}", GRID + 1)
+    assert ExternalFeatures.read(tmp_path / f"other.{ending}").fingerprint() != before
+
+
+@pytest.mark.parametrize("ending", ["npz", "h5", "safetensors"])
+def test_regions_of_different_numbers_are_padded_and_masked(tmp_path: Path, ending: str) -> None:
+    write_each(tmp_path / f"f.{ending}")
+    read = ExternalFeatures.read(tmp_path / f"f.{ending}")
+    assert read.feature_shape == (1, 5, D) and read.grid is None and sorted(read.image_ids or ()) == sorted(IDS)
+    found, mask = read.get(["e", "1", "ç.png"]), read.mask(["e", "1", "ç.png"])
+    assert found.shape == (3, 5, D) and mask is not None and mask.dtype == bool
+    assert mask.tolist() == [[True] * 2 + [False] * 3, [True] * 5, [True] + [False] * 4]
+    for row, own, name in zip(found, mask, ["e", "1", "ç.png"], strict=True):
+        np.testing.assert_array_equal(row[own], RAGGED[name])
+        assert not row[~own].any()
+
+
+def test_boxes_and_masks_of_arrays_and_mappings(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.uniform(size=(N, 6, 2, 2)), axis=2)
+    boxes = corners.reshape(N, 6, 4).astype(np.float32)  # left, top, right, bottom
+    mask = np.arange(6) < rng.integers(1, 7, (N, 1))
+    features = GRID.reshape(N, 6, D)
+    np.savez(tmp_path / "f.npz", features=features, image_ids=np.array(IDS), boxes=boxes, mask=mask)
+    read = ExternalFeatures.read(tmp_path / "f.npz")
+    np.testing.assert_array_equal(read.boxes(["e", "b.jpg"]), boxes[[4, 1]])
+    np.testing.assert_array_equal(read.mask(["e", "b.jpg"]), mask[[4, 1]])
+    assert read.grid is None and read.feature_shape == (1, 6, D)
+    own = {name: boxes[0, :1].repeat(n, axis=0) for name, n in COUNTS.items()}
+    ragged = ExternalFeatures(RAGGED, boxes=own)
+    found = ragged.boxes(["a.jpg", "b.jpg"])
+    assert found is not None and found.shape == (2, 5, 4) and found.dtype == np.float32
+    np.testing.assert_array_equal(found[0, :3], own["a.jpg"])
+    np.testing.assert_array_equal(found[0, 3:], [[0, 0, 1, 1]] * 2)
+    with pytest.raises(ValueError, match=r"fractions of the image, 0 to 1; got values from 10 to 200: divide pixels"):
+        ExternalFeatures(features, IDS, boxes=np.full((N, 6, 4), [10, 10, 200, 200])).boxes(["e"])
+    with pytest.raises(ValueError, match="boxes are left, top, right, bottom"):
+        ExternalFeatures(features, IDS, boxes=boxes[..., [2, 1, 0, 3]]).boxes(["e"])
+    with pytest.raises(ValueError, match="an image without any region in its mask"):
+        ExternalFeatures(features, IDS, mask=np.zeros((N, 6), bool)).mask(["e"])
+
+
+def test_a_function_is_asked_for_the_images_of_a_batch() -> None:
+    asked: list[list[str]] = []
+
+    def compute(image_ids: list[str]) -> Regions:
+        asked.append(image_ids)
+        rows = [IDS.index(image_id) for image_id in image_ids]
+        return Regions(GRID[rows], np.ones((len(rows), 6), bool))
+
+    read = ExternalFeatures(compute)
+    np.testing.assert_array_equal(read.get(["1", "e"]), GRID[3:].reshape(2, 6, D))
+    assert asked == [["1", "e"]] and read.grid == (ROWS, COLS) and read.image_ids is None and "any" in read
+    mask = read.mask(["1"])
+    assert mask is not None and mask.shape == (1, 6)
+    wrong = ExternalFeatures(lambda image_ids: GRID)
+    with pytest.raises(ValueError, match=r"features of 2 images, .* expected of the function, got \(5, 2, 3, 7\)"):
+        wrong.get(["1", "e"])
+
+
+@pytest.mark.parametrize("kind", ["float64", "int16", "bfloat16", "float16", "float32"])
+def test_numbers_come_as_float16_or_float32(tmp_path: Path, kind: str) -> None:
+    values = np.round(GRID * 8).astype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
+    np.save(tmp_path / "f.npy", values)  # of bfloat16, NumPy reads back raw bytes, |V2
+    found = ExternalFeatures.read(tmp_path / "f.npy", image_ids=IDS).get(IDS)
+    assert found.dtype == (np.float16 if kind == "float16" else np.float32)
+    np.testing.assert_array_equal(found.reshape(GRID.shape), values.astype(np.float32))
+
+
+def test_threads_may_read_one_file(tmp_path: Path) -> None:
+    write(tmp_path / "f.h5", GRID)
+    read, failed = ExternalFeatures.read(tmp_path / "f.h5"), []
+
+    def reading(at: int) -> None:
+        for _ in range(50):
+            if not np.array_equal(read.get([IDS[at]])[0], GRID[at].reshape(-1, D)):
+                failed.append(at)
+
+    threads = [threading.Thread(target=reading, args=(at,)) for at in range(N)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+def refused(tmp_path: Path, name: str, content: bytes) -> str:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError) as refusal:
+        ExternalFeatures.read(tmp_path / name).get(["1"])
+    message = str(refusal.value)
+    assert message.startswith(str(tmp_path / name)) and "\n" not in message.strip()
+    return message
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "h5", "safetensors"])
+def test_damaged_files_are_refused_by_name(tmp_path: Path, ending: str) -> None:
+    write(tmp_path / f"f.{ending}", GRID)
+    whole = (tmp_path / f"f.{ending}").read_bytes()
+    for end in (0, 5, 40, len(whole) // 2):
+        refused(tmp_path, f"f.{ending}", whole[:end])
+    refused(tmp_path, f"f.{ending}", b"garbage " * 99)
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    attempts: list[tuple[Any, dict[str, Any], str]] = [
+        (GRID[0, 0], {}, r"shape \(N, L, D\) or \(N, rows, cols, D\) expected, got \(3, 7\)"),
+        (GRID, {}, "image_ids expected, a list of 5 names"),
+        (GRID, {"image_ids": IDS[:4]}, "5 rows of features and 4 image_ids"),
+        (GRID, {"image_ids": [*IDS[:4], "a.jpg"]}, "image_id 'a.jpg' is there twice"),
+        (GRID, {"image_ids": IDS, "mask": np.ones((N, 5))}, r"mask of shape \(5, 6\) expected, got \(5, 5\)"),
+        ({}, {}, "no features"),
+        ({"a": GRID[0, 0], "b": GRID[0, 0, :, :5]}, {}, r"'b' has shape \(3, 5\), \(L, 7\) expected"),
+    ]
+    for features, settings, message in attempts:
+        with pytest.raises(ValueError, match=message):
+            ExternalFeatures(features, **settings)
+    spoilt = GRID.copy()
+    spoilt[3, 1, 2, 4] = np.nan
+    with pytest.raises(ValueError, match="the features of '1' are not all finite"):
+        ExternalFeatures(spoilt, IDS).get(["a.jpg", "1"])
+    with pytest.raises(FileNotFoundError, match=r"none\.npz: no such file of features"):
+        ExternalFeatures.read(tmp_path / "none.npz")
+    np.save(tmp_path / "f.npy", GRID)
+    with pytest.raises(ValueError, match=r"f\.npy: no image_ids in it: write them to .*f\.ids\.txt, one per line"):
+        ExternalFeatures.read(tmp_path / "f.npy")
+    np.save(tmp_path / "o.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"o\.npy: an array of numbers"):
+        ExternalFeatures.read(tmp_path / "o.npy", image_ids=IDS[:2])
+    np.savez(tmp_path / "o.npz", features=np.array([{}, []], dtype=object))
+    with pytest.raises(ValueError, match=r"o\.npz: .*pickle"):
+        ExternalFeatures.read(tmp_path / "o.npz")
+    (tmp_path / "f.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"f\.txt: features of another format: \.npy, \.npz, .* expected"):
+        ExternalFeatures.read(tmp_path / "f.txt")

@@ -54,7 +54,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 GROUPS = ("data", "model", "training", "score")
-MONITORS = ("bleu_4", "cider_d", "loss")
+LEAST_EPOCHS = 12  # passes over the data where epochs is left open; see `attncap.training.defaults`
 
 
 def _setting(default: Any, group: str, what: str, *, low: float | None = None, high: float | None = None) -> Any:
@@ -201,7 +201,9 @@ class TrainConfig:
     @property
     def crossentropy_epochs(self) -> int:
         """Epochs of cross-entropy: none where training on the score starts from another run."""
-        return 0 if self.objective == "cider" and self.start is not None else self.epochs
+        if self.objective == "cider" and self.start is not None:
+            return 0
+        return self.epochs or LEAST_EPOCHS  # epochs is None before the data are known
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from attncap.training.config import TrainConfig
+from attncap.training.config import LEAST_EPOCHS, TrainConfig
 from attncap.words import are_lists, split_words
 
 BATCH_SIZE = 32  # an image costs more than its captions, so larger batches save no time
 LEAST_STEPS = 20  # of an epoch: with fewer, the average of weights over an epoch is that of a few steps
 CAPTIONS_READ = 128_000  # in all: 6,400 short texts need 20 epochs; Flickr8k's 30,000 captions no more than 12
-LEAST_EPOCHS, MOST_EPOCHS = 12, 30
+MOST_EPOCHS = 30
 SHORT_WORDS = 5  # the median text has fewer than these plus one: its 4-grams are one or two, and hardly any is right
 
 

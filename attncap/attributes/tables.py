@@ -15,7 +15,15 @@ from attncap.attributes.splits import stratified_split
 from attncap.data.dataset import SPLITS
 from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED
 from attncap.data.load import load
-from attncap.data.readers.base import REJECT_COLUMNS, SPLIT_NAMES, find_images, foreign_byte, read_lines
+from attncap.data.readers.base import (
+    REJECT_COLUMNS,
+    SPLIT_COLUMNS,
+    SPLIT_NAMES,
+    find_images,
+    foreign_byte,
+    read_lines,
+    split_of,
+)
 from attncap.data.readers.table import FILE_COLUMNS, read_header, read_rows, said
 from attncap.images import inside_folder
 
@@ -25,7 +33,6 @@ WORDS = {
     **{word: -1.0 for word in ("-1", "-1.0")},
     **{word: np.nan for word in ("", "nan", "na", "n/a", "none", "null", "<na>", "?")},
 }
-CELEBA_PARTITION = {"0": "train", "1": "val", "2": "test"}
 FORMS = "attributes:FILE:IMAGES (CSV, or CelebA's list_attr text), attributes:FILE, faces, or faces:NUMBER"
 
 
@@ -195,17 +202,8 @@ def read_attributes(
     name = name or ("table" if isinstance(table, pd.DataFrame) else Path(table).stem)
     frame = frame.rename(columns=str)
     file_at = _file_column(source, list(frame.columns), file_column)
-    split_at = next((column for column in frame.columns if column.lower() == "split" and column != file_at), None)
-    partition = next((column for column in frame.columns if column.lower() == "partition" and column != file_at), None)
-    if partition is not None and (columns is None or partition in columns):
-        if split_at is None and set(frame[partition].astype(str).str.strip()) <= set(CELEBA_PARTITION):
-            frame = frame.assign(**{partition: [CELEBA_PARTITION[str(value).strip()] for value in frame[partition]]})
-            split_at = partition
-        else:
-            raise ValueError(
-                f"{source}: the column {partition!r} is no attribute: CelebA's partition is 0 (train), 1 (val) or 2 "
-                "(test) and stands alone; rename the column, or leave it out with columns="
-            )
+    lower = {column.lower(): column for column in frame.columns if column != file_at and column not in (columns or ())}
+    split_at = next((lower[usual] for usual in SPLIT_COLUMNS if usual in lower), None)
     for column in (file_at, split_at):
         if column is not None and (frame.columns == column).sum() > 1:
             raise ValueError(f"{source}: the column {column!r} comes twice: give each its own name")
@@ -345,11 +343,10 @@ def _pictures(
     splits = [None] * len(frame) if split_at is None else list(frame[split_at])
     for at, (line, name, split) in enumerate(zip(frame.index, frame[file_at], splits, strict=True)):
         image_id = os.fspath(name).strip().replace("\\", "/") if isinstance(name, (str, os.PathLike)) else ""
-        if split is not None and not isinstance(split, str) and not pd.isna(split):
-            raise ValueError(f"{source}, line {line}: split {split!r}: train, val or test expected, as text")
-        word = split.strip().lower() if isinstance(split, str) else ""
-        if word and word not in SPLIT_NAMES:
-            raise ValueError(f"{source}, line {line}: split {split!r}: train, val or test expected")
+        try:
+            given = split_of(split, split_at or "")
+        except ValueError as error:
+            raise ValueError(f"{source}, line {line}: {error}") from None
         kind, why = "", ""
         if not image_id:
             kind, why = "malformed row", f"a file name expected in column {file_at!r}, {name!r} found"
@@ -357,7 +354,7 @@ def _pictures(
             kind = "duplicate picture"
         else:
             try:
-                found[image_id] = (str(inside_folder(images, image_id)), SPLIT_NAMES.get(word))
+                found[image_id] = (str(inside_folder(images, image_id)), given)
                 kept.append(at)
             except ValueError as error:
                 kind, why = "path leaves the folder", str(error)

@@ -25,8 +25,8 @@ Finding = tuple[Any, ...]  # in the order of REJECT_COLUMNS
 def check(data: CaptionData, workers: int | None = None, progress: bool = True) -> tuple[CaptionData, pd.DataFrame]:
     """Decodes every picture, and separates what is sound from what is not.
 
-    Left out, and listed in the clean data's `rejects`: pictures that are missing, unreadable, listed twice or without
-    caption; captions that are empty, without picture, or of a picture left out. Only reported: pictures whose files
+    Left out, and listed in the clean data's `rejects`: pictures that are missing, unreadable or without caption;
+    captions that have no word, or are of a picture left out. Only reported: pictures whose files
     are equal byte by byte (above all across splits), a caption that a picture has twice (two people may well say
     the same; rows that repeat in the source were rejected by the reader), and picture files beside the others that no
     row names. Rows that the reader rejected are reported as well.
@@ -58,8 +58,7 @@ def check(data: CaptionData, workers: int | None = None, progress: bool = True) 
     pictures = data.pictures[np.array(pictures_kept, bool)].reset_index(drop=True)
     captions = data.captions[np.array(captions_kept, bool)]
     rejects = pd.concat([data.rejects, _frame(found)], ignore_index=True) if found else data.rejects
-    clean = replace(data, captions=captions, pictures=pictures, rejects=rejects)
-    clean = clean.only(pictures["image_id"])
+    clean = replace(data.only(pictures["image_id"]), captions=captions.reset_index(drop=True), rejects=rejects)
     report = pd.concat([rejects.assign(rejected=True), _frame(notes).assign(rejected=False)], ignore_index=True)
     return clean, report.astype({"rejected": bool})
 
@@ -129,36 +128,30 @@ def _check_pictures(
 ) -> tuple[dict[str, str], list[bool]]:
     """Pictures refused, by id, with the kind of reason; and which rows of the table stay."""
     refused: dict[str, str] = {}
-    seen: set[str] = set()
     kept: list[bool] = []
     first_with: dict[bytes, tuple[str, str]] = {}
     rows = zip(data.pictures["image_id"], data.pictures["path"], data.pictures["split"], strict=True)
     for (image_id, path, split), (digest, problem) in zip(rows, _decoded(data, workers, progress), strict=True):
         kind, why = "", ""
-        if image_id in seen:
-            kind, why = "duplicate picture", f"{image_id!r} again"
-        elif problem is not None:
+        if problem is not None:
             kind, why = _kind_of_unreadable(path), problem
         elif image_id not in captioned:
             kind = "picture without caption"
         kept.append(not kind)
         if kind:
             found.append(_finding(path, image_id, kind, why, "pictures"))
-            if image_id not in seen:
-                refused[image_id] = kind
+            refused[image_id] = kind
         else:
             twin, twin_split = first_with.setdefault(digest, (image_id, split))
             if twin != image_id:
                 kind = "same contents in two splits" if split != twin_split else "same contents"
                 notes.append(_finding(path, image_id, kind, f"{split}, as {twin!r} in {twin_split}", "pictures"))
-        seen.add(image_id)
     return refused, kept
 
 
 def _check_captions(
     data: CaptionData, filled: list[bool], refused: dict[str, str], found: list[Finding], notes: list[Finding]
 ) -> list[bool]:
-    pictures = set(data.pictures["image_id"])
     said: set[tuple[str, str]] = set()
     kept: list[bool] = []
     for image_id, caption, is_filled in zip(data.captions["image_id"], data.captions["caption"], filled, strict=True):
@@ -167,8 +160,6 @@ def _check_captions(
             kind = "empty caption"
         elif image_id in refused:
             kind, why = "caption of a rejected picture", refused[image_id]
-        elif image_id not in pictures:
-            kind, why = "caption without picture", f"no picture has the id {image_id!r}"
         elif (image_id, caption) in said:
             notes.append(_finding(data.name, image_id, "same caption twice", caption[:80], "captions"))
         said.add((image_id, caption))

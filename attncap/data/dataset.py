@@ -22,6 +22,26 @@ def _no_rejects() -> pd.DataFrame:
     return pd.DataFrame(columns=REJECT_COLUMNS).astype({"line": "Int64"})
 
 
+def _check_ids(table: str, ids: pd.Series) -> None:
+    """Refuse ids that are not text: 7 and "7" would be two images."""
+    odd = next((image_id for image_id in ids.tolist() if not isinstance(image_id, str)), None)
+    if odd is not None or ids.isna().any():
+        raise ValueError(
+            f"{table}.image_id: text expected, {odd!r} ({type(odd).__name__}) found: "
+            f'write {table}["image_id"].astype(str)'
+        )
+
+
+def _check_unique(pictures: pd.DataFrame) -> None:
+    repeated = pictures.loc[pictures["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        splits = pictures.loc[pictures["image_id"] == repeated.iloc[0], "split"].tolist()
+        raise ValueError(
+            f"pictures.image_id: {repeated.iloc[0]!r} has {len(splits)} rows, in the splits "
+            f"{', '.join(map(str, splits))}: one row an image"
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class CaptionData:
     """Pictures and their captions, in tables keyed by `image_id` (text).
@@ -37,7 +57,8 @@ class CaptionData:
         integer_ids: the source's ids were whole numbers (COCO), as its results JSON must carry them.
 
     Raises:
-        ValueError: a table lacks a column, or names an unknown split.
+        ValueError: a table lacks a column, an unknown split, an id that is not text, an image with two rows in
+            `pictures`, or a caption of an image that is not in `pictures`.
 
     Example:
         >>> data = load("flickr8k:flickr8k")
@@ -65,6 +86,16 @@ class CaptionData:
             lacking = [name for name in columns if frame is not None and name not in frame.columns]
             if lacking:
                 raise ValueError(f"{table} needs the columns {', '.join(columns)}; it lacks {', '.join(lacking)}")
+        for table in needed:
+            if getattr(self, table) is not None:
+                _check_ids(table, getattr(self, table)["image_id"])
+        _check_unique(self.pictures)
+        of_unknown = self.captions.loc[~self.captions["image_id"].isin(self.pictures["image_id"]), "image_id"].tolist()
+        if of_unknown:
+            raise ValueError(
+                f"captions.image_id: {len(of_unknown):,} captions of unknown images, the first of {of_unknown[0]!r}: "
+                "add the image to pictures, or drop these rows"
+            )
         unknown = set(self.pictures["split"]) - set(SPLITS)
         if unknown:
             raise ValueError(f"pictures.split: {', '.join(SPLITS)} expected, found {sorted(map(str, unknown))}")

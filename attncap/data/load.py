@@ -113,8 +113,9 @@ def load_table(
         table: the file or the DataFrame.
         images: the folder that the file names are in.
         file_column, caption_column: names of the columns; guessed from usual names when None.
-        split_column: train, val or test of the picture; `split` when None and there. Where it is empty, or there is no
-            such column, the split is drawn (`split_pictures`).
+        split_column: train, val or test of the picture, in any case; default `split`, or CelebA's `partition` (0 train,
+            1 val, 2 test), where there is one. A row with anything else is rejected. Where the cell is empty, or there
+            is no such column, the split is drawn (`split_pictures`).
         name: of the data set; default the file's name.
         seed: of the drawn splits.
 

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from attncap.images import PICTURE_ENDINGS, inside_folder
+from attncap.words import split_words
 
 REJECT_COLUMNS = ["source", "line", "image_id", "reason", "kind", "table"]
 IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images")
@@ -27,7 +28,9 @@ SPLIT_NAMES = {
     **{name: name for name in ("train", "val", "test")},
     **{"dev": "val", "valid": "val", "validation": "val", "restval": "train", "training": "train", "testing": "test"},
 }
-INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
+SPLIT_COLUMNS = ("split", "partition")
+CELEBA_COLUMN = "partition"  # of CelebA: whoever names a column so declares its numbers
+CELEBA_SPLITS = {"0": "train", "1": "val", "2": "test"}
 BYTE_OF_ANOTHER_ENCODING = re.compile("[\udc80-\udcff]")
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
@@ -119,14 +122,40 @@ class Collector:
         return Parts(pictures, captions, rejects, integer_ids)
 
 
+def split_of(value: object, column: str) -> str | None:
+    """Read a cell of a split column: "train", "val" or "test"; None where the cell is empty.
+
+    Args:
+        value: text in any case ("Train", "dev", "restval"), or in a column named `partition` CelebA's 0, 1 or 2.
+        column: name of the column.
+
+    Raises:
+        ValueError: anything else, such as 0, 1, 2 in a column of another name, True or False.
+
+    Example:
+        >>> split_of("Dev", "split"), split_of(2, "partition")
+        ('val', 'test')
+    """
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value):
+        return None
+    word = str(value).strip().lower()
+    if isinstance(value, str) and (not word or word in SPLIT_NAMES):
+        return SPLIT_NAMES.get(word)
+    number = word.removesuffix(".0")
+    if column.strip().lower() == CELEBA_COLUMN and number in CELEBA_SPLITS:
+        return CELEBA_SPLITS[number]
+    mend = f"; name the column {CELEBA_COLUMN!r} where they are CelebA's 0, 1, 2" if number in CELEBA_SPLITS else ""
+    raise ValueError(f"split {value!r}: train, val or test expected{mend}")
+
+
 def _writable(text: str) -> str:
     """Without halves of surrogate pairs, which no UTF-8 file can hold."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def has_text(caption: str) -> bool:
-    """Whether anything of a caption can be seen."""
-    return not all(character.isspace() or character in INVISIBLE for character in caption)
+    """Whether a caption has a word: "-", "..." or an emoji alone would be trained as the empty caption."""
+    return bool(split_words(caption))
 
 
 def read_lines(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from attncap.data.readers.base import SPLIT_NAMES, Collector, Parts, foreign_byte, read_lines
+from attncap.data.readers.base import SPLIT_COLUMNS, Collector, Parts, foreign_byte, read_lines, split_of
 
 FILE_COLUMNS = ("filename", "file_name", "file", "image", "image_name", "image_id", "path", "picture")
 RECORD_LINES = 100  # that a quoted row may span: else each quote left open would read all that follows, and take hours
@@ -26,7 +26,7 @@ def read_table(
 ) -> Parts:
     """A table of the user's: a row a caption, with a column of file names and one of captions, and perhaps a split.
 
-    Columns that are not named are guessed from usual names (FILE_COLUMNS, CAPTION_COLUMNS, `split`) in any case.
+    Columns that are not named are guessed from usual names (FILE_COLUMNS, CAPTION_COLUMNS, SPLIT_COLUMNS) in any case.
     """
     collected = Collector(images)
     if isinstance(table, pd.DataFrame):
@@ -54,12 +54,12 @@ def read_table(
         if foreign is None and problem is None and not image_id:
             problem = f"a file name expected in column {header[file_at]!r}, {name!r} found"
         split: str | None = None
-        if foreign is None and problem is None and split_at is not None and isinstance(values[split_at], str):
-            word = values[split_at].strip().lower()
-            split = SPLIT_NAMES.get(word) if word else splits.get(image_id, (None, 0))[0]
-            if word and split is None:
-                problem = f"split {values[split_at]!r}: train, val or test expected"
-            elif image_id in splits and splits[image_id][0] != split:
+        if foreign is None and problem is None and split_at is not None:
+            try:
+                split = split_of(values[split_at], header[split_at]) or splits.get(image_id, (None, 0))[0]
+            except ValueError as error:
+                problem = str(error)
+            if problem is None and image_id in splits and splits[image_id][0] != split:
                 first, first_line = splits[image_id]
                 problem = f"split {split} here, {first} in line {first_line}: one picture belongs to one split"
         if foreign or problem:
@@ -143,5 +143,7 @@ def _columns(
     file_at = place(file_column, FILE_COLUMNS, "file name")
     caption_at = place(caption_column, CAPTION_COLUMNS, "caption")
     if split_column is None:
-        return file_at, caption_at, lower.index("split") if "split" in lower else None
+        free = [at for at in range(len(lower)) if at not in (file_at, caption_at)]
+        usual = [at for name in SPLIT_COLUMNS for at in free if lower[at] == name]
+        return file_at, caption_at, usual[0] if usual else None
     return file_at, caption_at, place(split_column, (), "split")

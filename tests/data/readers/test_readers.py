@@ -310,6 +310,14 @@ def test_names_that_leave_the_folder_are_rejected_once_with_each_caption(tmp_pat
     ]
 
 
+def test_captions_without_a_word_are_empty(tmp_path: Path) -> None:
+    captions = ["-", "...", "\N{GRINNING FACE}", "\u200b", "7", "नमस्ते", "ok \N{GRINNING FACE}"]
+    frame = pd.DataFrame({"file": "a.jpg", "caption": captions})
+    parts = read_table(frame, tmp_path)
+    assert parts.captions["caption"].tolist() == captions[4:]
+    assert rejected(parts) == [(line, "empty caption", "captions") for line in (1, 2, 3, 4)]
+
+
 def test_split_column(tmp_path: Path) -> None:
     parts = table(
         tmp_path,

@@ -22,15 +22,13 @@ if TYPE_CHECKING:
     from attncap.features.store import FeatureStore
     from attncap.images import open_image
     from attncap.metrics.evaluate import bleu, evaluate
+    from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
     from attncap.models.attention import BahdanauAttention
+    from attncap.models.attention_captioner import AttentionCaptioner
     from attncap.models.ensemble import Ensemble
-    from attncap.models.registry import (
-        AdaptiveAttentionCaptioner,
-        AttentionCaptioner,
-        ShowAndTell,
-        TransformerCaptioner,
-        load_captioner,
-    )
+    from attncap.models.saving import load_captioner
+    from attncap.models.show_and_tell import ShowAndTell
+    from attncap.models.transformer_captioner import TransformerCaptioner
     from attncap.plotting.attention import plot_attention
     from attncap.plotting.explorer.page import explore
     from attncap.reports.notebook import notebook_setup
@@ -39,8 +37,8 @@ if TYPE_CHECKING:
     from attncap.training.train import train
 
 _HOME_OF = {
-    "AdaptiveAttentionCaptioner": "models.registry",
-    "AttentionCaptioner": "models.registry",
+    "AdaptiveAttentionCaptioner": "models.adaptive_attention_captioner",
+    "AttentionCaptioner": "models.attention_captioner",
     "BahdanauAttention": "models.attention",
     "Caption": "captions",
     "CaptionData": "data.load",
@@ -48,9 +46,9 @@ _HOME_OF = {
     "ExternalFeatures": "features.external",
     "FeatureExtractor": "features.extractor",
     "FeatureStore": "features.store",
-    "ShowAndTell": "models.registry",
+    "ShowAndTell": "models.show_and_tell",
     "TrainConfig": "training.config",
-    "TransformerCaptioner": "models.registry",
+    "TransformerCaptioner": "models.transformer_captioner",
     "WordPieceTokenizer": "tokenizers",
     "WordTokenizer": "tokenizers",
     "bleu": "metrics.evaluate",
@@ -58,7 +56,7 @@ _HOME_OF = {
     "evaluate": "metrics.evaluate",
     "explore": "plotting.explorer.page",
     "load": "data.load",
-    "load_captioner": "models.registry",
+    "load_captioner": "models.saving",
     "notebook_setup": "reports.notebook",
     "open_image": "images",
     "plot_attention": "plotting.attention",

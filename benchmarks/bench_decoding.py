@@ -31,8 +31,9 @@ from timing import arguments, finish, flickr8k, interleaved, medians, table
 from attncap.decoding.decoder import Decoder
 from attncap.features.extractor import best_dtype_policy
 from attncap.features.store import FeatureStore
+from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import Captioner, CaptionerState
-from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.models.saving import load_captioner
 from attncap.tokenizers import END, NEVER_GENERATED, PAD, START, WordTokenizer
 
 RIVAL = "rival: a picture at a time, a Python loop over steps"

@@ -129,9 +129,9 @@ def training_part(folder: Path, pictures: int, settings: argparse.Namespace) -> 
     from attncap.decoding.decoder import Decoder
     from attncap.decoding.predict import decode_stored
     from attncap.features.extractor import FeatureExtractor, best_dtype_policy
-    from attncap.models.captioner import save_captioner
+    from attncap.models.attention_captioner import AttentionCaptioner
     from attncap.models.losses import MaskedCrossentropy
-    from attncap.models.registry import AttentionCaptioner
+    from attncap.models.saving import save_captioner
     from attncap.tokenizers import WordTokenizer
     from attncap.training.config import TrainConfig
     from attncap.training.fit import optimizer_of

@@ -36,8 +36,8 @@ from timing import arguments, ceiling_runs, finish, flickr8k, interleaved, media
 
 from attncap.features.extractor import best_dtype_policy
 from attncap.features.store import FeatureStore
+from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.losses import MaskedCrossentropy
-from attncap.models.registry import AttentionCaptioner
 from attncap.tokenizers import PAD, WordTokenizer
 from attncap.training.batches import CaptionBatches
 from attncap.training.config import TrainConfig

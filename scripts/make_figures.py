@@ -31,7 +31,7 @@ from attncap.decoding.predict import caption_pictures
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
 from attncap.grounding.plots import plot_grounding
-from attncap.models.registry import load_captioner
+from attncap.models.saving import load_captioner
 from attncap.plotting.attention import plot_attention
 from attncap.reports.comparison import compare_systems, plot_comparison
 from attncap.reports.demo import BEAM_WIDTH, CONFIG, PICTURES, ground_faces

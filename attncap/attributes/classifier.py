@@ -10,14 +10,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap._files import replacing
 from attncap.attributes.encoder import GridEncoder  # also registers it: a saved classifier holds one
 from attncap.attributes.familiarity import Familiarity
 from attncap.attributes.head import GridHead
 from attncap.attributes.linear import LinearHead
 from attncap.attributes.sentences import to_sentence
 from attncap.attributes.statements import Statements
-from attncap.models.saving import load_keras
+from attncap.models.saving import load_keras, save_keras
 
 
 @keras.saving.register_keras_serializable("attncap")
@@ -52,6 +51,8 @@ class AttributeClassifier(keras.Model):
         >>> classifier.names[0], classifier.probabilities(features).shape
         ('5_o_Clock_Shadow', (7, 40))
     """
+
+    layer_counts = ("members", "grids")  # settings that say how many layers there are, see `load_keras`
 
     def __init__(
         self,
@@ -202,16 +203,7 @@ class AttributeClassifier(keras.Model):
 
 def save_classifier(classifier: AttributeClassifier, path: str | Path) -> None:
     """Write one `.keras` file, whole or not at all; the optimizer's state is not in it."""
-    with replacing(path) as temporary:
-        optimizer = getattr(classifier, "optimizer", None)
-        if optimizer is None:
-            classifier.save(temporary)
-            return
-        classifier.optimizer = None
-        try:
-            classifier.save(temporary)
-        finally:
-            classifier.optimizer = optimizer
+    save_keras(classifier, path)
 
 
 def load_classifier(path: str | Path, *, unfinished: bool = False) -> AttributeClassifier:

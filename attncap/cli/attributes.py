@@ -125,7 +125,7 @@ def _train(options: argparse.Namespace) -> None:
     from attncap.attributes.training import train_attributes
 
     settings = {name: getattr(options, name) for name in OWN_OPTIONS if getattr(options, name) is not None}
-    settings |= dict(setting(text, AttributeConfig()) for text in options.set)
+    settings |= dict(setting(text, AttributeConfig) for text in options.set)
     config = AttributeConfig.from_dict(settings)
     if options.resume and settings:
         raise ValueError(f"--resume goes on with the settings of the run: leave {', '.join(settings)} out")

@@ -30,7 +30,6 @@ def add_commands(commands: Any) -> None:
         metavar="NAMES",
         help="comma-separated names of metrics (default bleu,rouge_l,cider)",
     )
-    parser.add_argument("--plugin", metavar="FILE", action="append", help="Python file that registers metrics")
     parser.add_argument(
         "--brevity",
         choices=("closest", "shortest", "none"),
@@ -63,8 +62,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     inputs = [options.predictions, options.references, *([options.against] if options.against else [])]
     if options.out and any(_same_file(options.out, name) for name in inputs):
         raise ValueError(f"--out {options.out}: is an input file; name another file")
-    for file in options.plugin or ():
-        _run_plugin(file)
     predictions = read_predictions(options.predictions)
     against = None if options.against is None else read_predictions(options.against)
     references, training = _references(options, predictions)
@@ -202,11 +199,3 @@ def _references(
 
 def _same_file(first: str, second: str) -> bool:
     return Path(first).exists() and Path(second).exists() and Path(first).samefile(second)
-
-
-def _run_plugin(file: str) -> None:
-    import runpy
-
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"--plugin {file}: no such file")
-    runpy.run_path(file)

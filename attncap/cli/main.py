@@ -27,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     quiet_start()
     try:
+        if getattr(parsed, "plugins", None):
+            from attncap.plugins import load_plugins
+
+            load_plugins(parsed.plugins)
         parsed.run(parsed)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"attncap {parsed.command}: {_one_line(error)}", file=sys.stderr)

@@ -26,20 +26,27 @@ def add_command(commands: Any, name: str, run: Any, what: str, example: str) -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        dest="plugins",
+        metavar="FILE",
+        help="Python file to import first, which registers a captioner, a reader or the like of your own",
+    )
     return parser
 
 
-def setting(text: str, defaults: Any) -> tuple[str, Any]:
-    """Read NAME=VALUE of `--set`; defaults is a dataclass of settings.
+def setting(text: str, settings: type) -> tuple[str, Any]:
+    """Read NAME=VALUE of `--set`; settings is a dataclass.
 
     Raises:
         ValueError: another form, an unknown name, or a value of another type.
     """
     name, equals, value = text.partition("=")
-    names = [field.name for field in fields(defaults)]
+    names = [field.name for field in fields(settings)]
     if not equals or name not in names:
         raise ValueError(f"--set {text}: NAME=VALUE expected, NAME one of {', '.join(names)}")
-    kind: Any = kinds_of(type(defaults))[name][0]
+    kind: Any = kinds_of(settings)[name][0]
     if kind is bool:
         if value.lower() not in ("true", "false"):
             raise ValueError(f"--set {text}: true or false expected")
@@ -65,7 +72,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def captioner_of(options: argparse.Namespace) -> Any:
     """Return the captioner of `--run`, or the ensemble of several."""
     if len(options.runs) == 1:
-        from attncap.models.registry import load_captioner
+        from attncap.models.saving import load_captioner
 
         return load_captioner(options.runs[0])
     from attncap.models.ensemble import Ensemble

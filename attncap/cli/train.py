@@ -135,7 +135,7 @@ def _train_with(options: argparse.Namespace, distribution: Any) -> None:
     settings = {name: value for name, value in settings.items() if name not in OF_COMMAND}
     names = [field.name for field in fields(TrainConfig)]
     settings |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    settings |= dict(setting(text, TrainConfig()) for text in options.set)
+    settings |= dict(setting(text, TrainConfig) for text in options.set)
     try:
         config = TrainConfig.from_dict(settings)
         config.refuse_unread(settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -11,6 +11,7 @@ from attncap.features.extractor import FeatureExtractor
 from attncap.models.attention import BahdanauAttention
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import CaptionerState, for_each_caption
+from attncap.models.registry import register_captioner
 from attncap.tokenizers import CaptionTokenizer
 
 
@@ -78,6 +79,7 @@ class AdaptiveAttention(BahdanauAttention):
         return context, attention_weights
 
 
+@register_captioner("adaptive-attention")
 @keras.saving.register_keras_serializable("attncap")
 class AdaptiveAttentionCaptioner(AttentionCaptioner):
     """Captioning with adaptive attention: a GRU that, at each word, looks at the picture or at what it knows already.
@@ -110,6 +112,7 @@ class AdaptiveAttentionCaptioner(AttentionCaptioner):
     """
 
     attention_layer = AdaptiveAttention
+    not_settings: ClassVar[tuple[str, ...]] = ("context_gate",)
 
     def __init__(
         self,

@@ -10,9 +10,11 @@ from keras import ops
 from attncap.features.extractor import FeatureExtractor
 from attncap.models.attention import BahdanauAttention
 from attncap.models.captioner import AttendingCaptioner, CaptionerState, for_each_caption
+from attncap.models.registry import register_captioner
 from attncap.tokenizers import CaptionTokenizer
 
 
+@register_captioner("attention")
 @keras.saving.register_keras_serializable("attncap")
 class AttentionCaptioner(AttendingCaptioner):
     """Captioning with visual attention: a GRU that looks at the picture's regions before each word.
@@ -51,7 +53,7 @@ class AttentionCaptioner(AttendingCaptioner):
         projection_units: int = 512,
         attention_units: int = 256,
         context_gate: bool = True,
-        attention_penalty: float = 1.0,
+        attention_penalty: float = 0.0,
         attention_supervision: float = 0.0,
         **kwargs: Any,
     ):

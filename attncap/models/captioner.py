@@ -6,8 +6,7 @@ decoding, 1 in greedy decoding. What depends on the picture alone is computed on
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 from keras import ops
@@ -61,6 +60,9 @@ class Captioner(keras.Model):
     """
 
     has_attention = False
+    not_settings: ClassVar[tuple[str, ...]] = ("tail",)  # constructor arguments that training does not set by name
+    layer_counts: ClassVar[tuple[str, ...]] = ()  # settings that say how many layers of a kind there are
+    default_learning_rate = 1e-3  # of `train`: AdamW's peak
 
     def __init__(
         self,
@@ -247,6 +249,7 @@ class AttendingCaptioner(Captioner):
     """
 
     has_attention = True
+    not_settings: ClassVar[tuple[str, ...]] = ("value_units",)
 
     def __init__(
         self,
@@ -255,8 +258,8 @@ class AttendingCaptioner(Captioner):
         encoder: FeatureExtractor | None = None,
         *,
         value_units: int,
-        attention_penalty: float,
-        attention_supervision: float,
+        attention_penalty: float = 0.0,
+        attention_supervision: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(tokenizer, feature_shape, encoder, **kwargs)
@@ -304,19 +307,3 @@ def forbidden_logits(vocabulary_size: int) -> Any:
     """Return a row (V,) to add to logits: very negative on the tokens that no decoding may emit, 0 elsewhere."""
     one_hot = ops.one_hot(ops.array(NEVER_GENERATED, "int32"), vocabulary_size, dtype="float32")
     return -1e9 * ops.sum(one_hot, axis=0)
-
-
-def save_captioner(captioner: Captioner, path: str | Path) -> None:
-    """Save a captioner for use: everything but the optimizer's state, which would double the file.
-
-    The state that training goes on from is the run folder's `state.npz`.
-    """
-    optimizer = getattr(captioner, "optimizer", None)  # none where nothing was compiled
-    if optimizer is None:
-        captioner.save(path)
-        return
-    captioner.optimizer = None
-    try:
-        captioner.save(path)
-    finally:
-        captioner.optimizer = optimizer

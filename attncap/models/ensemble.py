@@ -15,7 +15,7 @@ from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding.decoder import caption_of, compiled, replay
 from attncap.features.receptive_fields import GridBox
 from attncap.models.captioner import CaptionerState
-from attncap.models.registry import load_captioner
+from attncap.models.saving import load_captioner
 from attncap.tokenizers import END, PAD
 
 

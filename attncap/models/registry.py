@@ -1,27 +1,126 @@
-"""All captioners, each in a module of its own, and `load_captioner`, which loads a file of any of them."""
+"""The captioners by name: those in this folder, those of installed packages, and those of plugin files."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any, TypeVar
 
-from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
-from attncap.models.attention_captioner import AttentionCaptioner
+import keras
+
 from attncap.models.captioner import Captioner
-from attncap.models.saving import load_keras
-from attncap.models.show_and_tell import ShowAndTell
-from attncap.models.transformer_captioner import TransformerCaptioner
 
-__all__ = ["AdaptiveAttentionCaptioner", "AttentionCaptioner", "ShowAndTell", "TransformerCaptioner", "load_captioner"]
+ENTRY_POINTS = "attncap.captioners"
+_CLASSES: dict[str, type[Captioner]] = {}
+Kind = TypeVar("Kind", bound=type[Captioner])
 
 
-def load_captioner(path: str | Path) -> Captioner:
-    """Load a saved captioner: vocabulary, preprocessing, encoder and weights are all in the file.
+def register_captioner(name: str) -> Callable[[Kind], Kind]:
+    """Register a captioner class under a name, the one that `attncap train --model` takes.
+
+    A class that Keras does not know is registered with Keras too (package "attncap_plugin"), so that it can be saved.
 
     Args:
-        path: a `.keras` file, or a run folder, whose `best.keras` is taken.
+        name: lower-case letters, digits and hyphens.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a captioner, damaged, of a newer Keras, or made to run code on loading; see `load_keras`.
+        ValueError: another form of name, or a name that another class has.
+        TypeError: the class is not a `Captioner`.
+
+    Example:
+        >>> @register_captioner("luong")
+        ... class LuongCaptioner(AttendingCaptioner):
+        ...     ...
     """
-    return load_keras(path, Captioner, "captioner")
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ValueError(f"the name of a captioner has lower-case letters, digits and hyphens, got {name!r}")
+
+    def register(captioner_class: Kind) -> Kind:
+        if not (isinstance(captioner_class, type) and issubclass(captioner_class, Captioner)):
+            raise TypeError(f"{captioner_class!r} is not a subclass of attncap.models.captioner.Captioner")
+        known = _CLASSES.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (
+            captioner_class.__module__,
+            captioner_class.__qualname__,
+        ):
+            raise ValueError(f"a captioner named {name!r} exists: {known.__module__}.{known.__qualname__}")
+        if keras.saving.get_registered_name(captioner_class) == captioner_class.__name__:
+            keras.saving.register_keras_serializable("attncap_plugin")(captioner_class)
+        _CLASSES[name] = captioner_class
+        return captioner_class
+
+    return register
+
+
+def captioner_classes() -> dict[str, type[Captioner]]:
+    """Return name -> class of all captioners: of this folder, of entry points, and of loaded plugins."""
+    _import_own()
+    _import_entry_points()
+    return dict(_CLASSES)
+
+
+def captioner_class(name: str) -> type[Captioner]:
+    """Return the captioner class with this name.
+
+    Raises:
+        ValueError: no such captioner.
+    """
+    classes = captioner_classes()
+    if name not in classes:
+        raise ValueError(
+            f"model is one of {', '.join(classes)}, got {name!r}; a captioner of your own comes with --plugin FILE"
+        )
+    return classes[name]
+
+
+def captioner_name(captioner_class: type) -> str:
+    """Return the name under which a class is registered.
+
+    Raises:
+        ValueError: the class is not registered.
+    """
+    for name, registered in captioner_classes().items():
+        if registered is captioner_class:
+            return name
+    raise ValueError(f"{captioner_class.__name__} has no name: decorate it with @register_captioner(NAME)")
+
+
+def settings_of(captioner_class: type[Captioner]) -> dict[str, Any]:
+    """Return the settings of a captioner class and their defaults, read from the signatures of its constructors.
+
+    Keyword-only arguments are settings, except those that the class or a base class names in `not_settings`.
+    """
+    settings: dict[str, Any] = {}
+    hidden: set[str] = set()
+    for base in captioner_class.__mro__:
+        if not issubclass(base, Captioner):
+            break
+        hidden |= set(base.__dict__.get("not_settings", ()))
+        if "__init__" in base.__dict__:
+            for parameter in inspect.signature(base.__init__).parameters.values():
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    settings.setdefault(parameter.name, parameter.default)
+    return {name: default for name, default in settings.items() if name not in hidden}
+
+
+def readers_of(setting: str) -> tuple[str, ...]:
+    """Return the names of the captioners that have a setting; empty for a setting of no captioner."""
+    return tuple(name for name, kind in captioner_classes().items() if setting in settings_of(kind))
+
+
+@cache
+def _import_own() -> None:
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        if file.stem not in ("__init__", "registry") and "@register_captioner(" in file.read_text(encoding="utf-8"):
+            importlib.import_module(f"attncap.models.{file.stem}")
+
+
+@cache
+def _import_entry_points() -> None:
+    for entry in entry_points(group=ENTRY_POINTS):
+        entry.load()

@@ -1,96 +1,202 @@
-"""`load_keras`: a `.keras` file of ours, or a refusal by name. Nothing that a stranger wrote into it is run.
+"""Save and load captioners and classifiers: one `.keras` file each, checked before Keras reads it.
 
-Keras's safe mode refuses code that is stored in a file, and names of modules outside Keras. Here a file is looked at
-before Keras reads it, and only objects of this package, of the caller's own registered classes, and a few of Keras that
-hold settings alone may be named in it: a layer of Keras can read other files, or ask for any amount of memory.
+Keras's safe mode refuses code stored in a file. The checks here also refuse classes that have no place in a model of
+this package (a Keras layer can read other files) and sizes that the weights in the file do not have.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
+from attncap._files import replacing
+from attncap.models.captioner import Captioner
+from attncap.models.registry import captioner_classes, captioner_name
+
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-MAX_CONFIG_BYTES = 1 << 26  # a vocabulary of a million words has about 20 MB
-SETTINGS_ALONE = ("dtype_policies", "initializers", "losses", "metrics", "optimizers", "regularizers")
-FREE_BYTES, BYTES_TO_A_BYTE = 1 << 26, 64  # what weights may take in memory, by their size in the file
+MAX_CONFIG_BYTES = 1 << 26  # a vocabulary of a million words takes about 20 MB
+FREE_BYTES = 1 << 20  # of difference between the weights of a file and those of its model
+# Two sizes of a configuration are refused, before anything is built, where a matrix of them would take more.
+FREE_MATRIX_BYTES, MATRIX_BYTES_PER_STORED_BYTE = 1 << 26, 64
+# What a file may name beside classes of this package: settings, and the layers that image encoders are made of.
+KERAS_SETTINGS = ("dtype_policies", "initializers", "losses", "metrics", "optimizers", "regularizers")
+KERAS_LAYERS = frozenset(
+    (
+        *("Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense"),
+        *("DepthwiseConv2D", "Dropout", "Flatten", "Functional", "GlobalAveragePooling2D", "GlobalMaxPooling2D"),
+        *("InputLayer", "LayerNormalization", "MaxPooling2D", "MultiHeadAttention", "Multiply", "Normalization"),
+        *("ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Sequential", "ZeroPadding2D"),
+    )
+)
 
 
-def load_keras(path: str | Path, kind: type, what: str) -> Any:
-    """Load a model of a kind, in Keras's safe mode, after a look at what the file says of itself.
+def load_captioner(path: str | Path, custom_objects: Mapping[str, Any] | None = None) -> Captioner:
+    """Load a captioner from a run folder or a `.keras` file: vocabulary, preprocessing, encoder and weights.
 
     Args:
         path: a `.keras` file, or a run folder, whose `best.keras` is taken.
-        kind: the class that it must be of.
-        what: the kind in words, for messages.
+        custom_objects: name -> class of what the file holds beside classes of this package and of plugins.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, damaged, of a newer Keras, of another class, or with what is not ours inside.
+        ValueError: not a captioner, damaged, of a newer Keras, or refused by the checks of `load_keras`.
 
     Example:
-        >>> load_keras("runs/demo/run", Captioner, "captioner").name
+        >>> load_captioner("runs/demo/run").name
         'attention_captioner'
+    """
+    captioner_classes()  # registers them with Keras
+    return load_keras(path, Captioner, "captioner", custom_objects)
+
+
+def save_captioner(captioner: Captioner, path: str | Path) -> None:
+    """Save a captioner for use, without the optimizer's state; see `save_keras`."""
+    save_keras(captioner, path)
+
+
+def save_keras(model: keras.Model, path: str | Path) -> None:
+    """Write a model to a `.keras` file, whole or not at all, without the optimizer's state, which would double it."""
+    with replacing(path) as temporary:
+        optimizer = getattr(model, "optimizer", None)  # a model that was not compiled has none
+        if optimizer is None:
+            model.save(temporary)
+            return
+        model.optimizer = None
+        try:
+            model.save(temporary)
+        finally:
+            model.optimizer = optimizer
+
+
+def model_file(path: str | Path, what: str = "captioner") -> Path:
+    """Return the `.keras` file of a run folder (`best.keras`), or the file itself.
+
+    Raises:
+        FileNotFoundError: no such file.
     """
     path = Path(path)
     file = path / "best.keras" if path.is_dir() else path
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such {what}: a run folder or a .keras file expected")
+        raise FileNotFoundError(f"{file}: no such {what}: give a run folder or a .keras file")
+    return file
+
+
+def model_name(path: str | Path) -> str:
+    """Return the registered name of the captioner in a `.keras` file or run folder, without loading it.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_captioner`.
+    """
+    captioner_classes()
+    file = model_file(path)
     try:
-        _look_at(file, kind, what)
-        loaded = keras.saving.load_model(file, compile=False, safe_mode=True)
+        return captioner_name(_check(file, Captioner, "captioner", {}))
     except _Refused as refusal:
         raise ValueError(f"{file}: {refusal}") from None
-    except Exception as error:  # whatever the archive, the configuration and the weights raise
-        cause = error.__cause__ or error  # where Keras gives advice alone, what went wrong is in the cause
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
-        raise ValueError(f"{file}: cannot be loaded as a {what} ({reason}): damaged, or of another version") from error
+    except Exception as error:  # anything that a damaged archive or configuration raises
+        raise ValueError(f"{file}: cannot be loaded as a captioner ({_reason(error)}): damaged") from error
+
+
+def load_keras(path: str | Path, kind: type, what: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """Load a model of a kind in Keras's safe mode, after checks of the file.
+
+    Refused are files with other members than Keras writes, compressed by other methods than Keras's own, that name
+    classes beside those of this package, of plugins, of `custom_objects` and a few of Keras; and models larger than the
+    weights in the file.
+
+    Args:
+        path: a `.keras` file, or a run folder, whose `best.keras` is taken.
+        kind: the class that the model must be an instance of.
+        what: the kind in words, for messages.
+        custom_objects: name -> further class that the file may name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, damaged, of a newer Keras, of another class, or refused by a check.
+    """
+    file = model_file(path, what)
+    custom = dict(custom_objects or {})
+    try:
+        _check(file, kind, what, custom)
+        loaded = keras.saving.load_model(file, custom_objects=custom, compile=False, safe_mode=True)
+    except _Refused as refusal:
+        raise ValueError(f"{file}: {refusal}") from None
+    except Exception as error:  # anything that the archive, the configuration or the weights raise
+        reason = f"{_reason(error)}): damaged, or of another version"
+        raise ValueError(f"{file}: cannot be loaded as a {what} ({reason}") from error
     if not isinstance(loaded, kind):
         raise ValueError(f"{file}: {_holds(type(loaded).__name__)}, not a {what}")
     return loaded
 
 
 class _Refused(Exception):
-    """What is wrong with a file, without its name."""
+    """Why a file is refused, without its name."""
 
 
-def _look_at(file: Path, kind: type, what: str) -> None:
-    if file.suffix != ".keras":  # Keras takes other endings for other formats, which have no safe mode
-        raise _Refused(f"cannot be loaded as a {what} (a file that ends in .keras expected)")
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        if set(names) != MEMBERS or len(names) != len(MEMBERS):
-            found = ", ".join(repr(name[:60]) for name in names[:6])
-            raise _Refused(f"cannot be loaded as a {what} (it holds {found}; {', '.join(sorted(MEMBERS))} expected)")
-        for name in ("metadata.json", "config.json"):
-            if archive.getinfo(name).file_size > MAX_CONFIG_BYTES:
-                raise _Refused(f"cannot be loaded as a {what} (its {name} has more than {MAX_CONFIG_BYTES:,} bytes)")
-        weights = archive.getinfo("model.weights.h5").compress_size
-        metadata, config = (json.loads(archive.read(name)) for name in ("metadata.json", "config.json"))
-    _check_version(metadata)
-    root = config.get("registered_name") or config.get("class_name")
-    known = keras.saving.get_registered_object(root)
-    if known is None or not issubclass(known, kind):
-        raise _Refused(f"{_holds(str(config.get('class_name'))[:60])}, not a {what}")
-    for item in _objects(config["config"]):
-        if not _is_ours(item):
-            named = f"{item.get('module')}.{item.get('class_name')}"
-            raise _Refused(f"cannot be loaded as a {what} (it names {named[:90]}, which has no place in one)")
-    sizes = sorted(_whole_numbers(config["config"]))[-2:]
-    if len(sizes) == 2 and 4 * sizes[0] * sizes[1] > FREE_BYTES + BYTES_TO_A_BYTE * weights:
-        raise _Refused(
-            f"cannot be loaded as a {what} (sizes of {sizes[0]:,} and {sizes[1]:,} in it do not go with {weights:,} "
-            "bytes of weights)"
-        )
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error  # Keras's own message only gives advice; the cause is the error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
 
 
 def _holds(name: str) -> str:
     return f"holds {'an' if name[:1] in 'AEIOU' else 'a'} {name}"
+
+
+def _check(file: Path, kind: type, what: str, custom: dict[str, Any]) -> type:
+    """Return the class of the model in a file; raise `_Refused` for what must not be loaded."""
+    cannot = f"cannot be loaded as a {what}"
+    if file.suffix != ".keras":  # Keras takes other endings for other formats, which have no safe mode
+        raise _Refused(f"{cannot} (a file that ends in .keras expected)")
+    with zipfile.ZipFile(file) as archive:
+        _check_members(archive, cannot)
+        metadata, config = (json.loads(archive.read(name)) for name in ("metadata.json", "config.json"))
+        _check_version(metadata)
+        root = _root_class(config, kind, what, custom)
+        for item in _objects(config["config"]):
+            if not _is_allowed(item, custom):
+                named = f"{item.get('module')}.{item.get('class_name')}"
+                raise _Refused(f"{cannot} (it names {named[:90]}, which has no place in one); {_MEND}")
+        with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as weights:
+            stored, count = _stored_weights(weights, archive.getinfo("model.weights.h5").file_size, cannot)
+    size = file.stat().st_size
+    sizes = sorted(_whole_numbers(config["config"]))[-2:]
+    if len(sizes) == 2 and 4 * sizes[0] * sizes[1] > FREE_MATRIX_BYTES + MATRIX_BYTES_PER_STORED_BYTE * size:
+        raise _Refused(
+            f"{cannot} (sizes of {sizes[0]:,} and {sizes[1]:,} in it do not go with {size:,} bytes of weights)"
+        )
+    for name in getattr(root, "layer_counts", ()):
+        value = config["config"].get(name)
+        layers = len(value) if isinstance(value, list) else value
+        if isinstance(layers, int) and layers > count:
+            raise _Refused(f"{cannot} ({name} of {layers:,} do not go with {count:,} arrays of weights)")
+    _check_size(config, stored, custom, cannot)
+    return root
+
+
+_MEND = "import the module that defines the class, or pass custom_objects={name: class}"
+
+
+def _check_members(archive: zipfile.ZipFile, cannot: str) -> None:
+    names = archive.namelist()
+    if set(names) != MEMBERS or len(names) != len(MEMBERS):
+        found = ", ".join(repr(name[:60]) for name in names[:6])
+        raise _Refused(f"{cannot} (it holds {found}; {', '.join(sorted(MEMBERS))} expected)")
+    for name in ("metadata.json", "config.json"):
+        member = archive.getinfo(name)
+        if member.file_size > MAX_CONFIG_BYTES:
+            raise _Refused(f"{cannot} (its {name} has more than {MAX_CONFIG_BYTES:,} bytes)")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # bz2 unpacks without a limit
+            raise _Refused(f"{cannot} (its {name} is compressed by a method that Keras does not use)")
+    if archive.getinfo("model.weights.h5").compress_type != zipfile.ZIP_STORED:
+        raise _Refused(f"{cannot} (its weights are compressed; Keras stores them uncompressed)")
 
 
 def _check_version(metadata: dict[str, Any]) -> None:
@@ -100,8 +206,22 @@ def _check_version(metadata: dict[str, Any]) -> None:
         raise _Refused(f"written by Keras {written}, this is Keras {keras.__version__}: install that version")
 
 
+def _root_class(config: dict[str, Any], kind: type, what: str, custom: dict[str, Any]) -> type:
+    name, registered = config.get("class_name"), config.get("registered_name")
+    known = _resolved(registered or name, custom) or _resolved(name, custom)
+    if known is None and registered and ">" in str(registered) and not str(registered).startswith("attncap>"):
+        raise _Refused(f"holds a {str(registered)[:60]}, a class that is not known here: {_MEND}, or use --plugin FILE")
+    if not (isinstance(known, type) and issubclass(known, kind)):
+        raise _Refused(f"{_holds(str(name)[:60])}, not a {what}")
+    return known
+
+
+def _resolved(name: Any, custom: dict[str, Any]) -> Any:
+    return None if not isinstance(name, str) else custom.get(name) or keras.saving.get_registered_object(name)
+
+
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object that Keras would make of a configuration."""
+    """Yield every object that Keras would make of a configuration."""
     if isinstance(value, dict):
         if "class_name" in value:
             yield value
@@ -112,19 +232,87 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             yield from _objects(inner)
 
 
-def _is_ours(item: dict[str, Any]) -> bool:
-    name, module = item["class_name"], item.get("module")
-    registered = item.get("registered_name")
-    if registered and keras.saving.get_registered_object(registered) is not None:
+def _parts(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return _objects(item.get("config"))
+
+
+def _is_allowed(item: dict[str, Any], custom: dict[str, Any]) -> bool:
+    name, module, registered = item["class_name"], item.get("module"), item.get("registered_name")
+    # Keras looks for both names among registered classes; other packages register hundreds.
+    found = [known for key in (name, registered) if (known := _resolved(key, custom)) is not None]
+    if found:
+        return all(_is_ours(known) or known in custom.values() for known in found)
+    if name == "__tuple__":
         return True
-    if module == "keras" or name == "__tuple__":
-        return name in ("DTypePolicy", "__tuple__")
-    return isinstance(module, str) and module.removeprefix("keras.").split(".")[0] in SETTINGS_ALONE
+    if not isinstance(module, str) or not isinstance(name, str) or module.partition(".")[0] != "keras":
+        return False
+    if module.removeprefix("keras.").split(".")[0] in KERAS_SETTINGS:
+        return True
+    return name == "DTypePolicy" or (module in ("keras", "keras.layers", "keras.models") and name in KERAS_LAYERS)
+
+
+def _is_ours(known: Any) -> bool:
+    """Whether a class belongs to this package, or extends one that does."""
+    return isinstance(known, type) and any(base.__module__.partition(".")[0] == "attncap" for base in known.__mro__)
 
 
 def _whole_numbers(value: Any) -> Iterator[int]:
     if isinstance(value, int) and not isinstance(value, bool):
         yield abs(value)
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if name != "shared_object_id":  # Keras's number of an object, an address in memory
+                yield from _whole_numbers(inner)
+    elif isinstance(value, list):
+        for inner in value:
             yield from _whole_numbers(inner)
+
+
+def _stored_weights(weights: h5py.File, file_size: int, cannot: str) -> tuple[int, int]:
+    """Return how many numbers and how many arrays a weights file holds; refuse links and arrays that are not in it."""
+    numbers, arrays, bytes_ = 0, 0, 0
+    groups = [weights]
+    while groups:
+        group = groups.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise _Refused(f"{cannot} (its weights link to another place)")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+                continue
+            if item.external or item.is_virtual or item.dtype.kind not in "biufV":
+                raise _Refused(f"{cannot} (an array of its weights is stored elsewhere, or is not of numbers)")
+            numbers, arrays, bytes_ = numbers + math.prod(item.shape), arrays + 1, bytes_ + item.nbytes
+            if bytes_ > file_size or arrays > file_size:  # arrays that unpack to more than the file, or a cycle
+                raise _Refused(f"{cannot} (its weights say that they take more than the {file_size:,} bytes there are)")
+    return numbers, arrays
+
+
+def _check_size(config: dict[str, Any], stored: int, custom: dict[str, Any], cannot: str) -> None:
+    # Inside the scope, Keras makes variables without values: the model is built, counted and dropped. A named encoder
+    # has the size that its name says and takes seconds to build, so it is left out; one that holds layers is not.
+    inside = dict(config["config"])
+    encoder = inside.get("encoder")
+    if isinstance(encoder, dict) and all(item.get("class_name") == "DTypePolicy" for item in _parts(encoder)):
+        inside["encoder"] = None
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(
+                {**config, "config": inside, "compile_config": None}, custom_objects=custom, safe_mode=True
+            )
+        needed = sum(math.prod(variable.shape) for variable in model.variables)
+    finally:
+        _forget_uninitialized()
+    if 4 * needed > 4 * stored + FREE_BYTES:
+        raise _Refused(
+            f"{cannot} (its sizes need {needed:,} numbers, which do not go with the {stored:,} of its weights)"
+        )
+
+
+def _forget_uninitialized() -> None:
+    # Keras would give every variable of the dropped model a value at the end of the next scope; it has no public way
+    # to leave that out.
+    from keras.src.backend.common import global_state
+
+    global_state.set_global_attribute("uninitialized_variables", [])

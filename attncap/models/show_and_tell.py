@@ -10,9 +10,11 @@ from keras import ops
 
 from attncap.features.extractor import FeatureExtractor
 from attncap.models.captioner import Captioner, CaptionerState, for_each_caption
+from attncap.models.registry import register_captioner
 from attncap.tokenizers import CaptionTokenizer
 
 
+@register_captioner("show-and-tell")
 @keras.saving.register_keras_serializable("attncap")
 class ShowAndTell(Captioner):
     """Captioning without attention: an LSTM reads the whole picture once, as if it were the word before the first.

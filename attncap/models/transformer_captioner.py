@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
 from attncap.features.extractor import FeatureExtractor
 from attncap.models.captioner import AttendingCaptioner, CaptionerState
+from attncap.models.registry import register_captioner
 from attncap.tokenizers import CaptionTokenizer
 
 
@@ -120,6 +121,7 @@ def _keys_and_values(attention: Any, x: Any) -> Any:
     return ops.stack([attention.key_dense(x), attention.value_dense(x)], axis=1)
 
 
+@register_captioner("transformer")
 @keras.saving.register_keras_serializable("attncap")
 class TransformerCaptioner(AttendingCaptioner):
     """Captioning with a Transformer: each word looks at the words before it, then at the picture's regions.
@@ -153,6 +155,10 @@ class TransformerCaptioner(AttendingCaptioner):
     Reference: Vaswani et al. 2017, "Attention Is All You Need", section 3; with regions: Cornia et al. 2020.
     """
 
+    not_settings: ClassVar[tuple[str, ...]] = ("embedding_units",)  # is hidden_units
+    layer_counts: ClassVar[tuple[str, ...]] = ("decoder_layers",)
+    default_learning_rate = 5e-4  # its layers are deeper
+
     def __init__(
         self,
         tokenizer: CaptionTokenizer,
@@ -164,6 +170,7 @@ class TransformerCaptioner(AttendingCaptioner):
         heads: int = 8,
         feedforward_units: int = 1024,
         window: int = 40,
+        dropout: float = 0.3,
         attention_penalty: float = 0.0,
         attention_supervision: float = 0.0,
         **kwargs: Any,
@@ -182,6 +189,7 @@ class TransformerCaptioner(AttendingCaptioner):
             embedding_units=hidden_units,
             hidden_units=hidden_units,
             value_units=hidden_units,
+            dropout=dropout,
             attention_penalty=attention_penalty,
             attention_supervision=attention_supervision,
             **kwargs,

@@ -24,7 +24,7 @@ from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
 from attncap.images import UnreadableImage, open_image
 from attncap.metrics.evaluate import References, evaluate
-from attncap.models.registry import load_captioner
+from attncap.models.saving import load_captioner
 from attncap.retrieval.captions import CaptionNeighbors
 from attncap.retrieval.difference_hash import DifferenceHash, PictureEncoder
 from attncap.retrieval.embeddings import PooledEmbedding

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import keras
 import numpy as np
 
 from attncap.features.extractor import FeatureExtractor, best_dtype_policy
-from attncap.models import registry as captioners
 from attncap.models.captioner import AttendingCaptioner, Captioner
-from attncap.models.registry import ShowAndTell
+from attncap.models.registry import captioner_class, settings_of
+from attncap.models.show_and_tell import ShowAndTell
 from attncap.models.trainable_encoder import EncoderTail
 from attncap.tokenizers import CaptionTokenizer
-from attncap.training.config import MODELS, READ_BY, TrainConfig
+from attncap.training.config import TrainConfig
 from attncap.training.finetuning import with_tail
 
 
@@ -37,15 +36,8 @@ def new_captioner(
         model: a class of one's own; it gets each setting that is an argument of its constructor.
     """
     keras.utils.set_random_seed(config.seed)
-    if model is None:
-        kind = getattr(captioners, MODELS[config.model])
-        names = ["hidden_units", "dropout", "scheduled_sampling"]
-        names += [name for name, models in READ_BY.items() if config.model in models]
-    else:
-        kind = model
-        taken = {name for base in kind.__mro__ for name in inspect.signature(base).parameters}
-        names = [name for name in (*READ_BY, "hidden_units", "dropout", "scheduled_sampling") if name in taken]
-    settings: dict[str, Any] = {name: getattr(config, name) for name in names}
+    kind = captioner_class(config.model) if model is None else model
+    settings: dict[str, Any] = {name: getattr(config, name) for name in settings_of(kind) if hasattr(config, name)}
     settings |= {"encoder": encoder} if encoder is not None else {"feature_shape": feature_shape}
     return kind(tokenizer, tail=tail, dtype=policy_of(config), **settings)
 
@@ -64,7 +56,7 @@ def continued(
     Raises:
         ValueError: the settings name another model than the captioner's.
     """
-    if type(captioner).__name__ != MODELS[config.model]:
+    if type(captioner) is not captioner_class(config.model):
         raise ValueError(
             f"model is {config.model}, but {config.start} holds a {type(captioner).__name__}: leave --model out, "
             "or start from a run of that model"

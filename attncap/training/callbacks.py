@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from attncap._files import replacing
-from attncap.models.captioner import save_captioner
+from attncap.models.saving import save_captioner
 from attncap.training.run_folder import RunFolder
 
 

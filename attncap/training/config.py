@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
-MODELS = {  # name -> class in `captioners`
-    "attention": "AttentionCaptioner",
-    "adaptive-attention": "AdaptiveAttentionCaptioner",
-    "transformer": "TransformerCaptioner",
-    "show-and-tell": "ShowAndTell",
-}
-WITH_MAPS = ("attention", "adaptive-attention", "transformer")
-READ_BY = {  # settings that not every model reads -> the models that do
-    "embedding_units": ("attention", "adaptive-attention", "show-and-tell"),
-    "projection_units": ("attention", "adaptive-attention"),
-    "attention_units": ("attention", "adaptive-attention"),
-    "context_gate": ("attention",),
-    "decoder_layers": ("transformer",),
-    "heads": ("transformer",),
-    "feedforward_units": ("transformer",),
-    "attention_penalty": WITH_MAPS,
-    "attention_supervision": WITH_MAPS,
-}
 RENAMED = {"pictures": "batch_size", "validation_pictures": "validation_images"}  # setting of old runs -> today
 REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0}  # setting of old runs -> the value without effect
 BEFORE: dict[str, Any] = {"lists": False, "monitor": "bleu_4"}  # settings that runs of 998f5d3 lack -> what they did
-OF_MODEL: Any = None  # a setting whose default is the model's: see `MODEL_DEFAULTS`
+OF_MODEL: Any = None  # a setting whose default is the model's: see `settings_of`
 OF_DATA: Any = None  # a setting whose default follows from the data: see `attncap.training.defaults`
-MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
-    "attention": {
-        "dropout": 0.5,  # small data sets overfit within five epochs without
-        "learning_rate": 1e-3,
-    },
-    "adaptive-attention": {  # as attention, for comparison
-        "dropout": 0.5,
-        "learning_rate": 1e-3,
-    },
-    "transformer": {
-        "dropout": 0.3,  # of every layer's updates, not of the ends alone
-        "learning_rate": 5e-4,  # its layers are deeper
-    },
-    "show-and-tell": {
-        "dropout": 0.5,
-        "learning_rate": 1e-3,
-    },
-}
 GROUPS = ("data", "model", "training", "score")
 LEAST_EPOCHS = 12  # passes over the data where epochs is left open; see `attncap.training.defaults`
 
@@ -87,7 +48,11 @@ class TrainConfig:
         ValueError: a setting of another type, out of its range, or that the model does not read.
     """
 
-    model: str = _model(OF_MODEL, f"{', '.join(MODELS)}; default: that of the run to start from, else attention")
+    model: str = _model(
+        OF_MODEL,
+        "attention, adaptive-attention, transformer, show-and-tell, or one of a plugin; default: that of the run to "
+        "start from, else attention",
+    )
     weights: str = _data("imagenet", "encoder weights: imagenet, faces, random, or a file")
     layer: str | None = _data(None, "InceptionV3 layer whose grid is read; default: that of the weights")
     image_size: int | None = _data(None, "side of the encoder's input in pixels: more gives more regions", low=32)
@@ -175,27 +140,37 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.model is OF_MODEL:
-            object.__setattr__(self, "model", "attention" if self.start is None else model_of(self.start))
-        if self.model not in MODELS:
-            raise ValueError(f"model is one of {', '.join(MODELS)}, got {self.model!r}")
-        for name, default in MODEL_DEFAULTS[self.model].items():
-            if getattr(self, name) is OF_MODEL:
-                object.__setattr__(self, name, default)  # the dataclass is frozen
+            object.__setattr__(self, "model", "attention" if self.start is None else _model_name(self.start))
         _check_values(self)
-        self.refuse_unread(name for name in ("attention_penalty", "attention_supervision") if getattr(self, name))
         if self.objective not in ("crossentropy", "cider"):
             raise ValueError(f'objective is "crossentropy" or "cider", got {self.objective!r}')
         if self.tokenizer not in ("words", "wordpiece"):
             raise ValueError(f'tokenizer is "words" or "wordpiece", got {self.tokenizer!r}')
+        self._take_defaults_of_model()  # last: it imports the backend, which takes seconds
+        self.refuse_unread(name for name in ("attention_penalty", "attention_supervision") if getattr(self, name))
+
+    def _take_defaults_of_model(self) -> None:
+        from attncap.models.registry import captioner_class, settings_of
+
+        model = captioner_class(self.model)
+        defaults = {"dropout": settings_of(model)["dropout"], "learning_rate": model.default_learning_rate}
+        for name, default in defaults.items():
+            if getattr(self, name) is OF_MODEL:
+                object.__setattr__(self, name, default)  # the dataclass is frozen
 
     def refuse_unread(self, names: Iterable[str]) -> None:
         """Raise ValueError where one of the settings, by name, is not read by the model."""
+        from attncap.models.registry import captioner_class, readers_of
+
+        model = captioner_class(self.model)
         for name in names:
-            if self.model not in READ_BY.get(name, MODELS):
-                why = "has no attention maps" if READ_BY[name] == WITH_MAPS else "does not read it"
+            readers = readers_of(name)
+            if readers and self.model not in readers:
+                of_maps = name in ("attention_penalty", "attention_supervision") and not model.has_attention
+                why = "has no attention maps" if of_maps else "does not read it"
                 raise ValueError(
                     f"{name} is {getattr(self, name)}, but the model {self.model} {why}: leave {name} out, or train "
-                    f"with --model {' or '.join(READ_BY[name])}"
+                    f"with --model {' or '.join(readers)}"
                 )
 
     @property
@@ -281,26 +256,10 @@ def kinds_of(settings: type) -> dict[str, tuple[type, ...]]:
     return kinds
 
 
-def model_of(start: str | Path) -> str:
-    """Return the name in `MODELS` of the captioner in a `.keras` file or run folder, without loading it.
+def _model_name(start: str) -> str:
+    from attncap.models.saving import model_name
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a file of a captioner.
-    """
-    path = Path(start)
-    file = path / "best.keras" if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such captioner")
-    try:
-        with zipfile.ZipFile(file) as parts:
-            kind = json.loads(parts.read("config.json"))["class_name"]
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be loaded as a captioner ({error})") from error
-    names = [name for name, class_name in MODELS.items() if class_name == kind]
-    if not names:
-        raise ValueError(f"{file}: holds a {kind}, not a captioner")
-    return names[0]
+    return model_name(start)
 
 
 TrainConfig.__doc__ = _with_settings(TrainConfig.__doc__ or "")

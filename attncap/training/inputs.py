@@ -10,9 +10,10 @@ import pandas as pd
 from attncap.data.load import CaptionData, leave_out
 from attncap.grounding.annotations import Phrases, load_phrases, named_regions
 from attncap.models.captioner import Captioner
+from attncap.models.registry import captioner_class
 from attncap.tokenizers import CaptionTokenizer, WordPieceTokenizer, WordTokenizer
 from attncap.training.batches import CaptionBatches
-from attncap.training.config import READ_BY, TrainConfig
+from attncap.training.config import TrainConfig
 from attncap.training.run_folder import RunFolder
 
 
@@ -50,7 +51,7 @@ def check_supervision(config: TrainConfig, boxes: str | None) -> None:
             f"attention_supervision is {config.attention_supervision}, but there are no boxes: give --boxes "
             "entities:FOLDER_OR_ZIP or faces"
         )
-    if boxes is not None and config.model not in READ_BY["attention_supervision"]:
+    if boxes is not None and not captioner_class(config.model).has_attention:
         raise ValueError(
             f"boxes {boxes!r} are given, but the model {config.model} has no attention maps for them to supervise: "
             "leave --boxes out, or train with --model attention"

@@ -16,11 +16,12 @@ from attncap.decoding.collapse import collapse_warnings
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
 from attncap.models.captioner import Captioner
-from attncap.models.registry import load_captioner
+from attncap.models.registry import captioner_classes
+from attncap.models.saving import load_captioner
 from attncap.tokenizers import CaptionTokenizer
 from attncap.training.building import continued, encoder_of, new_captioner, policy_of, standardize
 from attncap.training.callbacks import RunRecorder
-from attncap.training.config import MODELS, TrainConfig
+from attncap.training.config import TrainConfig
 from attncap.training.defaults import fit_to_data
 from attncap.training.distributed.base import SharedTraining
 from attncap.training.finetuning import encoder_and_tail
@@ -178,7 +179,8 @@ def _checked(data: Any, config: TrainConfig, model: Any, tensorboard: bool) -> T
         given = {name: value for name, value in given.items() if value != default[name]}
         return TrainConfig(**{**given, "model": model})
     if isinstance(model, type) and not issubclass(model, Captioner):
-        raise ValueError(f"model is a subclass of Captioner, one of {', '.join(MODELS)}, or a captioner, got {model}")
+        names = ", ".join(captioner_classes())
+        raise ValueError(f"model is a subclass of Captioner, one of {names}, or a captioner, got {model}")
     return config
 
 

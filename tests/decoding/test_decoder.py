@@ -13,8 +13,8 @@ from keras import ops
 
 from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder, beam_search, caption_of, replay, sample
+from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import CaptionerState
-from attncap.models.registry import AttentionCaptioner
 from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer
 
 V, MAX_LENGTH, PREFIXES = 7, 5, 101

@@ -20,8 +20,8 @@ from attncap.features.inception import layer_table
 from attncap.features.preprocessing import preprocess
 from attncap.features.weights import global_dtype
 from attncap.images import open_image
-from attncap.models.captioner import save_captioner
-from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.models.attention_captioner import AttentionCaptioner
+from attncap.models.saving import load_captioner, save_captioner
 from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
 SMALL = 75  # the smallest picture that InceptionV3 takes

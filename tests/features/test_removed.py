@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from attncap.features.extractor import FeatureExtractor
-from attncap.models.captioner import save_captioner
-from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.models.attention_captioner import AttentionCaptioner
+from attncap.models.saving import load_captioner, save_captioner
 from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 from attncap.training.config import TrainConfig
 

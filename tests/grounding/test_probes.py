@@ -14,8 +14,8 @@ from attncap.captions import Caption
 from attncap.decoding.predict import CaptionReplay, caption_stored, replay_captions
 from attncap.grounding.phrases import Phrase
 from attncap.grounding.probes import blank, compare_with_uniform, measure_faithfulness, uniform_attention
+from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import Captioner
-from attncap.models.registry import AttentionCaptioner
 from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
 ROWS, COLS, D = 3, 5, 7

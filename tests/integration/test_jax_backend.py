@@ -63,13 +63,11 @@ def on_tensorflow_and_jax(tmp_path_factory: pytest.TempPathFactory) -> tuple[lis
     import keras
 
     from attncap.decoding.decoder import Decoder
-    from attncap.models.captioner import save_captioner
-    from attncap.models.registry import (
-        AdaptiveAttentionCaptioner,
-        AttentionCaptioner,
-        ShowAndTell,
-        TransformerCaptioner,
-    )
+    from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
+    from attncap.models.attention_captioner import AttentionCaptioner
+    from attncap.models.saving import save_captioner
+    from attncap.models.show_and_tell import ShowAndTell
+    from attncap.models.transformer_captioner import TransformerCaptioner
     from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
     folder = tmp_path_factory.mktemp("jax")

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 sys.path.insert(0, ".")
 from attncap.attributes.classifier import save_classifier
-from attncap.models.captioner import save_captioner
+from attncap.models.saving import save_captioner
 from attncap.metrics.coco_json import write_json, write_predictions, write_references
 from attncap.data.load import CaptionData
 from attncap._files import replacing

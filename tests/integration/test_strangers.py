@@ -27,8 +27,7 @@ from attncap.attributes.classifier import load_classifier, save_classifier
 from attncap.attributes.evaluate import splits_of_run
 from attncap.features.store import FeatureStore
 from attncap.metrics.coco_json import read_predictions, write_predictions
-from attncap.models.captioner import save_captioner
-from attncap.models.registry import load_captioner
+from attncap.models.saving import load_captioner, save_captioner
 from attncap.retrieval.index import DifferenceHash, ImageIndex
 from attncap.training.config import TrainConfig
 from attncap.training.manifest import check_or_write, same_settings

@@ -16,9 +16,10 @@ from keras import ops
 import attncap
 from attncap.decoding.decoder import Decoder
 from attncap.features.extractor import FeatureExtractor
-from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits, save_captioner
+from attncap.models.attention_captioner import AttentionCaptioner
+from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits
 from attncap.models.losses import MaskedCrossentropy, doubly_stochastic_penalty
-from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.models.saving import load_captioner, save_captioner
 from attncap.tokenizers import END, NEVER_GENERATED, PAD, SPECIAL_TOKENS, START, WordTokenizer
 
 B, K, T, ROWS, COLS, D = 2, 3, 5, 7, 11, 13

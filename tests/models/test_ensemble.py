@@ -24,9 +24,11 @@ from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
 from attncap.grounding.probes import uniform_attention
 from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
-from attncap.models.captioner import Captioner, save_captioner
+from attncap.models.attention_captioner import AttentionCaptioner
+from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble, mean_of_probabilities
-from attncap.models.registry import AttentionCaptioner, ShowAndTell, load_captioner
+from attncap.models.saving import load_captioner, save_captioner
+from attncap.models.show_and_tell import ShowAndTell
 from attncap.models.transformer_captioner import TransformerCaptioner
 from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer
 from tests.decoding.test_decoder import FakeCaptioner

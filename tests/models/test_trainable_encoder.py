@@ -19,18 +19,19 @@ from attncap.decoding.decoder import Decoder
 from attncap.features import extractor as features
 from attncap.features.extractor import FeatureExtractor
 from attncap.grounding.probes import check_one_grid
-from attncap.models import registry as captioners
-from attncap.models.averaging import average_weights
-from attncap.models.captioner import Captioner, save_captioner
+from attncap.models.attention_captioner import AttentionCaptioner
+from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
 from attncap.models.losses import MaskedCrossentropy
-from attncap.models.registry import AttentionCaptioner, ShowAndTell, load_captioner
+from attncap.models.registry import captioner_class
+from attncap.models.saving import load_captioner, save_captioner
+from attncap.models.show_and_tell import ShowAndTell
 from attncap.models.trainable_encoder import EncoderTail, split_encoder
 from attncap.tokenizers import SPECIAL_TOKENS, START, WordTokenizer
 from attncap.training import building
 from attncap.training import train as training
 from attncap.training.callbacks import RunRecorder
-from attncap.training.config import MODELS, TrainConfig
+from attncap.training.config import TrainConfig
 from attncap.training.finetuning import FinetuningAdamW, encoder_and_tail, with_tail
 from attncap.training.fit import optimizer_of
 from attncap.training.train import train
@@ -61,7 +62,7 @@ def numpy_of(tensor: Any) -> np.ndarray:
 def made(model: str, encoder: FeatureExtractor, tail: EncoderTail | None = None, **settings: Any) -> Captioner:
     """A captioner that was never trained, with large weights of its decoder: each picture has words of its own."""
     keras.utils.set_random_seed(0)
-    kind = getattr(captioners, MODELS[model])
+    kind = captioner_class(model)
     captioner = kind(WORDS, encoder=encoder, tail=tail, **{**SMALL[model], "dropout": 0.0, **settings})
     blocks = set() if tail is None else {id(weight) for weight in tail.weights}
     for weight in captioner.trainable_variables:
@@ -104,7 +105,7 @@ def test_two_parts_compute_what_the_whole_does(parts: Parts) -> None:
     assert head.trainable_variables == []
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["attention", "adaptive-attention", "transformer", "show-and-tell"])
 def test_every_captioner_reads_through_a_tail_and_is_the_captioner_without(model: str, parts: Parts) -> None:
     whole, head, tail, pixels = parts
     plain = made(model, whole)
@@ -139,18 +140,6 @@ def test_a_file_holds_the_tail_and_captions_a_picture_file(parts: Parts, tmp_pat
     assert caption.words == expected.words and len(caption.words) > 0
     assert caption.attention_weights is not None and caption.attention_weights.shape[1:] == (3, 3)
     assert caption.grid_box == parts.whole.grid_box
-
-    # The mean of weights counts the tail's in, whether or not it was being trained.
-    parts.tail.trainable = False
-    for variable in parts.tail.weights:
-        if variable.name == "kernel":
-            variable.assign(1.2 * numpy_of(variable))
-    save_captioner(captioner, tmp_path / "other.keras")
-    parts.tail.trainable = True
-    average = average_weights([tmp_path / "best.keras", tmp_path / "other.keras"])
-    assert average.tail is not None
-    for mean, own in zip(average.tail.weights, again.tail.weights, strict=True):
-        np.testing.assert_allclose(numpy_of(mean), numpy_of(own) * (1.1 if own.name == "kernel" else 1.0), rtol=1e-5)
 
     # An ensemble of the two reads one store; with a member of another layer, each reads its own.
     ensemble = Ensemble([again, captioner])

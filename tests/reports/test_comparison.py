@@ -20,7 +20,7 @@ from attncap.data.faces.captions import stated_claims, true_share
 from attncap.data.load import load
 from attncap.features.extractor import FeatureExtractor
 from attncap.metrics.evaluate import bleu
-from attncap.models.registry import ShowAndTell
+from attncap.models.show_and_tell import ShowAndTell
 from attncap.reports import comparison as module
 from attncap.reports import systems as systems_module
 from attncap.reports.comparison import MEASURES, SystemComparison, compare_systems, plot_comparison

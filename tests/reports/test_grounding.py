@@ -15,7 +15,7 @@ from attncap.cli.main import main
 from attncap.data.load import load
 from attncap.grounding.plots import plot_grounding
 from attncap.models.captioner import Captioner
-from attncap.models.registry import load_captioner
+from attncap.models.saving import load_captioner
 from attncap.reports.grounding import ground
 from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 

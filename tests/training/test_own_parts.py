@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import attncap
+from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.losses import MaskedCrossentropy
-from attncap.models.registry import AttentionCaptioner
 from attncap.tokenizers import WordTokenizer
 from attncap.training.train import train
 from tests.training.test_train import CONFIG, history_of, squares

@@ -15,8 +15,9 @@ from keras import ops
 
 from attncap.metrics.evaluate import References, score_images
 from attncap.metrics.reward import CaptionReward
+from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits
-from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.models.saving import load_captioner
 from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, UNK, WordTokenizer
 from attncap.training.batches import CaptionBatches
 from attncap.training.callbacks import RunRecorder

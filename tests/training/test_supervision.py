@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from attncap.grounding.phrases import NamedRegion
-from attncap.models.captioner import save_captioner
+from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.losses import MaskedCrossentropy, attention_supervision
-from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.models.saving import load_captioner, save_captioner
 from attncap.tokenizers import END, SPECIAL_TOKENS, WordTokenizer
 from attncap.training.batches import CaptionBatches
 from attncap.training.config import TrainConfig

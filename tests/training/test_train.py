@@ -24,9 +24,10 @@ from attncap.features import extractor as features
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
 from attncap.metrics.evaluate import bleu
+from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import Captioner
 from attncap.models.losses import MaskedCrossentropy
-from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.models.saving import load_captioner
 from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 from attncap.training import train as training
 from attncap.training.batches import CaptionBatches

@@ -22,7 +22,7 @@ from attncap.cli.main import main
 from attncap.data.load import load
 from attncap.decoding.predict import caption_pictures
 from attncap.features import extractor as features
-from attncap.models.registry import load_captioner
+from attncap.models.saving import load_captioner
 from attncap.training.config import TrainConfig
 from attncap.training.distributed.distribution import SharedTraining, shared_training
 from attncap.training.distributed.shares import LossOfRealPictures, Shares

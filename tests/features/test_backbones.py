@@ -18,8 +18,8 @@ from attncap.features import backbones
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.preprocessing import SCALINGS, scaled
 from attncap.features.store import FeatureStore
-from attncap.models.captioner import save_captioner
-from attncap.models.registry import AttentionCaptioner, load_captioner
+from attncap.models.attention_captioner import AttentionCaptioner
+from attncap.models.saving import load_captioner, save_captioner
 from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 
 SIZE = 96

@@ -55,7 +55,7 @@ class TrainConfig:
     )
     weights: str = _data("imagenet", "encoder weights: imagenet, faces, random, or a file")
     layer: str | None = _data(None, "InceptionV3 layer whose grid is read; default: that of the weights")
-    image_size: int | None = _data(None, "side of the encoder's input in pixels: more gives more regions", low=32)
+    image_size: int | None = _data(None, "side of the encoder's input in pixels: more gives more regions", low=75)
     finetune_to: str | None = _data(None, "train InceptionV3's blocks from `layer` up to this later layer as well")
     finetune_rate: float = _data(
         0.1, "learning rate of those blocks, as a factor of the decoder's: they are trained already", low=0

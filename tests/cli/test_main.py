@@ -136,8 +136,14 @@ def test_check_lists_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ),
         (["train", "--data", "faces:9", "--run", "r", "--set", "dropout=much"], r"dropout=much: float expected"),
         (["train", "--data", "faces:9", "--run", "r", "--set", "image_size=big"], r"image_size=big: int expected"),
-        (["train", "--data", "faces:9", "--run", "r", "--weights", "random", "--image-size", "0"], r"at least 75x75"),
-        (["features", "--data", "faces:9", "--weights", "random", "--image-size", "40"], r"at least 75x75"),
+        (
+            ["train", "--data", "faces:9", "--run", "r", "--weights", "random", "--image-size", "0"],
+            r"image_size must be at least 75, got 0",
+        ),
+        (
+            ["features", "--data", "faces:9", "--weights", "random", "--image-size", "40"],
+            r"image_size must be at least 75, got 0",
+        ),
         (["train", "--data", "faces:9", "--run", "r", "--epochs", "0"], r"epochs must be at least 1"),
         (["caption", "--run", "no_run", "a.png"], r"no_run.*no such captioner"),
         (["predict", "--run", "r", "--images", "no_folder", "--out", "p.json"], r"no_folder.*neither a folder"),

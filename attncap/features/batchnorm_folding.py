@@ -1,4 +1,4 @@
-"""`folded`: a network with its batch normalizations folded into the convolutions before them, for a quicker pass."""
+"""`folded`: fold the batch normalizations of a network into the convolutions before them, for faster inference."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 
 
 def folded(network: keras.Model) -> keras.Model:
-    """Return a network of the same function with each batch normalization folded into its convolution.
+    """Fold each batch normalization of a network into the convolution before it.
 
-    In inference batch normalization is a scale and an offset a channel, so that
+    In inference, batch normalization is a scale and an offset per channel, so that
 
         gamma (W * x - mean) / sqrt(variance + epsilon) + beta  =  W' * x + b'
 
     with W' = W gamma / sqrt(variance + epsilon) and b' = beta - mean gamma / sqrt(variance + epsilon). It saves two or
-    three passes over every activation, a fifth of InceptionV3's time on a processor.
+    three passes over every activation: a fifth of InceptionV3's time on a CPU.
 
     Args:
-        network: functional, with one input; every batch normalization reads a convolution without bias
-            or activation that nothing else reads, as those of `keras.applications.InceptionV3`.
+        network: functional model with one input. Each batch normalization must read a convolution that has no bias and
+            no activation and that no other layer reads, as in `keras.applications.InceptionV3`.
 
     Returns:
-        network: a copy that shares no weight with the original: for inference, not for training.
+        network: a copy for inference that computes the same and shares no weights with the original.
 
     Raises:
-        ValueError: a batch normalization that reads something else.
+        ValueError: a batch normalization reads something else.
 
     Example:
         >>> folded(extractor.network)(pixels)

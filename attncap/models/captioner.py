@@ -80,6 +80,11 @@ class Captioner(keras.Model):
         super().__init__(**kwargs)
         if feature_shape is None and encoder is None:
             raise ValueError("give an encoder, or the feature_shape (rows, cols, D) of the features")
+        if feature_shape is not None and len(tuple(feature_shape)) != 3:
+            raise ValueError(
+                f"feature_shape is (rows, cols, D), got {tuple(feature_shape)}: write (1, L, D) for L regions that "
+                "are not a grid"
+            )
         if encoder is not None:
             if feature_shape is not None and tuple(feature_shape) != encoder.feature_shape:
                 raise ValueError(f"feature_shape {tuple(feature_shape)} is not the encoder's {encoder.feature_shape}")

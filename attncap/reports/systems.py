@@ -21,8 +21,9 @@ from attncap.data.dataset import CaptionData
 from attncap.data.load import cache_folder, leave_out
 from attncap.decoding.decoder import Decoder
 from attncap.features.extractor import FeatureExtractor
+from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
-from attncap.images import UnreadableImage, open_image
+from attncap.images import UnreadableImage
 from attncap.metrics.evaluate import References, evaluate
 from attncap.models.saving import load_captioner
 from attncap.retrieval.captions import CaptionNeighbors
@@ -78,8 +79,8 @@ def captioner_system(name: str, run: str | Path, *, training_seconds: float | No
     network, decode = encoder.network_for_pixels(), Decoder(captioner, **decoding)
 
     def answer(paths: Sequence[str]) -> list[str]:
-        features = network.predict_on_batch(_pixels(encoder, paths))
-        return [caption.text for caption in decode(np.asarray(features, np.float16))]  # half precision, as in training
+        (features,) = _features(encoder, network, paths)
+        return [caption.text for caption in decode(features)]
 
     return System(name, answer, _or_of_run(training_seconds, run), _file_megabytes(run))
 
@@ -102,9 +103,7 @@ def attribute_system(
     network = encoder.network_for_pixels()
 
     def answer(paths: Sequence[str]) -> list[str]:
-        pixels = _pixels(encoder, paths)
-        views = (pixels, pixels[:, :, ::-1]) if classifier.mirror else (pixels,)
-        seen = [np.asarray(network.predict_on_batch(view), np.float16) for view in views]
+        seen = _features(encoder, network, paths, (False, True) if classifier.mirror else (False,))
         probs = classifier.calibrated(np.mean([classifier.mean_logits(features) for features in seen], axis=0))
         return [classifier.sentence(row, most) for row in probs]  # (B, A)
 
@@ -302,8 +301,13 @@ def _or_of_run(seconds: float | None, run: str | Path) -> float:
     return seconds_of_run(run) if seconds is None else seconds
 
 
-def _pixels(encoder: Any, paths: Sequence[str]) -> np.ndarray:
-    return np.stack([encoder.preprocess(open_image(path)) for path in paths])  # (B, height, width, 3)
+def _features(encoder: Any, network: Any, paths: Sequence[str], views: Sequence[bool] = (False,)) -> list[np.ndarray]:
+    """Return the features of image files in one batch, one array (B, rows, cols, D) for each view."""
+    (batch,) = encode_images(encoder, paths, batch_size=len(paths), progress=False, views=views, network=network)
+    if batch.rejects:
+        at, reason = batch.rejects[0]
+        raise UnreadableImage(paths[at], reason)
+    return batch.features
 
 
 def _file_megabytes(run: str | Path) -> float:

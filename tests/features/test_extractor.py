@@ -212,8 +212,9 @@ def test_the_whole_picture_is_squashed_not_cropped() -> None:
 def test_pixels_are_scaled_to_between_minus_one_and_one(extractor_of, monkeypatch: pytest.MonkeyPatch) -> None:
     extractor = extractor_of()
     monkeypatch.setattr(extractor, "network", lambda scaled, training: scaled)
-    scaled = np.asarray(extractor(np.array([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)))
-    np.testing.assert_allclose(scaled.ravel(), [-1.0, -0.6, 1.0], atol=1e-6)
+    size = extractor.image_size
+    scaled = np.asarray(extractor(np.full((1, size, size, 3), [0, 51, 255], np.uint8)))
+    np.testing.assert_allclose(scaled, np.full((1, size, size, 3), [-1.0, -0.6, 1.0]), atol=1e-6)
 
 
 def test_network_for_pixels_is_the_extractor(extractor_of) -> None:

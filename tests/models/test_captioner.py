@@ -430,6 +430,8 @@ np.savez(
 def test_a_fresh_process_has_the_encoder_and_the_vocabulary_from_the_file(tmp_path: Path) -> None:
     encoder = FeatureExtractor("mixed0", weights="random", image_size=75, pool=3, dtype="float32")
     assert encoder.feature_shape == (2, 2, 256)
+    with pytest.raises(ValueError, match=r"feature_shape is \(rows, cols, D\), got \(49, 768\): write \(1, L, D\) for"):
+        make_captioner(feature_shape=(49, 768))
     with pytest.raises(ValueError, match=r"feature_shape \(7, 11, 13\) is not the encoder's \(2, 2, 256\)"):
         make_captioner(encoder=encoder)
     captioner = make_captioner(feature_shape=None, encoder=encoder)

@@ -141,13 +141,11 @@ def test_a_file_holds_the_tail_and_captions_a_picture_file(parts: Parts, tmp_pat
     assert caption.attention_weights is not None and caption.attention_weights.shape[1:] == (3, 3)
     assert caption.grid_box == parts.whole.grid_box
 
-    # An ensemble of the two reads one store; with a member of another layer, each reads its own.
+    # An ensemble of the two reads one store; a member whose maps have another grid is refused.
     ensemble = Ensemble([again, captioner])
     assert ensemble.feature_shape == (7, 7, 288) and ensemble.map_shape == (3, 3)
-    mixed = Ensemble([again, made("attention", parts.head)])
-    assert mixed.feature_shape == (7, 7, 288) and mixed.map_shape == (7, 7)
-    caption = attncap.caption(mixed, tmp_path / "a.png", beam_width=1, max_length=3)
-    assert caption.attention_weights is not None and caption.attention_weights.shape[1:] == (7, 7)
+    with pytest.raises(ValueError, match="member 2: its maps have 7 x 7 regions, those of member 1 3 x 3: an ensemble"):
+        Ensemble([again, made("attention", parts.head)])
     with pytest.raises(ValueError, match=r"probes blank the cells of maps, 3 x 3, .* 7 x 7, .*: leave --probes out"):
         check_one_grid(again)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attncap._files import check_list
+
 WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
 SEPARATOR = ","  # the word for whatever separates the items of a list: "big nose; curly hair", "big nose & curly hair"
 
@@ -34,6 +36,7 @@ class Caption:
             picture; 1 everywhere for a model that always looks, 1 - beta with a visual sentinel.
 
     Raises:
+        TypeError: `words` is one text.
         ValueError: when the maps, the log-probabilities or the visual probabilities are not one to a word.
     """
 
@@ -47,6 +50,7 @@ class Caption:
     visual_probs: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        check_list(self.words, "words", "words")
         maps = self.attention_weights
         if maps is not None and (maps.ndim != 3 or len(maps) != len(self.words)):
             raise ValueError(

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import threading
+import unicodedata
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,14 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 # "JPEG" opens MPO, the format of 3-D cameras, as well.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm")
+# Of these formats; and those of HEIC, which no reader is there for, so that such files are listed as unreadable.
+PICTURE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"),
+    *(".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi"),
+    *(".heic", ".heif", ".hif"),
+)
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 1 << 29
 MAX_SCANS = 100  # of a progressive JPEG, which has about 10: each of a few bytes can cost as much as a whole picture
@@ -103,6 +111,8 @@ def open_image(
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
+        if _is_heic(path, data):
+            raise UnreadableImage(path, "HEIC, the format of iPhones, is not read: save it as JPEG") from None
         known = ", ".join(_formats())
         raise UnreadableImage(path, f"not a picture, or its first bytes are damaged (known: {known})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -112,6 +122,68 @@ def open_image(
     except Exception as error:  # decoders raise nearly anything on damaged bytes (SyntaxError, struct.error, ...)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(path, f"truncated or damaged: {reason}") from None
+
+
+def read_image(image: AnyImage) -> Image.Image:
+    """Read a file, a Pillow image or an array to 8-bit RGB as a person sees it: the same image by any way.
+
+    Pillow images are turned, flattened over white and scaled as `open_image` does with files.
+
+    Args:
+        image: path; Pillow image; or array of shape (height, width), uint8 or uint16, or (height, width, 3 or 4),
+            uint8, the fourth channel being opacity.
+
+    Returns:
+        A new image, mode "RGB".
+
+    Raises:
+        UnreadableImage: a file or a Pillow image that cannot be decoded.
+        ValueError: an array of another shape or type.
+
+    Example:
+        >>> read_image(np.zeros((20, 30), np.uint8)).size
+        (30, 20)
+    """
+    if isinstance(image, str | os.PathLike):
+        return open_image(image)
+    picture = image if isinstance(image, Image.Image) else _from_array(image)
+    try:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise UnreadableImage(
+                image_name(picture), _too_large(f"{picture.width}x{picture.height} pixels", MAX_PIXELS)
+            )
+        return _decoded(picture)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # as in open_image: Pillow decodes on first use
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(image_name(picture), f"truncated or damaged: {reason}") from None
+
+
+def image_name(image: AnyImage, number: int = 0) -> str:
+    """The path of an image; of one in memory the file that it was opened from, else "image-1" for number 0."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    return os.fspath(getattr(image, "filename", "")) or f"image-{number + 1}"
+
+
+def _from_array(image: Any) -> Image.Image:
+    array = np.asarray(image)
+    grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
+    colored = array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8
+    if not array.size or not (grey or colored):
+        raise ValueError(
+            f"image: uint8 of shape (height, width, 3) expected, got {array.dtype} of {array.shape}: scale the values "
+            "to 0..255, and put the channels last"
+        )
+    return Image.fromarray(array)
+
+
+def _is_heic(path: str | os.PathLike[str], data: bytes | None) -> bool:
+    if data is None:
+        with open(path, "rb") as file:
+            data = file.read(12)
+    return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS
 
 
 def image_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -215,6 +287,7 @@ def _over_white(picture: Image.Image) -> Image.Image:
     transparent = picture.info.get("transparency")
     if isinstance(transparent, tuple) and max(transparent) > 255:
         # A 16-bit PNG is decoded to 8 bits, but its transparent color is left in 16.
+        picture = picture.copy()  # it may be the caller's
         picture.info["transparency"] = tuple(value >> 8 for value in transparent)
     layer = picture.convert("RGBA")
     colors = _in_srgb(layer.convert("RGB"), picture)
@@ -296,7 +369,8 @@ def inside_folder(folder: str | os.PathLike[str], name: str) -> Path:
     """Joins folder and name, and refuses a name that leaves the folder.
 
     A backslash counts as a separator on every system, so that a list written on Windows reads anywhere and hides no
-    `..`. Links are followed: a name is refused when the file that it stands for lies outside.
+    `..`. Links are followed: a name is refused when the file that it stands for lies outside. Where no file has the
+    name as written, a file whose name differs only in how accents are written (Unicode NFC or NFD) is taken.
 
     Args:
         folder: the pictures' folder.
@@ -333,4 +407,9 @@ def inside_folder(folder: str | os.PathLike[str], name: str) -> Path:
         raise refuse(f"not a file name ({error})") from None
     if real != root and not real.startswith(root.rstrip(os.sep) + os.sep):
         raise refuse("a link that leaves the folder")
-    return Path(folder) / slashed
+    path = Path(folder) / slashed
+    if slashed.isascii() or os.path.lexists(path):
+        return path
+    # A Mac writes accents as characters of their own ("e" and an accent), other systems composed ("é").
+    forms = (Path(folder) / unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+    return next((form for form in forms if os.path.lexists(form)), path)

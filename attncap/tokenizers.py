@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from attncap._files import check_list
 from attncap.captions import SEPARATOR, join_words
 from attncap.words import split_items, split_words
 
@@ -142,6 +143,7 @@ class WordTokenizer(CaptionTokenizer):
         Raises:
             ValueError: no word reaches min_count.
         """
+        check_list(captions, "captions")
         split = _with_separators if separators else split_words
         counts = Counter(word for caption in captions for word in split(caption))
         frequent = [(word, count) for word, count in counts.items() if count >= min_count]
@@ -187,6 +189,7 @@ class WordPieceTokenizer(CaptionTokenizer):
         import keras_nlp
         import tensorflow as tf
 
+        check_list(captions, "captions")
         words = [word for caption in captions for word in split_words(caption)]
         special = [*SPECIAL_TOKENS, SEPARATOR] if separators else list(SPECIAL_TOKENS)
         pieces = keras_nlp.tokenizers.compute_word_piece_vocabulary(

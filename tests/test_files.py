@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from attncap._files import remove_unfinished, replacing
+from attncap._files import check_list, files_below, remove_unfinished, replacing
+from attncap.captions import Caption
+from attncap.tokenizers import WordTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -90,3 +93,28 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     remove_unfinished(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hidden.npz", "state.npz"]
     assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize("one", ["a.jpg", b"a.jpg", Path("a.jpg"), np.zeros((4, 5, 3), np.uint8), {"a": ["x"]}, 7])
+def test_one_in_place_of_a_list_is_refused(one: object) -> None:
+    with pytest.raises(TypeError, match="paths: a list of images expected, got"):
+        check_list(one, "paths", "images")
+
+
+def test_lists_are_taken() -> None:
+    for many in (["a"], ("a",), np.array(["a"]), np.zeros((2, 4, 5, 3), np.uint8), iter("a")):
+        check_list(many, "paths")
+    with pytest.raises(TypeError, match="words: a list of words expected"):
+        Caption("a red hat", (4, 5, 6), -1.0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="captions: a list of texts expected, got one"):
+        WordTokenizer.from_captions("a red hat", min_count=1)
+
+
+def test_files_below_follows_links_and_skips_what_is_hidden(tmp_path: Path) -> None:
+    for name in ("in/a.jpg", "in/.ipynb_checkpoints/b.jpg", "in/._c.jpg", "in/__MACOSX/d.jpg", "out/e.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "out")
+    (tmp_path / "in" / "around").symlink_to(tmp_path / "in")
+    found = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path / "in")]
+    assert found == ["in/a.jpg", "in/linked/e.jpg"]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
+from attncap import images
 from attncap.images import UnreadableImage, image_bytes, inside_folder, open_image
 
 RED, GREEN, BLUE, WHITE, BLACK = (230, 20, 30), (20, 200, 40), (25, 35, 220), (255, 255, 255), (0, 0, 0)
@@ -328,3 +329,39 @@ def test_a_name_inside_is_joined(tmp_path: Path) -> None:
         ("é.jpg", "é.jpg"),
     ):
         assert inside_folder(tmp_path / "images", name) == tmp_path / "images" / joined
+
+
+def test_all_endings_that_open_image_reads_are_looked_for() -> None:
+    read = {ending for ending, name in Image.registered_extensions().items() if name in (*images.FORMATS, "MPO")}
+    assert read <= set(images.PICTURE_ENDINGS)
+
+
+def test_heic_is_listed_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
+    with pytest.raises(images.UnreadableImage, match="HEIC, the format of iPhones, is not read: save it as JPEG"):
+        images.open_image(tmp_path / "a.heic")
+
+
+def test_names_match_in_composed_and_decomposed_unicode(tmp_path: Path) -> None:
+    (tmp_path / "cafe\u0301.jpg").write_bytes(b"x")
+    assert images.inside_folder(tmp_path, "caf\u00e9.jpg") == tmp_path / "cafe\u0301.jpg"
+
+
+def test_pillow_images_and_files_come_out_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    turned = Image.fromarray(rng.integers(0, 256, (6, 9, 3), np.uint8))
+    exif = Image.Exif()
+    exif[images.ORIENTATION_TAG] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(rng.integers(0, 256, (6, 9, 4), np.uint8)).save(tmp_path / "clear.png")
+    grey = rng.integers(0, 65536, (6, 9), np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    for name in ("turned.png", "clear.png", "deep.png"):
+        by_path = np.asarray(images.read_image(tmp_path / name))
+        with Image.open(tmp_path / name) as opened:
+            np.testing.assert_array_equal(np.asarray(images.read_image(opened)), by_path)
+    assert images.read_image(tmp_path / "turned.png").size == (6, 9)
+    deep = np.asarray(images.read_image(tmp_path / "deep.png"))
+    np.testing.assert_array_equal(np.asarray(images.read_image(grey)), deep)
+    with pytest.raises(ValueError, match="put the channels last"):
+        images.read_image(np.zeros((3, 20, 30), np.uint8))

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attncap._files import replacing
+from attncap._files import check_list, replacing
 from attncap.attributes.classifier import AttributeClassifier
 from attncap.attributes.tables import AttributeData
-from attncap.features.pipeline import check_sequence, encode_images
+from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
+from attncap.images import AnyImage, image_name
 
 
 def predict_pictures(
     classifier: AttributeClassifier,
-    paths: Sequence[str | Path],
+    paths: Sequence[AnyImage],
     image_ids: Sequence[str] | None = None,
     *,
     batch_size: int = 32,
@@ -27,7 +28,7 @@ def predict_pictures(
 
     Args:
         classifier: from `load_classifier`.
-        paths: the files.
+        paths: the files, or Pillow images or arrays.
         image_ids: names for the rows; default the file names.
         batch_size: pictures in memory at a time.
         progress: show a bar with pictures/s.
@@ -44,18 +45,18 @@ def predict_pictures(
         >>> round(probs["Eyeglasses"].item(), 2)
         0.97
     """
-    check_sequence(paths)
-    names = [Path(path).name for path in paths] if image_ids is None else list(image_ids)
+    check_list(paths, "paths", "images")
+    names = [Path(image_name(path, at)).name for at, path in enumerate(paths)] if image_ids is None else list(image_ids)
     logits, unreadable = picture_logits(classifier, paths, batch_size=batch_size, progress=progress)
     table = pd.DataFrame(classifier.calibrated(logits), columns=list(classifier.names))
     table.insert(0, "file", [name for at, name in enumerate(names) if at not in unreadable])
-    rejects = [(names[at], str(paths[at]), reason) for at, reason in unreadable.items()]
+    rejects = [(names[at], image_name(paths[at], at), reason) for at, reason in unreadable.items()]
     return table, pd.DataFrame(rejects, columns=["file", "path", "reason"])
 
 
 def picture_logits(
     classifier: AttributeClassifier,
-    paths: Sequence[str | Path],
+    paths: Sequence[AnyImage],
     *,
     batch_size: int = 32,
     progress: bool = True,

@@ -268,7 +268,9 @@ def _read_text(path: Path) -> pd.DataFrame:
         return _celeba(path, lines)
     delimiter, header = read_header(lines, path)
     rows = []
-    for number, row, problem in read_rows(lines, delimiter):
+    usual = [at for name in FILE_COLUMNS for at, column in enumerate(header) if column.lower() == name]
+    file_at = usual[0] if usual else None
+    for number, row, problem in read_rows(lines, delimiter, columns=len(header), file_at=file_at):
         if problem:
             raise ValueError(f"{path}, line {number}: {problem}")
         rows.append((number, row))

@@ -198,7 +198,7 @@ def _unnamed_files(data: CaptionData) -> list[Finding]:
         if not os.path.isdir(folder or "."):
             continue
         for name in sorted(os.listdir(folder or ".")):
-            if name.lower().endswith(PICTURE_ENDINGS) and name not in named:
+            if name.lower().endswith(PICTURE_ENDINGS) and name not in named and not name.startswith("."):
                 path = os.path.join(folder, name)
                 notes.append(_finding(path, "", "file without caption", "no row of the data names it", "files"))
     return notes

@@ -11,22 +11,23 @@ import keras
 import numpy as np
 import pandas as pd
 
+from attncap._files import check_list, files_below
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding.decoder import Decoder, caption_of, compiled, filled, replay
-from attncap.features.pipeline import check_sequence, encode_images
+from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
-from attncap.images import PICTURE_ENDINGS, UnreadableImage
+from attncap.images import PICTURE_ENDINGS, AnyImage, UnreadableImage, image_name
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
 from attncap.tokenizers import END, PAD, UNK
 
 
-def caption(captioner: Captioner | Ensemble, picture: str | Path, **settings: Any) -> Caption:
-    """Caption one picture file.
+def caption(captioner: Captioner | Ensemble, picture: AnyImage, **settings: Any) -> Caption:
+    """Caption one image.
 
     Args:
         captioner: from `load_captioner`, its encoder inside; or an `Ensemble`.
-        picture: the file.
+        picture: the file, a Pillow image, or an array as `read_image` takes it.
         settings: of `Decoder`, such as beam_width.
 
     Raises:
@@ -44,7 +45,7 @@ def caption(captioner: Captioner | Ensemble, picture: str | Path, **settings: An
 
 def caption_pictures(
     captioner: Captioner | Ensemble,
-    paths: Sequence[str | Path],
+    paths: Sequence[AnyImage],
     image_ids: Sequence[str] | None = None,
     *,
     batch_size: int = 32,
@@ -56,7 +57,7 @@ def caption_pictures(
 
     Args:
         captioner: from `load_captioner`, or an `Ensemble`.
-        paths: the files.
+        paths: the files, or Pillow images or arrays.
         image_ids: names for the captions, one a path; default the file names.
         batch_size: pictures in memory at a time.
         progress: show a bar with pictures/s.
@@ -80,7 +81,7 @@ def caption_pictures(
 
 def encoded_pictures(
     captioner: Captioner | Ensemble,
-    paths: Sequence[str | Path],
+    paths: Sequence[AnyImage],
     image_ids: Sequence[str] | None,
     rejects: list[tuple[str, str, str]],
     batch_size: int = 32,
@@ -98,11 +99,11 @@ def encoded_pictures(
     encoder = captioner.encoder
     if encoder is None:
         raise ValueError("this captioner holds no encoder: it takes features (use Decoder), not picture files")
-    check_sequence(paths)
+    check_list(paths, "paths", "images")
     if image_ids is None:
-        image_ids = [Path(path).name for path in paths]
+        image_ids = [Path(image_name(path, at)).name for at, path in enumerate(paths)]
     for batch in encode_images(encoder, paths, batch_size=batch_size, progress=progress):
-        rejects += [(image_ids[at], str(paths[at]), reason) for at, reason in batch.rejects]
+        rejects += [(image_ids[at], image_name(paths[at], at), reason) for at, reason in batch.rejects]
         if batch.positions:
             yield [image_ids[at] for at in batch.positions], batch.features[0]
 
@@ -186,6 +187,9 @@ class CaptionReplay:
             captions: N lists. The words are those that `tokenizer.split` gives; one outside the vocabulary stays at
                 its place, has a map, and the log-probability -inf.
         """
+        check_list(captions, "captions", "lists of captions")
+        for number, own in enumerate(captions):
+            check_list(own, f"captions[{number}]")
         read: list[list[Caption]] = []
         for start in range(0, len(features), self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -271,7 +275,7 @@ def find_pictures(where: str | Path) -> list[Path]:
     """
     where = Path(where)
     if where.is_dir():
-        found = sorted(path for path in _files(where) if path.suffix.lower() in PICTURE_ENDINGS)
+        found = [path for path in files_below(where) if path.suffix.lower() in PICTURE_ENDINGS]
     elif where.is_file():
         try:
             lines = where.read_text(encoding="utf-8-sig").splitlines()
@@ -283,7 +287,3 @@ def find_pictures(where: str | Path) -> list[Path]:
     if not found:
         raise ValueError(f"{where}: no pictures in it (looked for {', '.join(sorted(PICTURE_ENDINGS))})")
     return found
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))

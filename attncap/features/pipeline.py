@@ -15,13 +15,12 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
-from attncap.images import UnreadableImage, image_bytes, open_image
+from attncap._files import check_list
+from attncap.images import AnyImage, UnreadableImage, image_bytes, open_image, read_image
 
 DECODERS = 4  # threads that decode images; Pillow releases the interpreter lock while it does
-AnyImage = str | os.PathLike[str] | Image.Image
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -57,12 +56,6 @@ class Encoded(NamedTuple):
     rejects: list[tuple[int, str]]  # position and reason of each image that cannot be read
 
 
-def check_sequence(images: Any) -> None:
-    """Raise TypeError where one image is given in place of a sequence of images."""
-    if isinstance(images, str | bytes | os.PathLike | Image.Image):
-        raise TypeError(f"a list of images expected, got one: write [{str(images)[:60]!r}]")
-
-
 def encode_images(
     encoder: Any,
     images: Sequence[AnyImage],
@@ -85,7 +78,7 @@ def encode_images(
     Raises:
         TypeError: one image in place of a list.
     """
-    check_sequence(images)
+    check_list(images, "images", "images")
     network = network or encoder.network_for_pixels()
     with (
         ThreadPoolExecutor(DECODERS, "decode") as decoders,
@@ -183,7 +176,6 @@ def file_stamp(path: str) -> list[int]:
 
 def _pixels_of(encoder: Any, image: AnyImage) -> np.ndarray | UnreadableImage:
     try:
-        opened = image.convert("RGB") if isinstance(image, Image.Image) else open_image(image)
-        return encoder.preprocess(opened)
+        return encoder.preprocess(read_image(image))
     except UnreadableImage as error:
         return error

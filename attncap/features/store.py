@@ -27,7 +27,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from attncap.features.pipeline import Decoded, Engine, check_sequence, compute_here, file_stamp
+from attncap._files import check_list
+from attncap.features.pipeline import Decoded, Engine, compute_here, file_stamp
 
 FORMAT_VERSION = 2  # 1 was an LMDB file, up to commit 998f5d3
 BUSY_SECONDS = 60.0  # another process holds the index for milliseconds, when it commits a batch
@@ -115,7 +116,7 @@ class FeatureStore:
             TypeError: one path in place of a list.
             OSError: the store cannot be written, as when the disk is full; what was in it before stays readable.
         """
-        check_sequence(paths)
+        check_list(paths, "paths", "images")
         paths = [str(path) for path in paths]
         if self._todo(paths, mirrored):  # a complete store needs no lock, and may lie on a read-only disk
             if self._read_only:
@@ -140,7 +141,7 @@ class FeatureStore:
             KeyError: an image whose features are not in the store.
             ValueError: the store is damaged.
         """
-        check_sequence(paths)
+        check_list(paths, "paths", "images")
         views = mirrored or [False] * len(paths)
         keys = [_key(path, view) for path, view in zip(paths, views, strict=True)]
         found = self._lookup(

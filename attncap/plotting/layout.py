@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -19,6 +18,7 @@ from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
+from attncap import images
 from attncap.plotting.style import INK, MISSING, MUTED, RULE, STYLE, PanelAxes, Picture
 
 
@@ -127,7 +127,7 @@ def read_image(picture: Picture, longest: int) -> tuple[np.ndarray, tuple[int, i
     """Read an image to draw, and its true size.
 
     Args:
-        picture: Pillow picture, uint8 array of shape (height, width, 3), or path.
+        picture: path, Pillow image, or array as `attncap.images.read_image` takes it.
         longest: pixels along the longer side, at most, of what is returned.
 
     Returns:
@@ -136,22 +136,9 @@ def read_image(picture: Picture, longest: int) -> tuple[np.ndarray, tuple[int, i
     Raises:
         ValueError: an array of another shape or type, or a file that is no picture.
     """
-    if isinstance(picture, (str, os.PathLike)):
-        from attncap.images import open_image
-
-        picture = open_image(picture)
-    if not isinstance(picture, Image.Image):
-        array = np.asarray(picture)
-        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
-            raise ValueError(
-                f"picture needs uint8 of shape (height, width, 3), got {array.dtype} of {array.shape}: scale to 0..255"
-            )
-        picture = Image.fromarray(array)
-    if picture.has_transparency_data:
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-    size = picture.size
+    shown = images.read_image(picture)
+    size = shown.size
     scale = min(longest / max(size), 1.0)
-    shown = picture.convert("RGB")
     if scale < 1:
         small = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
         shown = shown.resize(small, Image.Resampling.LANCZOS)

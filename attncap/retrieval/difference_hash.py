@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from math import isqrt
 from typing import Any, Protocol
 
 import imagehash
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
-from attncap.images import UnreadableImage, open_image
-
-AnyPicture = str | os.PathLike[str] | Image.Image
+from attncap._files import check_list
+from attncap.images import AnyImage, UnreadableImage, read_image
 
 
 class PictureEncoder(Protocol):
@@ -31,7 +28,7 @@ class PictureEncoder(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return what two encoders must agree on for their codes to be comparable, for JSON; `name` is not compared."""
 
-    def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
+    def encode(self, pictures: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
         """Return a code for each picture, or why there is none."""
 
 
@@ -74,20 +71,21 @@ class DifferenceHash:
     def describe(self) -> dict[str, Any]:
         return {"encoder": "dhash", "bits": self.size}
 
-    def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
+    def encode(self, pictures: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
         """Return a code for each picture: uint8, shape (ceil(bits / 8),), or the `UnreadableImage`."""
+        check_list(pictures, "pictures", "images")
         return [self._code(picture) for picture in tqdm(pictures, unit=" pictures", disable=not progress)]
 
-    def hex(self, picture: AnyPicture) -> str:
+    def hex(self, picture: AnyImage) -> str:
         """Return the hash as imagehash prints it; of both directions one after the other."""
         code = self._code(picture)
         if isinstance(code, UnreadableImage):
             raise code
         return code.tobytes().hex()
 
-    def _code(self, picture: AnyPicture) -> np.ndarray | UnreadableImage:
+    def _code(self, picture: AnyImage) -> np.ndarray | UnreadableImage:
         try:
-            image = picture if isinstance(picture, Image.Image) else open_image(picture)
+            image = read_image(picture)
         except UnreadableImage as error:
             return error
         bits = imagehash.dhash(image, self._side).hash.ravel()

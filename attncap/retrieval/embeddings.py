@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 from keras import ops
-from PIL import Image
 
+from attncap._files import check_list
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.inception import NAME
-from attncap.features.pipeline import check_sequence, encode_images
+from attncap.features.pipeline import encode_images
 from attncap.features.preprocessing import PREPROCESSING_VERSION
 from attncap.features.store import FeatureStore
-from attncap.images import UnreadableImage
-from attncap.retrieval.difference_hash import AnyPicture
+from attncap.images import AnyImage, UnreadableImage, image_name
 
 BATCH = 32
 
@@ -66,10 +65,10 @@ class PooledEmbedding:
             "name": extractor.weights_source if named else Path(extractor.weights_source).name,
         }
 
-    def encode(self, pictures: Sequence[AnyPicture], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
+    def encode(self, pictures: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
         """Return for each picture float32, shape (D,), of unit length, or the `UnreadableImage`."""
-        check_sequence(pictures)
-        files = [os.fspath(picture) for picture in pictures if not isinstance(picture, Image.Image)]
+        check_list(pictures, "pictures", "images")
+        files = [os.fspath(picture) for picture in pictures if isinstance(picture, str | os.PathLike)]
         stored = self.store is not None and len(files) == len(pictures)
         if stored:
             assert self.store is not None
@@ -88,7 +87,7 @@ class PooledEmbedding:
         vectors = iter(pooled(self.store.get(readable)) if readable else ())
         return [UnreadableImage(file, reasons[file]) if file in reasons else next(vectors) for file in files]
 
-    def _computed(self, pictures: Sequence[AnyPicture], progress: bool) -> list[np.ndarray | UnreadableImage]:
+    def _computed(self, pictures: Sequence[AnyImage], progress: bool) -> list[np.ndarray | UnreadableImage]:
         if self._network is None:
             self._network = self.extractor.network_for_pixels()
         codes: dict[int, np.ndarray | UnreadableImage] = {}
@@ -98,7 +97,7 @@ class PooledEmbedding:
             if batch.positions:
                 codes.update(zip(batch.positions, pooled(batch.features[0]), strict=True))
             for at, reason in batch.rejects:
-                codes[at] = UnreadableImage(os.fspath(pictures[at]), reason)  # type: ignore[arg-type]
+                codes[at] = UnreadableImage(image_name(pictures[at], at), reason)
         return [codes[at] for at in range(len(pictures))]
 
 

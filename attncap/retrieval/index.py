@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from attncap.images import UnreadableImage, image_bytes
+from attncap.images import AnyImage, UnreadableImage, image_bytes
 from attncap.retrieval.database import Entry, ImageDatabase
-from attncap.retrieval.difference_hash import AnyPicture, DifferenceHash, PictureEncoder
+from attncap.retrieval.difference_hash import DifferenceHash, PictureEncoder
 from attncap.retrieval.hnsw import NeighborGraph
 from attncap.retrieval.search import CosineSearch, HashSearch
 
@@ -245,7 +245,7 @@ class ImageIndex:
 
     # -- queries ---------------------------------------------------------------------------------------------------
 
-    def query(self, picture: AnyPicture, k: int = 1, approximate: bool = False) -> list[Neighbor]:
+    def query(self, picture: AnyImage, k: int = 1, approximate: bool = False) -> list[Neighbor]:
         """Return the k nearest images, nearest first, at any distance.
 
         Args:
@@ -261,7 +261,7 @@ class ImageIndex:
         found = zip(self.entries(rows[0]), distances[0].tolist(), strict=True)
         return [Neighbor(image_id, labels, distance) for (image_id, labels), distance in found]
 
-    def label(self, picture: AnyPicture) -> tuple[str, ...] | None:
+    def label(self, picture: AnyImage) -> tuple[str, ...] | None:
         """Return the labels of the nearest image, or None for "no matching label".
 
         None where the nearest image is farther away than the threshold, and for an image whose hash has no bit set: a
@@ -278,7 +278,7 @@ class ImageIndex:
         """Return whether a code can tell images apart: False for a hash without a bit set (a plain image)."""
         return not self._is_hash or bool(code.any())
 
-    def _encoded(self, picture: AnyPicture) -> np.ndarray:
+    def _encoded(self, picture: AnyImage) -> np.ndarray:
         code = self.encoder.encode([picture])[0]
         if isinstance(code, UnreadableImage):
             raise code

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from attncap._files import check_list
 from attncap.grounding.phrases import NamedRegion
 from attncap.tokenizers import END, PAD, CaptionTokenizer
 
@@ -67,8 +68,7 @@ class CaptionBatches(keras.utils.PyDataset):
         if not self._image_ids:
             raise ValueError("no picture has a caption: nothing to train on")
         for image_id in self._image_ids:
-            if isinstance(captions[image_id], str):
-                raise ValueError(f"captions of image {image_id!r}: a list of texts expected, got one text: give [text]")
+            check_list(captions[image_id], f"captions of image {image_id!r}")
         self._get_features = get_features
         self._separator = tokenizer.separator_id if shuffle_lists else None
         self._paths = paths

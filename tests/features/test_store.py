@@ -547,7 +547,7 @@ def test_a_complete_store_on_a_read_only_disk_is_read(workers: Workers) -> None:
 
 def test_one_path_in_place_of_a_list_is_refused(store: FeatureStore, paths: list[str]) -> None:
     for call in (store.extract, store.get):
-        with pytest.raises(TypeError, match=r"a list of images expected, got one: write \['"):
+        with pytest.raises(TypeError, match=r"paths: a list of images expected, got one: write \['"):
             call(paths[0])  # type: ignore[operator]
     with pytest.raises(TypeError, match="a list of images expected"):
         store.extract(Path(paths[0]))  # type: ignore[arg-type]

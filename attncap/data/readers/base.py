@@ -21,7 +21,7 @@ from attncap.images import PICTURE_ENDINGS, inside_folder
 from attncap.words import split_words
 
 REJECT_COLUMNS = ["source", "line", "image_id", "reason", "kind", "table"]
-IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images")
+IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
 TEXT_FOLDERS = (".", "Flickr8k_text", "Flickr_8k_text", "text")
 TOKEN_FILES = ("Flickr8k.token.txt", "results_20130124.token")
 SPLIT_NAMES = {
@@ -29,6 +29,9 @@ SPLIT_NAMES = {
     **{"dev": "val", "valid": "val", "validation": "val", "restval": "train", "training": "train", "testing": "test"},
 }
 SPLIT_COLUMNS = ("split", "partition")
+# A split as a whole word of a file's name: "latest" is no "test". "trainval" names no single split.
+_WORDS = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
+SPLIT_AND_YEAR = re.compile(rf"(?<![a-z])({_WORDS})(\d{{4}})?(?![a-z0-9])")
 CELEBA_COLUMN = "partition"  # of CelebA: whoever names a column so declares its numbers
 CELEBA_SPLITS = {"0": "train", "1": "val", "2": "test"}
 BYTE_OF_ANOTHER_ENCODING = re.compile("[\udc80-\udcff]")
@@ -328,15 +331,18 @@ def _items(path: Path, contents: Any, where: str, key: str) -> Iterator[tuple[st
 def read_coco(json_files: list[Path], images: Path) -> Parts:
     """COCO captions: `images[].id`, `.file_name`; `annotations[].image_id`, `.caption`. Ids become text.
 
-    Several files (train and val) give the splits by their names; a single one leaves the split open. Pictures are
+    Several files (train and val) give the splits by whole words of their names ("captions_train2014.json"); a single
+    one, and one whose name has none or several of these words, leaves the split open. Pictures are
     looked for in `images` and in its subfolder of the file's year (`train2014`).
     """
     collected = Collector(images)
     integers: list[bool] = []
     for path in json_files:
         contents = read_json(path)
-        year = re.search(r"(train|val|test)(\d{4})?", path.stem.lower())
-        split = year.group(1) if year and len(json_files) > 1 else None
+        years = list(re.finditer(SPLIT_AND_YEAR, path.stem.lower()))
+        words = {SPLIT_NAMES[year.group(1)] for year in years}
+        year = years[0] if len(words) == 1 else None
+        split = words.pop() if year and len(json_files) > 1 else None
         for where, item in _items(path, contents, "", "images"):
             image_id = _member(path, item, where, "id", int, str)
             name = _member(path, item, where, "file_name", str)

@@ -6,11 +6,12 @@ import csv
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from attncap.data.readers.base import SPLIT_COLUMNS, Collector, Parts, foreign_byte, read_lines, split_of
+from attncap.images import PICTURE_ENDINGS
 
 FILE_COLUMNS = ("filename", "file_name", "file", "image", "image_name", "image_id", "path", "picture")
 RECORD_LINES = 100  # that a quoted row may span: else each quote left open would read all that follows, and take hours
@@ -36,11 +37,12 @@ def read_table(
             (line, list(values), None) for line, values in enumerate(table.itertuples(index=False, name=None), start=1)
         )
     else:
-        source = table
+        source, rows = table, ()
         lines = read_lines(table)
         delimiter, header = read_header(lines, table)
-        rows = read_rows(lines, delimiter)
     file_at, caption_at, split_at = _columns(str(source), header, file_column, caption_column, split_column)
+    if not isinstance(table, pd.DataFrame):
+        rows = read_rows(lines, delimiter, columns=len(header), file_at=file_at)
     splits: dict[str, tuple[str | None, int]] = {}
     for line, values, problem in rows:
         joined = " ".join(value for value in values if isinstance(value, str))
@@ -96,17 +98,36 @@ def read_header(lines: list[str], path: Path) -> tuple[str, list[str]]:
     return delimiter, [name.strip() for name in header]
 
 
-def read_rows(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[Any], str | None]]:
-    """(first line, fields, problem) of every record after the header; a bad quote costs its own line, not the rest."""
+def read_rows(
+    lines: list[str], delimiter: str, *, columns: int = 0, file_at: int | None = None
+) -> Iterator[tuple[int, list[Any], str | None]]:
+    """Yield (first line, fields, problem) of every record after the header; a bad quote costs its own line alone.
+
+    Args:
+        lines: of the file, the header first.
+        delimiter: between the fields; quotes beside bars mean nothing (Flickr30k's results.csv).
+        columns, file_at: number of columns, and place of the images' names. A quote that would make a line part of
+            the record before it, though that line has an image's name at this place, is a stray quote.
+    """
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "|" else csv.QUOTE_MINIMAL
+
+    def is_row(line: str) -> bool:
+        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        if file_at is None or len(fields) < max(columns, 2):
+            return False
+        return fields[file_at].strip().lower().endswith(PICTURE_ENDINGS)
+
     at = 1
     while at < len(lines):
         if not lines[at].strip():
             at += 1
             continue
         rest = (line + "\n" for line in lines[at : at + RECORD_LINES])
-        reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True, strict=True)
+        reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True, strict=True, quoting=quoting)
         try:
             fields = next(reader)
+            if any(is_row(line) for line in lines[at + 1 : at + reader.line_num]):
+                raise csv.Error("stray quote")
             yield at + 1, fields, None
             at += reader.line_num
         except csv.Error as error:

@@ -385,3 +385,40 @@ def test_any_rows_end_in_captions_or_rejects(rows: list[bytes], tmp_path: Path) 
     assert (lines > 0) <= records <= lines  # a quoted record may span lines
     assert set(parts.captions["image_id"]) <= set(parts.pictures["image_id"])
     parts.rejects.to_csv(tmp_path / "rejects.csv")
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["latest_train.json", "interval_val.json"], ["train", "val"]),
+        (["evaluation_train.json", "captions_val2014.json"], ["train", "val"]),
+        (["contest.json", "train-val.json"], [None, None]),
+        (["Dev.json", "restval.json"], ["val", "train"]),
+    ],
+)
+def test_coco_splits_are_whole_words_of_file_names(tmp_path: Path, names: list[str], splits: list[str | None]) -> None:
+    files = [
+        coco(tmp_path, name, [{"id": at, "file_name": "x.jpg"}], [{"image_id": at, "caption": "x"}])
+        for at, name in enumerate(names)
+    ]
+    assert list(splits_of(read_coco(files, tmp_path)).values()) == splits
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_stray_quote_costs_its_own_row(tmp_path: Path, delimiter: str) -> None:
+    rows = ["image,caption", 'a.jpg,"a man', "b.jpg,two cats", 'c.jpg,a "big" dog"', 'd.jpg,"two', 'lines"', "e.jpg,x"]
+    (tmp_path / "t.csv").write_text("\n".join(row.replace(",", delimiter) for row in rows))
+    parts = read_table(tmp_path / "t.csv", tmp_path)
+    expected = [("b.jpg", "two cats"), ("c.jpg", 'a "big" dog"'), ("d.jpg", "two\nlines"), ("e.jpg", "x")]
+    assert captions_of(parts) == expected
+    assert rejected(parts) == [(2, "malformed row", "captions")]
+
+
+def test_flickr30k_bars(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text(
+        'image_name| comment_number| comment\n1.jpg| 0| " Stop " , says a sign .\n1.jpg| 1| Two, men\n'
+        "2.jpg| 4   A dog\n"
+    )
+    parts = read_table(tmp_path / "results.csv", tmp_path)
+    assert captions_of(parts) == [("1.jpg", '" Stop " , says a sign .'), ("1.jpg", "Two, men")]
+    assert rejected(parts) == [(4, "malformed row", "captions")]

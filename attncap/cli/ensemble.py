@@ -20,11 +20,12 @@ def save_member_heatmaps(ensemble: Any, captions: Sequence[Any], out: Path, seve
         several: whether there are several pictures, each in a file of its name.
     """
     from attncap.decoding.predict import encoded_pictures
+    from attncap.decoding.replay import member_captions
 
     paths = [caption.image_id for caption in captions]
     start = 0
     for kept, features in encoded_pictures(ensemble, paths, paths, [], progress=False):
-        read = ensemble.member_captions(features, captions[start : start + len(kept)])
+        read = member_captions(ensemble, features, captions[start : start + len(kept)])
         start += len(kept)
         for number, (name, own) in enumerate(zip(ensemble.names, read, strict=True), start=1):
             for caption in own:

@@ -10,7 +10,10 @@ import numpy as np
 from keras import ops
 
 from attncap.captions import Caption
-from attncap.decoding.decoder import Decoder, Step, compiled, filled, replay_each
+from attncap.decoding.beam_search import Step
+from attncap.decoding.compilation import compiled, filled
+from attncap.decoding.decoder import Decoder
+from attncap.decoding.replay import replay_each
 from attncap.metrics.evaluate import evaluate
 from attncap.models.captioner import CaptionerState
 from attncap.plotting.explorer.page import Explorer, explore

@@ -10,8 +10,10 @@ import numpy as np
 from keras import ops
 
 from attncap.captions import Caption
-from attncap.decoding.decoder import Decoder, compiled, filled, sample
+from attncap.decoding.compilation import compiled, filled
+from attncap.decoding.decoder import Decoder
 from attncap.decoding.repetition import RepetitionCost
+from attncap.decoding.sampling import sample
 from attncap.metrics.cider import CiderD
 from attncap.tokenizers import END, PAD
 

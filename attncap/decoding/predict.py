@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 
 from attncap._files import check_list, files_below
-from attncap.captions import WHOLE_PICTURE, Caption
-from attncap.decoding.decoder import Decoder, caption_of, compiled, filled, replay
+from attncap.captions import Caption
+from attncap.decoding.decoder import Decoder
 from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
 from attncap.images import PICTURE_ENDINGS, AnyImage, UnreadableImage, image_name
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
-from attncap.tokenizers import END, PAD, UNK
 
 
 def caption(captioner: Captioner | Ensemble, picture: AnyImage, **settings: Any) -> Caption:
@@ -137,133 +134,6 @@ def decode_stored(decode: Decoder, store: FeatureStore, pictures: pd.DataFrame, 
         rows = pictures.iloc[start : start + part]
         captions += decode(store.get(list(rows["path"])), list(rows["image_id"]))
     return captions
-
-
-class CaptionReplay:
-    """Reads given captions through a captioner, word by word: what it makes of each word, and where it looks.
-
-    Args:
-        captioner: anything with `init_state`, `step`, `tokenizer` and `feature_shape`.
-        batch_size: pictures at a time, with all their captions side by side.
-
-    Example:
-        >>> [[caption]] = CaptionReplay(captioner)(features[:1], [["A dog runs."]])
-        >>> caption.words, caption.attention_weights.shape
-        (('a', 'dog', 'runs'), (3, 8, 8))
-    """
-
-    round_length_to = 8  # few different shapes, few compiled graphs
-
-    def __init__(self, captioner: Any, batch_size: int = 32):
-        self.captioner = captioner
-        self.batch_size = batch_size
-
-        # One compiled function a shape: given two shapes, TensorFlow would leave the length open, and Keras's scan
-        # needs to know it.
-        self._reads: dict[tuple[int, ...], Any] = {}
-
-    def _read(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[Any, Any]:
-        captioner, captions = self.captioner, token_ids.shape[1]
-
-        def read(features: Any, token_ids: Any) -> tuple[Any, Any]:
-            return replay(captioner.step, captioner.init_state(features, captions=captions), token_ids)
-
-        if token_ids.shape not in self._reads:
-            model = captioner if isinstance(captioner, keras.Model) else None
-            self._reads[token_ids.shape] = compiled(read, model)
-        return self._reads[token_ids.shape](features, token_ids)
-
-    def __call__(
-        self, features: np.ndarray, captions: Sequence[Sequence[str]], image_ids: Sequence[str] | None = None
-    ) -> list[list[Caption]]:
-        """Read captions of N pictures.
-
-        Args:
-            features: shape (N, rows, cols, D).
-            captions: N lists of captions as people wrote them, of any lengths.
-            image_ids: for the `Caption`s.
-
-        Returns:
-            captions: N lists. The words are those that `tokenizer.split` gives; one outside the vocabulary stays at
-                its place, has a map, and the log-probability -inf.
-        """
-        check_list(captions, "captions", "lists of captions")
-        for number, own in enumerate(captions):
-            check_list(own, f"captions[{number}]")
-        read: list[list[Caption]] = []
-        for start in range(0, len(features), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            ids = None if image_ids is None else image_ids[part]
-            read += self._batch(features[part], captions[part], ids)
-        return read
-
-    def _batch(
-        self, features: np.ndarray, captions: Sequence[Sequence[str]], image_ids: Sequence[str] | None
-    ) -> list[list[Caption]]:
-        tokenizer = self.captioner.tokenizer
-        rows = [[[*tokenizer.tokenize(caption), END] for caption in own] for own in captions]
-        longest = max((len(row) for own in rows for row in own), default=0)
-        length = max(1, -(-longest // self.round_length_to)) * self.round_length_to
-        each = max(1, *map(len, rows))
-        token_ids = np.full((self.batch_size, each, length), PAD, np.int32)  # (B, K, T)
-        for picture, own in enumerate(rows):
-            for number, row in enumerate(own):
-                token_ids[picture, number, : len(row)] = row
-        log_probs, weights = self._read(filled(features, self.batch_size), token_ids)
-        log_probs = np.where(token_ids == UNK, -np.inf, np.asarray(keras.ops.convert_to_numpy(log_probs)))
-        maps = None if weights is None else keras.ops.convert_to_numpy(weights)
-        grid = getattr(self.captioner, "map_shape", tuple(self.captioner.feature_shape[:2]))
-        read: list[list[Caption]] = []
-        for picture, own_captions in enumerate(captions):
-            read.append([])
-            for number, text in enumerate(own_captions):
-                caption = caption_of(
-                    tokenizer,
-                    token_ids[picture, number],
-                    log_probs[picture, number],
-                    None if maps is None else maps[picture, number],
-                    grid,
-                    None if image_ids is None else str(image_ids[picture]),
-                    getattr(self.captioner, "grid_box", WHOLE_PICTURE),
-                )
-                read[-1].append(replace(caption, words=tuple(tokenizer.split(text))))
-        return read
-
-
-def replay_captions(
-    captioner: Captioner | Ensemble,
-    store: FeatureStore,
-    pictures: pd.DataFrame,
-    captions: Mapping[str, Sequence[str]],
-    *,
-    part: int = 256,
-    batch_size: int = 32,
-) -> dict[str, list[Caption]]:
-    """Feed human captions into a captioner: the probability and the map of each of their words.
-
-    Args:
-        captioner: trained on the store's encoder.
-        store: with the features of all of `pictures`.
-        pictures: DataFrame with `image_id` and `path`.
-        captions: image_id -> its captions; pictures without any are left out.
-        part: pictures whose features are in memory at a time.
-        batch_size: pictures a pass, with all their captions side by side.
-
-    Returns:
-        captions: image_id -> a `Caption` for each of its captions, in order; see `CaptionReplay`.
-
-    Example:
-        >>> maps = replay_captions(captioner, store, dev.pictures, dev.references())
-    """
-    reader = CaptionReplay(captioner, batch_size)
-    pictures = pictures[[bool(captions.get(image_id)) for image_id in pictures["image_id"]]]
-    read: dict[str, list[Caption]] = {}
-    for start in range(0, len(pictures), part):
-        rows = pictures.iloc[start : start + part]
-        image_ids = list(rows["image_id"])
-        own = [captions[image_id] for image_id in image_ids]
-        read.update(zip(image_ids, reader(store.get(list(rows["path"])), own, image_ids), strict=True))
-    return read
 
 
 def find_pictures(where: str | Path) -> list[Path]:

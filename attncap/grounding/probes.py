@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from attncap.captions import Caption
-from attncap.decoding.predict import CaptionReplay, caption_stored
+from attncap.decoding.predict import caption_stored
+from attncap.decoding.replay import CaptionReplay
 from attncap.features.store import FeatureStore
 from attncap.grounding.phrases import Phrase
 from attncap.metrics.evaluate import Comparison, compare

@@ -30,6 +30,8 @@ class BahdanauAttention(keras.layers.Layer):
         keys: float, shape (B, L, A), from `project(values)`; None projects here. Leave them out in a functional model,
             which would save `project` as a second layer.
         mask: bool, shape (B, L), True where a region may be looked at; None looks everywhere.
+        values_mask: the mask that Keras carries with `values`, such as that of an `Embedding(mask_zero=True)`; Keras
+            passes it. A region is looked at where both masks allow it.
         return_attention_scores: also return the weights (Keras's name for them).
 
     Returns:
@@ -37,7 +39,8 @@ class BahdanauAttention(keras.layers.Layer):
         attention_weights: float32, shape (B, L) or (B, K, L), rows sum to 1; with return_attention_scores.
 
     Raises:
-        ValueError: query and values do not belong to the same pictures, or have the wrong rank.
+        ValueError: query and values do not belong to the same images or have the wrong rank; a mask of another shape
+            than (B, L).
 
     Example:
         >>> attention = BahdanauAttention(units=512)
@@ -79,6 +82,7 @@ class BahdanauAttention(keras.layers.Layer):
         keys: Any = None,
         mask: Any = None,
         return_attention_scores: bool = False,
+        values_mask: Any = None,
     ) -> Any:
         if len(query.shape) not in (2, 3) or len(values.shape) != 3:
             raise ValueError(
@@ -88,14 +92,17 @@ class BahdanauAttention(keras.layers.Layer):
             raise ValueError(
                 f"query and values are of different numbers of pictures: {query.shape[0]} and {values.shape[0]}"
             )
+        masks = [ops.cast(given, "bool") for given in (mask, values_mask) if given is not None]
+        for given in masks:
+            _check_mask(given.shape, values.shape)
         one_caption = len(query.shape) == 2
         if one_caption:
             query = ops.expand_dims(query, 1)  # (B, 1, H)
         if keys is None:
             keys = self.project(values)
         attention_scores = self.scores(query, ops.expand_dims(keys, 1))  # (B, K, L)
-        if mask is not None:
-            attention_scores = ops.where(ops.expand_dims(mask, 1), attention_scores, -1e9)
+        for given in masks:
+            attention_scores = ops.where(ops.expand_dims(given, 1), attention_scores, -1e9)
         attention_weights = ops.softmax(attention_scores, axis=-1)
         context = ops.matmul(ops.cast(attention_weights, self.compute_dtype), values)  # (B, K, D)
         if one_caption:
@@ -108,3 +115,12 @@ class BahdanauAttention(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units}
+
+
+def _check_mask(mask_shape: Any, values_shape: Any) -> None:
+    expected = tuple(values_shape[:2])
+    fits = len(mask_shape) == 2 and all(
+        None in (given, size) or given == size for given, size in zip(mask_shape, expected, strict=False)
+    )
+    if not fits:
+        raise ValueError(f"mask needs shape (B, L) = {expected}, one value per region, got {tuple(mask_shape)}")

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from attncap.captions import WHOLE_PICTURE, Caption
-from attncap.decoding.decoder import caption_of, compiled, replay
+from attncap.captions import WHOLE_PICTURE
 from attncap.features.receptive_fields import GridBox
 from attncap.models.captioner import CaptionerState
 from attncap.models.saving import load_captioner
-from attncap.tokenizers import END, PAD
 
 
 class Ensemble(keras.Model):
@@ -129,51 +126,6 @@ class Ensemble(keras.Model):
         logits = mean_of_probabilities(all_logits)
         weights = None if not maps else maps[0] if len(maps) == 1 else ops.mean(ops.stack(maps), axis=0)
         return logits, CaptionerState(state.memory, recurrent), weights
-
-    def member_captions(self, features: Any, captions: Sequence[Caption]) -> list[list[Caption]]:
-        """Read finished captions with each member alone: its probabilities and its maps.
-
-        Args:
-            features: shape (N, *feature_shape).
-            captions: N captions, as decoding the ensemble gave them.
-
-        Returns:
-            captions: for each member, N captions of the same words; attention_weights None of one without attention.
-        """
-        if len(features) != len(captions):
-            raise ValueError(f"one caption a picture is needed, got {len(captions)} for {len(features)} pictures")
-        if not captions:
-            return [[] for _ in self.members]
-        longest = max(len(caption.token_ids) for caption in captions) + 1  # with the end
-        token_ids = np.full((len(captions), 1, longest), PAD, np.int32)  # (N, 1, T)
-        for row, caption in zip(token_ids, captions, strict=True):
-            row[0, : len(caption.token_ids) + 1] = [*caption.token_ids, END]
-        return [self._member_captions(number, features, token_ids, captions) for number in range(len(self.members))]
-
-    def _member_captions(
-        self, number: int, features: Any, token_ids: np.ndarray, captions: Sequence[Caption]
-    ) -> list[Caption]:
-        member = self.members[number]
-
-        def read(features: Any, token_ids: Any) -> tuple[Any, Any]:
-            return replay(member.step, member.init_state(features, captions=1), token_ids)
-
-        reader = compiled(read, member if isinstance(member, keras.Model) else None)
-        log_probs, weights = reader(features, token_ids)
-        log_probs = ops.convert_to_numpy(log_probs)
-        maps = None if weights is None else ops.convert_to_numpy(weights)
-        return [
-            caption_of(
-                self.tokenizer,
-                token_ids[row, 0],
-                log_probs[row, 0],
-                None if maps is None else maps[row, 0],
-                _map_shape(member),
-                caption.image_id,
-                _grid_box(member),
-            )
-            for row, caption in enumerate(captions)
-        ]
 
 
 def mean_of_probabilities(logits: Sequence[Any]) -> Any:

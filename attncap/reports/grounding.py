@@ -9,7 +9,8 @@ from typing import Any
 
 from attncap.captions import Caption
 from attncap.data.load import CaptionData, cache_folder, leave_out
-from attncap.decoding.predict import caption_stored, replay_captions
+from attncap.decoding.predict import caption_stored
+from attncap.decoding.replay import replay_captions
 from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import load_phrases, phrases_in
 from attncap.grounding.measures import Grounding, measure_at_shifts, measure_grounding

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap.decoding.decoder import compiled, filled, sample
+from attncap.decoding.compilation import compiled, filled
+from attncap.decoding.sampling import sample
 from attncap.metrics.reward import CaptionReward
 from attncap.models.captioner import Captioner, forbidden_logits
 from attncap.models.losses import MaskedCrossentropy

@@ -11,7 +11,8 @@ import numpy as np
 from keras import ops
 
 from attncap.data.load import CaptionData
-from attncap.decoding.decoder import Decoder, compiled, filled
+from attncap.decoding.compilation import compiled, filled
+from attncap.decoding.decoder import Decoder
 from attncap.decoding.predict import decode_stored
 from attncap.metrics.evaluate import References, evaluate
 from attncap.models.captioner import Captioner

@@ -12,7 +12,11 @@ import pytest
 from keras import ops
 
 from attncap.captions import Caption
-from attncap.decoding.decoder import Decoder, beam_search, caption_of, replay, sample
+from attncap.decoding.beam_search import beam_search
+from attncap.decoding.decoder import Decoder
+from attncap.decoding.replay import replay
+from attncap.decoding.sampling import sample
+from attncap.decoding.to_caption import caption_of
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import CaptionerState
 from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, UNK, WordPieceTokenizer, WordTokenizer
@@ -462,3 +466,11 @@ def test_a_decoder_sees_the_weights_of_now(captioner: AttentionCaptioner) -> Non
         captioner.logits_dense.weights[1].assign(bias)
         for decode in (search_best, draw_one):
             assert [caption.token_ids for caption in decode(features)] == [(token,) * 7] * 2
+
+
+def test_a_sampler_by_name_and_a_length_penalty_that_is_no_number_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"sampler is a keras-nlp sampler, such as .*, got 'top_k'"):
+        Decoder(None, sampler="top_k")
+    for penalty in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"length_penalty is a finite number, got {penalty}"):
+            Decoder(None, length_penalty=penalty)

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from attncap.captions import Caption
-from attncap.decoding.predict import CaptionReplay, caption_stored, replay_captions
+from attncap.decoding.predict import caption_stored
+from attncap.decoding.replay import CaptionReplay, replay_captions
 from attncap.grounding.phrases import Phrase
 from attncap.grounding.probes import blank, compare_with_uniform, measure_faithfulness, uniform_attention
 from attncap.models.attention_captioner import AttentionCaptioner

@@ -12,7 +12,7 @@ from keras import ops
 from matplotlib.text import Text
 
 from attncap.captions import Caption
-from attncap.decoding.decoder import caption_of
+from attncap.decoding.to_caption import caption_of
 from attncap.models.adaptive_attention_captioner import AdaptiveAttention, AdaptiveAttentionCaptioner
 from attncap.models.attention import BahdanauAttention
 from attncap.models.losses import doubly_stochastic_penalty

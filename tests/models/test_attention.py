@@ -156,3 +156,23 @@ def test_config_and_weights_survive_saving(arrays: dict[str, np.ndarray], tmp_pa
     assert config == attention.get_config()
     assert config["units"] == A
     assert config["name"] == "look"
+
+
+def test_the_mask_that_keras_carries_with_the_values_counts(arrays: dict[str, np.ndarray]) -> None:
+    attention = BahdanauAttention(A)
+    tokens = np.array([[3, 1, 0, 2, 0], [0, 4, 4, 0, 1]])  # 0 is masked
+    values = keras.layers.Embedding(5, D, mask_zero=True)(tokens)
+    _, weights = attention(arrays["query"], values, return_attention_scores=True)
+    assert (numpy_of(weights)[np.broadcast_to((tokens == 0)[:, None], (B, K, L))] == 0).all()
+    given = np.array([[True, False, True, True, True], [True, True, False, True, True]])
+    _, both = attention(arrays["query"], values, mask=given, return_attention_scores=True)
+    allowed = np.broadcast_to((given & (tokens != 0))[:, None], (B, K, L))
+    assert (numpy_of(both)[~allowed] == 0).all() and (numpy_of(both)[allowed] > 0).all()
+    plain = attention(arrays["query"], np.array(numpy_of(values)), mask=given & (tokens != 0))
+    np.testing.assert_allclose(numpy_of(attention(arrays["query"], values, mask=given)), numpy_of(plain), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(L,), (B, 1, L), (B, L + 1), (B + 1, L), (L, B)])
+def test_a_mask_of_another_shape_is_refused(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"mask needs shape \(B, L\) = \(2, 5\), one value per region, got \("):
+        BahdanauAttention(A)(**arrays, mask=np.ones(shape, bool))

@@ -19,7 +19,8 @@ from PIL import Image
 import attncap
 from attncap.cli.main import main
 from attncap.decoding.decoder import Decoder
-from attncap.decoding.predict import CaptionReplay, caption_pictures, caption_stored
+from attncap.decoding.predict import caption_pictures, caption_stored
+from attncap.decoding.replay import CaptionReplay, member_captions
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
 from attncap.grounding.probes import uniform_attention
@@ -135,7 +136,7 @@ def test_the_caption_has_the_mean_map_and_each_member_its_own(first: Captioner, 
     ensemble = Ensemble([first, made(ShowAndTell), second])
     features = drawn(5, 2, 3, 5)
     captions = Decoder(ensemble, max_length=7)(features, list("pqrst"))
-    read = ensemble.member_captions(features, captions)
+    read = member_captions(ensemble, features, captions)
     assert [[caption.words for caption in own] for own in read] == [[caption.words for caption in captions]] * 3
     assert sum(len(caption.words) for caption in captions) > 5
     for caption, one, blind, two in zip(captions, *read, strict=True):
@@ -146,9 +147,9 @@ def test_the_caption_has_the_mean_map_and_each_member_its_own(first: Captioner, 
         alone = CaptionReplay(second)(features[[captions.index(caption)]], [[caption.text]])[0][0]
         np.testing.assert_allclose(two.attention_weights, alone.attention_weights, atol=1e-5)
         np.testing.assert_allclose(two.word_log_probs, alone.word_log_probs, atol=1e-4)
-    assert ensemble.member_captions(features[:0], []) == [[], [], []]
+    assert member_captions(ensemble, features[:0], []) == [[], [], []]
     with pytest.raises(ValueError, match="one caption a picture is needed, got 5 for 2 pictures"):
-        ensemble.member_captions(features[:2], captions)
+        member_captions(ensemble, features[:2], captions)
 
 
 def test_members_of_every_kind_speak_as_one() -> None:
@@ -164,7 +165,7 @@ def test_members_of_every_kind_speak_as_one() -> None:
             weight.assign(2.0 * weight)
     ensemble, features = Ensemble(members), drawn(3, *shape)
     captions = Decoder(ensemble, beam_width=2, max_length=7)(features)
-    read = ensemble.member_captions(features, captions)
+    read = member_captions(ensemble, features, captions)
     assert sum(len(caption.words) for caption in captions) > 3
     for caption, *own in zip(captions, *read, strict=True):
         # Of a member that may look away, a map counts for the share that it read of the picture.

@@ -17,7 +17,8 @@ from attncap.cli.main import main
 from attncap.data.dataset import CaptionData
 from attncap.data.load import load
 from attncap.decoding.decoder import Decoder
-from attncap.decoding.predict import caption_pictures, caption_stored, replay_captions
+from attncap.decoding.predict import caption_pictures, caption_stored
+from attncap.decoding.replay import replay_captions
 from attncap.features.store import FeatureStore
 from attncap.grounding.probes import uniform_attention
 from attncap.models.captioner import CaptionerState, forbidden_logits

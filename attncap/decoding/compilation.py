@@ -1,0 +1,51 @@
+"""`compiled`: compile a decoding function with the backend in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def filled(rows: np.ndarray, size: int) -> np.ndarray:
+    """Return the rows of a last batch with rows of zeros up to size: one shape, one compiled graph."""
+    full = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    full[: len(rows)] = rows
+    return full
+
+
+def compiled(function: Callable[..., Any], model: keras.Model | None = None, sampler: Any = None) -> Callable[..., Any]:
+    """Return the function compiled by the backend in use.
+
+    JAX freezes the variables that a function reads at their values of the first call. Those of model (which may be
+    trained on) and of sampler (the seed) go in as arguments instead, and the seed that follows comes out.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        # A partial: TensorFlow counts retraces by code, and would warn of a few decoders as of one traced ever anew.
+        return tf.function(partial(function), reduce_retracing=True)
+    if backend == "jax":
+        import jax
+
+        seeds = [] if sampler is None else list(sampler.variables)
+        variables = seeds + ([] if model is None else list(model.variables))
+
+        @jax.jit
+        def pure(values: list[Any], *arguments: Any) -> tuple[Any, list[Any]]:
+            with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
+                outputs = function(*arguments)
+            return outputs, [scope.get_current_value(seed) for seed in seeds]
+
+        def with_values_of_now(*arguments: Any) -> Any:
+            outputs, next_seeds = pure([variable.value for variable in variables], *arguments)
+            for seed, value in zip(seeds, next_seeds, strict=True):
+                seed.assign(value)
+            return outputs
+
+        return with_values_of_now
+    return function

@@ -1,0 +1,77 @@
+"""`caption_of`: make a `Caption` of token ids, log-probabilities and attention maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from attncap.captions import WHOLE_PICTURE, Caption
+from attncap.tokenizers import END, PAD, CaptionTokenizer
+
+SUMS_TO_1 = 1e-4  # what rounding takes from a map's sum, or adds, is less
+
+
+def caption_of(
+    tokenizer: CaptionTokenizer,
+    token_ids: np.ndarray,
+    log_probs: np.ndarray,
+    attention_weights: np.ndarray | None,
+    grid: tuple[int, int],
+    image_id: str | None = None,
+    grid_box: tuple[float, float, float, float] = WHOLE_PICTURE,
+    *,
+    keep_repeated: bool = True,
+) -> Caption:
+    """Make a `Caption` of one row of `replay`: token_ids (T,), log_probs (T,), attention_weights (T, L).
+
+    Without keep_repeated, items of a list that repeat an earlier one are left out; `log_prob` stays that of all tokens.
+
+    A word of several pieces has the product of their probabilities and the mean of their maps. A map that does not sum
+    to 1 is that of a model which may look away: what it sums to are the caption's `visual_probs`.
+    """
+    real = [(place, int(token_id)) for place, token_id in enumerate(token_ids) if token_id not in (PAD, END)]
+    separator = getattr(tokenizer, "separator_id", None)
+    if separator is not None and not keep_repeated:
+        real = without_repeated_items(real, separator)
+    places, kept = [place for place, _ in real], [token_id for _, token_id in real]
+    words = tokenizer.words(kept)
+    positions = [np.array([places[index] for index in where]) for _, where in words]
+    maps = visual_probs = None
+    if attention_weights is not None:
+        rows = [attention_weights[where].mean(axis=0).reshape(grid) for where in positions]  # (rows, cols) each
+        maps = np.array(rows, np.float32).reshape(-1, *grid)
+        visual_probs = maps.sum(axis=(1, 2), dtype=np.float64)
+        looks_away = np.abs(visual_probs - 1.0) > SUMS_TO_1
+        maps[looks_away] /= np.maximum(visual_probs[looks_away], 1e-30)[:, None, None]
+        visual_probs = np.where(looks_away, visual_probs, 1.0).astype(np.float32)
+    return Caption(
+        words=tuple(word for word, _ in words),
+        token_ids=tuple(kept),
+        log_prob=float(log_probs.sum()),
+        attention_weights=maps,
+        visual_probs=visual_probs,
+        word_log_probs=np.array([log_probs[where].sum() for where in positions], np.float32),
+        image_id=image_id,
+        grid_box=grid_box,
+    )
+
+
+def without_repeated_items(tokens: Sequence[tuple[int, int]], separator: int) -> list[tuple[int, int]]:
+    """Return (position, token id) pairs of a list without empty items and items that were said before."""
+    items: list[list[tuple[int, int]]] = [[]]
+    separators: list[tuple[int, int]] = []
+    for pair in tokens:
+        if pair[1] == separator:
+            items.append([])
+            separators.append(pair)
+        else:
+            items[-1].append(pair)
+    kept: list[tuple[int, int]] = []
+    said: set[tuple[int, ...]] = set()
+    for number, item in enumerate(items):
+        row = tuple(token_id for _, token_id in item)
+        if row and row not in said:
+            kept += [separators[number - 1], *item] if kept else item
+            said.add(row)
+    return kept

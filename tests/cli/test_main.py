@@ -142,7 +142,7 @@ def test_check_lists_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ),
         (
             ["features", "--data", "faces:9", "--weights", "random", "--image-size", "40"],
-            r"image_size must be at least 75, got 0",
+            r"at least 75x75",
         ),
         (["train", "--data", "faces:9", "--run", "r", "--epochs", "0"], r"epochs must be at least 1"),
         (["caption", "--run", "no_run", "a.png"], r"no_run.*no such captioner"),

@@ -146,7 +146,7 @@ def test_a_file_holds_the_tail_and_captions_a_picture_file(parts: Parts, tmp_pat
     assert ensemble.feature_shape == (7, 7, 288) and ensemble.map_shape == (3, 3)
     with pytest.raises(ValueError, match="member 2: its maps have 7 x 7 regions, those of member 1 3 x 3: an ensemble"):
         Ensemble([again, made("attention", parts.head)])
-    with pytest.raises(ValueError, match=r"probes blank the cells of maps, 3 x 3, .* 7 x 7, .*: leave --probes out"):
+    with pytest.raises(ValueError, match=r"probes blank the cells of maps, 3 x 3, .* 7 x 7 .*: leave --probes out"):
         check_one_grid(again)
 
 

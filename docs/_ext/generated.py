@@ -90,11 +90,12 @@ def _to_restructured_text(_app: Any, _what: str, _name: str, _object: Any, _opti
     a block of its own, or in a list of arguments goes on with the argument.
     """
     made: list[str] = []
-    section, in_list = "", False
+    section, in_list, in_item = "", False, False
     for number, line in enumerate(lines):
         text, indent = line.strip(), len(line) - len(line.lstrip())
         if text and not indent:
             section = text if SECTION.fullmatch(text) else ""
+            in_item = text.startswith("* ")
             following = list(takewhile(lambda line: line.startswith(" ") or not line, lines[number + 1 :]))
             in_list = text == "Returns:" and sum(RETURNED.match(line) is not None for line in following) > 1
         named = RETURNED.match(line) if in_list else None
@@ -102,7 +103,9 @@ def _to_restructured_text(_app: Any, _what: str, _name: str, _object: Any, _opti
             if made[-1].endswith("Returns:"):
                 made += ["    in this order", ""]
             text, indent = f"* ``{named[1]}``: {_inline(named[2])}", 4
-        elif text and not section and indent and not text.startswith("* "):  # an equation, or lines to keep as they are
+        elif (
+            text and not section and indent and not in_item and not text.startswith("* ")
+        ):  # an equation, or lines to keep as they are
             before = next((line for line in reversed(made) if line), "")
             if not before.startswith(" "):
                 made += ["", "::", ""]
@@ -112,10 +115,8 @@ def _to_restructured_text(_app: Any, _what: str, _name: str, _object: Any, _opti
             indent = 6
         if section and indent > 8:
             indent = 8
-        if not section and text and not indent and made and made[-1].strip() and not text.startswith("*"):
-            before = len(made[-1]) - len(made[-1].lstrip())
-            if indent != before and not made[-1].lstrip().startswith("*"):
-                made.append("")
+        if not section and text and not indent and made and made[-1].startswith(" "):
+            made.append("")  # a literal block, or an item of a list, ends
         made.append(" " * indent + text)
     lines[:] = made
 

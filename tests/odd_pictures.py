@@ -1,4 +1,4 @@
-"""Odd pictures made by a few lines each, with what must come of them: colours and size, or why they are not read.
+"""Odd pictures made by a few lines each, with what must come of them: colors and size, or why they are not read.
 
 `test_pictures.py` has the plain kinds, one by one; here are the rarer ones, and what hurts: files cut at many places,
 headers that promise gigabytes, loops, bombs, and files that are no pictures. No file is committed.
@@ -36,19 +36,19 @@ from tests.test_images import (
     with_alpha,
 )
 
-Colours = tuple[tuple[int, ...], ...]
+Colors = tuple[tuple[int, ...], ...]
 PNG_START = b"\x89PNG\r\n\x1a\n"
 CUT = r"truncated or damaged|not a picture"
 TOO_LARGE = r"at most [\d,]+ are decoded: make it smaller"
-BILEVEL: Colours = (BLACK, WHITE, BLACK, WHITE)  # `quarters` as grey above 100
-CLEAR: Colours = (WHITE, GREEN, BLUE, WHITE)  # its red quarter transparent, over white
+BILEVEL: Colors = (BLACK, WHITE, BLACK, WHITE)  # `quarters` as grey above 100
+CLEAR: Colors = (WHITE, GREEN, BLUE, WHITE)  # its red quarter transparent, over white
 
 
 class Odd(NamedTuple):
-    """`colours` of the quarters (top left, top right, bottom left, bottom right) and `size`; or `reason`, a pattern."""
+    """`colors` of the quarters (top left, top right, bottom left, bottom right) and `size`; or `reason`, a pattern."""
 
     make: Callable[[], bytes]
-    colours: Colours | None = None
+    colors: Colors | None = None
     tolerance: int = 0
     size: tuple[int, int] = (WIDTH, HEIGHT)
     reason: str = ""
@@ -132,7 +132,7 @@ def top_down() -> bytes:
 
 def run_length() -> bytes:
     """A BMP of 8 bits in runs: blue and white below, red and green above."""
-    palette = b"".join(bytes((*colour[::-1], 0)) for colour in (RED, GREEN, BLUE, WHITE))
+    palette = b"".join(bytes((*color[::-1], 0)) for color in (RED, GREEN, BLUE, WHITE))
     below, above = bytes((12, 2, 11, 3, 0, 0)), bytes((12, 0, 11, 1, 0, 0))
     return bmp(WIDTH, HEIGHT, 8, below * 6 + above * 7 + b"\0\1", 1, palette)
 
@@ -175,7 +175,7 @@ def archive() -> bytes:
 
 
 def moving(kind: str, **options: object) -> bytes:
-    others = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in (BLACK, BLUE)]
+    others = [Image.new("RGB", (WIDTH, HEIGHT), color) for color in (BLACK, BLUE)]
     return encoded(quarters(), kind, save_all=True, append_images=others, **options)
 
 
@@ -185,19 +185,19 @@ def clear_animation() -> bytes:
 
 
 def many_alphas() -> bytes:
-    """A palette in which each colour has an alpha of its own: the red's is a fifth."""
+    """A palette in which each color has an alpha of its own: the red's is a fifth."""
     picture = quarters().quantize(4)
     alphas = bytearray(b"\xff" * 4)
     alphas[picture.getpixel((1, 1))] = 51
     return encoded(picture, "PNG", transparency=bytes(alphas))
 
 
-def colour_key() -> bytes:
+def color_key() -> bytes:
     return encoded(quarters(), "PNG", transparency=RED)
 
 
-FAINT: Colours = ((250, 208, 210), GREEN, BLUE, WHITE)  # 255 + (230 - 255) / 5, and so on
-RIGHT_NOT_TURNED: Colours = AS_IS
+FAINT: Colors = ((250, 208, 210), GREEN, BLUE, WHITE)  # 255 + (230 - 255) / 5, and so on
+RIGHT_NOT_TURNED: Colors = AS_IS
 
 SEEN: dict[str, Odd] = {
     # JPEG
@@ -205,7 +205,7 @@ SEEN: dict[str, Odd] = {
         lambda: jpeg(quarters().transpose(Image.Transpose.ROTATE_90), progressive=True, exif=_turn(6)), AS_IS, 12
     ),
     "restart markers.jpg": Odd(lambda: jpeg(restart_marker_blocks=1), AS_IS, 12),
-    "coarse colours.jpg": Odd(lambda: jpeg(subsampling=2), AS_IS, 45),
+    "coarse colors.jpg": Odd(lambda: jpeg(subsampling=2), AS_IS, 45),
     "progressive grey.jpg": Odd(lambda: jpeg(quarters("L"), progressive=True), GREYS, 4),
     "progressive cmyk.jpg": Odd(lambda: jpeg(quarters("CMYK"), progressive=True), AS_IS, 12),
     "rubbish after the end.jpg": Odd(lambda: jpeg() + b"rubbish" * 999, AS_IS, 12),
@@ -222,11 +222,11 @@ SEEN: dict[str, Odd] = {
     "one high.jpg": Odd(lambda: jpeg(Image.new("RGB", (65500, 1), RED)), (RED,) * 4, 4, (65500, 1)),
     # PNG
     "interlaced.png": Odd(interlaced, AS_IS),
-    "two colours.png": Odd(lambda: encoded(bilevel(), "PNG", bits=1), BILEVEL),
-    "four colours.png": Odd(lambda: encoded(quarters().quantize(4), "PNG", bits=2), AS_IS, 3),
+    "two colors.png": Odd(lambda: encoded(bilevel(), "PNG", bits=1), BILEVEL),
+    "four colors.png": Odd(lambda: encoded(quarters().quantize(4), "PNG", bits=2), AS_IS, 3),
     "palette with alphas.png": Odd(many_alphas, FAINT, 3),
-    "a colour is transparent.png": Odd(colour_key, CLEAR),
-    "16 bit colours.png": Odd(lambda: png(WIDTH, HEIGHT, rows_of(quarters(), ">u2"), 16, 2), AS_IS),
+    "a color is transparent.png": Odd(color_key, CLEAR),
+    "16 bit colors.png": Odd(lambda: png(WIDTH, HEIGHT, rows_of(quarters(), ">u2"), 16, 2), AS_IS),
     "16 bit with alpha.png": Odd(lambda: png(WIDTH, HEIGHT, rows_of(with_alpha("RGBA", 51), ">u2"), 16, 6), FAINT, 1),
     "16 bit grey with alpha.png": Odd(
         lambda: png(WIDTH, HEIGHT, rows_of(with_alpha("LA", 0), ">u2"), 16, 4), (WHITE, *GREYS[1:]), 1
@@ -270,7 +270,7 @@ SEEN: dict[str, Odd] = {
     "next page is itself.tif": Odd(lambda: tiff(WIDTH, HEIGHT, np.asarray(quarters()).tobytes(), loop=True), AS_IS),
     # BMP and the portable maps
     "top down.bmp": Odd(top_down, AS_IS),
-    "two colours.bmp": Odd(lambda: encoded(bilevel(), "BMP"), BILEVEL),
+    "two colors.bmp": Odd(lambda: encoded(bilevel(), "BMP"), BILEVEL),
     "run length.bmp": Odd(run_length, AS_IS),
     "in figures.ppm": Odd(lambda: netpbm("P3", np.asarray(quarters()), 255), AS_IS),
     "bits.pbm": Odd(lambda: encoded(bilevel(), "PPM"), BILEVEL),

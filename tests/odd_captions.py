@@ -272,7 +272,7 @@ ATTRIBUTES: dict[str, OddFile] = {
         "attributes", b"file,file,hat\na.jpg,b.jpg,1\n", error=r"the column 'file' comes twice"
     ),
     "the split column twice": OddFile(
-        "attributes", b"file,split,Split,hat\na.jpg,train,val,1\n", error=r"column 'Split'"
+        "attributes", b"file,split,Split,hat\na.jpg,train,val,1\n", error=r"column 'split'"
     ),
     "no attribute": OddFile(
         "attributes", b"file\na.jpg\n", error=r"no attribute: at least one column of 0 and 1 expected"

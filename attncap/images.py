@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 # "JPEG" opens MPO, the format of 3-D cameras, as well.
+from attncap._srgb import to_rgb
+
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
 # Of these formats; and those of HEIC, which no reader is there for, so that such files are listed as unreadable.
 PICTURE_ENDINGS = (
@@ -35,7 +37,6 @@ MAX_FILE_BYTES = 1 << 29
 MAX_SCANS = 100  # of a progressive JPEG, which has about 10: each of a few bytes can cost as much as a whole picture
 LARGE_PIXELS = 20_000_000  # above, one picture at a time is decoded: the largest take up to 2 GB while they are
 ORIENTATION_TAG = 0x0112
-TIFF_BITS_TAG, TIFF_PHOTOMETRIC_TAG = 258, 262
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those that begin a segment, and the end
 _one_large_picture = threading.Lock()
 TURNS = {
@@ -243,7 +244,7 @@ def _as_seen(picture: Image.Image, target_size: tuple[int, int] | None) -> Image
 def _decoded(picture: Image.Image) -> Image.Image:
     picture.load()
     orientation = _orientation(picture)  # after load: a TIFF is already turned, a PNG may carry EXIF at its end
-    seen = _to_rgb(picture)
+    seen = to_rgb(picture)
     seen = seen.transpose(TURNS[orientation]) if orientation in TURNS else seen
     seen.info = {}
     return seen
@@ -270,99 +271,6 @@ def _orientation(picture: Image.Image) -> int:
         return int(value) if value in TURNS else 1
     except Exception:  # broken EXIF hides no picture: viewers show it unturned
         return 1
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    mode = picture.mode
-    if mode.startswith(("I", "F")):
-        return _scaled_grey(picture).convert("RGB")
-    if mode == "LAB":
-        return _through_profiles(picture, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
-    if picture.has_transparency_data:
-        return _over_white(picture)
-    return _in_srgb(picture, picture)
-
-
-def _over_white(picture: Image.Image) -> Image.Image:
-    transparent = picture.info.get("transparency")
-    if isinstance(transparent, tuple) and max(transparent) > 255:
-        # A 16-bit PNG is decoded to 8 bits, but its transparent color is left in 16.
-        picture = picture.copy()  # it may be the caller's
-        picture.info["transparency"] = tuple(value >> 8 for value in transparent)
-    layer = picture.convert("RGBA")
-    colors = _in_srgb(layer.convert("RGB"), picture)
-    white = Image.new("RGB", picture.size, "white")
-    white.paste(colors, mask=layer.getchannel("A"))
-    return white
-
-
-def _scaled_grey(picture: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits to 8: by the format's own range where it has one, else by the values' range."""
-    values = np.array(picture, dtype=np.float32)  # (rows, cols); worked on in place, for it may be large
-    tags = getattr(picture, "tag_v2", {})
-    key = picture.info.get("transparency")
-    transparent = values == key if isinstance(key, int) else None
-    low, high = _grey_range(picture, values, tags)
-    values -= low
-    values *= 255.0 / max(high - low, 1e-30)
-    np.nan_to_num(values, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
-    np.rint(values, out=values)
-    grey = np.clip(values, 0.0, 255.0, out=values).astype(np.uint8)
-    if tags.get(TIFF_PHOTOMETRIC_TAG) == 0:  # "white is zero", which Pillow undoes for 8 bits alone
-        np.subtract(255, grey, out=grey)
-    if transparent is not None:
-        grey[transparent] = 255
-    return Image.fromarray(grey)
-
-
-def _grey_range(picture: Image.Image, values: np.ndarray, tags: Any) -> tuple[float, float]:
-    """The values that stand for black and white."""
-    if picture.mode.startswith("I;16") or picture.format == "PPM":
-        bits = int(np.atleast_1d(tags.get(TIFF_BITS_TAG, 16))[0])
-        return 0.0, float(2 ** min(bits, 16) - 1)
-    finite = np.isfinite(values)
-    low = float(np.min(values, where=finite, initial=np.inf))
-    high = float(np.max(values, where=finite, initial=-np.inf))
-    if not finite.any():
-        return 0.0, 1.0
-    for white in (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0):
-        if low >= 0.0 and high <= white:
-            return 0.0, white
-    return low, high
-
-
-def _foreign_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The embedded color profile, unless there is none, or it is sRGB, or it is not for this kind of picture."""
-    contents = picture.info.get("icc_profile")
-    if not contents:
-        return None
-    try:
-        profile = ImageCms.ImageCmsProfile(BytesIO(contents))
-        space = str(profile.profile.xcolor_space).strip()
-        described = str(profile.profile.profile_description)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None
-    wanted = "CMYK" if picture.mode == "CMYK" else "RGB"
-    colored = picture.mode in ("RGB", "RGBA", "P", "PA", "CMYK")
-    return profile if colored and space == wanted and "srgb" not in described.lower() else None
-
-
-def _in_srgb(colors: Image.Image, picture: Image.Image) -> Image.Image:
-    """RGB of `colors` through the profile that `picture` carries, if any."""
-    profile = _foreign_profile(picture)
-    if profile is not None:
-        # A profile that does not fit the picture is ignored, as viewers do.
-        with contextlib.suppress(ImageCms.PyCMSError, ValueError, OSError):
-            return _through_profiles(colors, profile)
-    return colors.convert("RGB")  # a copy, also of what is RGB already
-
-
-def _through_profiles(picture: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    source = picture if picture.mode in ("RGB", "CMYK", "LAB") else picture.convert("RGB")
-    seen = ImageCms.profileToProfile(source, profile, srgb, outputMode="RGB")
-    assert seen is not None  # None only with inPlace
-    return seen
 
 
 def inside_folder(folder: str | os.PathLike[str], name: str) -> Path:

@@ -9,26 +9,23 @@ a renamed or copied image is not computed again, and a changed one is.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
-import sys
 import threading
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap.features.pipeline import Decoded, Engine, compute_here, file_stamp
+from attncap.features.store_files import file_key, hold_alone, refuse_old, row_checksum
 
 FORMAT_VERSION = 2  # 1 was an LMDB file, up to commit 998f5d3
 BUSY_SECONDS = 60.0  # another process holds the index for milliseconds, when it commits a batch
@@ -73,7 +70,7 @@ class FeatureStore:
         self.fingerprint: str = extractor.fingerprint()
         name = f"{extractor.layer}-{self.fingerprint}".replace(os.sep, "_")
         self.path = Path(folder) / f"{name}.features"
-        self._refuse_old(Path(folder) / f"{name}.lmdb")
+        refuse_old(Path(folder) / f"{name}.lmdb", self.path)
         self._row_bytes = 2 * int(np.prod(self.feature_shape))
         self._lock = threading.RLock()  # one connection to the index, used by one thread at a time
         self._rows: int | None = None
@@ -124,7 +121,7 @@ class FeatureStore:
                     f"{self.path}: read-only, and {len(self._todo(paths, mirrored)):,} of {len(paths):,} images have "
                     "no features in it: name another folder with --features"
                 )
-            with self._alone(), self._named("features cannot be written", writing=True):
+            with hold_alone(self.path), self._named("features cannot be written", writing=True):
                 todo = self._todo(paths, mirrored)  # another process may have done it meanwhile
                 if todo:
                     self._extract(todo, batch_size, progress, mirrored, engine or compute_here)
@@ -143,7 +140,7 @@ class FeatureStore:
         """
         check_list(paths, "paths", "images")
         views = mirrored or [False] * len(paths)
-        keys = [_key(path, view) for path, view in zip(paths, views, strict=True)]
+        keys = [file_key(path, view) for path, view in zip(paths, views, strict=True)]
         found = self._lookup(
             "SELECT images.path, rows.row, rows.checksum, rows.digest FROM images JOIN rows USING (digest) "
             "WHERE images.path IN",
@@ -154,7 +151,7 @@ class FeatureStore:
             if key not in found:
                 raise KeyError(f"{path}: no features in {self.path}; call extract first")
             row, checksum, digest = found[key]
-            if not self._read_row(row, features[at]) or _checksum(digest, features[at]) != checksum:
+            if not self._read_row(row, features[at]) or row_checksum(digest, features[at]) != checksum:
                 raise ValueError(
                     f"{self.path}: damaged (features of {path} are not those written): delete it to start anew"
                 )
@@ -168,13 +165,13 @@ class FeatureStore:
 
     def rejects(self, paths: Sequence[str], mirrored: bool = False) -> pd.DataFrame:
         """Return DataFrame (path, reason): which of `paths` have no features, and why."""
-        keys = [_key(path, mirrored) for path in paths]
+        keys = [file_key(path, mirrored) for path in paths]
         reasons = self._lookup("SELECT path, reason FROM rejects WHERE path IN", keys)
         rows = [(str(path), *reasons[key]) for path, key in zip(paths, keys, strict=True) if key in reasons]
         return pd.DataFrame(rows, columns=["path", "reason"])
 
     def __contains__(self, path: str) -> bool:
-        return bool(self._lookup("SELECT path FROM images WHERE path IN", [_key(path)]))
+        return bool(self._lookup("SELECT path FROM images WHERE path IN", [file_key(path)]))
 
     def __len__(self) -> int:
         with self._reading() as index:
@@ -197,7 +194,7 @@ class FeatureStore:
 
     def _todo(self, paths: Sequence[str], mirrored: bool) -> list[str]:
         distinct = list(dict.fromkeys(paths))
-        keys = [_key(path, mirrored) for path in distinct]
+        keys = [file_key(path, mirrored) for path in distinct]
         stamps = self._lookup(
             "SELECT images.path, size, modified FROM images JOIN rows USING (digest) WHERE images.path IN", keys
         )
@@ -237,7 +234,7 @@ class FeatureStore:
             index.executemany(
                 "INSERT INTO rows VALUES (?, ?, ?)",
                 [
-                    (first + place, fresh[at].digest, _checksum(fresh[at].digest, kept[place]))
+                    (first + place, fresh[at].digest, row_checksum(fresh[at].digest, kept[place]))
                     for place, at in enumerate(new)
                 ],
             )
@@ -245,7 +242,7 @@ class FeatureStore:
                 reason = item.reason
                 if reason is None and item.digest in overflowed:
                     reason = f"features of {self.extractor.layer} overflow half precision"
-                key = _key(item.path, item.mirrored)
+                key = file_key(item.path, item.mirrored)
                 known, other = ("images", "rejects") if reason is None else ("rejects", "images")
                 value = item.digest if reason is None else reason
                 index.execute(f"DELETE FROM {other} WHERE path = ?", (key,))
@@ -386,35 +383,3 @@ class FeatureStore:
             f"{self.path}: features cannot be written: disk full? ({error}) What was there before is intact: make room "
             "and start again"
         )
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock of the store; say so when another process holds it."""
-        lock = filelock.FileLock(self.path / "extract.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            print(f"{self.path}: another process computes features here; waiting until it is done", file=sys.stderr)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _refuse_old(self, old: Path) -> None:
-        if old.is_dir() and not self.path.exists():
-            raise ValueError(
-                f"{old}: a feature store of an attncap up to commit 998f5d3, in a format that is no longer read. "
-                "Delete it: the features are then computed anew"
-            )
-
-
-def _key(path: str | os.PathLike[str], mirrored: bool = False) -> bytes:
-    """Return the key of a file: a digest of its absolute path."""
-    name = str(Path(path).absolute()).encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(name, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
-
-
-def _checksum(digest: bytes, row: np.ndarray) -> int:
-    """Return a checksum of a row that also depends on the image: another image's row does not pass for it."""
-    return zlib.crc32(row.data.cast("B"), zlib.crc32(digest))

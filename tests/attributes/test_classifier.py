@@ -374,4 +374,4 @@ def test_errors_of_the_command_line_are_one_line(tmp_path: Path, capsys: pytest.
     assert main(["attributes", "train", "--data", "faces:5", "--run", str(tmp_path / "r"), "--set", "layer=1"]) == 2
     assert "--set layer=1: NAME=VALUE expected, NAME one of weights" in capsys.readouterr().err
     assert main(["attributes", "report", "--run", str(tmp_path / "r"), "--data", "faces:5"]) == 2
-    assert "no such classifier of attributes: a run folder or a .keras file expected" in capsys.readouterr().err
+    assert "no such classifier of attributes: give a run folder or a .keras file" in capsys.readouterr().err

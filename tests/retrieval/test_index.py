@@ -243,7 +243,7 @@ def test_an_index_in_memory_and_codes_that_are_there() -> None:
         index.add_codes(["c"], [[]], np.ones((1, 3)))
     with pytest.raises(ValueError, match="embedding 0: expected finite values"):
         index.add_codes(["c"], [[]], np.full((1, 11), np.inf))
-    with pytest.raises(ValueError, match="image_id 'c' twice"):
+    with pytest.raises(ValueError, match="image_id 'c' is given twice"):
         index.add_codes(["c", "c"], [[], []], np.ones((2, 11)))
     with pytest.raises(ValueError, match="labels 'left': a list of labels"):
         index.add_codes(["c"], ["left"], np.ones((1, 11)))

@@ -1,0 +1,106 @@
+"""Colors of a decoded image in 8-bit sRGB: transparency over white, 16 bits scaled, color profiles applied."""
+
+from __future__ import annotations
+
+import contextlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms
+
+# "JPEG" opens MPO, the format of 3-D cameras, as well.
+TIFF_BITS_TAG, TIFF_PHOTOMETRIC_TAG = 258, 262
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    mode = picture.mode
+    if mode.startswith(("I", "F")):
+        return _scaled_grey(picture).convert("RGB")
+    if mode == "LAB":
+        return _through_profiles(picture, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+    if picture.has_transparency_data:
+        return _over_white(picture)
+    return _in_srgb(picture, picture)
+
+
+def _over_white(picture: Image.Image) -> Image.Image:
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, tuple) and max(transparent) > 255:
+        # A 16-bit PNG is decoded to 8 bits, but its transparent color is left in 16.
+        picture = picture.copy()  # it may be the caller's
+        picture.info["transparency"] = tuple(value >> 8 for value in transparent)
+    layer = picture.convert("RGBA")
+    colors = _in_srgb(layer.convert("RGB"), picture)
+    white = Image.new("RGB", picture.size, "white")
+    white.paste(colors, mask=layer.getchannel("A"))
+    return white
+
+
+def _scaled_grey(picture: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits to 8: by the format's own range where it has one, else by the values' range."""
+    values = np.array(picture, dtype=np.float32)  # (rows, cols); worked on in place, for it may be large
+    tags = getattr(picture, "tag_v2", {})
+    key = picture.info.get("transparency")
+    transparent = values == key if isinstance(key, int) else None
+    low, high = _grey_range(picture, values, tags)
+    values -= low
+    values *= 255.0 / max(high - low, 1e-30)
+    np.nan_to_num(values, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+    np.rint(values, out=values)
+    grey = np.clip(values, 0.0, 255.0, out=values).astype(np.uint8)
+    if tags.get(TIFF_PHOTOMETRIC_TAG) == 0:  # "white is zero", which Pillow undoes for 8 bits alone
+        np.subtract(255, grey, out=grey)
+    if transparent is not None:
+        grey[transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _grey_range(picture: Image.Image, values: np.ndarray, tags: Any) -> tuple[float, float]:
+    """The values that stand for black and white."""
+    if picture.mode.startswith("I;16") or picture.format == "PPM":
+        bits = int(np.atleast_1d(tags.get(TIFF_BITS_TAG, 16))[0])
+        return 0.0, float(2 ** min(bits, 16) - 1)
+    finite = np.isfinite(values)
+    low = float(np.min(values, where=finite, initial=np.inf))
+    high = float(np.max(values, where=finite, initial=-np.inf))
+    if not finite.any():
+        return 0.0, 1.0
+    for white in (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0):
+        if low >= 0.0 and high <= white:
+            return 0.0, white
+    return low, high
+
+
+def _foreign_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    """The embedded color profile, unless there is none, or it is sRGB, or it is not for this kind of picture."""
+    contents = picture.info.get("icc_profile")
+    if not contents:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(contents))
+        space = str(profile.profile.xcolor_space).strip()
+        described = str(profile.profile.profile_description)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    wanted = "CMYK" if picture.mode == "CMYK" else "RGB"
+    colored = picture.mode in ("RGB", "RGBA", "P", "PA", "CMYK")
+    return profile if colored and space == wanted and "srgb" not in described.lower() else None
+
+
+def _in_srgb(colors: Image.Image, picture: Image.Image) -> Image.Image:
+    """RGB of `colors` through the profile that `picture` carries, if any."""
+    profile = _foreign_profile(picture)
+    if profile is not None:
+        # A profile that does not fit the picture is ignored, as viewers do.
+        with contextlib.suppress(ImageCms.PyCMSError, ValueError, OSError):
+            return _through_profiles(colors, profile)
+    return colors.convert("RGB")  # a copy, also of what is RGB already
+
+
+def _through_profiles(picture: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    source = picture if picture.mode in ("RGB", "CMYK", "LAB") else picture.convert("RGB")
+    seen = ImageCms.profileToProfile(source, profile, srgb, outputMode="RGB")
+    assert seen is not None  # None only with inPlace
+    return seen

@@ -333,5 +333,5 @@ def test_wrong_parts_are_named(parts: Parts) -> None:
         encoder_and_tail(parts.head, None, "mixed4", begun)
     with pytest.raises(ValueError, match=r"finetune_to is mixed3, but no layer is named, .*: add --layer"):
         encoder_and_tail(parts.whole, None, "mixed3")
-    with pytest.raises(ValueError, match="finetune_rate is a factor, at least 0, got -1"):
+    with pytest.raises(ValueError, match="finetune_rate must be at least 0, got -1"):
         TrainConfig(finetune_rate=-1.0)

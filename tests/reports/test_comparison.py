@@ -198,7 +198,8 @@ def test_bad_input(faces: CaptionData) -> None:
 
 
 def test_baselines_by_hand(faces: CaptionData) -> None:
-    captions = pd.DataFrame({"image_id": ["x", "x", "y", "y"], "caption": ["b", "a", "a", "c"]})
+    x, y = faces.pictures["image_id"].iloc[:2]
+    captions = pd.DataFrame({"image_id": [x, x, y, y], "caption": ["b", "a", "a", "c"]})
     training = replace(faces, captions=captions)
     common = most_common_system(training)
     assert common.answer(["1", "2", "3"]) == ["a", "a", "a"]

@@ -405,6 +405,6 @@ def test_a_number_of_the_environment_has_to_be_one(monkeypatch: pytest.MonkeyPat
 def test_the_command_line_refuses_what_cannot_be_shared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = ["train", "--data", "faces:9", "--run", str(tmp_path / "run")]
     assert main([*places, "--processes", "2"]) == 2
-    assert "--processes is of shared training: add --distributed" in capsys.readouterr().err
+    assert "--processes requires --distributed" in capsys.readouterr().err
     with pytest.raises(ValueError, match="objective cider samples .* cannot be shared: train with --distributed"):
         SharedTraining().check(TrainConfig(objective="cider"))

@@ -100,7 +100,7 @@ class DataProfile:
         if self.spaceless_share > 0.1:
             hard.append(
                 f"{self.spaceless_share:.0%} of the captions have no spaces between words: train with word pieces "
-                "(--tokenizer wordpiece), or insert spaces first"
+                "(--set tokenizer=wordpiece), or insert spaces first"
             )
         if self.stray_separator_share > 0.05:
             hard.append(f"{self.stray_separator_share:.0%} of the captions have stray separators: they are dropped")

@@ -44,8 +44,9 @@ def _scaled_grey(picture: Image.Image) -> Image.Image:
     key = picture.info.get("transparency")
     transparent = values == key if isinstance(key, int) else None
     low, high = _grey_range(picture, values, tags)
-    values -= low
-    values *= 255.0 / max(high - low, 1e-30)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite values, which become black and white below
+        values -= low
+        values *= 255.0 / max(high - low, 1e-30)
     np.nan_to_num(values, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
     np.rint(values, out=values)
     grey = np.clip(values, 0.0, 255.0, out=values).astype(np.uint8)

@@ -245,7 +245,7 @@ def test_an_index_in_memory_and_codes_that_are_there() -> None:
         index.add_codes(["c"], [[]], np.full((1, 11), np.inf))
     with pytest.raises(ValueError, match="image_id 'c' is given twice"):
         index.add_codes(["c", "c"], [[], []], np.ones((2, 11)))
-    with pytest.raises(ValueError, match="labels 'left': a list of labels"):
+    with pytest.raises(ValueError, match="labels 'left': expected a list of labels"):
         index.add_codes(["c"], ["left"], np.ones((1, 11)))
     with pytest.raises(ValueError, match="not text that a database can hold"):
         index.add_codes(["\udcff"], [[]], np.ones((1, 11)))

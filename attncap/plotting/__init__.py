@@ -5,6 +5,7 @@ one that is the last value of a cell. Panels (`plot_word`, `plot_scores`) take `
 Figure.
 """
 
+from attncap.plotting.architecture import plot_architecture
 from attncap.plotting.attention import plot_attention
 from attncap.plotting.history import plot_history
 from attncap.plotting.overlay import upsample_attention
@@ -15,6 +16,7 @@ from attncap.plotting.word import plot_word
 
 __all__ = [
     "STYLE",
+    "plot_architecture",
     "plot_attention",
     "plot_history",
     "plot_predictions",

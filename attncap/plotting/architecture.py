@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -178,11 +178,11 @@ def _box(
     ax: Axes, kind: str, x: float, y: float, width: float, title: str, shape: str = "", height: float = 1.0
 ) -> None:
     """Draw a box with its title and, smaller, the shape of what it returns."""
-    look = {"boxstyle": "round,pad=0,rounding_size=0.06", "linewidth": 1.2, "zorder": 2}
+    look: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.06", "linewidth": 1.2, "zorder": 2}
     ax.add_patch(FancyBboxPatch((x, y), width, height, facecolor=FILLS[kind], edgecolor=EDGES[kind], **look))
     center, middle = x + width / 2, y + height / 2
     lift = (0.18 if height >= 1 else 0.12) if shape else 0.0
-    text = {"ha": "center", "va": "center", "zorder": 3, "linespacing": 1.25}
+    text: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 3, "linespacing": 1.25}
     ax.text(center, middle - lift, title, fontsize=10, color=INK, parse_math=True, **text)
     if shape:
         below = y + height - (0.2 if height >= 1 else 0.17)
@@ -191,10 +191,10 @@ def _box(
 
 def _arrow(ax: Axes, *points: Point, dashed: bool = False, text: str = "") -> None:
     """Draw an arrow along points; the text stands above its first horizontal part."""
-    line = {"color": MUTED, "linewidth": 1.3, "linestyle": "--" if dashed else "-"}
+    line: dict[str, Any] = {"color": MUTED, "linewidth": 1.3, "linestyle": "--" if dashed else "-"}
     if len(points) > 2:
         ax.plot(*zip(*points[:-1], strict=True), zorder=1, solid_capstyle="butt", **line)
-    style = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **line}
+    style: dict[str, Any] = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **line}
     ax.annotate("", xy=points[-1], xytext=points[-2], arrowprops=style, zorder=1)
     if text:
         (x0, y), (x1, _) = next((a, b) for a, b in zip(points, points[1:], strict=False) if a[1] == b[1])

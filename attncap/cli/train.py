@@ -136,14 +136,14 @@ def _train_with(options: argparse.Namespace, distribution: Any) -> None:
     names = [field.name for field in fields(TrainConfig)]
     settings |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     settings |= dict(setting(text, TrainConfig) for text in options.set)
+    if of_command["data"] is None:
+        raise ValueError("--data is needed: the images and captions to train on")
     try:
         config = TrainConfig.from_dict(settings)
         config.refuse_unread(settings)
     except ValueError as error:
         where = f" (settings of {options.config} and of options)" if options.config else ""
         raise ValueError(f"{error}{where}") from None
-    if of_command["data"] is None:
-        raise ValueError("--data is needed: the images and captions to train on")
     if distribution is None:
         check_free(options.run_folder, options.resume)
     data = load(of_command["data"], seed=config.seed)

@@ -8,14 +8,13 @@ import re
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
 
 from attncap.models.captioner import Captioner
+from attncap.models.names import ENTRY_POINTS, own_captioners, unknown_captioner
 
-ENTRY_POINTS = "attncap.captioners"
 _CLASSES: dict[str, type[Captioner]] = {}
 Kind = TypeVar("Kind", bound=type[Captioner])
 
@@ -72,9 +71,7 @@ def captioner_class(name: str) -> type[Captioner]:
     """
     classes = captioner_classes()
     if name not in classes:
-        raise ValueError(
-            f"model is one of {', '.join(classes)}, got {name!r}; a captioner of your own comes with --plugin FILE"
-        )
+        raise ValueError(unknown_captioner(name, classes))
     return classes[name]
 
 
@@ -115,9 +112,8 @@ def readers_of(setting: str) -> tuple[str, ...]:
 
 @cache
 def _import_own() -> None:
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        if file.stem not in ("__init__", "registry") and "@register_captioner(" in file.read_text(encoding="utf-8"):
-            importlib.import_module(f"attncap.models.{file.stem}")
+    for module in own_captioners().values():
+        importlib.import_module(module)
 
 
 @cache

@@ -160,6 +160,7 @@ def _check(file: Path, kind: type, what: str, custom: dict[str, Any]) -> type:
         metadata, config = (json.loads(archive.read(name)) for name in ("metadata.json", "config.json"))
         _check_version(metadata)
         root = _root_class(config, kind, what, custom)
+        settings = _with_networks(config["config"])
         for item in _objects(config["config"]):
             if not _is_allowed(item, custom):
                 named = f"{item.get('module')}.{item.get('class_name')}"
@@ -167,15 +168,13 @@ def _check(file: Path, kind: type, what: str, custom: dict[str, Any]) -> type:
         with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as weights:
             stored, count = _stored_weights(weights, archive.getinfo("model.weights.h5").file_size, cannot)
     size = file.stat().st_size
-    sizes = sorted(_whole_numbers(config["config"]))[-2:]
+    sizes = sorted(_whole_numbers(settings))[-2:]
     if len(sizes) == 2 and 4 * sizes[0] * sizes[1] > FREE_MATRIX_BYTES + MATRIX_BYTES_PER_STORED_BYTE * size:
         raise _Refused(
             f"{cannot} (sizes of {sizes[0]:,} and {sizes[1]:,} in it do not go with {size:,} bytes of weights)"
         )
-    for name in getattr(root, "layer_counts", ()):
-        value = config["config"].get(name)
-        layers = len(value) if isinstance(value, list) else value
-        if isinstance(layers, int) and layers > count:
+    for name, layers in _layer_counts(root, settings):
+        if layers > count:
             raise _Refused(f"{cannot} ({name} of {layers:,} do not go with {count:,} arrays of weights)")
     _check_size(config, stored, custom, cannot)
     return root
@@ -232,8 +231,33 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             yield from _objects(inner)
 
 
-def _parts(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    return _objects(item.get("config"))
+def _with_networks(value: Any) -> Any:
+    """Return a configuration with the networks of encoders, which are JSON texts in it, as objects."""
+    if isinstance(value, dict):
+        return {
+            name: json.loads(inner) if name == "network" and isinstance(inner, str) else _with_networks(inner)
+            for name, inner in value.items()
+        }
+    return [_with_networks(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _layer_counts(root: type, settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    # Building takes time for every layer, also for those without weights; an own network has about as many of these.
+    for name in getattr(root, "layer_counts", ()):
+        value = settings.get(name)
+        yield name, _number_of(value)
+    yield "layers", sum(1 for item in _objects(settings) if item.get("module") == "keras.layers") // 4 - 25
+    encoder = settings.get("encoder")
+    if isinstance(encoder, dict) and isinstance(encoder.get("config"), dict):
+        backbone = encoder["config"].get("backbone")
+        inner = backbone.get("settings") if isinstance(backbone, dict) else None
+        for name, value in inner.items() if isinstance(inner, dict) else ():
+            if any(word in name for word in ("layers", "blocks", "depth", "repeats", "stages")):
+                yield name, sum(map(_number_of, value)) if isinstance(value, list) else _number_of(value)
+
+
+def _number_of(value: Any) -> int:
+    return len(value) if isinstance(value, list) else value if isinstance(value, int) else 0
 
 
 def _is_allowed(item: dict[str, Any], custom: dict[str, Any]) -> bool:
@@ -290,11 +314,10 @@ def _stored_weights(weights: h5py.File, file_size: int, cannot: str) -> tuple[in
 
 
 def _check_size(config: dict[str, Any], stored: int, custom: dict[str, Any], cannot: str) -> None:
-    # Inside the scope, Keras makes variables without values: the model is built, counted and dropped. A named encoder
-    # has the size that its name says and takes seconds to build, so it is left out; one that holds layers is not.
+    # Inside the scope, Keras makes variables without values: the model is built, counted and dropped. An encoder with a
+    # name in keras.applications has the size that its name says and takes seconds to build, so it is left out.
     inside = dict(config["config"])
-    encoder = inside.get("encoder")
-    if isinstance(encoder, dict) and all(item.get("class_name") == "DTypePolicy" for item in _parts(encoder)):
+    if _is_named(inside.get("encoder")):
         inside["encoder"] = None
     try:
         with keras.StatelessScope(initialize_variables=False):
@@ -308,6 +331,16 @@ def _check_size(config: dict[str, Any], stored: int, custom: dict[str, Any], can
         raise _Refused(
             f"{cannot} (its sizes need {needed:,} numbers, which do not go with the {stored:,} of its weights)"
         )
+
+
+def _is_named(encoder: Any) -> bool:
+    """Whether an encoder is named, so that its file does not say how large it is."""
+    settings = encoder.get("config") if isinstance(encoder, dict) else None
+    if not isinstance(settings, dict):
+        return False
+    backbone = settings.get("backbone")
+    of_name = backbone is None or (isinstance(backbone, dict) and backbone.get("kind") == "applications")
+    return of_name and all(item.get("class_name") == "DTypePolicy" for item in _objects(settings))
 
 
 def _forget_uninitialized() -> None:

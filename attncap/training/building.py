@@ -37,6 +37,7 @@ def new_captioner(
     """
     keras.utils.set_random_seed(config.seed)
     kind = captioner_class(config.model) if model is None else model
+    config = config.with_model_defaults(kind)
     settings: dict[str, Any] = {name: getattr(config, name) for name in settings_of(kind) if hasattr(config, name)}
     settings |= {"encoder": encoder} if encoder is not None else {"feature_shape": feature_shape}
     return kind(tokenizer, tail=tail, dtype=policy_of(config), **settings)

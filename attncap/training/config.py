@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
+
+from attncap.models.names import check_captioner_name
 
 RENAMED = {"pictures": "batch_size", "validation_pictures": "validation_images"}  # setting of old runs -> today
 REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0}  # setting of old runs -> the value without effect
 BEFORE: dict[str, Any] = {"lists": False, "monitor": "bleu_4"}  # settings that runs of 998f5d3 lack -> what they did
-OF_MODEL: Any = None  # a setting whose default is the model's: see `settings_of`
+OF_MODEL: Any = None  # a setting whose default is the model's: see `TrainConfig.with_model_defaults`
 OF_DATA: Any = None  # a setting whose default follows from the data: see `attncap.training.defaults`
 GROUPS = ("data", "model", "training", "score")
+CHOICES = {
+    "dtype": ("auto", "float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16", "float64"),
+    "objective": ("crossentropy", "cider"),
+    "tokenizer": ("words", "wordpiece"),
+}
+OF_MAPS = ("attention_penalty", "attention_supervision")  # settings that only models with attention maps read
 LEAST_EPOCHS = 12  # passes over the data where epochs is left open; see `attncap.training.defaults`
 
 
@@ -42,7 +50,8 @@ def _score(default: Any, what: str, **bounds: float) -> Any:
 class TrainConfig:
     """Every setting of a training, each with its reason. Saved as `config.json` in the run folder.
 
-    A default of None follows from the model or from the data; `attncap.train` prints what it chose, and why.
+    A default of None follows from the model or from the data; `attncap.train` fills it in, and prints why. Settings are
+    checked when the configuration is made, without importing the backend, so that nothing is computed before.
 
     Raises:
         ValueError: a setting of another type, out of its range, or that the model does not read.
@@ -136,37 +145,42 @@ class TrainConfig:
         0.0, "weight of one reference beside the samples; 1.0 keeps captions varied", low=0
     )
     dtype: str = _model("auto", "arithmetic: auto takes bfloat16 where the processor has it")
-    seed: int = _training(0, "of weights, batches and dropout", low=0)
+    seed: int = _training(0, "of weights, batches and dropout", low=0, high=2**32 - 1)
 
     def __post_init__(self) -> None:
+        _check_values(self)
         if self.model is OF_MODEL:
             object.__setattr__(self, "model", "attention" if self.start is None else _model_name(self.start))
-        _check_values(self)
-        if self.objective not in ("crossentropy", "cider"):
-            raise ValueError(f'objective is "crossentropy" or "cider", got {self.objective!r}')
-        if self.tokenizer not in ("words", "wordpiece"):
-            raise ValueError(f'tokenizer is "words" or "wordpiece", got {self.tokenizer!r}')
-        self._take_defaults_of_model()  # last: it imports the backend, which takes seconds
-        self.refuse_unread(name for name in ("attention_penalty", "attention_supervision") if getattr(self, name))
+        check_captioner_name(self.model)
+        self.refuse_unread(name for name in OF_MAPS if getattr(self, name))
 
-    def _take_defaults_of_model(self) -> None:
+    def with_model_defaults(self, model: Any = None) -> TrainConfig:
+        """Return the configuration with the model's own dropout and learning rate where they were left open.
+
+        Args:
+            model: a class of captioners; None: the one that the configuration names.
+        """
+        if self.dropout is not OF_MODEL and self.learning_rate is not OF_MODEL:
+            return self
         from attncap.models.registry import captioner_class, settings_of
 
-        model = captioner_class(self.model)
-        defaults = {"dropout": settings_of(model)["dropout"], "learning_rate": model.default_learning_rate}
-        for name, default in defaults.items():
-            if getattr(self, name) is OF_MODEL:
-                object.__setattr__(self, name, default)  # the dataclass is frozen
+        model = captioner_class(self.model) if model is None else model
+        dropout = settings_of(model)["dropout"] if self.dropout is OF_MODEL else self.dropout
+        rate = model.default_learning_rate if self.learning_rate is OF_MODEL else self.learning_rate
+        return replace(self, dropout=dropout, learning_rate=rate)
 
     def refuse_unread(self, names: Iterable[str]) -> None:
         """Raise ValueError where one of the settings, by name, is not read by the model."""
+        names = [name for name in names if name in OF_SOME_MODELS]
+        if not names:
+            return  # without importing the backend
         from attncap.models.registry import captioner_class, readers_of
 
         model = captioner_class(self.model)
         for name in names:
             readers = readers_of(name)
             if readers and self.model not in readers:
-                of_maps = name in ("attention_penalty", "attention_supervision") and not model.has_attention
+                of_maps = name in OF_MAPS and not model.has_attention
                 why = "has no attention maps" if of_maps else "does not read it"
                 raise ValueError(
                     f"{name} is {getattr(self, name)}, but the model {self.model} {why}: leave {name} out, or train "
@@ -209,6 +223,8 @@ def _check_values(config: TrainConfig) -> None:
             raise ValueError(f"{name} must be at least {low}, got {value}")
         if high is not None and value > high:
             raise ValueError(f"{name} must be at most {high}, got {value}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"{name} is {' or '.join(map(repr, CHOICES[name]))}, got {value!r}")
 
 
 def _with_settings(doc: str) -> str:
@@ -254,6 +270,14 @@ def kinds_of(settings: type) -> dict[str, tuple[type, ...]]:
         either = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         kinds[setting.name] = tuple(kind for kind in either if kind is not NoneType)
     return kinds
+
+
+# Settings that some captioners do not read: those of the model, and the weights of the losses on maps.
+OF_SOME_MODELS = OF_MAPS + tuple(
+    setting.name
+    for setting in fields(TrainConfig)
+    if setting.metadata["group"] == "model" and setting.name not in ("model", "dtype")
+)
 
 
 def _model_name(start: str) -> str:

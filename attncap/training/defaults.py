@@ -20,7 +20,7 @@ SHORT_WORDS = 5  # the median text has fewer than these plus one: its 4-grams ar
 def fit_to_data(
     config: TrainConfig, captions: Mapping[str, Sequence[str]], lists: bool | None = None
 ) -> tuple[TrainConfig, list[str]]:
-    """Fill in the settings that were left open, from the training captions.
+    """Fill in the settings that were left open, from the training captions and the model.
 
     Args:
         config: settings; those that are not None stay.
@@ -59,7 +59,7 @@ def fit_to_data(
         choose("monitor", monitor, f"one text of {median:g} words per image: BLEU-4 is close to zero")
     else:
         choose("monitor", "bleu_4", f"{each} caption{'s' * (each > 1)} of {median:g} words per image")
-    return replace(config, **chosen), reasons
+    return replace(config, **chosen).with_model_defaults(), reasons
 
 
 def _batch_size(n_images: int) -> int:

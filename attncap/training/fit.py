@@ -93,6 +93,7 @@ def optimizer_of(
     config: TrainConfig, steps_per_epoch: int, objective: str = "crossentropy", tail: EncoderTail | None = None
 ) -> keras.optimizers.Optimizer:
     """Return AdamW with warm-up and a cosine that ends with the objective's last epoch; a tail learns slower."""
+    config = config.with_model_defaults()
     on_score = objective == "cider"
     learning_rate = config.cider_learning_rate if on_score else config.learning_rate
     steps = steps_per_epoch * (config.cider_epochs if on_score else config.crossentropy_epochs)

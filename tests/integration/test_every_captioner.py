@@ -90,7 +90,7 @@ def test_the_registry_finds_every_captioner_and_its_settings() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_defaults_of_the_constructor_are_those_of_the_configuration(model: str) -> None:
-    config, captioner = TrainConfig(model=model), captioner_class(model)
+    config, captioner = TrainConfig(model=model).with_model_defaults(), captioner_class(model)
     settings = settings_of(captioner)
     assert {"hidden_units", "dropout", "scheduled_sampling"} <= set(settings)
     shared = [name for name in settings if hasattr(config, name)]

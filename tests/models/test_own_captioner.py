@@ -77,7 +77,7 @@ def test_it_decodes_trains_and_is_saved(luong: type, tmp_path: Path) -> None:
     again = load_captioner(tmp_path)
     assert type(again) is luong and model_name(tmp_path) == "luong"
     assert [c.words for c in Decoder(again, beam_width=2, max_length=4)(features)] == [c.words for c in captions]
-    assert TrainConfig(model="luong").dropout == 0.5
+    assert TrainConfig(model="luong").with_model_defaults().dropout == 0.5
 
 
 def test_names_are_checked() -> None:

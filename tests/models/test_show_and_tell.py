@@ -309,10 +309,11 @@ def test_config_round_trip() -> None:
 
 def test_each_model_has_its_own_defaults() -> None:
     assert TrainConfig().model == "attention"
-    config = TrainConfig(model="show-and-tell")
+    config = TrainConfig(model="show-and-tell").with_model_defaults()
     assert (config.dropout, config.learning_rate) == (0.5, 1e-3)
-    assert (TrainConfig(model="transformer").dropout, TrainConfig(model="transformer").learning_rate) == (0.3, 5e-4)
-    assert TrainConfig(model="show-and-tell", dropout=0.125).dropout == 0.125
+    transformer = TrainConfig(model="transformer").with_model_defaults()
+    assert (transformer.dropout, transformer.learning_rate) == (0.3, 5e-4)
+    assert TrainConfig(model="show-and-tell", dropout=0.125).with_model_defaults().dropout == 0.125
     assert TrainConfig.from_dict(asdict(config)) == config
     with pytest.raises(ValueError, match="model is one of .*attention, .*show-and-tell.*, got 'gru'"):
         TrainConfig(model="gru")

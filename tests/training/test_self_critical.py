@@ -267,7 +267,7 @@ def test_training_on_the_score_starts_from_another_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"objective": "bleu"}, r'objective is "crossentropy" or "cider", got \'bleu\''),
+        ({"objective": "bleu"}, "objective is 'crossentropy' or 'cider', got 'bleu'"),
         ({"cider_samples": 1}, "cider_samples must be at least 2, got 1"),
         ({"cider_epochs": 0}, "cider_epochs must be at least 1, got 0"),
     ],

@@ -397,7 +397,7 @@ def test_a_validation_picture_without_caption_is_left_out_of_the_score(
     ("settings", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"tokenizer": "letters"}, 'tokenizer is "words" or "wordpiece", got \'letters\''),
+        ({"tokenizer": "letters"}, "tokenizer is 'words' or 'wordpiece', got 'letters'"),
         ({"epoch": 3}, "unknown settings epoch; known: model, weights, layer, "),
     ],
 )

@@ -14,9 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attncap.attributes.explain import explain_attribute
     from attncap.captions import Caption
     from attncap.data.load import CaptionData, load
     from attncap.decoding.predict import caption
+    from attncap.explain.words import explain_word
     from attncap.features.external import ExternalFeatures
     from attncap.features.extractor import FeatureExtractor
     from attncap.features.store import FeatureStore
@@ -54,6 +56,8 @@ _HOME_OF = {
     "bleu": "metrics.evaluate",
     "caption": "decoding.predict",
     "evaluate": "metrics.evaluate",
+    "explain_attribute": "attributes.explain",
+    "explain_word": "explain.words",
     "explore": "plotting.explorer.page",
     "load": "data.load",
     "load_captioner": "models.saving",
@@ -81,6 +85,8 @@ __all__ = [
     "bleu",
     "caption",
     "evaluate",
+    "explain_attribute",
+    "explain_word",
     "explore",
     "load",
     "load_captioner",

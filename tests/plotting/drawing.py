@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from attncap import plotting
@@ -65,3 +66,30 @@ def assert_nothing_cut_off(figure: Figure) -> None:
     pixels = draw(figure)
     for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
         assert (edge == 255).all()
+
+
+def texts_of(figure: Figure) -> list[Any]:
+    """The visible texts that lie in the figure, titles, axis labels and tick labels among them."""
+    canvas: Any = figure.canvas
+    canvas.draw()
+    drawn = figure.findobj(
+        lambda artist: isinstance(artist, Text) and artist.get_visible() and artist.get_text().strip()
+    )
+    hidden = {label for ax in figure.axes if not ax.axison for label in ax.findobj(Text)}
+    whole = figure.bbox
+    kept = []
+    for text in drawn:
+        box = text.get_window_extent()
+        ticks = text.axes is not None and text in [*text.axes.get_xticklabels(), *text.axes.get_yticklabels()]
+        if text not in hidden and box.width and (not ticks or whole.overlaps(box)):
+            kept.append(text)
+    return kept
+
+
+def assert_texts_apart(figure: Figure) -> None:
+    """No two texts lie on each other, beyond a pixel and a half."""
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts_of(figure)]
+    for n, (first, a) in enumerate(boxes):
+        for second, b in boxes[n + 1 :]:
+            across, down = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert across <= 1.5 or down <= 1.5, f"{first!r} and {second!r} overlap by {across:.0f} x {down:.0f} pixels"

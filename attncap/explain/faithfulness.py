@@ -1,0 +1,270 @@
+"""Are maps faithful? Hide what they point at, or show nothing else, and read the words again.
+
+A map of any method is measured in the same way: cells are ordered by their weight in the map, and the more of them are
+hidden (or shown), the more the word's probability should change. Random maps are measured beside every method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attncap.captions import Caption
+from attncap.explain.occlusion import Baseline, baseline_of, hide
+from attncap.explain.reading import WordReader, as_caption, of_words, padded, stored_grid, token_groups
+from attncap.metrics.significance import bootstrap, interval
+
+FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)  # of the cells, between none and all
+MOST = 0.5  # comprehensiveness and sufficiency average over the fractions up to here
+MEASURES = ("deletion", "insertion", "comprehensiveness", "sufficiency")
+RANDOM = "random"
+Words = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class MapFaithfulness:
+    """How far maps point at what the words were read from, for several methods on the same words.
+
+    Attributes:
+        table: DataFrame, one row per method (`random` last): for each of `MEASURES` its mean, `_low` and `_high` (95%
+            bootstrap over images), and `_over_random`, the difference from random maps, with `_over_random_low` and
+            `_over_random_high`. Deletion and sufficiency are better when low, the other two when high.
+        curves: DataFrame with `method`, `fraction`, and the mean probabilities `deletion` and `insertion` of the words
+            when that fraction of the cells is hidden or shown.
+        words: DataFrame, one row per word and method, for sorting.
+        n_words, n_images: what was measured.
+    """
+
+    table: pd.DataFrame
+    curves: pd.DataFrame = field(repr=False)
+    words: pd.DataFrame = field(repr=False)
+    n_words: int
+    n_images: int
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Numbers and strings only: `json.dumps` takes it."""
+        rows = {str(method): {str(k): float(v) for k, v in row.items()} for method, row in self.table.iterrows()}
+        return {"n_words": self.n_words, "n_images": self.n_images, "methods": rows}
+
+    def to_text(self) -> str:
+        """A table for people: each measure with its 95% interval."""
+        width = max(10, *(len(str(method)) for method in self.table.index))
+        lines = [f"{'maps':<{width}}" + "".join(f"{_head(name):>25}" for name in MEASURES)]
+        for method in self.table.index:
+            lines.append(f"{method!s:<{width}}" + "".join(f"{self._cell(method, name):>25}" for name in MEASURES))
+        lines.append(f"{self.n_words} words of {self.n_images} images; 95% intervals from a bootstrap over images")
+        return "\n".join(lines)
+
+    def to_markdown(self) -> str:
+        """The table in Markdown, for a page or a notebook."""
+        lines = ["| maps | " + " | ".join(map(_head, MEASURES)) + " |", "| --- |" + " ---: |" * len(MEASURES)]
+        for method in self.table.index:
+            lines.append(f"| {method} | " + " | ".join(self._cell(method, name) for name in MEASURES) + " |")
+        return "\n".join(lines)
+
+    def _cell(self, method: Any, name: str) -> str:
+        value, low, high = (self.table.loc[method, f"{name}{end}"] for end in ("", "_low", "_high"))
+        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _head(name: str) -> str:
+    return f"{name} ({'low' if name in ('deletion', 'sufficiency') else 'high'})"
+
+
+def measure_maps(
+    captioner: Any,
+    features: np.ndarray,
+    explained: Mapping[str, Sequence[Caption]],
+    words: Words | None = None,
+    *,
+    baseline: Baseline = "mean",
+    fractions: Sequence[float] = FRACTIONS,
+    batch_size: int = 64,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> MapFaithfulness:
+    """Measure the faithfulness of maps by deletion and insertion, against random maps.
+
+    With p(F) the word's probability from features F, the words before it given, and F without (or with nothing but) the
+    fraction q of cells that weigh most in the map:
+
+        deletion          area under p(F without q), q from 0 to 1             low: what is hidden first was needed
+        insertion         area under p(F with nothing but q)                   high: what is shown first is enough
+        comprehensiveness mean over q <= 0.5 of p(F) - p(F without q)          high
+        sufficiency       mean over q <= 0.5 of p(F) - p(F with nothing but q) low
+
+    Hidden cells are replaced by a baseline. Where cells weigh the same, their order is random.
+
+    Args:
+        captioner: of any kind, or an `Ensemble`.
+        features: shape (N, rows, cols, D).
+        explained: name of a method -> N captions with maps, see `attncap.explain.words.explain_captions`; the same
+            words in each. Maps may lie on another grid than the features.
+        words: (caption, word) by index; default: all words of the vocabulary.
+        baseline: see `attncap.explain.occlusion.baseline_of`. The same for all methods; give the one that occlusion and
+            gradients were computed with, or another to see whether the result depends on it.
+        fractions: of cells, increasing, between 0 and 1.
+        batch_size: changed images per pass.
+        n_bootstrap: resamples of images.
+        seed: of random maps, ties and resamples.
+
+    Returns:
+        faithfulness: with a row `random`.
+
+    Raises:
+        ValueError: no method, captions without maps or of other words, no word to measure, fractions out of order.
+
+    Example:
+        >>> maps = {name: explain_captions(captioner, features, captions, name) for name in ("attention", "occlusion")}
+        >>> print(measure_maps(captioner, features, maps).to_text())
+
+    Reference: deletion and insertion: Petsiuk, Das and Saenko 2018, "RISE", section 4.3; comprehensiveness and
+        sufficiency: DeYoung et al. 2020, "ERASER", section 4. A random map as the baseline: Jain and Wallace 2019.
+    """
+    first = _checked(captioner, features, explained)
+    if list(fractions) != sorted(fractions) or not fractions or not 0 < fractions[0] <= fractions[-1] < 1:
+        raise ValueError(f"fractions need to increase between 0 and 1, got {list(fractions)}")
+    words = _known_words(captioner, first) if words is None else list(words)
+    if not words:
+        raise ValueError("no word to measure: give captions with words of the vocabulary")
+    rng = np.random.default_rng(seed)
+    rows, cols, box = stored_grid(captioner)
+    shares = np.array([0.0, *fractions, 1.0])
+    counts = np.rint(shares * rows * cols).astype(int)
+    reader = WordReader(captioner, batch_size)
+    records = []
+    # Words at about the same place need about the same number of steps: few batches read further than they must.
+    for number, word in sorted(words, key=lambda pair: pair[1]):
+        captions = {name: own[number] for name, own in explained.items()}
+        orders = {name: _order(_on_grid(caption, word, rows, cols, box), rng) for name, caption in captions.items()}
+        orders[RANDOM] = rng.permutation(rows * cols)
+        for name, (deleted, inserted) in _probabilities(
+            reader, features[number], captions[next(iter(captions))], word, orders, counts, baseline
+        ).items():
+            measured = _measures(shares, deleted, inserted)
+            who = {"method": name, "image_id": str(first[number].image_id or number), "caption": number}
+            records.append(
+                {**who, "position": word, "word": first[number].words[word], **measured}
+                | {"deleted": deleted, "inserted": inserted}
+            )
+    table = pd.DataFrame(records)
+    methods = [*explained, RANDOM]
+    curves = pd.DataFrame(
+        [
+            {"method": name, "fraction": share, "deletion": deletion, "insertion": insertion}
+            for name in methods
+            for share, deletion, insertion in zip(
+                shares,
+                np.mean(table.loc[table["method"] == name, "deleted"].tolist(), axis=0),
+                np.mean(table.loc[table["method"] == name, "inserted"].tolist(), axis=0),
+                strict=True,
+            )
+        ]
+    )
+    table = table.drop(columns=["deleted", "inserted"])
+    summary = _summary(table, methods, n_bootstrap, seed)
+    return MapFaithfulness(summary, curves, table, len(words), table["image_id"].nunique())
+
+
+def _checked(captioner: Any, features: np.ndarray, explained: Mapping[str, Sequence[Caption]]) -> list[Caption]:
+    if not explained or RANDOM in explained:
+        raise ValueError(f"explained needs at least one method, none of them named {RANDOM!r}, got {list(explained)}")
+    for name, captions in explained.items():
+        if len(captions) != len(features):
+            raise ValueError(f"{name}: {len(features)} captions expected, one per image, got {len(captions)}")
+        for caption, other in zip(captions, next(iter(explained.values())), strict=True):
+            if caption.attention_weights is None:
+                raise ValueError(f"{name}: the caption of image {caption.image_id!r} has no maps")
+            if caption.words != other.words:
+                raise ValueError(f"{name}: {caption.text!r} is another caption than {other.text!r}: explain the same")
+    return [as_caption(captioner, caption) for caption in next(iter(explained.values()))]
+
+
+def _known_words(captioner: Any, captions: Sequence[Caption]) -> list[tuple[int, int]]:
+    unknown = captioner.tokenizer.token_to_id("<unk>")
+    return [
+        (number, word)
+        for number, caption in enumerate(captions)
+        for word, where in enumerate(token_groups(captioner, caption))
+        if unknown not in [caption.token_ids[at] for at in where]
+    ]
+
+
+def _on_grid(caption: Caption, word: int, rows: int, cols: int, box: tuple[float, float, float, float]) -> np.ndarray:
+    """The map of a word at the centers of another grid's cells: (rows, cols)."""
+    assert caption.attention_weights is not None
+    weights = caption.attention_weights[word]
+    if weights.shape == (rows, cols):
+        return weights
+    picked = []
+    for axis, cells in ((1, rows), (0, cols)):
+        centers = box[axis] + (box[axis + 2] - box[axis]) * (np.arange(cells) + 0.5) / cells
+        low, high = caption.grid_box[axis], caption.grid_box[axis + 2]
+        count = weights.shape[0 if axis == 1 else 1]
+        picked.append(np.clip((centers - low) / (high - low) * count, 0, count - 1).astype(int))
+    return weights[np.ix_(*picked)]
+
+
+def _order(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Cells from the largest weight to the smallest, those of one weight in random order."""
+    flat = weights.reshape(-1)
+    return np.lexsort((rng.random(flat.size), -flat))
+
+
+def _probabilities(
+    reader: WordReader,
+    features: np.ndarray,
+    caption: Caption,
+    word: int,
+    orders: Mapping[str, np.ndarray],
+    counts: np.ndarray,
+    baseline: Baseline,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """For each order of cells, the word's probability with the first counts of them hidden, and alone shown."""
+    caption = as_caption(reader.captioner, caption)
+    groups = token_groups(reader.captioner, caption)
+    rows, cols = features.shape[:2]
+    covers = []
+    for order in orders.values():
+        rank = np.empty(rows * cols, int)
+        rank[order] = np.arange(rows * cols)
+        hidden = rank < counts[:, None]  # (Q, L)
+        covers += [hidden, ~hidden]
+    cover = np.concatenate(covers).reshape(-1, rows, cols)
+    several = hide(features, cover, baseline_of(features, baseline))
+    token_ids = padded([caption.token_ids[: groups[word][-1] + 1]])  # what comes after the word is not read
+    token_ids = np.repeat(token_ids, len(several), axis=0)
+    probs = np.exp(of_words(reader(several, token_ids)[0], [groups[word]])[:, 0].astype(np.float64))
+    parts = probs.reshape(len(orders), 2, len(counts))
+    return {name: (part[0], part[1]) for name, part in zip(orders, parts, strict=True)}
+
+
+def _measures(shares: np.ndarray, deleted: np.ndarray, inserted: np.ndarray) -> dict[str, float]:
+    some = (shares > 0) & (shares <= MOST)
+    return {
+        "deletion": float(np.trapezoid(deleted, shares)),
+        "insertion": float(np.trapezoid(inserted, shares)),
+        "comprehensiveness": float((deleted[0] - deleted[some]).mean()),
+        "sufficiency": float((deleted[0] - inserted[some]).mean()),
+    }
+
+
+def _summary(table: pd.DataFrame, methods: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    sums = {name: own.groupby("image_id")[list(MEASURES)].sum() for name, own in table.groupby("method")}
+    sizes = table[table["method"] == RANDOM].groupby("image_id").size()
+    rows = {}
+    for name in methods:
+        columns = np.column_stack([sums[name], sums[name] - sums[RANDOM], sizes])  # (images, 2 M + 1)
+        means = columns[:, :-1].sum(axis=0) / columns[:, -1].sum()
+        ends = interval(bootstrap(columns, lambda drawn: drawn[:, :-1] / drawn[:, -1:], n_bootstrap, seed))
+        labels = [*MEASURES, *(f"{measure}_over_random" for measure in MEASURES)]
+        rows[name] = {
+            f"{label}{end}": value
+            for label, mean, (low, high) in zip(labels, means, ends, strict=True)
+            for end, value in (("", mean), ("_low", low), ("_high", high))
+        }
+    return pd.DataFrame(rows).T

@@ -1,0 +1,268 @@
+"""Change the model and look again: permuted and uniform attention, and weights randomized layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+from scipy.stats import rankdata
+
+from attncap.captions import Caption
+from attncap.decoding.compilation import compiled, filled
+from attncap.decoding.replay import replay_each
+from attncap.explain.reading import as_caption, padded
+from attncap.explain.words import METHODS, Method, explain_captions
+from attncap.grounding.probes import uniform_attention
+from attncap.metrics.significance import bootstrap, interval
+from attncap.models.captioner import CaptionerState
+from attncap.models.ensemble import Ensemble
+from attncap.tokenizers import END, PAD
+
+# ------------------------------------------------------------------ attention
+
+
+def with_permuted_keys(state: CaptionerState, order: Any) -> CaptionerState:
+    """Return a state whose attention weights are permuted over the regions, at every step and in every head.
+
+    The keys of the regions are permuted and their values stay, so that region l is read with the weight that region
+    order[l] would have had: sum_l alpha_order(l) v_l.
+
+    Args:
+        state: from `init_state` of a captioner that keeps keys and values of the regions in its memory.
+        order: int, shape (L,), a permutation.
+
+    Raises:
+        ValueError: there are no keys in the memory.
+    """
+    memory, found = {}, False
+    for name, tensor in state.memory.items():
+        kind = name.rpartition("/")[2]  # an ensemble numbers the names of its members
+        if kind == "keys":  # (B, L, A)
+            tensor, found = ops.take(tensor, order, axis=1), True
+        elif kind.startswith("picture_"):  # keys and values of a layer of the Transformer: (B, 2, L, N, H / N)
+            tensor, found = ops.stack([ops.take(tensor[:, 0], order, axis=1), tensor[:, 1]], axis=1), True
+        memory[name] = tensor
+    if not found:
+        raise ValueError(
+            f"the memory of this captioner holds no keys, only {', '.join(state.memory) or 'nothing'}: its attention "
+            "cannot be permuted"
+        )
+    return CaptionerState(memory, state.recurrent)
+
+
+def measure_interventions(
+    captioner: Any,
+    features: np.ndarray,
+    captions: Sequence[Caption | str],
+    *,
+    permutations: int = 5,
+    batch_size: int = 32,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure what the words lose when attention weights are permuted over the regions, or made uniform.
+
+        TVD = 1/2 sum_v |p(v) - p'(v)|, the distance between the distributions over the next word
+
+    If attention matters, distributions change; if they do not, maps explain nothing of the words. The words before are
+    given, so that the effect is that of one step.
+
+    Args:
+        captioner: with attention, or an ensemble.
+        features: shape (N, rows, cols, D).
+        captions: N captions.
+        permutations: random ones, the same for all images; their effects are averaged.
+        batch_size: captions per pass.
+        n_bootstrap: resamples of images.
+        seed: of permutations and resamples.
+
+    Returns:
+        table: rows "permuted" and "uniform"; `tvd`, `change` of the word's log-probability in nats, and `flipped`, the
+            share of words that are no longer the likeliest of their step, of those that were; each with `_low` and
+            `_high` (95% bootstrap over images), and `n_words`.
+
+    Raises:
+        ValueError: a captioner without attention, or one whose attention cannot be permuted.
+
+    Reference: permuted: Jain and Wallace 2019, "Attention is not Explanation", section 4.2; uniform: Wiegreffe and
+        Pinter 2019, "Attention is not not Explanation", section 3.2, there with training.
+    """
+    if not captioner.has_attention:
+        raise ValueError(f"{type(captioner).__name__} has no attention to permute: take an attention captioner")
+    rng = np.random.default_rng(seed)
+    token_ids = padded([as_caption(captioner, caption).token_ids for caption in captions])
+    regions = int(np.prod(captioner.map_shape))
+    plain = _distributions(captioner, features, token_ids, batch_size, None)
+    effects = {"permuted": np.zeros((3, *token_ids.shape)), "uniform": np.zeros((3, *token_ids.shape))}
+    for _ in range(permutations):
+        order = rng.permutation(regions)
+        changed = _distributions(captioner, features, token_ids, batch_size, order)
+        effects["permuted"] += _effects(plain, changed, token_ids) / permutations
+    with uniform_attention(captioner):
+        changed = _distributions(captioner, features, token_ids, batch_size, None)
+    effects["uniform"] = _effects(plain, changed, token_ids)
+    inside = (token_ids != PAD) & (token_ids != END)
+    taken = (plain.argmax(axis=-1) == token_ids) & inside
+    rows = {}
+    for name, (tvd, change, flipped) in effects.items():
+        sums = [(tvd * inside).sum(axis=1), (change * inside).sum(axis=1), inside.sum(axis=1)]
+        columns = np.stack([*sums, (flipped * taken).sum(axis=1), taken.sum(axis=1)], axis=1)  # (N, 5)
+        drawn = bootstrap(columns, _means, n_bootstrap, seed)
+        rows[name] = {
+            f"{measure}{end}": value
+            for measure, mean, (low, high) in zip(
+                ("tvd", "change", "flipped"), _means(columns.sum(axis=0)[None])[0], interval(drawn), strict=True
+            )
+            for end, value in (("", mean), ("_low", low), ("_high", high))
+        } | {"n_words": int(inside.sum())}
+    return pd.DataFrame(rows).T
+
+
+def _means(sums: np.ndarray) -> np.ndarray:
+    words, taken = np.maximum(sums[:, 2:3], 1), np.maximum(sums[:, 4:5], 1)
+    return np.concatenate([sums[:, :2] / words, sums[:, 3:4] / taken], axis=1)  # (S, 3)
+
+
+def _effects(plain: np.ndarray, changed: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
+    """TVD, change of the log-probability, and whether the likeliest word is another: (3, N, T)."""
+    chosen = token_ids[..., None]
+    before, after = (np.take_along_axis(probs, chosen, axis=-1)[..., 0] for probs in (plain, changed))
+    change = np.log(np.maximum(after, 1e-30)) - np.log(np.maximum(before, 1e-30))
+    flipped = plain.argmax(axis=-1) != changed.argmax(axis=-1)
+    return np.stack([0.5 * np.abs(plain - changed).sum(axis=-1), change, flipped])
+
+
+def _distributions(
+    captioner: Any, features: np.ndarray, token_ids: np.ndarray, batch_size: int, order: np.ndarray | None
+) -> np.ndarray:
+    """The distribution over the next word at each place: float32, shape (N, T, V)."""
+
+    def read(features: Any, token_ids: Any) -> Any:
+        state = captioner.init_state(features, captions=1)
+        state = state if order is None else with_permuted_keys(state, ops.convert_to_tensor(order))
+        [probs] = replay_each(captioner.step, state, token_ids, lambda logits, *_: [ops.softmax(logits, axis=-1)])
+        return probs
+
+    run = compiled(read, captioner if isinstance(captioner, keras.Model) else None)
+    found = []
+    for start in range(0, len(features), batch_size):
+        part = slice(start, start + batch_size)
+        own = filled(token_ids[part], batch_size)[:, None]  # (B, 1, T)
+        probs = ops.convert_to_numpy(run(filled(np.asarray(features[part]), batch_size), own))
+        found.append(np.asarray(probs)[: len(features[part]), 0])
+    return np.concatenate(found)
+
+
+# ------------------------------------------------------------------ weights
+
+
+def layers_from_the_output(captioner: Any) -> list[Any]:
+    """Return the layers that have weights, from the output down: the logits first, word embeddings last."""
+    layers = [layer for layer in captioner.layers if layer.weights and layer is not captioner.encoder]
+    first = [layer for layer in layers if layer.name == "logits"]
+    last = [layer for layer in layers if layer.name == "embedding"]
+    rest = [layer for layer in reversed(layers) if layer not in (*first, *last)]
+    norms = [layer for layer in rest if layer.name in ("values", "value_norm")]  # nearest to the image
+    return [*first, *(layer for layer in rest if layer not in norms), *norms, *last]
+
+
+@contextmanager
+def randomized(layers: Sequence[Any], seed: int = 0) -> Iterator[None]:
+    """Shuffle the numbers of each weight of some layers; they come back with the end of the block, after an error too.
+
+    A shuffled weight keeps its distribution of values, and nothing of what was learned.
+    """
+    rng = np.random.default_rng(seed)
+    variables = [variable for layer in layers for variable in layer.weights if "seed" not in variable.path]
+    kept = [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+    try:
+        for variable, values in zip(variables, kept, strict=True):
+            variable.assign(rng.permutation(values.reshape(-1)).reshape(values.shape))
+        yield
+    finally:
+        for variable, values in zip(variables, kept, strict=True):
+            variable.assign(values)
+
+
+def measure_randomization(
+    captioner: Any,
+    features: np.ndarray,
+    captions: Sequence[Caption | str],
+    methods: Sequence[Method] = METHODS,
+    *,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    **options: Any,
+) -> pd.DataFrame:
+    """Measure whether maps depend on what was learned: randomize the captioner from the output down, and compare maps.
+
+    After each layer, the maps of the same words are computed again and compared with the first ones by Spearman's rank
+    correlation over the cells. A method whose maps stay the same shows the image, not what the model learned.
+    Attention does not depend on the layers above it (logits, readout) while the words are given: there it stays 1.
+
+    Args:
+        captioner: one captioner, not an ensemble.
+        features: shape (N, rows, cols, D).
+        captions: N captions.
+        methods: of `explain_word`.
+        n_bootstrap: resamples of images.
+        seed: of the shuffles and resamples.
+        options: of `explain_captions`, such as `window` and `steps`.
+
+    Returns:
+        table: DataFrame, one row per method and layer, in order: `method`, `layers` (how many are randomized), `layer`
+            (the last of them; "none" first), `correlation`, `low`, `high` (95% bootstrap over images).
+
+    Raises:
+        ValueError: an ensemble.
+
+    Reference: Adebayo et al. 2018, "Sanity Checks for Saliency Maps", section 3 (cascading randomization); there
+        weights are drawn anew, here they are shuffled.
+    """
+    if isinstance(captioner, Ensemble):
+        raise ValueError("an ensemble has no order of layers: randomize its members one by one")
+    layers = layers_from_the_output(captioner)
+
+    def maps(method: Method) -> list[np.ndarray]:
+        explained = explain_captions(captioner, features, captions, method, **options)
+        return [np.asarray(caption.attention_weights) for caption in explained]
+
+    before = {method: maps(method) for method in methods}
+    rows = []
+    for count in range(len(layers) + 1):
+        scope: Any = randomized(layers[:count], seed) if count else nullcontext()
+        with ExitStack() as stack:
+            stack.enter_context(scope)
+            for method in methods:
+                after = maps(method) if count else before[method]
+                correlation, low, high = _similarity(before[method], after, n_bootstrap, seed)
+                name = layers[count - 1].name if count else "none"
+                rows.append((method, count, name, correlation, low, high))
+    return pd.DataFrame(rows, columns=["method", "layers", "layer", "correlation", "low", "high"])
+
+
+def _similarity(
+    before: Sequence[np.ndarray], after: Sequence[np.ndarray], n_bootstrap: int, seed: int
+) -> tuple[float, float, float]:
+    """Mean rank correlation of the maps of words, with its bootstrap interval over images."""
+    columns = np.array(
+        [[sum(map(spearman, old, new)), len(old)] for old, new in zip(before, after, strict=True)], float
+    )  # (N, 2)
+    score: Callable[[np.ndarray], np.ndarray] = lambda sums: sums[:, :1] / np.maximum(sums[:, 1:], 1)  # noqa: E731
+    low, high = interval(bootstrap(columns, score, n_bootstrap, seed))[0]
+    return float(score(columns.sum(axis=0)[None])[0, 0]), float(low), float(high)
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Spearman's rank correlation of two maps; 1 for two even maps, 0 for an even one and another."""
+    ranks = [rankdata(values.reshape(-1)) for values in (first, second)]
+    ranks = [rank - rank.mean() for rank in ranks]
+    norms = [float(np.linalg.norm(rank)) for rank in ranks]
+    if not all(norms):
+        return float(norms == [0.0, 0.0])
+    return float(ranks[0] @ ranks[1] / (norms[0] * norms[1]))

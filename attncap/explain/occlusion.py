@@ -1,0 +1,139 @@
+"""Occlusion: hide one part of the image after the other, and measure how much less probable each word becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Baseline = str | np.ndarray
+SMALL_GRID = 100  # cells; up to here windows are single cells
+
+
+def baseline_of(features: np.ndarray, baseline: Baseline = "mean") -> np.ndarray:
+    """Return what hidden cells are replaced with, in the shape of features (rows, cols, D), float32.
+
+    Args:
+        features: shape (rows, cols, D).
+        baseline: "mean": the mean over the image's own cells; "zero"; or an array that broadcasts to (rows, cols, D),
+            such as the mean features of a data set, shape (D,).
+
+    Raises:
+        ValueError: another name, or an array of another shape.
+    """
+    features = np.asarray(features, np.float32)
+    if isinstance(baseline, str):
+        if baseline not in ("mean", "zero"):
+            raise ValueError(f"baseline is 'mean', 'zero' or an array, got {baseline!r}")
+        values = features.mean(axis=(0, 1)) if baseline == "mean" else np.zeros(features.shape[-1], np.float32)
+    else:
+        values = np.asarray(baseline, np.float32)
+    try:
+        return np.broadcast_to(values, features.shape)
+    except ValueError:
+        raise ValueError(
+            f"baseline needs a shape that broadcasts to (rows, cols, D) = {features.shape}, got {values.shape}"
+        ) from None
+
+
+def hide(features: np.ndarray, cover: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """Replace cells of features by a baseline: features + cover * (baseline - features).
+
+    Args:
+        features, baseline: shape (rows, cols, D).
+        cover: shape (..., rows, cols), 0 (kept) to 1 (hidden).
+
+    Returns:
+        hidden: float32, shape (..., rows, cols, D).
+    """
+    features = np.asarray(features, np.float32)
+    return features + cover[..., None].astype(np.float32) * (baseline - features)  # (..., rows, cols, D)
+
+
+def windows_of(rows: int, cols: int, window: int | None = None) -> np.ndarray:
+    """Return the windows that are hidden one after the other: bool, shape (n, rows, cols).
+
+    A window is a square of `window` cells a side, cut off at the border; its center moves by `window // 2` cells, at
+    least 1. Default: single cells on grids of up to 100 cells, else 3 x 3.
+
+    Raises:
+        ValueError: a window below 1 cell.
+    """
+    if window is None:
+        window = 1 if rows * cols <= SMALL_GRID else 3
+    if window < 1:
+        raise ValueError(f"window is a number of cells of at least 1, got {window}")
+    spans = []
+    for cells in (rows, cols):
+        centers = np.arange(0, cells, max(window // 2, 1))[:, None]  # (n, 1)
+        at = np.arange(cells)
+        spans.append((at >= centers - (window - 1) // 2) & (at <= centers + window // 2))  # (n, cells)
+    down, across = spans
+    return (down[:, None, :, None] & across[None, :, None, :]).reshape(-1, rows, cols)
+
+
+def occlusion_relevance(
+    read: Callable[[np.ndarray], np.ndarray],
+    features: np.ndarray,
+    baseline: Baseline = "mean",
+    window: int | None = None,
+) -> np.ndarray:
+    """Measure what hiding each part of the image takes from the outputs of a model.
+
+        r(l) = mean over the windows w that hold cell l of  f(features) - f(features with the cells of w replaced)
+
+    Args:
+        read: features (n, rows, cols, D) -> outputs (n, W), such as the log-probabilities of W words.
+        features: shape (rows, cols, D).
+        baseline: what hidden cells are replaced with, see `baseline_of`.
+        window: side of the hidden square in cells, see `windows_of`.
+
+    Returns:
+        relevance: float64, shape (W, rows, cols); positive where hiding lowers the output. NaN and infinite changes,
+            such as those of a word outside the vocabulary, count as 0.
+
+    Reference: Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2. They hide
+        pixels; here cells of the encoder's grid are hidden, which are what the captioner reads.
+    """
+    rows, cols = features.shape[:2]
+    windows = windows_of(rows, cols, window)
+    hidden = hide(features, windows, baseline_of(features, baseline))  # (n, rows, cols, D)
+    return mean_drops(read(np.concatenate([np.asarray(features, np.float32)[None], hidden])), windows)
+
+
+def mean_drops(outputs: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Average, for each cell, what hiding the windows that hold it took from the outputs.
+
+    Args:
+        outputs: shape (1 + n, W): of the whole image, then with each window hidden.
+        windows: bool, shape (n, rows, cols), see `windows_of`.
+
+    Returns:
+        relevance: float64, shape (W, rows, cols).
+    """
+    outputs = np.asarray(outputs, np.float64)
+    with np.errstate(invalid="ignore"):
+        drops = outputs[:1] - outputs[1:]  # (n, W)
+    drops = np.where(np.isfinite(drops), drops, 0.0)
+    return np.einsum("nw,nrc->wrc", drops, windows) / windows.sum(axis=0)
+
+
+def to_maps(relevance: np.ndarray) -> np.ndarray:
+    """Turn relevance into maps: the positive part, divided by its sum; uniform where nothing is positive.
+
+    Args:
+        relevance: shape (W, rows, cols), any sign.
+
+    Returns:
+        maps: float32, shape (W, rows, cols), non-negative, each summing to 1.
+
+    Example:
+        >>> to_maps(np.array([[[3.0, -1.0, 1.0]]]))
+        array([[[0.75, 0.  , 0.25]]], dtype=float32)
+    """
+    positive = np.maximum(np.asarray(relevance, np.float64), 0.0)
+    sums = positive.sum(axis=(1, 2), keepdims=True)
+    uniform = 1.0 / max(positive[0].size if len(positive) else 1, 1)
+    maps: Any = np.where(sums > 0, positive / np.where(sums > 0, sums, 1.0), uniform)
+    return maps.astype(np.float32)

@@ -1,0 +1,157 @@
+"""Draw explanations side by side, and how faithful they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil, exp, sqrt
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from attncap.captions import Caption
+from attncap.explain.faithfulness import RANDOM, MapFaithfulness
+from attncap.plotting.layout import (
+    constrained_layout,
+    fit_word,
+    label_graph,
+    legends_above,
+    place_axes,
+    place_text,
+    read_image,
+    wrap,
+)
+from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale
+from attncap.plotting.style import (
+    COLORS,
+    GAP,
+    INK,
+    LINE,
+    MARGIN,
+    MUTED,
+    PANEL_PIXELS,
+    STYLE,
+    PanelAxes,
+    Picture,
+    SheetFigure,
+)
+
+PER_ROW = 7  # words side by side
+
+
+@matplotlib.rc_context(STYLE)
+def plot_explanations(
+    picture: Picture, explained: Mapping[str, Caption], *, mode: Mode = "heat", title: str | None = None
+) -> Figure:
+    """Draw the maps of several methods for the same words, one method below the other.
+
+    Args:
+        picture: Pillow image, uint8 array of shape (height, width, 3), or path.
+        explained: name of a method -> caption with maps; the same words in each, as `explain_word` gives them.
+        mode: "heat", "reveal" or "contour", see `attncap.plotting.overlay.draw_attention`.
+        title: default: the caption.
+
+    Returns:
+        The figure; the axes of a map are labeled "METHOD word N".
+
+    Raises:
+        ValueError: no method, no word, captions without maps or of different words.
+
+    Example:
+        >>> plot_explanations("me.jpg", {m: explain_word(captioner, "me.jpg", said, m) for m in METHODS})
+    """
+    check_mode(mode)
+    if not explained:
+        raise ValueError("explained needs at least one method: give its name and a caption with maps")
+    first = next(iter(explained.values()))
+    for name, caption in explained.items():
+        if caption.words != first.words:
+            raise ValueError(f"{name}: other words, {caption.text!r}, than {first.text!r}: explain the same caption")
+        if caption.attention_weights is None:
+            raise ValueError(f"{name}: {NO_MAPS}")
+    if not first.words:
+        raise ValueError("the caption is empty: there is no word to explain")
+    photo, size = read_image(picture, PANEL_PIXELS)
+    ratio = min(max(size[0] / size[1], 0.3), 5.0)
+    box_width = min(max(1.5 * sqrt(ratio), 1.2), 2.4)
+    columns = ceil(len(first.words) / ceil(len(first.words) / PER_ROW))
+    side = 1.1  # inches, for the names of methods
+    sheet_width = max(side + columns * (box_width + GAP) - GAP + 2 * MARGIN, 4.5)
+    heading = wrap(first.text if title is None else title, sheet_width - 2 * MARGIN, 13, "bold")
+    note = "Color and opacity follow each map's own scale; its end is in times uniform (1×: all places alike)."
+    note += "" if first.word_log_probs is None else " p: the word's probability."
+    legend = wrap(note, max(sheet_width - 2 * MARGIN - 2.2, 1.0), 10)
+    words = [fit_word(word, box_width, 12, 9, "bold") for word in first.words]
+    blocks = [range(start, min(start + columns, len(words))) for start in range(0, len(words), columns)]
+    above = [max(words[n][1] * LINE * len(words[n][0]) for n in block) + 0.1 for block in blocks]
+    box_height, below = box_width / ratio, 9 * LINE + 0.1
+    top, bottom = MARGIN + len(heading) * 13 * LINE + 0.12, max(len(legend) * 10 * LINE, 0.4) + MARGIN + 0.1
+    block_height = len(explained) * (box_height + below) + 0.1
+    height = top + sum(above) + len(blocks) * block_height + bottom
+    fig = SheetFigure(figsize=(sheet_width, height))
+    place_text(fig, MARGIN, MARGIN, heading, 13, fontweight="bold")
+    down = top
+    for block, titles in zip(blocks, above, strict=True):
+        down += titles
+        for row, (name, caption) in enumerate(explained.items()):
+            assert caption.attention_weights is not None
+            y = down + row * (box_height + below)
+            label = wrap(name, side - 0.1, 10)
+            place_text(fig, MARGIN, y + (box_height - len(label) * 10 * LINE) / 2, label, 10, color=MUTED)
+            for column, n in enumerate(block):
+                ax = place_axes(fig, MARGIN + side + column * (box_width + GAP), y, box_width, box_height)
+                ax.set_label(f"{name} word {n}")
+                weights = caption.attention_weights[n]
+                draw_attention(ax, photo, size, weights, mode=mode, grid_box=caption.grid_box)
+                if row == 0:
+                    lines, points = words[n]
+                    ax.set_title("\n".join(lines), fontsize=points, pad=4, color=INK, parse_math=False)
+                peak = float(weights.max()) * weights.size
+                parts = [f"max {peak:.0f}×" if peak >= 9.95 else f"max {peak:.1f}×"]
+                if row == 0 and caption.word_log_probs is not None:
+                    parts.insert(0, f"p {exp(caption.word_log_probs[n]):.2f}")
+                ax.set_xlabel(" · ".join(parts), fontsize=9, labelpad=2, color=MUTED)
+        down += block_height
+    draw_scale(place_axes(fig, MARGIN + 0.1, height - bottom + 0.12, 1.7, 0.16), mode, INK)
+    place_text(fig, MARGIN + 2.2, height - bottom + 0.1, legend, 10, color=MUTED)
+    return fig
+
+
+@matplotlib.rc_context(STYLE)
+def plot_faithfulness(measured: MapFaithfulness, *, title: str | None = None) -> Figure:
+    """Draw deletion and insertion curves: the words' mean probability as cells are hidden, or shown.
+
+    Args:
+        measured: from `measure_maps`.
+        title: of the figure; default: none.
+
+    Returns:
+        The figure; its two axes hold one line per method, random maps dashed.
+
+    Example:
+        >>> plot_faithfulness(measure_maps(captioner, features, explained)).savefig("faithfulness.png")
+    """
+    figure = SheetFigure(figsize=(9.0, 3.9), layout=constrained_layout())
+    if title is not None:
+        figure.suptitle(title, fontweight="bold", fontsize=12)
+    axes: Any = [figure.add_subplot(1, 2, n + 1, axes_class=PanelAxes) for n in range(2)]
+    methods = list(dict.fromkeys(measured.curves["method"]))
+    for ax, (kind, what, across) in zip(
+        axes,
+        (
+            ("deletion", "Deletion: lower is better", "share of the cells that are hidden"),
+            ("insertion", "Insertion: higher is better", "share of the cells that are shown"),
+        ),
+        strict=True,
+    ):
+        for n, method in enumerate(methods):
+            own = measured.curves[measured.curves["method"] == method]
+            chance = method == RANDOM
+            look: dict[str, Any] = {"linestyle": "--", "color": MUTED} if chance else {"color": COLORS[n % len(COLORS)]}
+            ax.plot(own["fraction"], own[kind], label=f"{method} maps" if chance else method, **look)
+        label_graph(ax, what, across, "mean probability of the word")
+        ax.set_xlim(0, 1)
+        ax.set_ylim(0, float(np.ceil(10 * measured.curves[["deletion", "insertion"]].max().max()) / 10))
+    legends_above(axes)
+    return figure

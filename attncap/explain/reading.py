@@ -1,0 +1,119 @@
+"""Read captions through a captioner from changed features: the log-probability of each word, and the maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from attncap.captions import WHOLE_PICTURE, Caption
+from attncap.decoding.compilation import compiled, filled
+from attncap.decoding.replay import replay
+from attncap.tokenizers import END, PAD, UNK
+
+LENGTH_STEP = 8  # captions are padded to multiples of it: few shapes, few compiled graphs
+GridBox = tuple[float, float, float, float]
+
+
+def as_caption(captioner: Any, caption: Caption | str) -> Caption:
+    """Return a caption with the token ids of its words; a text is split and tokenized as the captioner does it.
+
+    Raises:
+        ValueError: a `Caption` whose token ids are not those of its words.
+    """
+    tokenizer = captioner.tokenizer
+    if isinstance(caption, str):
+        return Caption(tuple(tokenizer.split(caption)), tuple(tokenizer.tokenize(caption)), 0.0)
+    if not caption.token_ids and caption.words:
+        return replace(caption, token_ids=tuple(tokenizer.tokenize(caption.text)))
+    if len(tokenizer.words(caption.token_ids)) != len(caption.words):
+        raise ValueError(
+            f"the {len(caption.token_ids)} token ids of the caption {caption.text!r} are not those of its "
+            f"{len(caption.words)} words: give the text alone"
+        )
+    return caption
+
+
+def token_groups(captioner: Any, caption: Caption) -> list[list[int]]:
+    """Return, for each word of a caption, the positions of its tokens."""
+    return [where for _, where in captioner.tokenizer.words(caption.token_ids)]
+
+
+def padded(token_ids: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return token ids, an end after each, padded to a multiple of `LENGTH_STEP`: int32, shape (N, T)."""
+    longest = max((len(row) for row in token_ids), default=0) + 1
+    filled_up = np.full((len(token_ids), -(-longest // LENGTH_STEP) * LENGTH_STEP), PAD, np.int32)
+    for row, own in zip(filled_up, token_ids, strict=True):
+        row[: len(own) + 1] = [*own, END]
+    return filled_up
+
+
+def stored_grid(captioner: Any) -> tuple[int, int, GridBox]:
+    """Return the grid of the features that the captioner takes: rows, cols, and the part of the image they cover.
+
+    With trained encoder blocks inside the captioner it is not the grid of the maps.
+    """
+    rows, cols = captioner.feature_shape[:2]
+    place = captioner if captioner.encoder is None and getattr(captioner, "tail", None) is None else captioner.encoder
+    return int(rows), int(cols), getattr(place, "grid_box", WHOLE_PICTURE)
+
+
+class WordReader:
+    """Reads captions through a captioner, each from features of its own.
+
+    Args:
+        captioner: anything with `init_state`, `step` and `tokenizer`.
+        batch_size: captions at a time.
+
+    Example:
+        >>> log_probs, maps = WordReader(captioner)(features, padded([caption.token_ids] * len(features)))
+    """
+
+    def __init__(self, captioner: Any, batch_size: int = 32):
+        self.captioner = captioner
+        self.batch_size = batch_size
+        self._reads: dict[tuple[int, ...], Any] = {}  # one compiled function per shape, as in `CaptionReplay`
+
+    def __call__(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read N captions.
+
+        Args:
+            features: shape (N, rows, cols, D).
+            token_ids: int, shape (N, T), without `<start>`, see `padded`.
+
+        Returns:
+            log_probs: float32, shape (N, T), of each token given those before it; 0 on padding, -inf for `<unk>`.
+            maps: float32, shape (N, T, L); None for a captioner without attention.
+        """
+        log_probs, maps = [], []
+        for start in range(0, len(features), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            rows = len(features[part])
+            own = filled(token_ids[part], self.batch_size)[:, None]  # (B, 1, T)
+            read, weights = self._read(filled(np.asarray(features[part]), self.batch_size), own)
+            log_probs.append(np.asarray(ops.convert_to_numpy(read))[:rows, 0])
+            if weights is not None:
+                maps.append(np.asarray(ops.convert_to_numpy(weights))[:rows, 0])
+        found = np.where(token_ids == UNK, -np.inf, np.concatenate(log_probs))
+        return found.astype(np.float32), np.concatenate(maps) if maps else None
+
+    def _read(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[Any, Any]:
+        captioner = self.captioner
+
+        def read(features: Any, token_ids: Any) -> tuple[Any, Any]:
+            return replay(captioner.step, captioner.init_state(features, captions=1), token_ids)
+
+        model = captioner if isinstance(captioner, keras.Model) else None
+        reader = self._reads.setdefault((*features.shape, *token_ids.shape), compiled(read, model))
+        return reader(features, token_ids)
+
+
+def of_words(log_probs: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:
+    """Sum the log-probabilities of tokens, (..., T), over the tokens of each word: (..., W)."""
+    if not groups:
+        return np.zeros((*log_probs.shape[:-1], 0), log_probs.dtype)
+    return np.stack([log_probs[..., where].sum(axis=-1) for where in map(list, groups)], axis=-1)

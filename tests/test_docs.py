@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -77,17 +78,38 @@ def test_commands_are_found() -> None:
     ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
+LINKED = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+
+
+def prose(page: Path) -> str:
+    """Return the Markdown of a page or of a notebook, without its code."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+        text = "\n\n".join("".join(cell["source"]) for cell in cells)
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`]*`", "", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the addresses of a page's headings, as GitHub and Sphinx make them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=title)
 def test_links_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    targets = re.findall(r"\]\(([^)#\s]+)", text)
     made_by_the_build = {"drawn/way.svg", "drawn/rooms.svg"}
-    missing = [
-        target
-        for target in targets
-        if not target.startswith("http") and target not in made_by_the_build and not (page.parent / target).exists()
-    ]
-    assert missing == []
+    for target in re.findall(r"\]\(\s*([^)\s]+)", prose(page)):
+        if target.startswith("https://"):
+            assert re.match(r"https://[\w.-]+\.[a-z]+(?:/\S*)?$", target), target
+            continue
+        if target in made_by_the_build:
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file) if file else page
+        assert there.exists(), f"{title(page)} links to {target}, which does not exist"
+        assert not anchor or anchor in anchors(there), f"{title(page)} links to {target}: no such heading"
 
 
 @pytest.mark.parametrize("name", ["extending.md", "from_python.md"])

@@ -12,10 +12,11 @@ DEMO_ARGS ?=
 # Each test process imports TensorFlow (about 1 GB): more of them want more memory. 0 runs the tests in one process.
 WORKERS ?= 2
 PYTEST_ARGS ?=
+PART ?= 1/1
 
 
 .DELETE_ON_ERROR:
-.PHONY: help check-python demo test test-all test-lowest package docs lab bench figures lint clean
+.PHONY: help check-python demo test test-slow test-all test-lowest package docs lab bench figures lint clean
 
 help:
 	@echo 'make demo      draw faces, train a captioner on them, score it, draw its heatmaps (into $(OUT))'
@@ -58,6 +59,10 @@ demo: $(VENV)/.stamp-run
 # --dist loadfile keeps a file's tests in one process, so that what a module builds once is built once.
 test: $(VENV)/.stamp-test
 	$(RUN) -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+# Some of the slow tests: make test-slow PART=2/4 runs the second of four parts.
+test-slow: $(VENV)/.stamp-test
+	$(RUN) -m pytest -m slow -n $(WORKERS) --dist loadfile --part $(PART) $(PYTEST_ARGS)
 
 test-all: $(VENV)/.stamp-test
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)

@@ -39,7 +39,18 @@ def _why_no_shared_data() -> str | None:
     return None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", metavar="K/N", help="run the K-th of N parts of the tests, such as 2/4")
+
+
+@pytest.hookimpl(trylast=True)  # after -m and -k
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if part := config.getoption("--part"):
+        number, parts = (int(text) for text in part.split("/"))
+        if not 1 <= number <= parts:
+            raise pytest.UsageError(f"--part {part}: expected K/N with K from 1 to N")
+        config.hook.pytest_deselected(items=[item for i, item in enumerate(items) if i % parts != number - 1])
+        items[:] = items[number - 1 :: parts]
     reason = _why_no_shared_data()
     for item in items:
         if reason and item.get_closest_marker("real"):

@@ -6,12 +6,13 @@ per word of the captions that are kept; carrying the maps of every beam along wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
 
-from attncap.models.captioner import CaptionerState, forbidden_logits
+from attncap.decoding.logits import LogitsProcessor, processed
+from attncap.models.captioner import CaptionerState
 from attncap.tokenizers import END, PAD, START
 
 Step = Callable[[Any, CaptionerState], tuple[Any, CaptionerState, Any]]
@@ -24,14 +25,15 @@ def beam_search(
     beam_width: int = 3,
     max_length: int = 40,
     length_penalty: float = 0.7,
+    logits_processors: Sequence[LogitsProcessor] = (),
 ) -> tuple[Any, Any]:
-    """Find the beam_width best captions of each picture, all pictures at once, inside the graph.
+    """Find the beam_width best captions of each image, all images at once, inside the graph.
 
     A caption of n tokens (its `<end>` counted) is ranked by
 
         log p(caption) / n ** length_penalty
 
-    At each step every live beam is extended by every token and the best beam_width of a picture are kept. A finished
+    At each step every live beam is extended by every token and the best beam_width of an image are kept. A finished
     beam is frozen: its one extension is `<pad>`, at no cost, so that it keeps its rank until a better one displaces it.
     The search stops when all beams are finished, or at max_length.
 
@@ -41,6 +43,7 @@ def beam_search(
         beam_width: K; 1 is greedy decoding.
         max_length: most tokens of a caption, `<end>` included.
         length_penalty: exponent; 0 prefers short captions, 1 ranks by the mean log-probability of a token.
+        logits_processors: applied to the logits of every step, see `attncap.decoding.logits`.
 
     Returns:
         token_ids: int32, shape (B, K, max_length), best first; `<end>` and then `<pad>` after the last word.
@@ -49,7 +52,7 @@ def beam_search(
     """
     batch = ops.shape(next(iter(state.recurrent.values())))[0]
     beams = ops.arange(beam_width)
-    live_from_start = ops.where(beams == 0, 0.0, -1e9)  # all beams start equal: let one of them speak
+    live_from_start = ops.where(beams == 0, 0.0, -1e9)  # all beams are equal at first, so only beam 0 is live
     log_probs = ops.broadcast_to(ops.cast(live_from_start, "float32"), (batch, beam_width))
     token_ids = ops.full((batch, beam_width, max_length), PAD, dtype="int32")
     last = ops.full((batch, beam_width), START, dtype="int32")
@@ -64,7 +67,7 @@ def beam_search(
     ) -> Any:
         logits, after, _ = step(last, CaptionerState(state.memory, recurrent))
         vocabulary = logits.shape[-1]
-        logits = ops.cast(logits, "float32") + forbidden_logits(vocabulary)
+        logits = processed(logits_processors, token_ids, ops.cast(logits, "float32"))
         word_log_probs = ops.log_softmax(logits, axis=-1)  # (B, K, V)
         only_pad = ops.where(ops.arange(vocabulary) == PAD, 0.0, -1e9)
         word_log_probs = ops.where(finished[:, :, None], only_pad, word_log_probs)

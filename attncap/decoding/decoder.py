@@ -13,6 +13,7 @@ from keras import ops
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding.beam_search import beam_search
 from attncap.decoding.compilation import compiled, filled
+from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.replay import replay
 from attncap.decoding.sampling import sample
 from attncap.decoding.to_caption import caption_of
@@ -28,14 +29,16 @@ class Decoder:
         length_penalty: see `beam_search`; default 0.7, and 1.5 for a captioner of lists, whose items each cost
             probability, so that a smaller exponent says one item of every image.
         max_length: most tokens of a caption, `<end>` included.
-        n_best: how many captions a picture to return, best first; at most beam_width.
+        n_best: how many captions per image to return, best first; at most beam_width.
         sampler: None, or a keras-nlp sampler, which then draws n_best captions instead of the search.
-        batch_size: pictures at a time.
+        logits_processors: functions (token_ids, logits) -> logits, applied at every step, such as `ForbiddenWords`; see
+            `attncap.decoding.logits`.
+        batch_size: images at a time.
 
     Raises:
         ValueError: n_best above beam_width, a width or a length below 1, a length_penalty that is not finite; image_ids
             that are not one per image.
-        TypeError: a sampler that is not a keras-nlp sampler, such as its name.
+        TypeError: a sampler that is not a keras-nlp sampler, such as its name; logits_processors that are no functions.
 
     Example:
         >>> captions = Decoder(captioner, beam_width=5)(features)
@@ -52,6 +55,7 @@ class Decoder:
         max_length: int = 40,
         n_best: int = 1,
         sampler: Any = None,
+        logits_processors: Sequence[LogitsProcessor] = (),
         batch_size: int = 64,
     ):
         if beam_width < 1 or n_best < 1 or (sampler is None and n_best > beam_width):
@@ -62,6 +66,8 @@ class Decoder:
             raise TypeError(
                 f"sampler is a keras-nlp sampler, such as keras_nlp.samplers.TopKSampler(k=5), got {sampler!r}"
             )
+        if callable(logits_processors) or not all(map(callable, logits_processors)):
+            raise TypeError(f"logits_processors is a list of functions (token_ids, logits), got {logits_processors!r}")
         if length_penalty is not None and not math.isfinite(length_penalty):
             raise ValueError(f"length_penalty is a finite number, got {length_penalty}")
         if length_penalty is None:
@@ -80,11 +86,19 @@ class Decoder:
                     beam_width=beam_width,
                     max_length=max_length,
                     length_penalty=exponent,
+                    logits_processors=logits_processors,
                 )
                 token_ids = token_ids[:, :n_best]
             else:
                 state = captioner.init_state(features, captions=n_best)
-                token_ids = sample(captioner.step, state, sampler, max_length=max_length, model=model)
+                token_ids = sample(
+                    captioner.step,
+                    state,
+                    sampler,
+                    max_length=max_length,
+                    model=model,
+                    logits_processors=logits_processors,
+                )
             outputs = replay(captioner.step, captioner.init_state(features, captions=n_best), token_ids)
             return token_ids, *outputs
 
@@ -95,7 +109,7 @@ class Decoder:
         """Decode features (N, rows, cols, D) to N captions (lists of n_best captions when n_best > 1)."""
         captions: list[Any] = []
         if image_ids is not None and len(image_ids) != len(features):
-            raise ValueError(f"one image_id a picture is needed, got {len(image_ids)} for {len(features)} pictures")
+            raise ValueError(f"one image_id per image is needed, got {len(image_ids)} for {len(features)} images")
         for start in range(0, len(features), self.batch_size):
             batch = features[start : start + self.batch_size]
             outputs = self._decode(filled(batch, min(self.batch_size, len(features))))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from attncap.decoding.beam_search import Step
-from attncap.models.captioner import CaptionerState, forbidden_logits
+from attncap.decoding.logits import LogitsProcessor, processed
+from attncap.models.captioner import CaptionerState
 from attncap.tokenizers import END, PAD, START
 
 
@@ -19,14 +21,16 @@ def sample(
     *,
     max_length: int = 40,
     model: keras.Model | None = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
 ) -> Any:
-    """Draw one caption a row with a keras-nlp sampler (`TopKSampler`, `TopPSampler`, `RandomSampler`, ...).
+    """Draw one caption per row with a keras-nlp sampler (`TopKSampler`, `TopPSampler`, `RandomSampler`, ...).
 
     Args:
-        step, state: as in `beam_search`, of K captions a picture.
+        step, state: as in `beam_search`, of K captions per image.
         sampler: a `keras_nlp.samplers.Sampler`; its seed makes the draw repeatable.
         max_length: most tokens of a caption, `<end>` included.
         model: whose weights `step` reads; only the JAX backend needs it, inside a compiled function.
+        logits_processors: applied to the logits of every step, see `attncap.decoding.logits`.
 
     Returns:
         token_ids: int32, shape (B, K, max_length); `<end>` and then `<pad>` after the last word.
@@ -36,7 +40,8 @@ def sample(
     def next_logits(prompt: Any, recurrent: Any, index: Any) -> tuple[Any, None, Any]:
         last = ops.reshape(ops.take(prompt, index - 1, axis=1), (batch, captions))
         logits, after, _ = step(last, CaptionerState(state.memory, recurrent))
-        logits = ops.cast(logits, "float32") + forbidden_logits(logits.shape[-1])
+        before = ops.reshape(prompt[:, 1:], (batch, captions, max_length))
+        logits = processed(logits_processors, before, ops.cast(logits, "float32"))
         logits = ops.reshape(logits, (-1, logits.shape[-1]))  # (B K, V): keras-nlp's one batch axis
         return logits, None, after.recurrent
 

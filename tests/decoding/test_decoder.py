@@ -410,7 +410,7 @@ def test_wrong_settings_are_refused() -> None:
     for settings in ({"max_length": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match=r"at least 1 is needed, got max_length=\d+, batch_size=\d+"):
             Decoder(captioner, **settings)
-    with pytest.raises(ValueError, match=r"one image_id a picture is needed, got 2 for 3 pictures"):
+    with pytest.raises(ValueError, match=r"one image_id per image is needed, got 2 for 3 images"):
         Decoder(captioner, max_length=MAX_LENGTH)(captioner.features(), ["x", "y"])
 
 

@@ -1,0 +1,169 @@
+"""Logits processors: change what a captioner may say, and how likely it is to say it, at every word of decoding.
+
+A processor is any function `(token_ids, logits) -> logits`, as in transformers: token_ids (B, K, T) holds the tokens of
+each caption so far, `<pad>` at the places that are still to come; logits (B, K, V) are those of the next token. It is
+compiled with the decoding, so it uses `keras.ops`. `Caption.log_prob` stays the probability that the captioner itself
+gives to the caption.
+
+Example:
+    >>> processors = [ForbiddenWords(captioner.tokenizer, ["hat"]), RepetitionPenalty(1.2)]
+    >>> attncap.caption(captioner, "face.png", logits_processors=processors).text
+    'a smiling person with a brown ponytail and pointed ears'
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import ops
+
+from attncap._files import check_list
+from attncap.models.captioner import forbidden_logits
+from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, UNK, CaptionTokenizer
+
+LogitsProcessor = Callable[[Any, Any], Any]  # (token_ids (B, K, T), logits (B, K, V)) -> logits (B, K, V)
+NEVER = -1e9  # the logit of a token that must not be said
+
+
+def processed(processors: Sequence[LogitsProcessor], token_ids: Any, logits: Any) -> Any:
+    """Return logits (B, K, V) after all processors, in order; `<pad>`, `<start>` and `<unk>` are very negative in them."""
+    forbidden = forbidden_logits(logits.shape[-1])
+    for processor in processors:
+        logits = processor(token_ids, logits + forbidden)
+    return logits + forbidden
+
+
+class Temperature:
+    """Divide logits by a temperature: below 1 the likeliest words gain, above 1 they lose.
+
+    Args:
+        temperature: above 0. It changes beam search and sampling, and leaves greedy decoding as it is.
+
+    Raises:
+        ValueError: a temperature that is not a finite number above 0.
+    """
+
+    def __init__(self, temperature: float):
+        self.temperature = _positive("temperature", temperature)
+
+    def __call__(self, token_ids: Any, logits: Any) -> Any:
+        return logits / self.temperature
+
+
+class RepetitionPenalty:
+    """Make tokens that the caption has already less likely: positive logits are divided by the penalty, negative ones
+    multiplied.
+
+    Args:
+        penalty: above 0; 1 changes nothing, 1.2 is usual. It concerns every token, also "a" and "with".
+
+    Raises:
+        ValueError: a penalty that is not a finite number above 0.
+
+    Reference: Keskar et al. 2019, "CTRL: A Conditional Transformer Language Model for Controllable Generation",
+    section 4.1.
+    """
+
+    def __init__(self, penalty: float = 1.2):
+        self.penalty = _positive("penalty", penalty)
+
+    def __call__(self, token_ids: Any, logits: Any) -> Any:
+        penalized = ops.where(logits > 0, logits / self.penalty, logits * self.penalty)
+        return ops.where(tokens_said(token_ids, logits.shape[-1]), penalized, logits)
+
+
+class ForbiddenWords:
+    """Keep words out of captions.
+
+    A word of several pieces (WordPiece) is stopped at its last piece; a word of one piece takes the longer words that
+    begin with this piece with it. A word that the vocabulary lacks is never said anyway.
+
+    Args:
+        tokenizer: of the captioner.
+        words: such as ["hat", "glasses"].
+
+    Raises:
+        TypeError: one text in place of a list.
+    """
+
+    def __init__(self, tokenizer: CaptionTokenizer, words: Sequence[str]):
+        check_list(words, "words", "words")
+        pieces = [tokenizer.tokenize(word) for word in words]
+        self._pieces = [row for row in pieces if row and UNK not in row]
+
+    def __call__(self, token_ids: Any, logits: Any) -> Any:
+        vocabulary = logits.shape[-1]
+        alone = [row[0] for row in self._pieces if len(row) == 1]
+        if alone:
+            logits = ops.where(_marked(alone, vocabulary), NEVER, logits)
+        for *before, last in (row for row in self._pieces if len(row) > 1):
+            here = _ends_with(token_ids, before)[:, :, None]  # (B, K, 1)
+            logits = ops.where(ops.logical_and(here, _marked([last], vocabulary)), NEVER, logits)
+        return logits
+
+
+class RequiredWords:
+    """Let no caption end before it has certain words: where it would end, or has no room left, it says one of them.
+
+    Args:
+        tokenizer: of the captioner.
+        words: such as ["hat", "glasses"]; each is one token of the vocabulary.
+
+    Raises:
+        TypeError: one text in place of a list.
+        ValueError: a word that is not one token of the vocabulary.
+    """
+
+    def __init__(self, tokenizer: CaptionTokenizer, words: Sequence[str]):
+        check_list(words, "words", "words")
+        self._required = []
+        for word in words:
+            pieces = tokenizer.tokenize(word)
+            if len(pieces) != 1 or pieces[0] < len(SPECIAL_TOKENS):
+                raise ValueError(f"required word {word!r}: not one token of the captioner's vocabulary")
+            self._required.append(pieces[0])
+
+    def __call__(self, token_ids: Any, logits: Any) -> Any:
+        if not self._required:
+            return logits
+        vocabulary, length = logits.shape[-1], token_ids.shape[-1]
+        required = _marked(self._required, vocabulary)
+        missing = ops.logical_and(required, ops.logical_not(tokens_said(token_ids, vocabulary)))  # (B, K, V)
+        count = ops.sum(ops.cast(missing, "int32"), axis=-1)  # (B, K)
+        left = length - ops.sum(ops.cast(token_ids != PAD, "int32"), axis=-1)
+        now = ops.logical_or(ops.argmax(logits, axis=-1) == END, left <= count)
+        now = ops.logical_and(now, count > 0)[:, :, None]
+        without_end = ops.where(_marked([END], vocabulary), NEVER, logits)
+        going_on = ops.where((count > 0)[:, :, None], without_end, logits)
+        return ops.where(now, ops.where(missing, logits, NEVER), going_on)
+
+
+def tokens_said(token_ids: Any, vocabulary_size: int) -> Any:
+    """Return which tokens each caption has already: bool, (B, K, V), of token_ids (B, K, T)."""
+    batch, captions, steps = ops.shape(token_ids)
+    rows = ops.repeat(ops.arange(batch * captions, dtype="int32"), steps)  # (B K T,)
+    indices = ops.stack([rows, ops.reshape(ops.cast(token_ids, "int32"), (-1,))], axis=-1)  # (B K T, 2)
+    counts = ops.scatter(indices, ops.ones_like(rows), (batch * captions, vocabulary_size))
+    said = ops.reshape(counts > 0, (batch, captions, vocabulary_size))
+    return ops.logical_and(said, ops.arange(vocabulary_size) != PAD)
+
+
+def _marked(tokens: Sequence[int], vocabulary_size: int) -> Any:
+    return ops.any(ops.arange(vocabulary_size)[:, None] == ops.array(list(tokens), "int32"), axis=-1)  # (V,)
+
+
+def _ends_with(token_ids: Any, tokens: Sequence[int]) -> Any:
+    """Return whether the tokens that a caption has so far end with some tokens: bool, (B, K)."""
+    said = ops.sum(ops.cast(token_ids != PAD, "int32"), axis=-1, keepdims=True)  # (B, K, 1): how many
+    places = said - len(tokens) + ops.arange(len(tokens), dtype="int32")  # (B, K, n)
+    last = ops.take_along_axis(token_ids, ops.maximum(places, 0), axis=-1)
+    same = ops.logical_and(last == ops.array(list(tokens), token_ids.dtype), places >= 0)
+    return ops.all(same, axis=-1)
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is a finite number above 0, got {value}")
+    return float(value)

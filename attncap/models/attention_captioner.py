@@ -9,7 +9,7 @@ from keras import ops
 
 from attncap.features.extractor import FeatureExtractor
 from attncap.models.attention import BahdanauAttention
-from attncap.models.captioner import AttendingCaptioner, CaptionerState, for_each_caption
+from attncap.models.captioner import AttendingCaptioner, CaptionerState, cell_step, for_each_caption
 from attncap.models.registry import register_captioner
 from attncap.tokenizers import CaptionTokenizer
 
@@ -96,13 +96,8 @@ class AttentionCaptioner(AttendingCaptioner):
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
         values = self.values_of(features, training=training)  # (B, L, D')
         memory = {"values": values, "keys": self.attention.project(values)}
-        batch = ops.shape(values)[0]
-        recurrent = {
-            "hidden": for_each_caption(self.initial_dense(ops.mean(values, axis=1)), captions),
-            "context": ops.zeros((batch, captions, self.projection_units), self.compute_dtype),
-            "attention_weights": ops.zeros((batch, captions, values.shape[1]), "float32"),
-        }
-        return CaptionerState(memory, recurrent)
+        hidden = for_each_caption(self.initial_dense(ops.mean(values, axis=1)), captions)
+        return CaptionerState(memory, {"hidden": hidden, **self.nothing_seen(values, captions)})
 
     def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
         hidden = state.recurrent["hidden"]  # (B, K, H), the query: the state before this word
@@ -116,9 +111,7 @@ class AttentionCaptioner(AttendingCaptioner):
 
     def next_hidden(self, read: Any, hidden: Any) -> Any:
         """Return the GRU's state (B, K, H) after read (B, K, E + D')."""
-        flat = ops.reshape(read, (-1, read.shape[-1]))  # (B K, E + D'): Keras's cell takes one batch axis
-        flat, _ = self.cell(flat, [ops.reshape(hidden, (-1, self.hidden_units))])
-        return ops.reshape(flat, ops.shape(hidden))  # (B, K, H)
+        return cell_step(self.cell, read, [hidden])[0]
 
     def readout(self, embedded: Any, recurrent: dict[str, Any], training: bool = False) -> Any:
         deep = embedded + self.hidden_dense(recurrent["hidden"]) + self.context_dense(recurrent["context"])

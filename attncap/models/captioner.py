@@ -6,6 +6,7 @@ decoding, 1 in greedy decoding. What depends on the picture alone is computed on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -36,8 +37,9 @@ class CaptionerState(NamedTuple):
 class Captioner(keras.Model):
     """What all captioners share: teacher forcing over all steps at once, one `step`, saving with everything inside.
 
-    A subclass gives `init_state`, `advance` (the recurrence of one step) and `readout` (state to logits). `step` and
-    the training pass `call` are built from these three, so that they cannot drift apart.
+    A subclass gives `init_state`, `advance` (the recurrence of one step) and `readout` (state to logits), and calls
+    `build` at the end of its constructor. `step` and the training pass `call` are made of these three, so that training
+    and decoding compute the same. docs/extending.md shows a complete one.
 
     Args:
         tokenizer: the vocabulary; saved inside the model.
@@ -123,7 +125,7 @@ class Captioner(keras.Model):
         raise NotImplementedError
 
     def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
-        """Return the recurrent state after the word embedded (B, K, E)."""
+        """Return the recurrent state after the word embedded (B, K, E): the names, shapes and dtypes that it had."""
         raise NotImplementedError
 
     def readout(self, embedded: Any, recurrent: dict[str, Any], training: bool = False) -> Any:
@@ -132,6 +134,12 @@ class Captioner(keras.Model):
 
     def add_losses(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:
         """Add losses beside that of the words, in training: outputs of `run`, inputs of `call`. None in general."""
+
+    def build(self, input_shape: Any = None) -> None:
+        """Create the weights of all layers, by one step of one caption on symbolic tensors."""
+        features = keras.KerasTensor((1, *self.feature_shape), "float32")
+        self.step(keras.KerasTensor((1, 1), "int32"), self.init_state(features))
+        self.built = True
 
     # -- what follows from it ------------------------------------------------------------------------------------
 
@@ -246,7 +254,7 @@ class AttendingCaptioner(Captioner):
     a caption's real words, so that in the course of a caption every region is looked at.
 
     Args:
-        value_units: D', size of the attended values.
+        value_units: D', size of the attended values; None takes hidden_units.
         attention_penalty: weight of the doubly stochastic penalty.
         attention_supervision: weight of `losses.attention_supervision` where batches carry `regions` (B, K, T, L), see
             `CaptionBatches`; 0 learns the maps from words alone.
@@ -262,13 +270,13 @@ class AttendingCaptioner(Captioner):
         feature_shape: tuple[int, int, int] | None = None,
         encoder: FeatureExtractor | None = None,
         *,
-        value_units: int,
+        value_units: int | None = None,
         attention_penalty: float = 0.0,
         attention_supervision: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(tokenizer, feature_shape, encoder, **kwargs)
-        self.value_units = value_units
+        self.value_units = value_units = value_units or self.hidden_units
         self.attention_penalty = attention_penalty
         self.attention_supervision = attention_supervision
         self.value_dense = keras.layers.Dense(value_units, dtype=self.dtype_policy, name="values")
@@ -279,6 +287,14 @@ class AttendingCaptioner(Captioner):
         """Return the values (B, L, D') of features (B, rows, cols, D)."""
         values = self.value_norm(self.value_dense(self.regions_of(features)))  # (B, L, D')
         return self.value_dropout(values, training=training)
+
+    def nothing_seen(self, values: Any, captions: int) -> dict[str, Any]:
+        """Return the context and the map before the first word, all zeros: names of the recurrent state."""
+        batch, regions, size = ops.shape(values)
+        return {
+            "context": ops.zeros((batch, captions, size), self.compute_dtype),
+            "attention_weights": ops.zeros((batch, captions, regions), "float32"),
+        }
 
     def score_variables(self) -> list[Any]:
         """Return the variables that make all scores equal, and every map uniform, when they are all zero."""
@@ -303,8 +319,22 @@ class AttendingCaptioner(Captioner):
         self.value_norm.build((None, None, self.value_units))
 
 
+def cell_step(cell: Any, inputs: Any, states: Sequence[Any]) -> list[Any]:
+    """Run a recurrent cell of Keras for K captions of each image: inputs (B, K, E), states (B, K, H) each -> states.
+
+    Args:
+        cell: such as `keras.layers.LSTMCell`.
+        inputs: what it reads.
+        states: one for a GRU; hidden state and carry for an LSTM.
+    """
+    flat = [ops.reshape(state, (-1, state.shape[-1])) for state in states]  # (B K, H): a cell's one batch axis
+    _, after = cell(ops.reshape(inputs, (-1, inputs.shape[-1])), flat)
+    after = after if isinstance(after, list | tuple) else [after]
+    return [ops.reshape(new, ops.shape(old)) for new, old in zip(after, states, strict=True)]  # (B, K, H)
+
+
 def for_each_caption(tensor: Any, captions: int) -> Any:
-    """Repeat what is of the picture, (B, H), for its K captions: (B, K, H)."""
+    """Repeat what belongs to an image, (B, H), for its K captions: (B, K, H)."""
     return ops.broadcast_to(tensor[:, None, :], (ops.shape(tensor)[0], captions, tensor.shape[-1]))
 
 

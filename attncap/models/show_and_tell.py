@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from attncap.features.extractor import FeatureExtractor
-from attncap.models.captioner import Captioner, CaptionerState, for_each_caption
+from attncap.models.captioner import Captioner, CaptionerState, cell_step, for_each_caption
 from attncap.models.registry import register_captioner
 from attncap.tokenizers import CaptionTokenizer
 
@@ -100,10 +100,8 @@ class ShowAndTell(Captioner):
         )
 
     def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
-        before = [state.recurrent["hidden"], state.recurrent["carry"]]  # (B, K, H) each
-        flat = [ops.reshape(tensor, (-1, self.hidden_units)) for tensor in before]  # (B K, H): a cell's one batch axis
-        _, after = self.cell(ops.reshape(embedded, (-1, self.embedding_units)), flat)
-        hidden, carry = (ops.reshape(tensor, ops.shape(before[0])) for tensor in after)  # (B, K, H)
+        before = state.recurrent["hidden"], state.recurrent["carry"]
+        hidden, carry = cell_step(self.cell, embedded, before)  # (B, K, H) each
         return {"hidden": hidden, "carry": carry}
 
     def readout(self, embedded: Any, recurrent: dict[str, Any], training: bool = False) -> Any:

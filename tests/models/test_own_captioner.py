@@ -18,35 +18,30 @@ from attncap.training.config import TrainConfig
 LUONG = """\
 import keras
 from keras import ops
-from attncap.models.captioner import AttendingCaptioner, CaptionerState, for_each_caption
+from attncap.models.captioner import AttendingCaptioner, CaptionerState, cell_step, for_each_caption
 from attncap.models.registry import register_captioner
 
 @register_captioner("luong")
 class LuongCaptioner(AttendingCaptioner):
-    def __init__(self, tokenizer, feature_shape=None, encoder=None, **settings):
-        settings.setdefault("value_units", settings.get("hidden_units", 512))
-        super().__init__(tokenizer, feature_shape, encoder, **settings)
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
         self.cell = keras.layers.LSTMCell(self.hidden_units, dtype=self.dtype_policy)
-        self.cell.build((None, self.embedding_units))
-        self.value_dense.build((None, None, self.region_shape[-1]))
-        self.value_norm.build((None, None, self.value_units))
-        self.embedding.build((None, None))
-        self.logits_dense.build((None, None, self.hidden_units + self.value_units))
-        self.built = True
+        self.attention = keras.layers.Attention(dtype="float32")  # softmax(query . value) over the regions
+        self.build()
+
     def init_state(self, features, captions=1, training=False):
         values = self.values_of(features, training=training)
         first = for_each_caption(ops.mean(values, axis=1), captions)
-        weights = ops.zeros((*ops.shape(first)[:2], values.shape[1]), "float32")
-        recurrent = {"hidden": first, "carry": first, "context": first, "attention_weights": weights}
-        return CaptionerState({"values": values}, recurrent)
+        seen = self.nothing_seen(values, captions)
+        return CaptionerState({"values": values}, {"hidden": first, "carry": first, **seen})
+
     def advance(self, embedded, state):
-        before = [ops.reshape(state.recurrent[n], (-1, self.hidden_units)) for n in ("hidden", "carry")]
-        _, after = self.cell(ops.reshape(embedded, (-1, self.embedding_units)), before)
-        hidden, carry = (ops.reshape(new, ops.shape(state.recurrent["hidden"])) for new in after)
-        scores = ops.einsum("bkh,blh->bkl", hidden, state.memory["values"])
-        weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
-        context = ops.einsum("bkl,blh->bkh", ops.cast(weights, self.compute_dtype), state.memory["values"])
+        before = state.recurrent["hidden"], state.recurrent["carry"]
+        hidden, carry = cell_step(self.cell, embedded, before)
+        context, weights = self.attention([hidden, state.memory["values"]], return_attention_scores=True)
+        context = ops.cast(context, self.compute_dtype)
         return {"hidden": hidden, "carry": carry, "context": context, "attention_weights": weights}
+
     def readout(self, embedded, recurrent, training=False):
         both = ops.concatenate([recurrent["hidden"], recurrent["context"]], axis=-1)
         return self.logits_dense(self.output_dropout(both, training=training))

@@ -28,7 +28,7 @@ NEVER = -1e9  # the logit of a token that must not be said
 
 
 def processed(processors: Sequence[LogitsProcessor], token_ids: Any, logits: Any) -> Any:
-    """Return logits (B, K, V) after all processors, in order; `<pad>`, `<start>` and `<unk>` are very negative in them."""
+    """Return logits (B, K, V) after all processors, in order; those of `<pad>`, `<start>` and `<unk>` are very low."""
     forbidden = forbidden_logits(logits.shape[-1])
     for processor in processors:
         logits = processor(token_ids, logits + forbidden)

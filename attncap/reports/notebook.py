@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from importlib import import_module
+from importlib.metadata import version
 from itertools import groupby
 from typing import Any
 
@@ -30,11 +32,15 @@ def notebook_setup(*, seed: int = 0, dpi: float | None = None, style: bool = Tru
 
     Tables of pandas show long texts whole.
 
+    Raises:
+        RuntimeError: a package was installed anew after this kernel had loaded it, as can happen on Colab.
+
     Example:
         >>> import attncap
         >>> attncap.notebook_setup()
         attncap 0.1.0, keras 3.15.0, tensorflow 2.21.0, numpy 2.4.0, pandas 3.1.0, matplotlib 3.11.0
     """
+    _check_loaded({name: module for name, module in sys.modules.items() if name in ("numpy", "pandas", "matplotlib")})
     quiet_start()
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, where Jupyter's widgets are missing
     import keras
@@ -51,6 +57,17 @@ def notebook_setup(*, seed: int = 0, dpi: float | None = None, style: bool = Tru
     names = ["attncap", "keras", keras.backend.backend(), "numpy", "pandas", "matplotlib"]
     modules: list[Any] = [import_module(name) for name in names]
     print(", ".join(f"{name} {module.__version__}" for name, module in zip(names, modules, strict=True)))
+
+
+def _check_loaded(modules: Mapping[str, Any]) -> None:
+    """Ask for a restart where the loaded version of a package is not the installed one."""
+    for name, module in modules.items():
+        installed = version(name)
+        if module.__version__ != installed:
+            raise RuntimeError(
+                f"{name} {module.__version__} is loaded, but {installed} is installed: "
+                "restart the kernel, then run the notebook from the top"
+            )
 
 
 def _words(text: str) -> list[str]:

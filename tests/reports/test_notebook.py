@@ -34,6 +34,12 @@ def test_set_up_seeds_prints_versions_and_shows_long_texts(capsys: pytest.Captur
     assert re.match(r"attncap \S+, keras \S+, \w+ \S+, numpy \S+, pandas \S+, matplotlib \S+$", printed[0])
 
 
+def test_a_kernel_that_holds_an_older_package_is_to_be_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pd, "__version__", "1.5.3")
+    with pytest.raises(RuntimeError, match=r"pandas 1\.5\.3 is loaded, but \S+ is installed: restart the kernel"):
+        notebook_setup()
+
+
 def test_scores_as_a_table_with_the_human_line() -> None:
     scores = evaluate(PREDICTIONS, REFERENCES, bootstrap=20)
     table = score_table(scores)

@@ -99,3 +99,11 @@ def files_below(folder: str | os.PathLike[str]) -> list[Path]:
         paths = (Path(place, name) for name in files if not name.startswith("."))
         found += (path for path in paths if path.is_file())
     return sorted(found)
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made again (drawn faces, features): ATTNCAP_CACHE, else the user's cache."""
+    named = os.environ.get("ATTNCAP_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attncap"

@@ -19,12 +19,12 @@ from attncap.data.readers.base import (
     REJECT_COLUMNS,
     SPLIT_COLUMNS,
     SPLIT_NAMES,
-    find_images,
     foreign_byte,
+    image_folder,
     read_lines,
     split_of,
 )
-from attncap.data.readers.table import FILE_COLUMNS, read_header, read_rows, said
+from attncap.data.readers.table import FILE_COLUMNS, column_names, read_header, read_rows
 from attncap.images import inside_folder
 
 WORDS = {
@@ -151,7 +151,7 @@ def load_attributes(
         if os.path.isfile(file):
             if folder and not os.path.isdir(folder):
                 raise FileNotFoundError(f"{spec!r}: {folder!r} is no folder: name the folder of the pictures")
-            images = Path(folder) if folder else find_images(Path(file).parent)
+            images = Path(folder) if folder else image_folder(Path(file).parent)
             return read_attributes(Path(file), images, columns=columns, seed=seed, val=val, test=test)
     raise FileNotFoundError(f"{spec!r}: {pieces[0]!r} is no file: write {FORMS}")
 
@@ -212,7 +212,7 @@ def read_attributes(
     for column in columns:
         if column not in frame.columns:
             known = [column for column in frame.columns if column != file_at]
-            raise ValueError(f"{source}: a column {column!r} expected, found: {said(known)}")
+            raise ValueError(f"{source}: a column {column!r} expected, found: {column_names(known)}")
         if (frame.columns == column).sum() > 1:
             raise ValueError(f"{source}: the column {column!r} comes twice: give each its own name")
     if not len(columns):
@@ -301,13 +301,15 @@ def _frame(path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> 
 def _file_column(source: str, header: list[str], named: str | None) -> str:
     if named is not None:
         if named not in header:
-            raise ValueError(f"{source}: a column {named!r} of file names expected, found: {said(header)}")
+            raise ValueError(f"{source}: a column {named!r} of file names expected, found: {column_names(header)}")
         return named
     lower = [column.lower() for column in header]
     for usual in FILE_COLUMNS:
         if usual in lower:
             return header[lower.index(usual)]
-    raise ValueError(f"{source}: no file name column (looked for {', '.join(FILE_COLUMNS)}), found: {said(header)}")
+    raise ValueError(
+        f"{source}: no file name column (looked for {', '.join(FILE_COLUMNS)}), found: {column_names(header)}"
+    )
 
 
 def _labels(column: pd.Series, source: str, name: str) -> np.ndarray:

@@ -7,12 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from attncap.data.readers.registry import forms
 from attncap.training.config import kinds_of
 
-SPEC_HELP = (
-    "flickr8k:FOLDER, coco:JSON:IMAGES, karpathy:JSON:IMAGES, table:CSV:IMAGES[:FILE COLUMN:CAPTION COLUMN], "
-    "faces, faces:4000, or a folder whose format is guessed"
-)
+SPEC_HELP = f"{forms()}, or a folder whose format is guessed"
 BOXES_HELP = "entities:FOLDER_OR_ZIP (Flickr30k Entities) or faces (the drawn faces' own)"
 
 

@@ -11,15 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from attncap._files import replacing
-from attncap.data.readers.base import REJECT_COLUMNS, SPLIT_NAMES
+from attncap.data.readers.base import SPLIT_NAMES, no_rejects
 
 SPLITS = ("train", "val", "test")
 VAL_FRACTION = 0.1
 TEST_FRACTION = 0.1
-
-
-def _no_rejects() -> pd.DataFrame:
-    return pd.DataFrame(columns=REJECT_COLUMNS).astype({"line": "Int64"})
 
 
 def _check_ids(table: str, ids: pd.Series) -> None:
@@ -71,7 +67,7 @@ class CaptionData:
     captions: pd.DataFrame
     attributes: pd.DataFrame | None = None
     boxes: pd.DataFrame | None = None
-    rejects: pd.DataFrame = field(default_factory=_no_rejects)
+    rejects: pd.DataFrame = field(default_factory=no_rejects)
     integer_ids: bool = False
 
     def __post_init__(self) -> None:

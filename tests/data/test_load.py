@@ -220,16 +220,22 @@ def test_load_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = f"table:{path}:{tmp_path / 'photographs'}"
     assert load(f"{spec}:photo:words:fold").references("val") == {"a.jpg": ["x"]}
     assert load(f"{spec}:photo:words").name == "my words"
-    with pytest.raises(ValueError, match="table:CSV:IMAGES:FILE COLUMN:CAPTION COLUMN expected, 'photo' found"):
+    with pytest.raises(
+        ValueError, match=r"table:CSV:IMAGES\[:FILE COLUMN:CAPTION COLUMN\[:SPLIT COLUMN\]\] expected, 'photo' found"
+    ):
         load(f"{spec}:photo")
     with pytest.raises(ValueError, match=r"my words\.csv, line 1: no file name column"):
         load(spec)
-    with pytest.raises(ValueError, match="found none of them"):
+    with pytest.raises(
+        ValueError, match="no data set of a known format is in it: name format and file: flickr8k:FOLDER"
+    ):
         load(tmp_path)
     path.write_text("image,caption\na.jpg,x\n")
     assert guess_format(tmp_path) == f"table:{path}:{tmp_path}"
     (tmp_path / "other.tsv").write_text("image\tcaption\n")
-    with pytest.raises(ValueError, match=r"found several: my words\.csv, other\.tsv"):
+    with pytest.raises(
+        ValueError, match=r"2 data sets are in it: name one: table:.*my words\.csv:.*, table:.*other\.tsv:"
+    ):
         guess_format(tmp_path)
     data = load_table(pd.DataFrame({"image": ["b.jpg"], "caption": ["y"]}), tmp_path, name="mine")
     assert data.name == "mine" and data.references() == {"b.jpg": ["y"]}
@@ -242,18 +248,19 @@ def test_load_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ("nowhere", ValueError, "'nowhere': no such folder, and not of the form flickr8k:FOLDER, coco:"),
+        ("nowhere", ValueError, "'nowhere': no such folder, and not of the form flickr8k:FOLDER, karpathy:"),
         ("voc:somewhere", ValueError, "no such folder, and not of the form"),
         ("flickr8k:nowhere", FileNotFoundError, "'nowhere' is no folder"),
         ("flickr8k:", FileNotFoundError, "'' is no folder"),
-        ("coco:", ValueError, "a file expected after coco"),
+        ("coco:", ValueError, "a file expected after coco:"),
+        ("faces:99999999999999999999", ValueError, "a number of faces from 1 to 1,000,000 expected, '9{20}' found"),
         ("coco:no.json:images", FileNotFoundError, "'no.json' is no file"),
         ("coco:no.json+none.json:images", FileNotFoundError, "'no.json' is no file"),
         ("karpathy:C:\\no.json:D:\\images", FileNotFoundError, r"'C:\\\\no.json' is no file"),
         ("table:no.csv:images", FileNotFoundError, "'no.csv' is no file"),
-        ("faces:many", ValueError, "'faces:many': a number of faces expected, 'many' found"),
-        ("faces:0", ValueError, "a number of faces expected"),
-        ("faces:-3", ValueError, "a number of faces expected"),
+        ("faces:many", ValueError, "'faces:many': a number of faces from 1 to 1,000,000 expected, 'many' found"),
+        ("faces:0", ValueError, "a number of faces from 1 to 1,000,000 expected"),
+        ("faces:-3", ValueError, "a number of faces from 1 to 1,000,000 expected"),
     ],
 )
 def test_specs_that_lead_nowhere(

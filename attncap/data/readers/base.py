@@ -1,104 +1,165 @@
-"""Readers of caption data sets as published, each into the two tables and a list of what was left out.
+"""What the readers of data sets share: the tables they return, collecting rows and rejects, splits, text and JSON.
 
-A row of a file that cannot be used is listed in `rejects` and reading goes on: every caption row that was read is in
+A row of a file that cannot be used is listed in `rejects`, and reading goes on: every caption row that was read is in
 `captions` or in `rejects`. A file that is not in its format at all raises `ValueError`, which names file and place.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from attncap.images import PICTURE_ENDINGS, inside_folder
+from attncap.images import inside_folder
 from attncap.words import split_words
+
+if TYPE_CHECKING:  # pandas takes half a second: only what reads data imports it, not the help of the commands
+    import pandas as pd
 
 REJECT_COLUMNS = ["source", "line", "image_id", "reason", "kind", "table"]
 IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
-TEXT_FOLDERS = (".", "Flickr8k_text", "Flickr_8k_text", "text")
-TOKEN_FILES = ("Flickr8k.token.txt", "results_20130124.token")
 SPLIT_NAMES = {
     **{name: name for name in ("train", "val", "test")},
     **{"dev": "val", "valid": "val", "validation": "val", "restval": "train", "training": "train", "testing": "test"},
 }
 SPLIT_COLUMNS = ("split", "partition")
-# A split as a whole word of a file's name: "latest" is no "test". "trainval" names no single split.
-_WORDS = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
-SPLIT_AND_YEAR = re.compile(rf"(?<![a-z])({_WORDS})(\d{{4}})?(?![a-z0-9])")
 CELEBA_COLUMN = "partition"  # of CelebA: whoever names a column so declares its numbers
 CELEBA_SPLITS = {"0": "train", "1": "val", "2": "test"}
 BYTE_OF_ANOTHER_ENCODING = re.compile("[\udc80-\udcff]")
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
+def no_rejects() -> pd.DataFrame:
+    """Return an empty table of rejects."""
+    return _reject_table([])
+
+
 @dataclass(frozen=True)
 class Parts:
-    """The tables of `attncap.data.load.CaptionData`; `split` is None where the source gives none."""
+    """What a reader returns.
 
-    pictures: pd.DataFrame
+    Args:
+        images: DataFrame (image_id, path, split); split is None where the source gives none.
+        captions: DataFrame (image_id, caption).
+        rejects: what was left out, with the columns REJECT_COLUMNS.
+        name: of the data set, for titles.
+        integer_ids: the source's ids are whole numbers, as COCO's.
+        attributes, boxes: as in `CaptionData`.
+    """
+
+    images: pd.DataFrame
     captions: pd.DataFrame
-    rejects: pd.DataFrame
+    rejects: pd.DataFrame = field(default_factory=no_rejects)
+    name: str = ""
     integer_ids: bool = False
+    attributes: pd.DataFrame | None = None
+    boxes: pd.DataFrame | None = None
 
 
 class Collector:
-    """Gathers the rows of one source; decides what is a duplicate, empty, or outside the folder of the pictures."""
+    """Collects the rows of one source; rejects duplicates, empty captions, and names outside the folder of images.
+
+    Args:
+        images: the folder that file names are in.
+
+    Example:
+        >>> collected = Collector(Path("photographs"))
+        >>> collected.add("a.jpg", "a red hat", "captions.txt", line=1)
+        >>> collected.add("../b.jpg", "a blue hat", "captions.txt", line=2)
+        >>> len(collected.parts("mine").captions), len(collected.rejects)
+        (1, 2)
+    """
 
     def __init__(self, images: Path) -> None:
         self.images = images
-        self.pictures: dict[str, tuple[str, str | None]] = {}
-        self.refused: dict[str, str] = {}
+        self.paths: dict[str, tuple[str, str | None]] = {}  # image_id -> path, split
+        self.refused: dict[str, str] = {}  # image_id -> kind of reason
         self.captions: list[tuple[str, str]] = []
         self.rejects: list[tuple[str, int | None, str, str, str, str]] = []
         self._seen: set[tuple[str, object, str]] = set()
 
-    def reject(self, kind: str, why: str, source: Path | str, line: int | None, image_id: str, table: str) -> None:
-        reason = f"{kind}: {why}" if why else kind
-        self.rejects.append((str(source), line, _writable(image_id), _writable(reason), kind, table))
-
-    def add_picture(
-        self, image_id: str, names: Iterable[str], split: str | None, source: Path | str, line: int | None, where: str
+    def add(
+        self, name: str, caption: object, source: Path | str, line: int | None = None, split: str | None = None
     ) -> None:
-        """`names`: below the folder, in the order to look for them; the first counts when none is there."""
-        if image_id in self.pictures or image_id in self.refused:
+        """Add a caption, and its image where it is new.
+
+        Args:
+            name: file name of the image below the folder; it becomes the image_id.
+            caption: text; anything else is listed as a reject.
+            source, line: where it was read, for the rejects.
+            split: "train", "val" or "test" of the image; None leaves it open.
+        """
+        if name not in self.paths and name not in self.refused:
+            self.add_image(name, [name], split, source, line)
+        self.add_caption(name, caption, source, line)
+
+    def reject(
+        self,
+        kind: str,
+        why: str,
+        source: Path | str,
+        line: int | None = None,
+        image_id: str = "",
+        table: str = "captions",
+    ) -> None:
+        """List a row that cannot be used.
+
+        Args:
+            kind: of reason, in two or three words that many rows share ("malformed row").
+            why: what is wrong with this row.
+            source, line, image_id: where it was read, and of which image.
+            table: "captions", or "pictures" for an image.
+        """
+        reason = " ".join(f"{kind}: {why}".split()) if why else kind
+        self.rejects.append((_writable(str(source)), line, _writable(image_id), _writable(reason), kind, table))
+
+    def add_image(
+        self,
+        image_id: str,
+        names: Iterable[str],
+        split: str | None,
+        source: Path | str,
+        line: int | None,
+        where: str = "",
+    ) -> None:
+        """Add an image whose file has one of `names` below the folder; the first of them where none is there."""
+        if image_id in self.paths or image_id in self.refused:
             self.reject("duplicate picture", f"{where}{image_id!r} again", source, line, image_id, "pictures")
             return
         if HALF_CHARACTER.search(image_id):  # no file could name it: not a list of predictions, nor a report
             why = f"{where}half of a surrogate pair in the id {image_id!r}: write another id"
-            self.refuse_picture(image_id, "not UTF-8", why, source, line)
+            self.refuse_image(image_id, "not UTF-8", why, source, line)
             return
         try:
             paths = [inside_folder(self.images, name) for name in names]
         except ValueError as error:
-            self.refuse_picture(image_id, "path leaves the folder", f"{where}{error}", source, line)
+            self.refuse_image(image_id, "path leaves the folder", f"{where}{error}", source, line)
             return
         path = next((path for path in paths if os.path.isfile(path)), paths[0])
-        self.pictures[image_id] = (str(path), split)
+        self.paths[image_id] = (str(path), split)
 
-    def refuse_picture(self, image_id: str, kind: str, why: str, source: Path | str, line: int | None) -> None:
+    def refuse_image(self, image_id: str, kind: str, why: str, source: Path | str, line: int | None) -> None:
+        """List an image that cannot be used; its captions will be listed too."""
         self.refused[image_id] = kind
         self.reject(kind, why, source, line, image_id, "pictures")
 
     def add_caption(
         self, image_id: str, caption: object, source: Path | str, line: int | None, where: str = "", key: object = None
     ) -> None:
-        """`key`: the source's own id of the row; two people may well say the same of a picture."""
+        """Add a caption of an image; `key` is the source's own id of the row: two people may write the same."""
 
         def reject(kind: str, why: str) -> None:
-            self.reject(kind, f"{where}{why}" if why else where.rstrip(": "), source, line, image_id, "captions")
+            self.reject(kind, f"{where}{why}" if why else where.rstrip(": "), source, line, image_id)
 
         if image_id in self.refused:
             reject("caption of a rejected picture", self.refused[image_id])
-        elif image_id not in self.pictures:
+        elif image_id not in self.paths:
             reject("caption without picture", f"no picture has the id {image_id!r}")
-        elif caption is None or caption is pd.NA or (isinstance(caption, float) and caption != caption):
+        elif is_missing(caption):
             reject("empty caption", "")
         elif not isinstance(caption, str):
             reject("malformed row", f"a caption of text expected, {type(caption).__name__} found")
@@ -112,17 +173,30 @@ class Collector:
             self._seen.add((image_id, key, caption))
             self.captions.append((image_id, caption))
 
-    def parts(self, integer_ids: bool = False) -> Parts:
-        rejects = pd.DataFrame(self.rejects, columns=REJECT_COLUMNS).astype({"line": "Int64"})
-        pictures = pd.DataFrame(
+    def parts(self, name: str = "", integer_ids: bool = False) -> Parts:
+        """Return what was collected."""
+        import pandas as pd
+
+        images = pd.DataFrame(
             {
-                "image_id": pd.Series(list(self.pictures), dtype=str),
-                "path": pd.Series([path for path, _ in self.pictures.values()], dtype=str),
-                "split": pd.Series([split for _, split in self.pictures.values()], dtype=object),
+                "image_id": pd.Series(list(self.paths), dtype=str),
+                "path": pd.Series([path for path, _ in self.paths.values()], dtype=str),
+                "split": pd.Series([split for _, split in self.paths.values()], dtype=object),
             }
         )
         captions = pd.DataFrame(self.captions, columns=["image_id", "caption"]).astype(str)
-        return Parts(pictures, captions, rejects, integer_ids)
+        return Parts(images, captions, _reject_table(self.rejects), name, integer_ids)
+
+
+def _reject_table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=REJECT_COLUMNS).astype({"line": "Int64"})
+
+
+def is_missing(cell: object) -> bool:
+    """Whether a cell of a table is empty: None, NaN, or pandas' NA or NaT."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
 
 
 def split_of(value: object, column: str) -> str | None:
@@ -139,7 +213,7 @@ def split_of(value: object, column: str) -> str | None:
         >>> split_of("Dev", "split"), split_of(2, "partition")
         ('val', 'test')
     """
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value):
+    if is_missing(value):
         return None
     word = str(value).strip().lower()
     if isinstance(value, str) and (not word or word in SPLIT_NAMES):
@@ -161,8 +235,20 @@ def has_text(caption: str) -> bool:
     return bool(split_words(caption))
 
 
+def image_folder(folder: Path) -> Path:
+    """Return the folder of the images of a data set in `folder`: one of the usual names, or the folder itself."""
+    for name in IMAGE_FOLDERS:
+        if (folder / name).is_dir():
+            nested = folder / name / name  # as one of the published archives unpacks
+            return nested if nested.is_dir() else folder / name
+    return folder
+
+
+# ---------------------------------------------------------------- text and JSON
+
+
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file (byte order mark and line ends taken off).
+    """Read the lines of a UTF-8 file, without byte order mark and line ends.
 
     A byte that is not UTF-8 comes as a lone surrogate U+DC80 to U+DCFF (Python's `surrogateescape`), so that the
     caller can list the line by its number; nothing is guessed.
@@ -175,122 +261,15 @@ def read_lines(path: Path) -> list[str]:
 
 
 def foreign_byte(text: str) -> str | None:
-    """What is wrong with a line that `read_lines` could not decode; None where it could."""
+    """Say what is wrong with a line that `read_lines` could not decode; None where it could."""
     found = BYTE_OF_ANOTHER_ENCODING.search(text)
     if found is None:
         return None
     return f"byte 0x{ord(found.group()) - 0xDC00:02x} at character {found.start() + 1}: save the file as UTF-8"
 
 
-def find_images(folder: Path) -> Path:
-    """The folder of the pictures of a data set in `folder`: one of the usual names, or the folder itself."""
-    for name in IMAGE_FOLDERS:
-        if (folder / name).is_dir():
-            nested = folder / name / name  # as one of the published archives unpacks
-            return nested if nested.is_dir() else folder / name
-    return folder
-
-
-def find_flickr8k(folder: Path) -> Path | None:
-    """The caption file of a Flickr8k (or Flickr30k) folder: the token file, or `captions.txt` with its header."""
-    for name in TOKEN_FILES:
-        for text_folder in TEXT_FOLDERS:
-            if (folder / text_folder / name).is_file():
-                return folder / text_folder / name
-    path = folder / "captions.txt"
-    if path.is_file():
-        with open(path, "rb") as file:
-            head = file.readline(200).removeprefix(b"\xef\xbb\xbf").strip().lower().replace(b" ", b"")
-        if head == b"image,caption":
-            return path
-    return None
-
-
-def read_flickr8k(folder: Path) -> Parts:
-    """Flickr8k: `Flickr8k.token.txt` (`name.jpg#0<TAB>caption`) or `captions.txt` (`image,caption`), with split lists.
-
-    `Flickr_8k.trainImages.txt`, `devImages` and `testImages` give the splits; any may be missing. Beside a train
-    list, a picture that no list names is rejected; without one it is for training; without any list the split is left
-    open.
-    """
-    caption_file = find_flickr8k(folder)
-    if caption_file is None:
-        raise FileNotFoundError(f"{folder}: neither {TOKEN_FILES[0]} nor a captions.txt that begins with image,caption")
-    collected = Collector(find_images(folder))
-    listed, list_files = _split_lists(collected, folder)
-    with_token = caption_file.name in TOKEN_FILES
-    for line, text in enumerate(read_lines(caption_file), start=1):
-        if not text.strip() or (line == 1 and not with_token):
-            continue
-        name, key, caption, problem = _token_row(text) if with_token else _comma_row(text)
-        kind = "not UTF-8" if foreign_byte(text) else "malformed row"
-        problem = foreign_byte(text) or problem
-        if problem:
-            collected.reject(kind, problem, caption_file, line, name, "captions")
-            continue
-        if name not in collected.pictures and name not in collected.refused:
-            split = listed.get(name, "train" if listed and "train" not in list_files else None)
-            if not name.lower().endswith(PICTURE_ENDINGS):
-                ending = f"{name!r} has no picture's ending ({', '.join(PICTURE_ENDINGS[:3])}, ...)"
-                collected.refuse_picture(name, "malformed row", ending, caption_file, line)
-            elif list_files and split is None:
-                lists = ", ".join(sorted(path.name for path in list_files.values()))
-                collected.refuse_picture(name, "in no split list", f"{name!r} is not in {lists}", caption_file, line)
-            else:
-                collected.add_picture(name, [name], split, caption_file, line, "")
-        collected.add_caption(name, caption, caption_file, line, key=key)
-    for name, split in listed.items():
-        if name not in collected.pictures and name not in collected.refused:
-            collected.add_picture(name, [name], split, list_files[split], None, "")
-    return collected.parts()
-
-
-def _split_lists(collected: Collector, folder: Path) -> tuple[dict[str, str], dict[str, Path]]:
-    listed: dict[str, str] = {}
-    list_files: dict[str, Path] = {}
-    # Test first: a picture in two lists stays out of training.
-    for split, word in (("test", "test"), ("val", "dev"), ("train", "train")):
-        places = (folder / text_folder / f"Flickr_8k.{word}Images.txt" for text_folder in TEXT_FOLDERS)
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            continue
-        list_files[split] = path
-        for line, text in enumerate(read_lines(path), start=1):
-            name, problem = text.strip(), foreign_byte(text)
-            if problem:
-                collected.reject("not UTF-8", problem, path, line, name, "pictures")
-            elif name in listed:
-                where = f"{name!r} is in the {listed[name]} list already"
-                collected.reject("duplicate picture", where, path, line, name, "pictures")
-            elif name:
-                listed[name] = split
-    return listed, list_files
-
-
-def _token_row(text: str) -> tuple[str, object, str, str | None]:
-    label, tab, caption = text.partition("\t")
-    name, _, number = label.strip().partition("#")
-    problem = None if tab and name else "name.jpg#0, a tab and the caption expected: put one tab between them"
-    return name, number, caption, problem
-
-
-def _comma_row(text: str) -> tuple[str, object, str, str | None]:
-    """`name,caption`; everything after the first comma is the caption, for some editions do not quote it."""
-    name, comma, caption = text.partition(",")
-    problem = (
-        None if comma and name.strip() else "file name, a comma and the caption expected: put a comma between them"
-    )
-    if len(caption) > 1 and caption.startswith('"') and caption.endswith('"'):
-        try:
-            fields = next(csv.reader([caption], strict=True), [])
-        except csv.Error:
-            fields = []
-        caption = fields[0] if len(fields) == 1 else caption
-    return name.strip().strip('"'), None, caption, problem
-
-
 def read_json(path: Path) -> Any:
-    """The contents of a UTF-8 JSON file; ValueError names the file and the line."""
+    """Read a UTF-8 JSON file; ValueError names the file and the line."""
     data = path.read_bytes()
     try:
         return json.loads(data.decode("utf-8-sig"))
@@ -307,8 +286,8 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not JSON that can be read ({error})") from None
 
 
-def _member(path: Path, holder: Any, where: str, key: str, *kinds: type) -> Any:
-    """`holder[key]`, of one of `kinds`, or ValueError naming the file and the place in it."""
+def member(path: Path, holder: Any, where: str, key: str, *kinds: type) -> Any:
+    """Return `holder[key]`, which is of one of `kinds`; ValueError names the file and the place in it."""
     names = " or ".join({"int": "a whole number", "str": "text", "list": "a list"}[kind.__name__] for kind in kinds)
     place = f"{where}.{key}" if where else key
     if not isinstance(holder, dict):
@@ -323,64 +302,34 @@ def _member(path: Path, holder: Any, where: str, key: str, *kinds: type) -> Any:
     return value
 
 
-def _items(path: Path, contents: Any, where: str, key: str) -> Iterator[tuple[str, Any]]:
-    items = _member(path, contents, where, key, list)
-    return ((f"{where}.{key}[{i}]" if where else f"{key}[{i}]", item) for i, item in enumerate(items))
+def items(path: Path, contents: Any, where: str, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield (place in the file, item) of the list `contents[key]`."""
+    found = member(path, contents, where, key, list)
+    return ((f"{where}.{key}[{i}]" if where else f"{key}[{i}]", item) for i, item in enumerate(found))
 
 
-def read_coco(json_files: list[Path], images: Path) -> Parts:
-    """COCO captions: `images[].id`, `.file_name`; `annotations[].image_id`, `.caption`. Ids become text.
+def json_files(folder: Path, *keys: str) -> list[Path]:
+    """List the JSON files in a folder, and in `annotations` below it, that have all of these keys.
 
-    Several files (train and val) give the splits by whole words of their names ("captions_train2014.json"); a single
-    one, and one whose name has none or several of these words, leaves the split open. Pictures are
-    looked for in `images` and in its subfolder of the file's year (`train2014`).
+    The keys are looked for in the first and the last 64 KiB: these files have hundreds of megabytes.
     """
-    collected = Collector(images)
-    integers: list[bool] = []
-    for path in json_files:
-        contents = read_json(path)
-        years = list(re.finditer(SPLIT_AND_YEAR, path.stem.lower()))
-        words = {SPLIT_NAMES[year.group(1)] for year in years}
-        year = years[0] if len(words) == 1 else None
-        split = words.pop() if year and len(json_files) > 1 else None
-        for where, item in _items(path, contents, "", "images"):
-            image_id = _member(path, item, where, "id", int, str)
-            name = _member(path, item, where, "file_name", str)
-            names = [name] if year is None else [name, f"{year.group()}/{name}"]
-            integers.append(isinstance(image_id, int))
-            collected.add_picture(str(image_id), names, split, path, None, f"{where}: ")
-        for where, item in _items(path, contents, "", "annotations"):
-            image_id = str(_member(path, item, where, "image_id", int, str))
-            caption = _member(path, item, where, "caption", str)
-            collected.add_caption(image_id, caption, path, None, f"{where}: ", key=str(item.get("id")))
-    return collected.parts(integer_ids=bool(integers) and all(integers))
+
+    def has_keys(path: Path) -> bool:
+        with open(path, "rb") as file:
+            text = file.read(1 << 16)
+            file.seek(max(0, path.stat().st_size - (1 << 16)))
+            text += file.read()
+        return all(f'"{key}"'.encode() in text for key in keys)
+
+    return [path for path in files_beside(folder, ".json") if has_keys(path)]
 
 
-def read_karpathy(path: Path, images: Path) -> Parts:
-    """Karpathy and Fei-Fei's split files (`dataset_flickr8k.json`, `dataset_coco.json`); `restval` is for training.
-
-    The id is `cocoid` where there is one, else the file name.
-    """
-    collected = Collector(images)
-    integers: list[bool] = []
-    for where, item in _items(path, read_json(path), "", "images"):
-        name = _member(path, item, where, "filename", str)
-        split = _member(path, item, where, "split", str)
-        if split not in SPLIT_NAMES:
-            raise ValueError(f"{path}, {where}.split: train, restval, val or test expected, {split!r} found")
-        below = _member(path, item, where, "filepath", str) if "filepath" in item else ""
-        coco_id = _member(path, item, where, "cocoid", int) if "cocoid" in item else None
-        image_id = name if coco_id is None else str(coco_id)
-        integers.append(coco_id is not None)
-        repeated = image_id in collected.pictures
-        names = [f"{below}/{name}", name] if below else [name]
-        collected.add_picture(image_id, names, SPLIT_NAMES[split], path, None, f"{where}: ")
-        for place, sentence in _items(path, item, where, "sentences"):
-            caption = _member(path, sentence, place, "raw", str)
-            if repeated:
-                collected.reject(
-                    "duplicate picture", f"{place}: of a repeated picture", path, None, image_id, "captions"
-                )
-            else:
-                collected.add_caption(image_id, caption, path, None, f"{place}: ", key=str(sentence.get("sentid")))
-    return collected.parts(integer_ids=bool(integers) and all(integers))
+def files_beside(folder: Path, *endings: str) -> list[Path]:
+    """List the files with these endings in a folder, and in `annotations` below it."""
+    folders = [place for place in (folder, folder / "annotations") if place.is_dir()]
+    return sorted(
+        path
+        for place in folders
+        for path in place.iterdir()
+        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
+    )

@@ -1,4 +1,4 @@
-"""Reader of a table of captions of the user's own: CSV, TSV or a DataFrame, columns by any name."""
+"""Reader of a table of captions: CSV, TSV or a DataFrame, with columns of any name."""
 
 from __future__ import annotations
 
@@ -6,16 +6,44 @@ import csv
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
-
-from attncap.data.readers.base import SPLIT_COLUMNS, Collector, Parts, foreign_byte, read_lines, split_of
+from attncap.data.readers.base import (
+    SPLIT_COLUMNS,
+    Collector,
+    Parts,
+    files_beside,
+    foreign_byte,
+    image_folder,
+    read_lines,
+    split_of,
+)
+from attncap.data.readers.registry import Spec, register_reader
 from attncap.images import PICTURE_ENDINGS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE_COLUMNS = ("filename", "file_name", "file", "image", "image_name", "image_id", "path", "picture")
 RECORD_LINES = 100  # that a quoted row may span: else each quote left open would read all that follows, and take hours
 CAPTION_COLUMNS = ("caption", "text", "description", "label", "comment")
+
+
+def guess(folder: Path) -> list[str]:
+    """Return each table of a folder whose first line names a column of files and one of captions."""
+    tables = filter(has_caption_columns, files_beside(folder, ".csv", ".tsv", ".txt"))
+    return [f"{file}:{image_folder(folder)}" for file in tables]
+
+
+@register_reader("table", "table:CSV:IMAGES[:FILE COLUMN:CAPTION COLUMN[:SPLIT COLUMN]]", guess, order=40)
+def load_from_table(spec: Spec) -> Parts:
+    """A CSV or TSV with a row per caption; columns of file names and captions by usual names, or named."""
+    files, images, more = spec.divide()
+    columns = more.split(":") if more else []
+    if len(files) > 1 or len(columns) not in (0, 2, 3):
+        found = f"{len(files)} files" if len(files) > 1 else repr(more)
+        raise ValueError(f"{spec.text!r}: {spec.form} expected, {found} found")
+    return read_table(files[0], images, *columns)
 
 
 def read_table(
@@ -25,12 +53,13 @@ def read_table(
     caption_column: str | None = None,
     split_column: str | None = None,
 ) -> Parts:
-    """A table of the user's: a row a caption, with a column of file names and one of captions, and perhaps a split.
+    """Read a table with a row per caption, with a column of file names, one of captions, and perhaps one of splits.
 
     Columns that are not named are guessed from usual names (FILE_COLUMNS, CAPTION_COLUMNS, SPLIT_COLUMNS) in any case.
     """
     collected = Collector(images)
-    if isinstance(table, pd.DataFrame):
+    is_frame = not isinstance(table, str | os.PathLike)
+    if not isinstance(table, str | os.PathLike):
         source: Path | str = "table"
         header = [str(name) for name in table.columns]
         rows: Iterable[tuple[int, list[Any], str | None]] = (
@@ -41,7 +70,7 @@ def read_table(
         lines = read_lines(table)
         delimiter, header = read_header(lines, table)
     file_at, caption_at, split_at = _columns(str(source), header, file_column, caption_column, split_column)
-    if not isinstance(table, pd.DataFrame):
+    if not is_frame:
         rows = read_rows(lines, delimiter, columns=len(header), file_at=file_at)
     splits: dict[str, tuple[str | None, int]] = {}
     for line, values, problem in rows:
@@ -66,13 +95,11 @@ def read_table(
                 problem = f"split {split} here, {first} in line {first_line}: one picture belongs to one split"
         if foreign or problem:
             kind = "not UTF-8" if foreign else "malformed row"
-            collected.reject(kind, foreign or str(problem), source, line, image_id, "captions")
+            collected.reject(kind, foreign or str(problem), source, line, image_id)
             continue
         splits.setdefault(image_id, (split, line))
-        if image_id not in collected.pictures and image_id not in collected.refused:
-            collected.add_picture(image_id, [image_id], split, source, line, "")
-        collected.add_caption(image_id, values[caption_at], source, line)
-    return collected.parts()
+        collected.add(image_id, values[caption_at], source, line, split)
+    return collected.parts("table" if is_frame else Path(source).stem)
 
 
 def has_caption_columns(path: Path) -> bool:
@@ -87,7 +114,7 @@ def has_caption_columns(path: Path) -> bool:
 
 
 def read_header(lines: list[str], path: Path) -> tuple[str, list[str]]:
-    """(delimiter, names of the columns) of the first line; ValueError where there is none."""
+    """Return the delimiter and the names of the columns from the first line; ValueError where there is none."""
     if not lines or not lines[0].strip():
         raise ValueError(f"{path}, line 1: a header line expected, nothing found: name the columns in the first line")
     delimiter = max(("\t", ",", ";", "|"), key=lines[0].count)
@@ -138,8 +165,8 @@ def read_rows(
             at += 1
 
 
-def said(header: list[str]) -> str:
-    """The names of columns for a message, which stays short whatever they are."""
+def column_names(header: list[str]) -> str:
+    """Return the names of columns for a message, which stays short whatever they are."""
     names = [repr(name[:40])[1:-1] for name in header[:30]]
     return ", ".join([*names, f"and {len(header) - 30} more"] if len(header) > 30 else names)
 
@@ -148,7 +175,7 @@ def _columns(
     source: str, header: list[str], file_column: str | None, caption_column: str | None, split_column: str | None
 ) -> tuple[int, int, int | None]:
     lower = [name.lower() for name in header]
-    found = said(header)
+    found = column_names(header)
 
     def place(named: str | None, usual: tuple[str, ...], what: str) -> int:
         if named is not None:

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from attncap.data.readers.base import Parts, read_coco, read_flickr8k, read_json, read_karpathy
+from attncap.data.readers.base import Parts, read_json
+from attncap.data.readers.coco import read_coco
+from attncap.data.readers.flickr8k import read_flickr8k
+from attncap.data.readers.karpathy import read_karpathy
 from attncap.data.readers.table import has_caption_columns, read_table
 
 
@@ -23,7 +26,7 @@ def captions_of(parts: Parts) -> list[tuple[str, str]]:
 
 
 def splits_of(parts: Parts) -> dict[str, str | None]:
-    return dict(zip(parts.pictures["image_id"], parts.pictures["split"], strict=True))
+    return dict(zip(parts.images["image_id"], parts.images["split"], strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ Flickr8k
@@ -47,7 +50,7 @@ def test_flickr8k_tokens_with_lists(tmp_path: Path) -> None:
         ("c.jpg", "Two cats"),
     ]
     assert splits_of(parts) == {"a.jpg": "train", "b.jpg": "val", "c.jpg": "test", "e.jpg": "train"}
-    assert parts.pictures["path"][0] == str(tmp_path / "Flicker8k_Dataset" / "a.jpg")
+    assert parts.images["path"][0] == str(tmp_path / "Flicker8k_Dataset" / "a.jpg")
     assert rejected(parts) == [
         (3, "duplicate picture", "pictures"),
         (6, "malformed row", "pictures"),
@@ -142,7 +145,7 @@ def test_coco(tmp_path: Path) -> None:
     )
     parts = read_coco([train], tmp_path)
     assert parts.integer_ids and splits_of(parts) == {"7": None}
-    assert parts.pictures["path"][0] == str(tmp_path / "train2014" / "x.jpg")
+    assert parts.images["path"][0] == str(tmp_path / "train2014" / "x.jpg")
     assert captions_of(parts) == [("7", "a\ncaption"), ("7", "a\ncaption")]
     assert rejected(parts) == [
         (None, "duplicate picture", "pictures"),
@@ -229,7 +232,7 @@ def test_karpathy(tmp_path: Path) -> None:
     path.write_text(json.dumps({"images": [item("c.jpg", "test", "see", cocoid=11, filepath="val2014")]}))
     parts = read_karpathy(path, tmp_path)
     assert splits_of(parts) == {"11": "test"} and parts.integer_ids
-    assert parts.pictures["path"][0] == str(tmp_path / "val2014" / "c.jpg")
+    assert parts.images["path"][0] == str(tmp_path / "val2014" / "c.jpg")
     path.write_text(json.dumps({"images": [item("a.jpg", "holdout")]}))
     with pytest.raises(ValueError, match=r"dataset\.json, images\[0\]\.split: .* 'holdout' found"):
         read_karpathy(path, tmp_path)
@@ -300,7 +303,7 @@ def test_odd_rows_of_a_table_are_listed_and_cost_no_other(row: bytes, kind: str,
 
 def test_names_that_leave_the_folder_are_rejected_once_with_each_caption(tmp_path: Path) -> None:
     parts = table(tmp_path, "image,caption\n../x.jpg,a\n../x.jpg,b\nC:\\x.jpg,c\na.jpg,d\n")
-    assert list(parts.pictures["image_id"]) == ["a.jpg"]
+    assert list(parts.images["image_id"]) == ["a.jpg"]
     assert [kind for _, kind, _ in rejected(parts)] == [
         "path leaves the folder",
         "caption of a rejected picture",
@@ -383,7 +386,7 @@ def test_any_rows_end_in_captions_or_rejects(rows: list[bytes], tmp_path: Path) 
     parts = table(tmp_path, b"image,caption\n" + contents)
     records = len(parts.captions) + (parts.rejects["table"] == "captions").sum()
     assert (lines > 0) <= records <= lines  # a quoted record may span lines
-    assert set(parts.captions["image_id"]) <= set(parts.pictures["image_id"])
+    assert set(parts.captions["image_id"]) <= set(parts.images["image_id"])
     parts.rejects.to_csv(tmp_path / "rejects.csv")
 
 

@@ -1,4 +1,4 @@
-"""Write files whole, find files below a folder, and refuse one text or path where a list is expected."""
+"""Files: write them whole, tables as CSV, find them below a folder; refuse one text or path in place of a list."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
 SYSTEM_FOLDERS = ("__MACOSX",)  # of archives packed on a Mac: previews named as the images are
 
 
@@ -20,7 +24,8 @@ def replacing(file: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `file`; on success it takes the place of `file`, on any error it is deleted.
 
     The bytes are on the disk before the name points to them, so that a power cut leaves the old file or the new one.
-    What is no regular file (`/dev/stdout`, a named pipe) is written to directly: it must not be replaced by a file.
+    A symbolic link stays, and the file that it points to is replaced. What is no regular file (`/dev/stdout`, a named
+    pipe) is written to directly: it must not be replaced by a file.
 
     Args:
         file: what is to be written; its folder is made where missing.
@@ -39,6 +44,7 @@ def replacing(file: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not target.is_file() and not target.is_dir():
         yield target
         return
+    target = Path(os.path.realpath(target)) if target.is_symlink() else target
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.{target.name}")
     try:
@@ -55,6 +61,73 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
     for path in Path(folder).iterdir():
         if re.fullmatch(r"\.\d+-[0-9a-f]{8}\..+", path.name) and path.is_file():
             path.unlink(missing_ok=True)
+
+
+def check_output(file: str | os.PathLike[str], name: str = "") -> None:
+    """Refuse a file that cannot be written, before hours of work; nothing is left behind but its folder.
+
+    Args:
+        file: what will be written.
+        name: of the argument, for the message.
+
+    Raises:
+        OSError: the folder cannot be made or written to, or `file` is a folder; the message names both.
+    """
+    target = Path(os.path.realpath(file))
+    where = f"{name} {file}".strip()
+    if target.is_dir():
+        raise IsADirectoryError(f"{where}: is a folder: name a file")
+    if target.exists() and not target.is_file():
+        return  # a pipe or a device, which `replacing` writes to directly
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        trial = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.trial")
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OSError(f"{where}: cannot be written ({why}): name a file in a folder that you can write to") from None
+
+
+def write_csv(file: str | os.PathLike[str], table: pd.DataFrame, *, mark: bool = False) -> None:
+    """Write a table as CSV in UTF-8, whole or not at all.
+
+    Text that a spreadsheet would take for a formula (it begins with = + - or @) gets an apostrophe in front, which
+    `plain_cell` takes away. Bytes of names that are not UTF-8 are written as escapes.
+
+    Args:
+        file: what is written.
+        table: any; its index is left out.
+        mark: begin with a byte order mark, so that spreadsheets show accents.
+    """
+
+    def safe(cell: Any) -> Any:
+        return "'" + cell if isinstance(cell, str) and cell.startswith((*FORMULA, "'")) else cell
+
+    table = table.copy(deep=False)
+    for at, kind in enumerate(table.dtypes):
+        if kind.kind not in "biufc":
+            table.isetitem(at, list(map(safe, table.iloc[:, at])))
+    encoding = "utf-8-sig" if mark else "utf-8"
+    with (
+        replacing(file) as temporary,
+        open(temporary, "w", encoding=encoding, errors="backslashreplace", newline="") as out,
+    ):
+        table.to_csv(out, index=False, header=list(map(safe, table.columns)), lineterminator="\n")
+
+
+def plain_cell(cell: str) -> str:
+    """Take away the apostrophe that `write_csv` put in front of what looks like a formula."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith((*FORMULA, "'")) else cell
+
+
+def write_rejects(file: str | os.PathLike[str], rejects: pd.DataFrame) -> bool:
+    """Write rejects as CSV; where there are none, remove those of an earlier call. Return whether there are any."""
+    if len(rejects):
+        write_csv(file, rejects)
+    else:
+        Path(file).unlink(missing_ok=True)
+    return len(rejects) > 0
 
 
 def check_list(values: Any, argument: str, items: str = "texts") -> None:

@@ -1,4 +1,4 @@
-"""Opens a picture file as what a person sees of it, and keeps file names inside their folder.
+"""Finds image files, opens them as what a person sees, and keeps file names inside their folder.
 
 Nothing here changes Pillow's settings (they are global, and this is called from threads), and only formats
 that Pillow decodes itself are tried: never one that starts another program, as EPS does with Ghostscript.
@@ -12,23 +12,28 @@ import re
 import stat
 import threading
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-# "JPEG" opens MPO, the format of 3-D cameras, as well.
+from attncap._files import files_below
 from attncap._srgb import to_rgb
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
-# Of these formats; and those of HEIC, which no reader is there for, so that such files are listed as unreadable.
+if TYPE_CHECKING:
+    import pandas as pd
+
+# "JPEG" opens MPO, the format of 3-D cameras, as well. "HEIF" is there with the extra `heic` alone.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "HEIF")
+# Of these formats; those of HEIC also without its reader, so that such files are listed as unreadable.
 PICTURE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"),
     *(".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi"),
-    *(".heic", ".heif", ".hif"),
+    *(".heic", ".heif", ".hif", ".heics", ".heifs"),
 )
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -38,6 +43,7 @@ MAX_SCANS = 100  # of a progressive JPEG, which has about 10: each of a few byte
 LARGE_PIXELS = 20_000_000  # above, one picture at a time is decoded: the largest take up to 2 GB while they are
 ORIENTATION_TAG = 0x0112
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those that begin a segment, and the end
+_HALF = re.compile("[\ud800-\udfff]")  # a byte that is not UTF-8, as Python holds it in a file name
 _one_large_picture = threading.Lock()
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -113,7 +119,10 @@ def open_image(
         raise
     except UnidentifiedImageError:
         if _is_heic(path, data):
-            raise UnreadableImage(path, "HEIC, the format of iPhones, is not read: save it as JPEG") from None
+            if "HEIF" in _formats():
+                raise UnreadableImage(path, "truncated or damaged HEIC: copy it again") from None
+            why = "HEIC, the format of iPhones, is not read: install attncap[heic], or save it as JPEG"
+            raise UnreadableImage(path, why) from None
         known = ", ".join(_formats())
         raise UnreadableImage(path, f"not a picture, or its first bytes are damaged (known: {known})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -162,10 +171,112 @@ def read_image(image: AnyImage) -> Image.Image:
 
 
 def image_name(image: AnyImage, number: int = 0) -> str:
-    """The path of an image; of one in memory the file that it was opened from, else "image-1" for number 0."""
+    """Return the path of an image; of one in memory the file that it was opened from, else "image-1" for number 0."""
     if isinstance(image, str | os.PathLike):
         return os.fspath(image)
     return os.fspath(getattr(image, "filename", "")) or f"image-{number + 1}"
+
+
+def image_ids(images: Sequence[AnyImage]) -> list[str]:
+    """Give images ids: the names of their files; where two are equal, all their paths below the folder they share.
+
+    Args:
+        images: files, Pillow images, arrays.
+
+    Returns:
+        One id per image, each once.
+
+    Raises:
+        ValueError: an image that is there twice.
+
+    Example:
+        >>> image_ids(["june/1.jpg", "june/2.jpg"]), image_ids(["june/1.jpg", "july/1.jpg"])
+        (['1.jpg', '2.jpg'], ['june/1.jpg', 'july/1.jpg'])
+    """
+    paths = [image_name(image, number) for number, image in enumerate(images)]
+    names = [Path(path).name for path in paths]
+    if len(set(names)) < len(names):
+        whole = [os.path.abspath(path) for path in paths]
+        shared = os.path.commonpath([os.path.dirname(path) for path in whole])
+        names = [Path(os.path.relpath(path, shared)).as_posix() for path in whole]
+    check_ids(names)
+    return names
+
+
+def check_ids(image_ids: Sequence[str]) -> None:
+    """Refuse ids of which two are equal: one result would overwrite the other.
+
+    Raises:
+        ValueError: names the first that is there twice.
+    """
+    seen: set[str] = set()
+    for image_id in image_ids:
+        if image_id in seen:
+            raise ValueError(f"two images are called {image_id!r}: give each image once, and each its own id")
+        seen.add(image_id)
+
+
+def find_images(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """List image files, each with an id that no other has.
+
+    In a folder the id is the path below it ("june/1.jpg"). Of files, and of a list of files, it is that of
+    `image_ids`. A file that is given twice is listed once.
+
+    Args:
+        where: a folder (its folders are looked into); a text file with one path per line, from its folder; an image
+            file; or several folders and image files.
+
+    Returns:
+        images: DataFrame (image_id, path), sorted by path in a folder, else in the order given.
+        rejects: DataFrame (image_id, path, reason) of files whose names are not UTF-8.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a file.
+        ValueError: no image there, or a list that is not UTF-8 text.
+
+    Example:
+        >>> find_images("photographs")[0]["image_id"].tolist()
+        ['june/1.jpg', 'june/1.png', 'me.jpg']
+    """
+    import pandas as pd
+
+    one = isinstance(where, str | os.PathLike)
+    given = [Path(where)] if isinstance(where, str | os.PathLike) else [Path(item) for item in where]
+    if one and given[0].is_file() and given[0].suffix.lower() not in PICTURE_ENDINGS:
+        found = _listed(given[0])
+    elif one and not given[0].exists():
+        raise FileNotFoundError(f"{given[0]}: neither a folder of images nor a list of them")
+    else:
+        found = [file for item in given for file in (_images_below(item) if item.is_dir() else [item])]
+    found = list({os.path.abspath(path): path for path in reversed(found)}.values())[::-1]  # each once, the first
+    if not found:
+        named = ", ".join(map(str, given[:3]))
+        raise ValueError(f"{named}: no images in it (looked for {', '.join(sorted(PICTURE_ENDINGS))})")
+    below = len(given) == 1 and given[0].is_dir()
+    ids = [path.relative_to(given[0]).as_posix() for path in found] if below else image_ids(found)
+    images, rejects = [], []
+    for image_id, path in zip(ids, map(str, found), strict=True):
+        if path.isascii() or not _HALF.search(path):
+            images.append((image_id, path))
+        else:
+            escaped = (text.encode("utf-8", "backslashreplace").decode() for text in (image_id, path))
+            rejects.append((*escaped, "the file name is not UTF-8: rename the file"))
+    return (
+        pd.DataFrame(images, columns=["image_id", "path"], dtype=object),
+        pd.DataFrame(rejects, columns=["image_id", "path", "reason"], dtype=object),
+    )
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return [path for path in files_below(folder) if path.suffix.lower() in PICTURE_ENDINGS]
+
+
+def _listed(file: Path) -> list[Path]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 text at byte {error.start}; expected one path per line") from None
+    return [file.parent / line.strip() for line in lines if line.strip()]
 
 
 def _from_array(image: Any) -> Image.Image:
@@ -173,9 +284,10 @@ def _from_array(image: Any) -> Image.Image:
     grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
     colored = array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8
     if not array.size or not (grey or colored):
+        first = array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (3, 4)
+        mend = "put the channels last (array.transpose(1, 2, 0))" if first else "scale the values to 0..255"
         raise ValueError(
-            f"image: uint8 of shape (height, width, 3) expected, got {array.dtype} of {array.shape}: scale the values "
-            "to 0..255, and put the channels last"
+            f"image: uint8 of shape (height, width, 3) expected, got {array.dtype} of {array.shape}: {mend}"
         )
     return Image.fromarray(array)
 
@@ -202,8 +314,12 @@ def image_bytes(path: str | os.PathLike[str]) -> bytes:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow was built with."""
+    """Return those of FORMATS that this Pillow was built with, and HEIF where its reader is installed."""
     Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

@@ -9,9 +9,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from attncap._files import check_list, files_below, remove_unfinished, replacing
+from attncap._files import (
+    check_list,
+    check_output,
+    files_below,
+    plain_cell,
+    remove_unfinished,
+    replacing,
+    write_csv,
+    write_rejects,
+)
 from attncap.captions import Caption
 from attncap.tokenizers import WordTokenizer
 
@@ -118,3 +128,57 @@ def test_files_below_follows_links_and_skips_what_is_hidden(tmp_path: Path) -> N
     (tmp_path / "in" / "around").symlink_to(tmp_path / "in")
     found = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path / "in")]
     assert found == ["in/a.jpg", "in/linked/e.jpg"]
+
+
+def test_a_symbolic_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "scores.json").write_text("old")
+    link, dangling = tmp_path / "link.json", tmp_path / "dangling.json"
+    link.symlink_to(Path("real") / "scores.json")
+    dangling.symlink_to(tmp_path / "real" / "new.json")
+    for file in (link, dangling):
+        with replacing(file) as temporary:
+            temporary.write_text("new")
+        assert file.is_symlink() and file.read_text() == "new"
+    assert sorted(os.listdir(tmp_path / "real")) == ["new.json", "scores.json"]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "p.json"
+    check_output(file, "--out")
+    assert os.listdir(tmp_path / "new") == []
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OSError, match=r"--out .*file/p\.json: cannot be written \(.*\): name a file in a folder that"):
+        check_output(tmp_path / "file" / "p.json", "--out")
+    with pytest.raises(IsADirectoryError, match="new: is a folder: name a file"):
+        check_output(tmp_path / "new")
+    check_output(os.devnull)
+    check_output(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+FORMULAS = ["=1+1", "+a", "-a.jpg", "@b", "\tc", "'=d", "'quoted'", "plain", ""]
+
+
+def test_a_csv_holds_no_formula_and_reads_back(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"file": FORMULAS, "=score": np.linspace(-1, 1, 9), "n": pd.array([1, None, *range(7)], "Int64")},
+        index=range(5, 14),
+    )
+    table.insert(1, "other", [os.fsdecode(b"caf\xe9"), None, Path("-x"), *FORMULAS[:6]])
+    write_csv(tmp_path / "t.csv", table)
+    read = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    assert list(read.columns) == ["file", "other", "'=score", "n"]
+    assert not read["file"].str.startswith(("=", "+", "-", "@", "\t")).any()
+    assert [plain_cell(cell) for cell in read["file"]] == FORMULAS
+    assert read["other"].tolist()[:2] == ["caf\\udce9", ""]
+    assert read["'=score"].tolist() == table["=score"].tolist()
+    write_csv(tmp_path / "t.csv", table.iloc[:0], mark=True)
+    assert (tmp_path / "t.csv").read_bytes() == b"\xef\xbb\xbffile,other,'=score,n\n"
+
+
+def test_rejects_of_an_earlier_call_are_removed(tmp_path: Path) -> None:
+    file, rejects = tmp_path / "p.rejects.csv", pd.DataFrame({"path": ["a.jpg"], "reason": ["empty"]})
+    assert write_rejects(file, rejects) and file.read_text() == "path,reason\na.jpg,empty\n"
+    assert not write_rejects(file, rejects.iloc[:0]) and not file.exists()
+    assert not write_rejects(file, rejects.iloc[:0])

@@ -336,9 +336,21 @@ def test_all_endings_that_open_image_reads_are_looked_for() -> None:
     assert read <= set(images.PICTURE_ENDINGS)
 
 
-def test_heic_is_listed_with_a_reason(tmp_path: Path) -> None:
-    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
-    with pytest.raises(images.UnreadableImage, match="HEIC, the format of iPhones, is not read: save it as JPEG"):
+def test_heic_is_read_with_its_extra_and_listed_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    sideways = Image.linear_gradient("L").resize((64, 48)).convert("RGB")
+    exif = Image.Exif()
+    exif[images.ORIENTATION_TAG] = 6
+    pillow_heif.from_pillow(sideways).save(tmp_path / "a.heic", quality=95, exif=exif.tobytes())
+    seen = images.open_image(tmp_path / "a.heic")
+    assert seen.size == (48, 64) and seen.mode == "RGB"
+    expected = np.asarray(sideways.transpose(Image.Transpose.ROTATE_270), np.int16)
+    assert np.abs(np.asarray(seen, np.int16) - expected).max() < 12
+    (tmp_path / "b.heic").write_bytes((tmp_path / "a.heic").read_bytes()[:300])
+    with pytest.raises(images.UnreadableImage, match=r"b\.heic: (truncated|not a picture)"):
+        images.open_image(tmp_path / "b.heic")
+    monkeypatch.setattr(images, "_formats", lambda: ("JPEG", "PNG"))
+    with pytest.raises(images.UnreadableImage, match=r"HEIC, .* is not read: install attncap\[heic\], or save it as"):
         images.open_image(tmp_path / "a.heic")
 
 
@@ -363,5 +375,55 @@ def test_pillow_images_and_files_come_out_alike(tmp_path: Path) -> None:
     assert images.read_image(tmp_path / "turned.png").size == (6, 9)
     deep = np.asarray(images.read_image(tmp_path / "deep.png"))
     np.testing.assert_array_equal(np.asarray(images.read_image(grey)), deep)
-    with pytest.raises(ValueError, match="put the channels last"):
+    with pytest.raises(ValueError, match=r"put the channels last \(array\.transpose"):
         images.read_image(np.zeros((3, 20, 30), np.uint8))
+
+
+def listing(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6)).save(folder / name)
+    return folder
+
+
+def test_ids_of_images_tell_them_apart() -> None:
+    assert images.image_ids(["june/1.jpg", Path("june/2.jpg")]) == ["1.jpg", "2.jpg"]
+    assert images.image_ids(["june/1.jpg", "july/1.jpg", "me.jpg"]) == ["june/1.jpg", "july/1.jpg", "me.jpg"]
+    assert images.image_ids(["/a/x/1.jpg", "/a/y/1.jpg"]) == ["x/1.jpg", "y/1.jpg"]
+    assert images.image_ids([Image.new("RGB", (3, 2)), np.zeros((4, 5), np.uint8)]) == ["image-1", "image-2"]
+    with pytest.raises(ValueError, match=r"two images are called '1\.jpg': give each image once"):
+        images.image_ids(["june/1.jpg", "june/1.jpg"])
+
+
+def test_images_of_a_folder_a_list_and_files(tmp_path: Path) -> None:
+    folder = listing(tmp_path / "f", "me.jpg", "me.png", "june/1.jpg", "july/1.jpg", ".hidden/1.jpg")
+    (folder / "notes.txt").write_text("no image")
+    table, rejects = images.find_images(folder)
+    assert table["image_id"].tolist() == ["july/1.jpg", "june/1.jpg", "me.jpg", "me.png"] and rejects.empty
+    assert table["path"].tolist() == [str(folder / image_id) for image_id in table["image_id"]]
+    (tmp_path / "list.txt").write_text("f/june/1.jpg\n\nf/me.jpg\nf/../f/me.jpg\n", encoding="utf-8")
+    table, _ = images.find_images(tmp_path / "list.txt")
+    assert table["image_id"].tolist() == ["1.jpg", "me.jpg"]  # a file that is listed twice is one image
+    assert table["path"].tolist() == [str(tmp_path / "f" / "june" / "1.jpg"), str(tmp_path / "f" / "me.jpg")]
+    table, _ = images.find_images([str(folder / "june"), str(folder / "july" / "1.jpg"), str(folder / "me.jpg")])
+    assert table["image_id"].tolist() == ["june/1.jpg", "july/1.jpg", "me.jpg"]
+    assert images.find_images(str(folder / "me.jpg"))[0]["image_id"].tolist() == ["me.jpg"]
+
+
+def test_where_there_are_no_images(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere: neither a folder of images nor a list of them"):
+        images.find_images(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"no images in it \(looked for \.apng"):
+        images.find_images(tmp_path)
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
+    with pytest.raises(ValueError, match=r"list\.txt: not UTF-8 text at byte 3; expected one path per line"):
+        images.find_images(tmp_path / "list.txt")
+
+
+def test_names_that_are_not_utf_8_are_listed(tmp_path: Path) -> None:
+    listing(tmp_path, "a.png")
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes((tmp_path / "a.png").read_bytes())
+    table, rejects = images.find_images(tmp_path)
+    assert table["image_id"].tolist() == ["a.png"]
+    assert rejects["image_id"].tolist() == ["caf\\udce9.png"]
+    assert rejects["reason"].tolist() == ["the file name is not UTF-8: rename the file"]

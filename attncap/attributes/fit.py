@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
-from attncap._files import replacing
+from attncap._files import write_csv
 from attncap.attributes.classifier import AttributeClassifier, save_classifier
 from attncap.attributes.config import AttributeConfig
 from attncap.attributes.losses import MISSING, MaskedBinaryCrossentropy
@@ -178,8 +178,7 @@ def fit_linear(
     loss = head.fit(pooled(training), training.labels, pooled(validation), validation.labels)
     logits = stored_logits(classifier, store, list(validation.pictures["path"]))
     score = mean_average_precision(logits, validation.labels)
-    with replacing(folder.history_file) as temporary:
-        pd.DataFrame([{"epoch": 0, "val_loss": loss, "val_map": score}]).to_csv(temporary, index=False)
+    write_csv(folder.history_file, pd.DataFrame([{"epoch": 0, "val_loss": loss, "val_map": score}]))
     save_classifier(classifier, folder.best_file)
     return score
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attncap._files import check_list, replacing
+from attncap._files import check_list, write_csv
 from attncap.attributes.classifier import AttributeClassifier
 from attncap.attributes.tables import AttributeData
 from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
-from attncap.images import AnyImage, image_name
+from attncap.images import AnyImage, check_ids, image_name
+from attncap.images import image_ids as ids_of
 
 
 def predict_pictures(
@@ -46,7 +47,8 @@ def predict_pictures(
         0.97
     """
     check_list(paths, "paths", "images")
-    names = [Path(image_name(path, at)).name for at, path in enumerate(paths)] if image_ids is None else list(image_ids)
+    names = ids_of(paths) if image_ids is None else list(image_ids)
+    check_ids(names)
     logits, unreadable = picture_logits(classifier, paths, batch_size=batch_size, progress=progress)
     table = pd.DataFrame(classifier.calibrated(logits), columns=list(classifier.names))
     table.insert(0, "file", [name for at, name in enumerate(names) if at not in unreadable])
@@ -126,8 +128,7 @@ def readable_pictures(
                 "table": "pictures",
             }
         )
-        with replacing(rejects_file) as temporary:
-            pd.concat([data.rejects, listed], ignore_index=True).to_csv(temporary, index=False)
+        write_csv(rejects_file, pd.concat([data.rejects, listed], ignore_index=True))
     return data.rows(keep)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from attncap._files import replacing
+from attncap._files import write_csv
 from attncap.attributes.calibration import calibrate
 from attncap.attributes.classifier import AttributeClassifier, load_classifier, save_classifier
 from attncap.attributes.config import AttributeConfig
@@ -98,8 +98,7 @@ def train_attributes(
             _check_same(folder, manifest)
         else:
             folder.write_json(folder.config_file, asdict(config))
-            with replacing(folder.path / "split.csv") as temporary:
-                data.pictures[["image_id", "split"]].to_csv(temporary, index=False)
+            write_csv(folder.path / "split.csv", data.pictures[["image_id", "split"]])
             folder.write_json(folder.manifest_file, manifest)
         classifier = _build(data.names, encoder, store, training, validation, config, statements)
         if config.head == "linear":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from attncap._files import replacing
+from attncap._files import write_csv
 from attncap.characteristics.lexicon import Lexicon
 from attncap.data.dataset import CaptionData
 from attncap.data.readers.table import FILE_COLUMNS
@@ -77,8 +76,7 @@ def rare_characteristics(counts: pd.DataFrame, least: int = RARE) -> list[str]:
 
 def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     """Write the table as CSV: 1, 0 and empty cells."""
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
+    write_csv(path, table)
 
 
 def combined_statements(texts: Iterable[str], lexicon: Lexicon) -> dict[str, bool | None]:

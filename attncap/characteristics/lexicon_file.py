@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from attncap._files import replacing
+import pandas as pd
+
+from attncap._files import write_csv
 from attncap.data.readers.base import foreign_byte, read_lines
 from attncap.data.readers.table import read_header, read_rows
 
@@ -17,7 +18,6 @@ SIGNS = {
     **dict.fromkeys(("", "present", "1", "+1", "1.0", "+", "yes", "true"), 1),
     **dict.fromkeys(("absent", "-1", "-1.0", "-", "0", "no", "false"), -1),
 }
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_entries(path: str | os.PathLike[str]) -> list[Entry]:
             problem = f"{len(header)} columns expected as in the header, {len(row)} found"
         if problem:
             raise ValueError(f"{file}, line {number}: {problem}")
-        cells = {name: _plain(cell) for name, cell in zip(names, row, strict=True)}
+        cells = {name: cell.strip() for name, cell in zip(names, row, strict=True)}
         if not any(cells.values()):
             continue
         entry = _entry(cells, f"{file}, line {number}")
@@ -85,18 +85,12 @@ def read_entries(path: str | os.PathLike[str]) -> list[Entry]:
 
 
 def write_entries(path: str | os.PathLike[str], entries: Iterable[Entry]) -> None:
-    """Write characteristics.csv as UTF-8 with a byte order mark, so that spreadsheets show accents.
-
-    A cell that a spreadsheet would take as a formula (it begins with =, +, - or @) gets an apostrophe in front, which
-    `read_entries` takes away.
-    """
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for entry in entries:
-            texts = (_safe(text) for text in (entry.characteristic, entry.phrase))
-            sign = "present" if entry.sign > 0 else "absent"
-            writer.writerow([*texts, entry.count, sign, _safe(entry.proposal)])
+    """Write characteristics.csv as UTF-8 with a byte order mark, so that spreadsheets show accents."""
+    rows = [
+        (entry.characteristic, entry.phrase, entry.count, "present" if entry.sign > 0 else "absent", entry.proposal)
+        for entry in entries
+    ]
+    write_csv(path, pd.DataFrame(rows, columns=list(COLUMNS)), mark=True)
 
 
 def _entry(cells: dict[str, str], place: str) -> Entry:
@@ -111,15 +105,6 @@ def _entry(cells: dict[str, str], place: str) -> Entry:
     except (ValueError, OverflowError):
         raise ValueError(f"{place}: count {count!r}: a number expected") from None
     return Entry(cells["characteristic"], phrase, number, SIGNS[sign], cells.get("proposal", ""))
-
-
-def _safe(text: str) -> str:
-    return "'" + text if text.startswith((*_FORMULA, "'")) else text
-
-
-def _plain(cell: str) -> str:
-    cell = cell.strip()
-    return cell[1:].strip() if cell[:1] == "'" and cell[1:].startswith((*_FORMULA, "'")) else cell
 
 
 def _said(entry: Entry) -> str:

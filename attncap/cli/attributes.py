@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import add_command, setting
+from attncap.cli.options import OutputFile, add_command, setting
 
 ATTRIBUTES_HELP = (
     "attributes:FILE:IMAGES, FILE a CSV with a column of file names and columns of 0/1 (or -1/1, true/false, empty for "
@@ -73,7 +73,9 @@ def add_commands(commands: Any) -> None:
     predict.add_argument(
         "--images", required=True, metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line"
     )
-    predict.add_argument("--out", required=True, metavar="CSV", help="file name, and a probability column an attribute")
+    predict.add_argument(
+        "--out", required=True, type=OutputFile, metavar="CSV", help="file name, and a probability column an attribute"
+    )
     _add_captions(predict)
 
     report = add_command(
@@ -89,7 +91,7 @@ def add_commands(commands: Any) -> None:
     report.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the drawn faces (default 0)")
     report.add_argument("--aim", metavar="A", help="tune the thresholds anew, on the run's validation pictures")
     report.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
-    report.add_argument("--out", metavar="CSV", help="write the probabilities too")
+    report.add_argument("--out", type=OutputFile, metavar="CSV", help="write the probabilities too")
     report.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_captions(report)
 
@@ -101,7 +103,9 @@ def add_commands(commands: Any) -> None:
         "attncap attributes texts --data attributes:list_attr_celeba.txt:images --out captions.csv",
     )
     texts.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
-    texts.add_argument("--out", required=True, metavar="CSV", help="file, caption, split: --data table:CSV:IMAGES")
+    texts.add_argument(
+        "--out", required=True, type=OutputFile, metavar="CSV", help="file, caption, split: --data table:CSV:IMAGES"
+    )
     _add_split(texts)
 
 
@@ -114,7 +118,9 @@ def _add_split(parser: Any) -> None:
 
 
 def _add_captions(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--captions", metavar="JSON", help="say the attributes in sentences: COCO results JSON")
+    parser.add_argument(
+        "--captions", type=OutputFile, metavar="JSON", help="say the attributes in sentences: COCO results JSON"
+    )
     parser.add_argument("--most", type=int, metavar="N", help="at most so many attributes a sentence (default: all)")
 
 
@@ -142,31 +148,31 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from attncap._files import write_csv, write_rejects
     from attncap.attributes.classifier import load_classifier
     from attncap.attributes.predict import predict_pictures
-    from attncap.decoding.predict import find_pictures
+    from attncap.images import find_images
 
-    if Path(options.images).is_file() and Path(options.out).resolve() == Path(options.images).resolve():
-        raise ValueError(f"--out {options.out} is the input: name another file, it would be overwritten")
-    paths = find_pictures(options.images)
-    root = Path(options.images) if Path(options.images).is_dir() else None
-    names = [path.relative_to(root).as_posix() if root else path.name for path in paths]
+    images, rejects = find_images(options.images)
     classifier = load_classifier(options.run_folder)
-    probs, rejects = predict_pictures(classifier, paths, names)
-    _write_csv(options.out, probs)
-    print(f"{len(probs)} pictures, {len(classifier.names)} probabilities each, in {options.out}")
+    probs, unreadable = predict_pictures(classifier, images["path"].tolist(), images["image_id"].tolist())
+    write_csv(options.out, probs)
+    print(f"{len(probs)} images, {len(classifier.names)} probabilities each, in {options.out}")
     _write_captions(options, classifier, probs)
-    if len(rejects):
-        listed = Path(options.out).with_suffix(".rejects.csv")
-        _write_csv(listed, rejects)
+    rejects = pd.concat([rejects.rename(columns={"image_id": "file"}), unreadable], ignore_index=True)
+    listed = Path(options.out).with_suffix(".rejects.csv")
+    if write_rejects(listed, rejects):
         first = rejects.iloc[0]
         print(
-            f"{len(rejects)} pictures cannot be read (first {first['path']}: {first['reason']}): see {listed}",
+            f"{len(rejects)} images cannot be read (first {first['path']}: {first['reason']}): see {listed}",
             file=sys.stderr,
         )
 
 
 def _report(options: argparse.Namespace) -> None:
+    from attncap._files import write_csv
     from attncap.attributes.classifier import load_classifier
     from attncap.attributes.evaluate import evaluate_attributes
     from attncap.attributes.tables import load_attributes
@@ -179,7 +185,7 @@ def _report(options: argparse.Namespace) -> None:
     )
     content = report.to_json_dict()
     if options.out:
-        _write_csv(options.out, probs)
+        write_csv(options.out, probs)
     captions = _write_captions(options, classifier, probs)
     if captions and measured.facts is not None:
         content["true_characteristics"] = dict(
@@ -197,15 +203,14 @@ def _texts(options: argparse.Namespace) -> None:
     import numpy as np
     import pandas as pd
 
+    from attncap._files import write_csv
     from attncap.attributes.sentences import to_sentence
     from attncap.attributes.tables import load_attributes
 
-    if Path(options.out).is_file() and str(Path(options.out)) in options.data.split(":"):
-        raise ValueError(f"--out {options.out} is the input: name another file, it would be overwritten")
     data = load_attributes(options.data, seed=options.split_seed, val=options.val, test=options.test)
     captions = [to_sentence(data.names, np.nan_to_num(row), np.full(len(row), 0.5)) for row in data.labels]
     table = pd.DataFrame({"file": data.pictures["image_id"], "caption": captions, "split": data.pictures["split"]})
-    _write_csv(options.out, table)
+    write_csv(options.out, table)
     print(f"{data.summary()}; {table['caption'].nunique():,} different texts in {options.out}")
 
 
@@ -219,10 +224,3 @@ def _write_captions(options: argparse.Namespace, classifier: Any, probs: Any) ->
     write_predictions(options.captions, captions)
     print(f"{len(captions)} sentences in {options.captions}", file=sys.stderr)
     return captions
-
-
-def _write_csv(path: str | Path, table: Any) -> None:
-    from attncap._files import replacing
-
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False)

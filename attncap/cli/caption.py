@@ -9,12 +9,14 @@ from typing import Any
 
 from attncap.cli.ensemble import save_member_heatmaps
 from attncap.cli.options import (
+    OutputFile,
     add_command,
     add_consensus,
     add_decoding,
     add_run,
     captioner_of,
     decoder_of,
+    heatmap_files,
     save_heatmap,
 )
 
@@ -25,18 +27,24 @@ def add_commands(commands: Any) -> None:
         commands,
         "caption",
         _caption,
-        "print the caption of pictures, and draw where the model looked",
+        "print the captions of images, and draw where the model looked",
         "attncap caption --run runs/demo/run me.jpg --heatmap me_heatmap.png",
     )
     add_run(parser)
-    parser.add_argument("picture", nargs="+", metavar="PICTURE")
-    parser.add_argument("--heatmap", metavar="PNG", help="figure to write: the map of every word over the picture")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
+    parser.add_argument(
+        "--heatmap",
+        type=OutputFile,
+        metavar="PNG",
+        help="figure to write: the map of every word over the image; of several images NAME_image.png",
+    )
     add_decoding(parser)
     add_consensus(parser)
 
 
 def _caption(options: argparse.Namespace) -> None:
     from attncap.decoding.predict import caption_pictures
+    from attncap.images import find_images
 
     captioner = captioner_of(options)
     if options.heatmap and not captioner.has_attention:
@@ -45,14 +53,24 @@ def _caption(options: argparse.Namespace) -> None:
             f"{', '.join(options.runs)}: {holds}, which has no attention maps to draw: "
             "leave --heatmap out, or take a run of --model attention"
         )
-    pictures = options.picture
+    images, rejects = find_images(options.images)
+    paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
     decoder = decoder_of(options, captioner)
-    captions, rejects = caption_pictures(captioner, pictures, pictures, progress=False, decoder=decoder)
+    captions, unreadable = caption_pictures(captioner, paths, image_ids, progress=False, decoder=decoder)
+    path_of = dict(zip(image_ids, paths, strict=True))
     for caption in captions:
-        print(f"{caption.image_id}: {caption.text}" if len(pictures) > 1 else caption.text)
-        if options.heatmap:
-            print(f"heatmap: {save_heatmap(caption, Path(options.heatmap), len(pictures) > 1)}", file=sys.stderr)
-    if options.heatmap and len(options.runs) > 1:
-        save_member_heatmaps(captioner, captions, Path(options.heatmap), len(pictures) > 1)
-    if len(rejects):
-        raise ValueError("; ".join(f"{row.path}: {row.reason}" for row in rejects.itertuples()))
+        print(f"{path_of[caption.image_id]}: {caption.text}" if len(path_of) > 1 else caption.text)
+    if options.heatmap:
+        file_of = dict(zip(image_ids, heatmap_files(Path(options.heatmap), image_ids), strict=True))
+        for caption in captions:
+            save_heatmap(path_of[caption.image_id], caption, file_of[caption.image_id])
+            print(f"heatmap: {file_of[caption.image_id]}", file=sys.stderr)
+        if len(options.runs) > 1:
+            save_member_heatmaps(captioner, captions, path_of, file_of)
+    reasons = [
+        f"{path}: {reason}"
+        for table in (rejects, unreadable)
+        for path, reason in zip(table["path"], table["reason"], strict=True)
+    ]
+    if reasons:
+        raise ValueError("; ".join(reasons))

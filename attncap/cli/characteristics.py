@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, add_command
+from attncap.cli.options import SPEC_HELP, OutputFile, add_command
 
 
 def add_commands(commands: Any) -> None:
@@ -26,7 +26,9 @@ def add_commands(commands: Any) -> None:
         "--out characteristics.csv",
     )
     mine.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
-    mine.add_argument("--out", required=True, metavar="CSV", help="phrases to write; edit them in a spreadsheet")
+    mine.add_argument(
+        "--out", required=True, type=OutputFile, metavar="CSV", help="phrases to write; edit them in a spreadsheet"
+    )
     mine.add_argument(
         "--weights",
         metavar="W",
@@ -51,7 +53,7 @@ def add_commands(commands: Any) -> None:
     )
     labels.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
     labels.add_argument("--characteristics", required=True, metavar="CSV", help="phrases and what they state")
-    labels.add_argument("--out", required=True, metavar="CSV", help="table to write")
+    labels.add_argument("--out", required=True, type=OutputFile, metavar="CSV", help="table to write")
     labels.add_argument(
         "--silence",
         choices=("unknown", "no"),

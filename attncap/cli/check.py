@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, add_command
+from attncap.cli.options import SPEC_HELP, OutputFile, add_command
 
 
 def add_commands(commands: Any) -> None:
@@ -18,7 +18,7 @@ def add_commands(commands: Any) -> None:
         "attncap check --data flickr8k:flickr8k",
     )
     parser.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
-    parser.add_argument("--out", metavar="CSV", help="list the rejects here")
+    parser.add_argument("--out", type=OutputFile, metavar="CSV", help="list the rejects here")
     parser.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from attncap.cli.options import add_command
@@ -32,20 +31,19 @@ def add_commands(commands: Any) -> None:
 
 def _describe(options: argparse.Namespace) -> None:
     from attncap.attributes.describe import describe
-    from attncap.decoding.predict import find_pictures
+    from attncap.images import find_images
 
-    images: list[Path] = []
-    for name in options.images:
-        images += find_pictures(name) if Path(name).is_dir() else [Path(name)]
-    descriptions = describe(options.run_folder, images, most=options.most)
+    images, rejects = find_images(options.images)
+    descriptions = describe(options.run_folder, images["path"].tolist(), most=options.most)
     if options.json:
         print(json.dumps([description.to_json_dict() for description in descriptions], indent=2, ensure_ascii=False))
     else:
         for description in descriptions:
             if description.error is None:
                 print(_lines(description, len(descriptions) > 1))
-    unread = [f"{one.image}: {one.error}" for one in descriptions if one.error is not None]
-    if unread and len(unread) == len(descriptions):
+    unread = [f"{path}: {reason}" for path, reason in zip(rejects["path"], rejects["reason"], strict=True)]
+    unread += [f"{one.image}: {one.error}" for one in descriptions if one.error is not None]
+    if len(unread) == len(descriptions) + len(rejects):
         raise ValueError("; ".join(unread))
     for line in unread:
         print(line, file=sys.stderr)

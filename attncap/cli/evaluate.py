@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, add_command
+from attncap.cli.options import SPEC_HELP, OutputFile, add_command
 
 
 def add_commands(commands: Any) -> None:
@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
         help="CSV (first column: image_id) or CelebA's text: the share of claims that it confirms",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of splits and resampling (default 0)")
-    parser.add_argument("--out", metavar="CSV", help="write the scores of each image")
+    parser.add_argument("--out", type=OutputFile, metavar="CSV", help="write the scores of each image")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -86,10 +86,9 @@ def _evaluate(options: argparse.Namespace) -> None:
             predictions, against, references, metrics=metrics, brevity=options.brevity, seed=options.seed
         )
     if options.out:
-        from attncap._files import replacing
+        from attncap._files import write_csv
 
-        with replacing(options.out) as temporary:
-            scores.per_image.to_csv(temporary, index=False)
+        write_csv(options.out, scores.per_image)
     if options.json:
         content = scores.to_json_dict()
         if difference is not None:

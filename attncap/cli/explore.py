@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, add_command, add_decoding, add_run, captioner_of, decoding
+from attncap.cli.options import SPEC_HELP, OutputFile, add_command, add_decoding, add_run, captioner_of, decoding
 
 
 def add_commands(commands: Any) -> None:
@@ -23,7 +22,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--images", metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line (default: those of --data)"
     )
-    parser.add_argument("--out", required=True, metavar="HTML", help="page to write")
+    parser.add_argument("--out", required=True, type=OutputFile, metavar="HTML", help="page to write")
     parser.add_argument("--data", metavar="SPEC", help=f"where references come from, by image_id: {SPEC_HELP}")
     parser.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
     parser.add_argument("--limit", type=int, default=200, metavar="N", help="the first N pictures (default 200)")
@@ -38,7 +37,8 @@ def _explore(options: argparse.Namespace) -> None:
 
     from attncap.data.load import load
     from attncap.decoding.alternatives import explore_features
-    from attncap.decoding.predict import encoded_pictures, find_pictures
+    from attncap.decoding.predict import encoded_pictures
+    from attncap.images import find_images
 
     if options.images is None and options.data is None:
         raise ValueError("--images or --data is needed: which pictures to show")
@@ -47,26 +47,22 @@ def _explore(options: argparse.Namespace) -> None:
     if options.limit < 1 or options.top < 1:
         raise ValueError(f"--limit and --top need at least 1, got {options.limit} and {options.top}")
     references = None
+    rejects: list[tuple[str, str, str]] = []
     if options.data is not None:
         data = load(options.data, seed=options.seed)
         data = data if options.split is None else data.split(options.split)
         references = data.references()
     if options.images is not None:
-        found = find_pictures(options.images)
-        root = Path(options.images) if Path(options.images).is_dir() else None
-        image_ids = [path.relative_to(root).as_posix() if root else path.name for path in found]
-        paths = [str(path) for path in found]
+        images, unnamed = find_images(options.images)
+        rejects += unnamed.itertuples(index=False, name=None)
     else:
-        paths, image_ids = list(map(str, data.pictures["path"])), list(map(str, data.pictures["image_id"]))
-    if len(set(image_ids)) < len(image_ids):
-        twice = next(image_id for image_id in image_ids if image_ids.count(image_id) > 1)
-        raise ValueError(f"{options.images}: two pictures are named {twice!r}: list each once, or give their folder")
+        images = data.pictures
+    paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
     if references is not None:
         _say_what_is_missing(image_ids, references, options.data)
     left_out = max(0, len(paths) - options.limit)
     paths, image_ids = paths[: options.limit], image_ids[: options.limit]
     captioner = captioner_of(options)
-    rejects: list[tuple[str, str, str]] = []
     encoded = list(encoded_pictures(captioner, paths, image_ids, rejects))
     for _, path, reason in rejects:
         print(f"left out: {path}: {reason}", file=sys.stderr)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, add_command
+from attncap.cli.options import SPEC_HELP, OutputFile, add_command
 
 
 def add_commands(commands: Any) -> None:
@@ -25,7 +24,7 @@ def add_commands(commands: Any) -> None:
     features.add_argument("--image-size", type=int, metavar="I", help="as in train (default: of the weights)")
     features.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
     features.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default 32)")
-    features.add_argument("--out", metavar="CSV", help="list the pictures that cannot be read here")
+    features.add_argument("--out", type=OutputFile, metavar="CSV", help="list the pictures that cannot be read here")
     features.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
     features.add_argument(
         "--engine",
@@ -52,8 +51,8 @@ def _features(options: argparse.Namespace) -> None:
     if options.batch_size < 1:
         raise ValueError(f"--batch-size {options.batch_size}: at least 1 expected")
 
-    from attncap._files import replacing
-    from attncap.data.load import cache_folder, load
+    from attncap._files import cache_folder, write_csv
+    from attncap.data.load import load
     from attncap.features.extractor import FeatureExtractor
     from attncap.features.store import FeatureStore
 
@@ -70,8 +69,7 @@ def _features(options: argparse.Namespace) -> None:
     rejects = store.extract(paths, options.batch_size, engine=engine)
     print(f"features of {len(paths) - len(rejects):,} of {len(paths):,} pictures are in {store.path}")
     if options.out:
-        with replacing(Path(options.out)) as temporary:
-            rejects.to_csv(temporary, index=False)
+        write_csv(options.out, rejects)
     for path, reason in rejects.head(3).itertuples(index=False):
         print(f"not read: {path}: {reason}")
     if len(rejects) > 3:

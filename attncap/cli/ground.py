@@ -7,7 +7,16 @@ import json
 import sys
 from typing import Any
 
-from attncap.cli.options import BOXES_HELP, SPEC_HELP, add_command, add_decoding, add_run, captioner_of, decoding
+from attncap.cli.options import (
+    BOXES_HELP,
+    SPEC_HELP,
+    OutputFile,
+    add_command,
+    add_decoding,
+    add_run,
+    captioner_of,
+    decoding,
+)
 
 
 def add_commands(commands: Any) -> None:
@@ -37,7 +46,9 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--probes", action="store_true", help="also force attention uniform, and blank what is seen")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
     parser.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
-    parser.add_argument("--plot", metavar="PNG", help="figure to write: where the captioner looks, by type")
+    parser.add_argument(
+        "--plot", type=OutputFile, metavar="PNG", help="figure to write: where the captioner looks, by type"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of splits and resampling (default 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_decoding(parser)

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, add_command
+from attncap.cli.index_tune import make_encoder, open_index, tune
+from attncap.cli.options import SPEC_HELP, OutputFile, add_command
 
 ENCODER_HELP = (
     "dhash (64 bits), dhash:BITS (n^2 or 2 n^2, such as 128 or 256), or an InceptionV3 layer, such as mixed8, whose "
@@ -55,25 +56,30 @@ def add_commands(commands: Any) -> None:
         "attncap index query --db people.db me.jpg -k 5",
     )
     query.add_argument("--db", required=True, metavar="FILE", help="the index")
-    query.add_argument("picture", nargs="*", metavar="PICTURE")
+    query.add_argument("images", nargs="*", metavar="IMAGE", help="image files, or folders of images")
     query.add_argument(
         "-k", type=_count, metavar="K", help="number of neighbors (default 1; with --images, above 1: consensus)"
     )
-    query.add_argument("--images", metavar="FOLDER_OR_LIST", help="caption these images and write --out")
-    query.add_argument("--out", metavar="JSON", help="COCO results JSON to write (with --images)")
+    query.add_argument(
+        "--images",
+        dest="folder",
+        metavar="FOLDER_OR_LIST",
+        help="caption a folder of images, or those of a text file with one path per line, and write --out",
+    )
+    query.add_argument("--out", type=OutputFile, metavar="JSON", help="COCO results JSON to write (with --images)")
     query.add_argument("--approximate", action="store_true", help="search the graph that index build --graph made")
     query.add_argument("--json", action="store_true", help="print JSON, one list per image")
     _add_encoder(query)
 
-    tune = add_command(
+    tuning = add_command(
         own,
         "tune",
-        _tune,
+        tune,
         "find the distance threshold with the fewest errors, and store it in the index",
         "attncap index tune --db people.db --match label --plot threshold.png",
     )
-    tune.add_argument("--db", required=True, metavar="FILE", help="the index")
-    tune.add_argument(
+    tuning.add_argument("--db", required=True, metavar="FILE", help="the index")
+    tuning.add_argument(
         "--match",
         default="label",
         metavar="M",
@@ -81,35 +87,35 @@ def add_commands(commands: Any) -> None:
         "neighbor's caption scores at least this against the image's own), or copies (changed copies of images find "
         "the image; the images of --data are not in the index)",
     )
-    tune.add_argument(
+    tuning.add_argument(
         "--data",
         metavar="SPEC",
         help=f"labeled images to query with (default: each image of the index against the others). {SPEC_HELP}",
     )
-    tune.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
-    tune.add_argument(
+    tuning.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
+    tuning.add_argument(
         "--index-data", metavar="SPEC", help="with --match copies: the data set that the index was built from"
     )
-    tune.add_argument(
+    tuning.add_argument(
         "--sample",
         type=int,
         default=300,
         metavar="N",
         help="with --match copies: number of images to change (default 300)",
     )
-    tune.add_argument(
+    tuning.add_argument(
         "--wrong-weight",
         type=float,
         default=1.0,
         metavar="W",
         help="cost of a wrong label; a missed label costs 1 (default 1.0)",
     )
-    tune.add_argument("--plot", metavar="PNG", help="write a figure: errors at each threshold")
-    tune.add_argument("--out", metavar="CSV", help="write the curve, one row per threshold")
-    tune.add_argument("--keep", action="store_true", help="only print: leave the threshold of the index as it is")
-    tune.add_argument("--seed", type=int, default=0, help="seed of splits, sample and folds (default 0)")
-    tune.add_argument("--json", action="store_true", help="print JSON instead of text")
-    _add_encoder(tune)
+    tuning.add_argument("--plot", type=OutputFile, metavar="PNG", help="write a figure: errors at each threshold")
+    tuning.add_argument("--out", type=OutputFile, metavar="CSV", help="write the curve, one row per threshold")
+    tuning.add_argument("--keep", action="store_true", help="only print: leave the threshold of the index as it is")
+    tuning.add_argument("--seed", type=int, default=0, help="seed of splits, sample and folds (default 0)")
+    tuning.add_argument("--json", action="store_true", help="print JSON instead of text")
+    _add_encoder(tuning)
 
 
 def _count(text: str) -> int:
@@ -125,6 +131,7 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
+    from attncap._files import write_rejects
     from attncap.data.load import load
     from attncap.retrieval.index import ImageIndex
 
@@ -132,7 +139,7 @@ def _build(options: argparse.Namespace) -> None:
     data = data.split(options.split) if options.split else data
     references = data.references()
     pictures = data.pictures
-    encoder = _encoder(options.encoder, options.weights, options.features, options.image_size)
+    encoder = make_encoder(options.encoder, options.weights, options.features, options.image_size)
     source = json.dumps([options.data, options.split, options.seed if options.split else None])
     with ImageIndex(options.db, encoder) as index:
         before = {image_id for image_id, _ in index.entries()}
@@ -154,10 +161,9 @@ def _build(options: argparse.Namespace) -> None:
             )
         if options.graph:
             print(f"approximate index: {index.build_graph()}")
-    if len(rejects):
+    listed = Path(options.db).with_suffix(".rejects.csv")
+    if write_rejects(listed, rejects):
         first = rejects.iloc[0]
-        listed = Path(options.db).with_suffix(".rejects.csv")
-        _write_csv(listed, rejects)
         print(
             f"{len(rejects)} images cannot be read (first {first['path']}: {first['reason']}): see {listed}",
             file=sys.stderr,
@@ -165,202 +171,59 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _query(options: argparse.Namespace) -> None:
-    if bool(options.picture) == bool(options.images) or bool(options.images) != bool(options.out):
+    if bool(options.images) == bool(options.folder) or bool(options.folder) != bool(options.out):
         raise ValueError("give images, or --images FOLDER together with --out JSON")
-    with _open(options) as index:
-        if options.images:
-            _caption(options, index)
+    from attncap.images import find_images
+
+    images, rejects = find_images(options.folder or options.images)
+    for _, path, reason in rejects.itertuples(index=False):
+        print(f"{path}: {reason}", file=sys.stderr)
+    with open_index(options) as index:
+        if options.folder:
+            _caption(options, index, images, len(rejects))
             return
         answers: dict[str, Any] = {}
         plain: list[str] = []
-        for picture in options.picture:
-            answers[picture] = index.query(picture, options.k or 1, options.approximate)
-            if not index.has_content(index.encoder.encode([picture])[0]):
-                plain.append(picture)
+        for path in images["path"]:
+            answers[path] = index.query(path, options.k or 1, options.approximate)
+            if not index.has_content(index.encoder.encode([path])[0]):
+                plain.append(path)
         limit = index.threshold
-    for picture in plain:
-        print(f"{picture}: a plain image: no bit of its hash is set, so its label is not given", file=sys.stderr)
+    for path in plain:
+        print(f"{path}: a plain image: no bit of its hash is set, so its label is not given", file=sys.stderr)
     if options.json:
         content = {name: [vars(neighbor) for neighbor in found] for name, found in answers.items()}
         print(json.dumps({"threshold": limit, "plain_images": plain, "neighbors": content}, indent=2))
         return
-    for picture, found in answers.items():
+    for path, found in answers.items():
         if len(answers) > 1:
-            print(f"{picture}:")
+            print(f"{path}:")
         for neighbor in found:
-            far = picture in plain or (limit is not None and neighbor.distance > limit)
+            far = path in plain or (limit is not None and neighbor.distance > limit)
             says = "no matching label" if far else " | ".join(neighbor.labels) or "(no label)"
             print(f"{neighbor.distance:.4g}  {neighbor.image_id}  {says}")
 
 
-def _caption(options: argparse.Namespace, index: Any) -> None:
+def _caption(options: argparse.Namespace, index: Any, images: Any, rejected: int) -> None:
     import numpy as np
 
-    from attncap.decoding.predict import find_pictures
     from attncap.images import UnreadableImage
     from attncap.metrics.coco_json import write_predictions
     from attncap.retrieval.captions import neighbor_captions
 
-    paths = find_pictures(options.images)
-    root = Path(options.images) if Path(options.images).is_dir() else None
-    names = [path.relative_to(root).as_posix() if root else path.name for path in paths]
-    path_of: dict[str, Path] = {}
-    for name, path in zip(names, paths, strict=True):
-        if name in path_of:
-            raise ValueError(
-                f"{options.images}: {path_of[name]} and {path} have one name; captions need names that differ"
-            )
-        path_of[name] = path
-    codes = index.encoder.encode(paths, progress=True)
-    kept = [n for n, code in enumerate(codes) if not isinstance(code, UnreadableImage)]
-    for code in codes:
+    codes = {}
+    for image_id, code in zip(
+        images["image_id"], index.encoder.encode(images["path"].tolist(), progress=True), strict=True
+    ):
         if isinstance(code, UnreadableImage):
             print(code, file=sys.stderr)
-    if not kept:
-        raise ValueError(f"{options.images}: none of the {len(paths)} images can be read")
-    captions = neighbor_captions(index, np.stack([codes[n] for n in kept]), [names[n] for n in kept], options.k or 1)
+        else:
+            codes[image_id] = code
+    if not codes:
+        raise ValueError(f"{options.folder}: none of the {len(images)} images can be read")
+    captions = neighbor_captions(index, np.stack(list(codes.values())), list(codes), options.k or 1)
     write_predictions(options.out, captions)
     print(f"{len(captions)} captions in {options.out}")
-    if len(kept) < len(paths):
-        print(f"{len(paths) - len(kept)} images cannot be read and have no caption", file=sys.stderr)
-
-
-def _tune(options: argparse.Namespace) -> None:
-    from attncap.retrieval.thresholds import NEVER, parse_match, tune_threshold
-
-    copies = options.match == "copies"
-    if copies and not options.index_data:
-        raise ValueError("--match copies needs --index-data SPEC, the data set that the index was built from")
-    match = None if copies else parse_match(options.match)
-    with _open(options) as index:
-        if match is None:
-            distances, matched, table = _of_copies(options, index)
-        else:
-            table = None
-            distances, matched = _of_neighbors(options, index, match)
-        curve = tune_threshold(
-            distances,
-            matched,
-            wrong_weight=options.wrong_weight,
-            whole=index.encoder.measure == "hash_distance",
-            seed=options.seed,
-        )
-        if not options.keep:
-            index.threshold = curve.threshold
-        if table is not None:
-            table = table([curve.threshold] if curve.threshold != NEVER else [0.0])
-        measure = "hash distance, bits" if index.encoder.measure == "hash_distance" else "1 - cosine similarity"
-    if options.out:
-        _write_csv(options.out, curve.table)
-    if options.plot:
-        from attncap.retrieval.plots import plot_threshold
-
-        figure = plot_threshold(curve.table, curve.threshold, curve.queries, measure=measure).get_figure(root=True)
-        assert figure is not None
-        figure.savefig(options.plot)
-    if options.json:
-        content = {"best": curve.best, "queries": curve.queries, "held_out_errors": curve.held_out_errors}
-        print(json.dumps(content if table is None else {**content, "copies": table.to_dict("records")}, indent=2))
-        return
-    print(curve.to_text())
-    if table is not None:
-        print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-
-
-def _of_neighbors(options: argparse.Namespace, index: Any, match: Any) -> tuple[Any, Any]:
-    if options.data is None:
-        rows, distances = index.nearest_others()
-        of_query = [labels for _, labels in index.entries()]
-    else:
-        codes, of_query = _asked(options, index)
-        rows, distances = index.nearest(codes)
-    return distances[:, 0], match(of_query, [labels for _, labels in index.entries(rows[:, 0])])
-
-
-def _of_copies(options: argparse.Namespace, index: Any) -> tuple[Any, Any, Any]:
-    from functools import partial
-
-    import numpy as np
-
-    from attncap.data.load import load
-    from attncap.retrieval.robustness import changed_copies, robustness_table
-
-    pictures = load(options.index_data, seed=options.seed).pictures
-    held = {image_id for image_id, _ in index.entries()}
-    pictures = pictures[pictures["image_id"].isin(held)]
-    if pictures.empty:
-        raise ValueError(
-            f"{options.index_data}: none of its images is in {options.db}; give the data set that it was built from"
-        )
-    pictures = pictures.sample(min(options.sample, len(pictures)), random_state=options.seed)
-    copies = changed_copies(index, pictures["path"].tolist(), pictures["image_id"].tolist())
-    strangers = np.empty(0)
-    if options.data is not None:
-        codes, _ = _asked(options, index)
-        strangers = index.nearest(codes)[1][:, 0]
-    distances = np.concatenate([copies["distance"].to_numpy(), strangers])
-    matched = np.concatenate([copies["found"].to_numpy(bool), np.zeros(len(strangers), bool)])
-    return distances, matched, partial(robustness_table, copies, strangers)
-
-
-def _asked(options: argparse.Namespace, index: Any) -> tuple[Any, list[list[str]]]:
-    """Return codes and labels of the images of --data that can be read."""
-    import numpy as np
-
-    from attncap.data.load import load
-    from attncap.images import UnreadableImage
-
-    data = load(options.data, seed=options.seed)
-    data = data.split(options.split) if options.split else data
-    references = data.references()
-    codes = index.encoder.encode(data.pictures["path"].tolist(), progress=True)
-    kept, labels = [], []
-    for image_id, code in zip(data.pictures["image_id"], codes, strict=True):
-        if isinstance(code, UnreadableImage):
-            print(code, file=sys.stderr)
-        else:
-            kept.append(code)
-            labels.append(references.get(image_id, []))
-    if not kept:
-        raise ValueError(f"{options.data}: no image can be read")
-    return np.stack(kept), labels
-
-
-def _encoder(text: str, weights: str | None, features: str | None, image_size: int | None) -> Any:
-    name, _, bits = text.partition(":")
-    if name == "dhash":
-        from attncap.retrieval.index import DifferenceHash
-
-        if image_size is not None:
-            raise ValueError(
-                f"--image-size {image_size}: is for InceptionV3 layers; the size of a hash is given as dhash:BITS"
-            )
-        if bits and not bits.isdecimal():
-            raise ValueError(f"--encoder {text}: expected a number of bits after dhash, as in dhash:256")
-        return DifferenceHash(int(bits or 64))
-    from attncap.features.extractor import FeatureExtractor
-    from attncap.features.store import FeatureStore
-    from attncap.retrieval.embeddings import PooledEmbedding
-
-    extractor = FeatureExtractor(name, weights or "imagenet", image_size)
-    return PooledEmbedding(extractor, FeatureStore(features, extractor) if features else None)
-
-
-def _open(options: argparse.Namespace) -> Any:
-    """Open the index with the encoder it was built with; a weights file must be given again."""
-    from attncap.retrieval.database import encoder_of
-    from attncap.retrieval.index import ImageIndex
-
-    described = encoder_of(options.db)
-    if described["encoder"] == "dhash":
-        return ImageIndex.load(options.db)
-    layer = described["encoder"].split()[-1]
-    weights = options.weights or described.get("name")
-    return ImageIndex.load(options.db, _encoder(layer, weights, options.features, described["image_size"]))
-
-
-def _write_csv(path: str | Path, table: Any) -> None:
-    from attncap._files import replacing
-
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False)
+    missing = rejected + len(images) - len(codes)
+    if missing:
+        print(f"{missing} images cannot be read and have no caption", file=sys.stderr)

@@ -8,22 +8,31 @@ run, so that `attncap --help` and wrong arguments are answered before TensorFlow
 from __future__ import annotations
 
 import argparse
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from io import TextIOWrapper
 
 import attncap
 from attncap import cli
 from attncap._quiet import quiet_start
+from attncap.cli.options import check_outputs
+from attncap.cli.terminal import Stopped, plain_streams, signals_as_exceptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit status: 0, 2 after an error that the user can mend, 130 when interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a caption that the terminal cannot show is no reason to stop
-            stream.reconfigure(errors="backslashreplace")
+    """Run a command.
+
+    Returns:
+        The exit status: 0; 2 after an error that the user can mend; 130 when interrupted, 143 or 129 after SIGTERM or
+        SIGHUP; 141 when the reader of a pipe is gone.
+    """
+    with plain_streams(), signals_as_exceptions():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parsed = _parser().parse_args(arguments)
     quiet_start()
     try:
@@ -31,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from attncap.plugins import load_plugins
 
             load_plugins(parsed.plugins)
+        check_outputs(parsed)
         parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that no later flush fails
+        return 141
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"attncap {parsed.command}: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -41,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nattncap {parsed.command}: interrupted", file=sys.stderr)
         return 130
+    except Stopped as stopped:
+        print(f"attncap {parsed.command}: stopped by {stopped}", file=sys.stderr)
+        return stopped.status
     return 0
 
 

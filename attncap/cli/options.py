@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from attncap._files import check_output
 from attncap.data.readers.registry import forms
 from attncap.training.config import kinds_of
 
@@ -137,10 +141,60 @@ def _look_alikes(file: str, captioner: Any) -> Any:
         return LookAlikes(index, captioner)
 
 
-def save_heatmap(caption: Any, out: Path, several: bool) -> Path:
-    """Draw a caption whose image_id is its picture's path; of several pictures, each in a file of its name."""
+def save_heatmap(path: str, caption: Any, file: Path) -> None:
+    """Draw the maps of a caption over its image, into a file."""
     from attncap.plotting.attention import plot_attention
 
-    file = out.with_name(f"{out.stem}_{Path(caption.image_id).stem}{out.suffix}") if several else out
-    plot_attention(caption.image_id, caption).savefig(file)
-    return file
+    plot_attention(path, caption).savefig(file)
+
+
+def heatmap_files(out: Path, image_ids: Sequence[str]) -> list[Path]:
+    """Name a figure for each image: `out` for a single one, else NAME_image.png; no two are equal.
+
+    Example:
+        >>> [str(file) for file in heatmap_files(Path("map.png"), ["a.jpg", "b.jpg", "b.png"])]
+        ['map_a.png', 'map_b.jpg.png', 'map_b.png.png']
+    """
+    if len(image_ids) == 1:
+        return [out]
+    names = [Path(image_id).stem for image_id in image_ids]
+    counts = Counter(name.lower() for name in names)  # on some systems upper and lower case are one name
+    names = [
+        name if counts[name.lower()] == 1 else image_id.replace("/", "_")
+        for name, image_id in zip(names, image_ids, strict=True)
+    ]
+    taken: set[str] = set()
+    for at, name in enumerate(names):
+        number = 2
+        while names[at].lower() in taken:
+            names[at], number = f"{name}_{number}", number + 1
+        taken.add(names[at].lower())
+    return [out.with_name(f"{out.stem}_{name}{out.suffix}") for name in names]
+
+
+class OutputFile(str):
+    """The value of an option that names a file to write: `type=OutputFile`; see `check_outputs`."""
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Refuse files to write that cannot be written, or that another option names as an input.
+
+    Raises:
+        ValueError: the output is an input.
+        OSError: it cannot be written.
+    """
+    given = vars(options)
+    texts = {
+        name: [str(item) for item in (value if isinstance(value, list) else [value])]
+        for name, value in given.items()
+        if isinstance(value, str | list) and not isinstance(value, OutputFile)
+    }
+    for name, out in given.items():
+        if not isinstance(out, OutputFile):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        for text in (text for several in texts.values() for text in several):
+            pieces = [text, *text.split(":"), *text.replace("+", ":").split(":")]
+            if os.path.exists(out) and any(os.path.isfile(p) and os.path.samefile(p, out) for p in pieces if p):
+                raise ValueError(f"{option} {out} is the input: name another file, it would be overwritten")
+        check_output(out, option)

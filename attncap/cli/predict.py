@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, add_command, add_consensus, add_decoding, add_run, captioner_of, decoder_of
+from attncap.cli.options import (
+    SPEC_HELP,
+    OutputFile,
+    add_command,
+    add_consensus,
+    add_decoding,
+    add_run,
+    captioner_of,
+    decoder_of,
+)
 
 
 def add_commands(commands: Any) -> None:
@@ -28,22 +36,29 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the splits (default 0)")
-    parser.add_argument("--out", required=True, metavar="JSON", help="COCO results JSON to write")
+    parser.add_argument("--out", required=True, type=OutputFile, metavar="JSON", help="COCO results JSON to write")
     add_decoding(parser)
     add_consensus(parser)
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from attncap._files import replacing
+    import pandas as pd
+
+    from attncap._files import write_rejects
     from attncap.decoding.collapse import collapse_warnings
     from attncap.decoding.predict import caption_pictures
+    from attncap.images import find_images
     from attncap.metrics.coco_json import write_predictions
 
     if options.split and not options.data:
         raise ValueError(f"--split {options.split}: belongs to --data SPEC; --images captions every image")
-    paths, image_ids = _of_data(options) if options.data else _of_folder(options.images)
+    if options.data:
+        images, rejects = _of_data(options), pd.DataFrame()
+    else:
+        images, rejects = find_images(options.images)
+    paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
     captioner = captioner_of(options)
-    captions, rejects = caption_pictures(captioner, paths, image_ids, decoder=decoder_of(options, captioner))
+    captions, unreadable = caption_pictures(captioner, paths, image_ids, decoder=decoder_of(options, captioner))
     # As the COCO tools want the ids of COCO, whose image ids are integers.
     integers = bool(options.data) and all(
         image_id.isdecimal() and str(int(image_id)) == image_id for image_id in image_ids
@@ -52,14 +67,13 @@ def _predict(options: argparse.Namespace) -> None:
     print(f"{len(captions)} captions in {options.out}")
     for warning in collapse_warnings(captions):
         print(f"warning: {warning}", file=sys.stderr)
-    if len(rejects):
-        listed = Path(options.out).with_suffix(".rejects.csv")
-        with replacing(listed) as temporary:
-            rejects.to_csv(temporary, index=False)
+    rejects = pd.concat([rejects, unreadable], ignore_index=True)
+    listed = Path(options.out).with_suffix(".rejects.csv")
+    if write_rejects(listed, rejects):
         print(f"{len(rejects)} images cannot be read and have no caption: see {listed}", file=sys.stderr)
 
 
-def _of_data(options: argparse.Namespace) -> tuple[list[Path], list[str]]:
+def _of_data(options: argparse.Namespace) -> Any:
     """Return the images of --data with their ids."""
     from attncap.data.load import load
 
@@ -67,20 +81,4 @@ def _of_data(options: argparse.Namespace) -> tuple[list[Path], list[str]]:
     images = (data.split(options.split) if options.split else data).pictures
     if images.empty:
         raise ValueError(f"{options.data}: has no images" + (f" in split {options.split}" if options.split else ""))
-    return [Path(path) for path in images["path"]], images["image_id"].tolist()
-
-
-def _of_folder(images: str) -> tuple[list[Path], list[str]]:
-    """Return the images of a folder, named by their path in it, or of a list, named by file name."""
-    from attncap.decoding.predict import find_pictures
-
-    paths = find_pictures(images)
-    root = Path(images) if Path(images).is_dir() else None
-    image_ids = [path.relative_to(root).as_posix() if root else path.name for path in paths]
-    twice = next((name for name, count in Counter(image_ids).items() if count > 1), None)
-    if twice is not None:
-        raise ValueError(f"{images}: two images are called {twice!r}, which is the id of a prediction; rename one")
-    for name in image_ids:
-        if name.encode("utf-8", errors="ignore").decode() != name:
-            raise ValueError(f"{images}: the name {name!r} is not UTF-8 text and cannot be an id; rename the image")
-    return paths, image_ids
+    return images

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from attncap._files import replacing
+from attncap._files import write_csv
 from attncap.data.readers.base import SPLIT_NAMES, no_rejects
 
 SPLITS = ("train", "val", "test")
@@ -141,14 +141,9 @@ class CaptionData:
         return references
 
     def write_rejects(self, path: str | os.PathLike[str]) -> Path:
-        """Writes `rejects` as CSV; the file is there whole, or as it was before."""
-        target = Path(path)
-        with (
-            replacing(target) as temporary,
-            open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            self.rejects.to_csv(file, index=False)
-        return target
+        """Write `rejects` as CSV, whole or not at all."""
+        write_csv(path, self.rejects)
+        return Path(path)
 
 
 def split_pictures(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from attncap._files import check_list, files_below
+from attncap._files import check_list
 from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder
 from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
-from attncap.images import PICTURE_ENDINGS, AnyImage, UnreadableImage, image_name
+from attncap.images import AnyImage, UnreadableImage, check_ids, image_name
+from attncap.images import image_ids as ids_of
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
 
@@ -55,7 +55,7 @@ def caption_pictures(
     Args:
         captioner: from `load_captioner`, or an `Ensemble`.
         paths: the files, or Pillow images or arrays.
-        image_ids: names for the captions, one a path; default the file names.
+        image_ids: names for the captions, one per path, each once; default those of `attncap.images.image_ids`.
         batch_size: pictures in memory at a time.
         progress: show a bar with pictures/s.
         decoder: of the captioner, such as a `ConsensusDecoder`; None makes a `Decoder` with settings.
@@ -97,8 +97,8 @@ def encoded_pictures(
     if encoder is None:
         raise ValueError("this captioner holds no encoder: it takes features (use Decoder), not picture files")
     check_list(paths, "paths", "images")
-    if image_ids is None:
-        image_ids = [Path(image_name(path, at)).name for at, path in enumerate(paths)]
+    image_ids = ids_of(paths) if image_ids is None else image_ids
+    check_ids(image_ids)
     for batch in encode_images(encoder, paths, batch_size=batch_size, progress=progress):
         rejects += [(image_ids[at], image_name(paths[at], at), reason) for at, reason in batch.rejects]
         if batch.positions:
@@ -134,26 +134,3 @@ def decode_stored(decode: Decoder, store: FeatureStore, pictures: pd.DataFrame, 
         rows = pictures.iloc[start : start + part]
         captions += decode(store.get(list(rows["path"])), list(rows["image_id"]))
     return captions
-
-
-def find_pictures(where: str | Path) -> list[Path]:
-    """Return the pictures of a folder (and its folders), sorted; or those that a text file lists, a path a line.
-
-    Raises:
-        FileNotFoundError: neither a folder nor a file.
-        ValueError: no picture there, or a list that is not UTF-8 text.
-    """
-    where = Path(where)
-    if where.is_dir():
-        found = [path for path in files_below(where) if path.suffix.lower() in PICTURE_ENDINGS]
-    elif where.is_file():
-        try:
-            lines = where.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{where}: not UTF-8 text at byte {error.start}; expected a path a line") from None
-        found = [where.parent / line.strip() for line in lines if line.strip()]
-    else:
-        raise FileNotFoundError(f"{where}: neither a folder of pictures nor a list of them")
-    if not found:
-        raise ValueError(f"{where}: no pictures in it (looked for {', '.join(sorted(PICTURE_ENDINGS))})")
-    return found

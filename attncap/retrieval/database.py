@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -209,7 +210,7 @@ class ImageDatabase:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._named():
-            self._sql.execute("BEGIN IMMEDIATE")  # waits for another process here, not halfway
+            self._begin()
             try:
                 yield self._sql
                 self._sql.execute("COMMIT")
@@ -217,6 +218,19 @@ class ImageDatabase:
                 if self._sql.in_transaction:
                     self._sql.execute("ROLLBACK")
                 raise
+
+    def _begin(self) -> None:
+        """Begin to write: another process is waited for here, not halfway; the user is told after a second."""
+        for seconds in (min(1.0, WAIT_SECONDS), WAIT_SECONDS):
+            self._sql.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
+            try:
+                self._sql.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.OperationalError as error:
+                if seconds == WAIT_SECONDS or "locked" not in str(error):
+                    raise
+                print(f"{self._name}: another process writes to it; waiting until it is done", file=sys.stderr)
+        self._sql.execute(f"PRAGMA busy_timeout = {int(1000 * WAIT_SECONDS)}")
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from attncap.images import AnyImage, UnreadableImage, image_bytes
+from attncap.images import AnyImage, UnreadableImage, check_ids, image_bytes
+from attncap.images import image_ids as ids_of
 from attncap.retrieval.database import Entry, ImageDatabase
 from attncap.retrieval.difference_hash import DifferenceHash, PictureEncoder
 from attncap.retrieval.hnsw import NeighborGraph
@@ -141,7 +142,7 @@ class ImageIndex:
         Args:
             pictures: files.
             labels: for each, its labels or captions: one or several, or none.
-            image_ids: names, each once; default the files' names.
+            image_ids: names, each once; default those of `attncap.images.image_ids`.
             progress: show a bar with images/s.
             source: name of the list that these images are from. The index remembers the list: images that an earlier
                 call with this source added, and that are no longer on it, are removed. None removes nothing.
@@ -153,7 +154,7 @@ class ImageIndex:
         Raises:
             ValueError: lists of different lengths, an image_id twice, or labels that are one string.
         """
-        names = [Path(picture).name for picture in pictures] if image_ids is None else list(image_ids)
+        names = ids_of(pictures) if image_ids is None else list(image_ids)
         _check(names, labels, len(pictures))
         known = self._database.known()
         rejected = []
@@ -351,9 +352,7 @@ class ImageIndex:
 def _check(image_ids: Sequence[str], labels: Sequence[Any], count: int) -> None:
     if not len(image_ids) == len(labels) == count:
         raise ValueError(f"expected a name and labels for each image: {len(image_ids)}, {len(labels)}, {count}")
-    twice = pd.Index(image_ids).duplicated()
-    if twice.any():
-        raise ValueError(f"image_id {image_ids[int(twice.argmax())]!r} is given twice; give each image once")
+    check_ids(image_ids)
     text = next((line for line in labels if isinstance(line, str)), None)
     if text is not None:
         raise ValueError(f"labels {text!r:.60}: expected a list of labels for each image, got one string")

@@ -19,7 +19,7 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from attncap._files import remove_unfinished, replacing
+from attncap._files import remove_unfinished, replacing, write_csv
 
 VERSIONED = ("attncap", "tensorflow", "keras", "keras-nlp", "jax", "numpy", "pandas", "pillow")
 
@@ -80,8 +80,7 @@ class RunFolder:
 
     def save_state(self, arrays: dict[str, np.ndarray], history: list[dict[str, float]]) -> None:
         """Commit an epoch: `arrays` by name, and the history up to it."""
-        with replacing(self.history_file) as temporary:
-            pd.DataFrame(history).to_csv(temporary, index=False)
+        write_csv(self.history_file, pd.DataFrame(history))
         with replacing(self.state_file) as temporary, open(temporary, "wb") as file:
             np.savez(file, history=np.array(json.dumps(history)), **arrays)  # type: ignore[arg-type]
 

@@ -166,22 +166,44 @@ def test_errors_are_one_line(
     assert re.search(message, error[0])
 
 
-def test_a_list_of_pictures_that_cannot_be_told_apart_or_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_equal_names_in_two_folders_and_beside_each_other(
+    demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listed = tmp_path / "list.txt"
-    listed.write_text("a/1.png\nb/1.png\n", encoding="utf-8")
-    command = ["predict", "--run", "none", "--images", str(listed), "--out", str(tmp_path / "p.json")]
-    assert main(command) == 2
-    assert re.search(r"list\.txt: two images are called '1\.png'", capsys.readouterr().err)
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
-    assert main([*command[:4], str(folder), *command[5:]]) == 2
-    assert re.search(r"'caf\\udce9\.png' is not UTF-8 text.*rename the image", capsys.readouterr().err)
-    listed.write_bytes(b"caf\xe9.png\n")
-    assert main(command) == 2
-    assert re.search(r"list\.txt: not UTF-8 text at byte 3; expected a path a line", capsys.readouterr().err)
+    run, folder = ["--run", str(demo_folder / "run")], tmp_path / "images"
+    faces = sorted((demo_folder / "faces").rglob("*.png"))[:4]
+    for face, name in zip(faces, ("a/1.png", "b/1.png", "me.jpg", "me.png"), strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(face).save(folder / name)
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(faces[0].read_bytes())
+    out, rejects = tmp_path / "p.json", tmp_path / "p.rejects.csv"
+    ids = ["a/1.png", "b/1.png", "me.jpg", "me.png"]
+    assert main(["predict", *run, "--images", str(folder), "--out", str(out), "--beam-width", "1"]) == 0
+    assert [row["image_id"] for row in json.loads(out.read_text())] == ids
+    assert pd.read_csv(rejects)["image_id"].tolist() == ["caf\\udce9.png"]
+    (tmp_path / "list.txt").write_text("\n".join(f"images/{name}" for name in ids[:2]), encoding="utf-8")
+    assert main(["predict", *run, "--images", str(tmp_path / "list.txt"), "--out", str(out), "--beam-width", "1"]) == 0
+    assert [row["image_id"] for row in json.loads(out.read_text())] == ids[:2]
+    assert not rejects.exists()  # of the call before
+
+    capsys.readouterr()
+    heatmap, files = tmp_path / "map.png", [str(folder / name) for name in ids]
+    assert main(["caption", *run, *files, "--beam-width", "1", "--heatmap", str(heatmap)]) == 0
+    assert [line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()] == files
+    drawn = sorted(path.name for path in tmp_path.glob("map*.png"))
+    assert drawn == ["map_a_1.png.png", "map_b_1.png.png", "map_me.jpg.png", "map_me.png.png"]
+
+    page = tmp_path / "page.html"
+    assert main(["explore", *run, "--images", str(folder), "--out", str(page), "--beam-width", "1"]) == 0
+    assert "4 pictures in" in capsys.readouterr().out
+    assert all(f'"{image_id}"' in page.read_text(encoding="utf-8") for image_id in ids)
+
+
+def test_a_heatmap_never_overwrites_its_image(demo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    face = str(next((demo_folder / "faces").rglob("*.png")))
+    before = Path(face).read_bytes()
+    assert main(["caption", "--run", str(demo_folder / "run"), face, "--heatmap", face]) == 2
+    assert "is the input: name another file, it would be overwritten" in capsys.readouterr().err
+    assert Path(face).read_bytes() == before
 
 
 @pytest.mark.parametrize("command", ["demo", "train", "predict", "caption", "evaluate", "check"])

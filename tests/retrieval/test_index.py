@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from attncap.retrieval.database import ImageDatabase
 from attncap.retrieval.hnsw import NeighborGraph
 from attncap.retrieval.index import DifferenceHash, ImageIndex
 from attncap.retrieval.search import CosineSearch, HashSearch
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def picture(seed: int, size: tuple[int, int] = (67, 53)) -> Image.Image:
@@ -243,7 +246,7 @@ def test_an_index_in_memory_and_codes_that_are_there() -> None:
         index.add_codes(["c"], [[]], np.ones((1, 3)))
     with pytest.raises(ValueError, match="embedding 0: expected finite values"):
         index.add_codes(["c"], [[]], np.full((1, 11), np.inf))
-    with pytest.raises(ValueError, match="image_id 'c' is given twice"):
+    with pytest.raises(ValueError, match="two images are called 'c': give each image once"):
         index.add_codes(["c", "c"], [[], []], np.ones((2, 11)))
     with pytest.raises(ValueError, match="labels 'left': expected a list of labels"):
         index.add_codes(["c"], ["left"], np.ones((1, 11)))
@@ -389,6 +392,36 @@ def test_two_processes_add_at_once_and_see_each_other(tmp_path: Path) -> None:
     assert [process.wait(60) for process in both] == [0, 0]
     assert len(index) == 61
     assert index.nearest(np.zeros((1, 8), np.uint8))[1].tolist() == [[0.0]]  # the others' entries are seen
+
+
+def test_who_waits_for_another_writer_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    database = ImageDatabase(tmp_path / "busy.db", {"encoder": "dhash", "bits": 64}, create=True)
+    other = sqlite3.connect(tmp_path / "busy.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: (time.sleep(1.5), other.execute("ROLLBACK")))
+        database.set_about("threshold", 3)
+    assert database.about("threshold") == 3
+    assert capsys.readouterr().err.endswith("busy.db: another process writes to it; waiting until it is done\n")
+
+
+def test_an_index_that_cannot_be_written_is_searched(tmp_path: Path) -> None:
+    file = tmp_path / "kept" / "people.db"
+    with ImageIndex(file, DifferenceHash(64)) as index:
+        index.add_codes(["a"], [["word"]], np.zeros((1, 8), np.uint8))
+    code = (
+        "import os, sys; from attncap.retrieval.index import ImageIndex\n"
+        "if os.getuid() == 0: os.setuid(65534)  # root may write anywhere, nobody may not\n"
+        "index = ImageIndex.load(sys.argv[1]); assert index.entries() == [('a', ('word',))]; print(index.threshold)\n"
+        "try: index.threshold = 3\n"
+        "except OSError as error: print('people.db: cannot be read or written' in str(error))\n"
+    )
+    os.chmod(file, 0o444), os.chmod(file.parent, 0o555)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        os.chmod(folder, 0o755)
+    done = subprocess.run([sys.executable, "-c", code, str(file)], cwd=ROOT, capture_output=True, text=True)
+    os.chmod(file.parent, 0o755)
+    assert done.stdout.split() == ["None", "True"], done.stderr
 
 
 def test_a_writer_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

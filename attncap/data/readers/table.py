@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from attncap._files import plain_cell
 from attncap.data.readers.base import (
     SPLIT_COLUMNS,
     Collector,
@@ -155,7 +156,7 @@ def read_rows(
             fields = next(reader)
             if any(is_row(line) for line in lines[at + 1 : at + reader.line_num]):
                 raise csv.Error("stray quote")
-            yield at + 1, fields, None
+            yield at + 1, [plain_cell(field) for field in fields], None
             at += reader.line_num
         except csv.Error as error:
             problem = 'a quote is opened and not closed: write it twice ("") inside quotes'

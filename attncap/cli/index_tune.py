@@ -1,0 +1,145 @@
+"""`attncap index tune`: find the distance threshold with the fewest errors; and the encoder of an index."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Run `attncap index tune`."""
+    from attncap._files import write_csv
+    from attncap.retrieval.thresholds import NEVER, parse_match, tune_threshold
+
+    copies = options.match == "copies"
+    if copies and not options.index_data:
+        raise ValueError("--match copies needs --index-data SPEC, the data set that the index was built from")
+    match = None if copies else parse_match(options.match)
+    with open_index(options) as index:
+        if match is None:
+            distances, matched, table = _of_copies(options, index)
+        else:
+            table = None
+            distances, matched = _of_neighbors(options, index, match)
+        curve = tune_threshold(
+            distances,
+            matched,
+            wrong_weight=options.wrong_weight,
+            whole=index.encoder.measure == "hash_distance",
+            seed=options.seed,
+        )
+        if not options.keep:
+            index.threshold = curve.threshold
+        if table is not None:
+            table = table([curve.threshold] if curve.threshold != NEVER else [0.0])
+        measure = "hash distance, bits" if index.encoder.measure == "hash_distance" else "1 - cosine similarity"
+    if options.out:
+        write_csv(options.out, curve.table)
+    if options.plot:
+        from attncap.retrieval.plots import plot_threshold
+
+        figure = plot_threshold(curve.table, curve.threshold, curve.queries, measure=measure).get_figure(root=True)
+        assert figure is not None
+        figure.savefig(options.plot)
+    if options.json:
+        content = {"best": curve.best, "queries": curve.queries, "held_out_errors": curve.held_out_errors}
+        print(json.dumps(content if table is None else {**content, "copies": table.to_dict("records")}, indent=2))
+        return
+    print(curve.to_text())
+    if table is not None:
+        print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+def _of_neighbors(options: argparse.Namespace, index: Any, match: Any) -> tuple[Any, Any]:
+    if options.data is None:
+        rows, distances = index.nearest_others()
+        of_query = [labels for _, labels in index.entries()]
+    else:
+        codes, of_query = _asked(options, index)
+        rows, distances = index.nearest(codes)
+    return distances[:, 0], match(of_query, [labels for _, labels in index.entries(rows[:, 0])])
+
+
+def _of_copies(options: argparse.Namespace, index: Any) -> tuple[Any, Any, Any]:
+    from functools import partial
+
+    import numpy as np
+
+    from attncap.data.load import load
+    from attncap.retrieval.robustness import changed_copies, robustness_table
+
+    pictures = load(options.index_data, seed=options.seed).pictures
+    held = {image_id for image_id, _ in index.entries()}
+    pictures = pictures[pictures["image_id"].isin(held)]
+    if pictures.empty:
+        raise ValueError(
+            f"{options.index_data}: none of its images is in {options.db}; give the data set that it was built from"
+        )
+    pictures = pictures.sample(min(options.sample, len(pictures)), random_state=options.seed)
+    copies = changed_copies(index, pictures["path"].tolist(), pictures["image_id"].tolist())
+    strangers = np.empty(0)
+    if options.data is not None:
+        codes, _ = _asked(options, index)
+        strangers = index.nearest(codes)[1][:, 0]
+    distances = np.concatenate([copies["distance"].to_numpy(), strangers])
+    matched = np.concatenate([copies["found"].to_numpy(bool), np.zeros(len(strangers), bool)])
+    return distances, matched, partial(robustness_table, copies, strangers)
+
+
+def _asked(options: argparse.Namespace, index: Any) -> tuple[Any, list[list[str]]]:
+    """Return codes and labels of the images of --data that can be read."""
+    import numpy as np
+
+    from attncap.data.load import load
+    from attncap.images import UnreadableImage
+
+    data = load(options.data, seed=options.seed)
+    data = data.split(options.split) if options.split else data
+    references = data.references()
+    codes = index.encoder.encode(data.pictures["path"].tolist(), progress=True)
+    kept, labels = [], []
+    for image_id, code in zip(data.pictures["image_id"], codes, strict=True):
+        if isinstance(code, UnreadableImage):
+            print(code, file=sys.stderr)
+        else:
+            kept.append(code)
+            labels.append(references.get(image_id, []))
+    if not kept:
+        raise ValueError(f"{options.data}: no image can be read")
+    return np.stack(kept), labels
+
+
+def make_encoder(text: str, weights: str | None, features: str | None, image_size: int | None) -> Any:
+    """Make the encoder that `--encoder` names."""
+    name, _, bits = text.partition(":")
+    if name == "dhash":
+        from attncap.retrieval.index import DifferenceHash
+
+        if image_size is not None:
+            raise ValueError(
+                f"--image-size {image_size}: is for InceptionV3 layers; the size of a hash is given as dhash:BITS"
+            )
+        if bits and not bits.isdecimal():
+            raise ValueError(f"--encoder {text}: expected a number of bits after dhash, as in dhash:256")
+        return DifferenceHash(int(bits or 64))
+    from attncap.features.extractor import FeatureExtractor
+    from attncap.features.store import FeatureStore
+    from attncap.retrieval.embeddings import PooledEmbedding
+
+    extractor = FeatureExtractor(name, weights or "imagenet", image_size)
+    return PooledEmbedding(extractor, FeatureStore(features, extractor) if features else None)
+
+
+def open_index(options: argparse.Namespace) -> Any:
+    """Open the index with the encoder it was built with; a weights file must be given again."""
+    from attncap.retrieval.database import encoder_of
+    from attncap.retrieval.index import ImageIndex
+
+    described = encoder_of(options.db)
+    if described["encoder"] == "dhash":
+        return ImageIndex.load(options.db)
+    layer = described["encoder"].split()[-1]
+    weights = options.weights or described.get("name")
+    return ImageIndex.load(options.db, make_encoder(layer, weights, options.features, described["image_size"]))

@@ -379,6 +379,39 @@ def test_pillow_images_and_files_come_out_alike(tmp_path: Path) -> None:
         images.read_image(np.zeros((3, 20, 30), np.uint8))
 
 
+def test_figures_pages_and_hashes_take_images_through_the_one_door(tmp_path: Path) -> None:
+    from attncap.plotting.attention import plot_attention
+    from attncap.plotting.explorer.page import explore
+    from attncap.retrieval.difference_hash import DifferenceHash
+    from tests.plotting.drawing import caption_of
+
+    exif = Image.Exif()
+    exif[images.ORIENTATION_TAG] = 6
+    Image.linear_gradient("L").resize((60, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    clear = Image.linear_gradient("L").resize((60, 40)).convert("RGBA")
+    clear.putalpha(Image.radial_gradient("L").resize((60, 40)))
+    clear.save(tmp_path / "clear.png")
+    Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60) * 20).save(tmp_path / "deep.png")
+    caption = caption_of("a hat")
+    for name in ("turned.jpg", "clear.png", "deep.png"):
+        opened = Image.open(tmp_path / name)
+        codes = DifferenceHash(256).encode([tmp_path / name, opened, np.asarray(images.read_image(opened))])
+        assert all(np.array_equal(code, codes[0]) for code in codes[1:])  # type: ignore[arg-type]
+        shown = [plot_attention(image, caption).axes[0].images[0].get_array() for image in (tmp_path / name, opened)]
+        np.testing.assert_array_equal(shown[0], shown[1])
+        assert shown[0].shape[:2] == ((60, 40) if name == "turned.jpg" else (40, 60))  # type: ignore[union-attr]
+        pages = [explore([caption], [image])._repr_html_() for image in (str(tmp_path / name), opened)]
+        assert len(set(page.replace(str(tmp_path), "") for page in pages)) == 1
+        opened.close()
+
+
+def test_a_text_in_place_of_a_caption_is_named() -> None:
+    from attncap.plotting.attention import plot_attention
+
+    with pytest.raises(TypeError, match="caption: a Caption with maps expected, got 'a hat'"):
+        plot_attention(np.zeros((9, 8, 3), np.uint8), "a hat")  # type: ignore[arg-type]
+
+
 def listing(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,8 @@ def check(data: CaptionData, workers: int | None = None, progress: bool = True) 
         >>> print(check_summary(clean, report))
         >>> clean.write_rejects("rejects.csv")
     """
+    if not isinstance(data, CaptionData):
+        raise TypeError(f"data: a CaptionData expected, got {data!r:.60}: load it first (attncap.data.load.load)")
     found: list[Finding] = []
     notes: list[Finding] = []
     filled = [has_text(text) for text in data.captions["caption"]]

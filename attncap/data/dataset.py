@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import numbers
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -176,6 +177,8 @@ def split_pictures(
     """
     if min(val, test) < 0.0 or val + test > 1.0:
         raise ValueError(f"val and test are shares, together at most 1; got val={val}, test={test}")
+    if not isinstance(seed, numbers.Integral):
+        raise TypeError(f"seed: a whole number expected, got {seed!r}")
     fixed: Sequence[str | None] = [None] * len(image_ids) if given is None else given
 
     def drawn(image_id: str) -> str:

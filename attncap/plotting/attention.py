@@ -75,6 +75,8 @@ def plot_attention(
     if columns is not None and columns < 1:
         raise ValueError(f"columns needs at least 1, got {columns}")
     check_mode(mode)
+    if not isinstance(caption, Caption):
+        raise TypeError(f"caption: a Caption with maps expected, got {caption!r:.60}: take one of attncap.caption")
     maps = caption.attention_weights
     if maps is None:
         raise ValueError(NO_MAPS)

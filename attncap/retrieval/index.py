@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from attncap._files import check_list
 from attncap.images import AnyImage, UnreadableImage, check_ids, image_bytes
 from attncap.images import image_ids as ids_of
 from attncap.retrieval.database import Entry, ImageDatabase
@@ -154,6 +155,7 @@ class ImageIndex:
         Raises:
             ValueError: lists of different lengths, an image_id twice, or labels that are one string.
         """
+        check_list(pictures, "pictures", "images")
         names = ids_of(pictures) if image_ids is None else list(image_ids)
         _check(names, labels, len(pictures))
         known = self._database.known()

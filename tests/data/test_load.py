@@ -292,6 +292,15 @@ def test_faces_are_drawn_into_the_cache(tmp_path: Path, monkeypatch: pytest.Monk
 # ------------------------------------------------------------------------------------------------ check
 
 
+def test_a_spec_or_a_seed_in_the_wrong_place_is_named() -> None:
+    with pytest.raises(TypeError, match=r"data: a CaptionData expected, got 'faces:9': load it first"):
+        check("faces:9")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a seed of 0 or more expected, found n=9, seed='x'"):
+        load("faces:9", seed="x")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="seed: a whole number expected, got 0.5"):
+        split_pictures(["a"], seed=0.5)  # type: ignore[arg-type]
+
+
 def test_check_finds_everything_and_every_row_is_accounted_for(tmp_path: Path) -> None:
     images = tmp_path / "images"
     for shade, name in enumerate(("a.png", "b.png", "c.png", "unnamed.png"), start=11):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -288,8 +289,8 @@ def make_faces(
         >>> pictures["image_id"].tolist()[:2]
         ['face_000000.png', 'face_000001.png']
     """
-    if n < 1 or seed < 0:
-        raise ValueError(f"faces: n of 1 or more and a seed of 0 or more expected, found n={n}, seed={seed}")
+    if not all(isinstance(value, numbers.Integral) for value in (n, seed)) or n < 1 or seed < 0:
+        raise ValueError(f"faces: n of 1 or more and a seed of 0 or more expected, found n={n!r}, seed={seed!r}")
     place = Path(folder)
     _stamp(place, seed)
     pictures, captions, rows, boxes = [], [], [], []

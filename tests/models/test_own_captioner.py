@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,44 +20,23 @@ from attncap.plugins import load_plugins
 from attncap.tokenizers import SPECIAL_TOKENS, START, WordTokenizer
 from attncap.training.config import TrainConfig
 
-LUONG = """\
-import keras
-from keras import ops
-from attncap.models.captioner import AttendingCaptioner, CaptionerState, cell_step, for_each_caption
-from attncap.models.registry import register_captioner
 
-@register_captioner("luong")
-class LuongCaptioner(AttendingCaptioner):
-    def __init__(self, *arguments, **settings):
-        super().__init__(*arguments, **settings)
-        self.cell = keras.layers.LSTMCell(self.hidden_units, dtype=self.dtype_policy)
-        self.attention = keras.layers.Attention(dtype="float32")  # softmax(query . value) over the regions
-        self.build()
+def recipe() -> str:
+    """The captioner of docs/extending.md."""
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    block = re.search(r"^## A decoder$.*?^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert block is not None
+    return block[1]
 
-    def init_state(self, features, captions=1, training=False):
-        values = self.values_of(features, training=training)
-        first = for_each_caption(ops.mean(values, axis=1), captions)
-        seen = self.nothing_seen(values, captions)
-        return CaptionerState({"values": values}, {"hidden": first, "carry": first, **seen})
 
-    def advance(self, embedded, state):
-        before = state.recurrent["hidden"], state.recurrent["carry"]
-        hidden, carry = cell_step(self.cell, embedded, before)
-        context, weights = self.attention([hidden, state.memory["values"]], return_attention_scores=True)
-        context = ops.cast(context, self.compute_dtype)
-        return {"hidden": hidden, "carry": carry, "context": context, "attention_weights": weights}
-
-    def readout(self, embedded, recurrent, training=False):
-        both = ops.concatenate([recurrent["hidden"], recurrent["context"]], axis=-1)
-        return self.logits_dense(self.output_dropout(both, training=training))
-"""
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["a", "dog", "runs", "jumps", "cat"]
 
 
 @pytest.fixture(scope="module")
 def luong(tmp_path_factory: pytest.TempPathFactory) -> type:
     file = tmp_path_factory.mktemp("plugin") / "luong.py"
-    file.write_text(LUONG)
+    file.write_text(recipe())
     load_plugins([file])
     return captioner_class("luong")
 
@@ -83,3 +67,42 @@ def test_names_are_checked() -> None:
         register_captioner("My Model")
     with pytest.raises(TypeError, match="is not a subclass of"):
         register_captioner("mine")(dict)  # type: ignore[type-var]
+
+
+def test_it_has_at_most_25_lines_of_code() -> None:
+    lines = [line for line in recipe().splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(lines) <= 25
+    assert not re.search(r"[ .]_[a-z]", recipe().replace("__init__", ""))  # public hooks alone
+
+
+SETTINGS = ["--weights", "faces", "--epochs", "1", "--hidden-units", "8", "--embedding-units", "8", "--min-count", "1"]
+
+
+def attncap(folder: Path, *arguments: str) -> str:
+    """Run a command in a process of its own, with the modules of a folder; return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "ATTNCAP_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-m", "attncap", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_it_trains_from_the_shell_and_captions(tmp_path: Path) -> None:
+    (tmp_path / "luong.py").write_text(recipe())
+    plugin = ["--plugin", "luong.py"]
+    attncap(tmp_path, "train", *plugin, "--model", "luong", "--data", "faces:24", "--run", "run", *SETTINGS)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == "luong"
+    face = next((tmp_path / "cache").rglob("*.png"))
+    heatmap = ["--heatmap", "map.png"]
+    attncap(tmp_path, "caption", *plugin, "--run", "run", str(face), *heatmap)
+    assert (tmp_path / "map.png").exists()
+
+
+def test_an_installed_package_needs_no_plugin(tmp_path: Path) -> None:
+    (tmp_path / "luong_captioner.py").write_text(recipe())
+    about = tmp_path / "luong_captioner-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: luong-captioner\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[attncap.captioners]\nluong = luong_captioner\n")
+    attncap(tmp_path, "train", "--model", "luong", "--data", "faces:24", "--run", "run", *SETTINGS)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == "luong"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,21 @@ SEPARATOR = ","  # the word for whatever separates the items of a list: "big nos
 def join_words(words: Iterable[str]) -> str:
     """Join words by blanks; a separator follows the word before it: "big nose, curly hair"."""
     return " ".join(words).replace(f" {SEPARATOR}", SEPARATOR)
+
+
+def box_shares(boxes: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """Return the share of each box (L, 4) that lies in each cell of a grid over the image: (L, rows, cols), sums 1.
+
+    A box thinner than a thousandth of the image counts as that thin, so that a line has a place as well.
+    """
+    shares = []
+    for low, high, cells in ((boxes[:, 1], boxes[:, 3], rows), (boxes[:, 0], boxes[:, 2], cols)):
+        high = np.maximum(high, low + 1e-3)[:, None]
+        low = np.minimum(low[:, None], 1 - 1e-3)
+        edges = np.arange(cells + 1) / cells
+        inside = np.clip(np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1]), 0, None)  # (L, cells)
+        shares.append(inside / inside.sum(axis=1, keepdims=True))
+    return shares[0][:, :, None] * shares[1][:, None, :]  # (L, rows, cols)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +49,8 @@ class Caption:
             `FeatureExtractor.grid_box`; default the whole. What lies beyond belongs to the cells at its border.
         visual_probs: float array, shape (T,): the share, 0 to 1, of what was read for each word that came from the
             picture; 1 everywhere for a model that always looks, 1 - beta with a visual sentinel.
+        boxes: float array, shape (L, 4): left, top, right, bottom, as fractions of the image, of each region, where the
+            regions are boxes and not a grid; the maps then have shape (T, 1, L).
 
     Raises:
         TypeError: `words` is one text.
@@ -48,6 +65,7 @@ class Caption:
     image_id: str | None = None
     grid_box: tuple[float, float, float, float] = WHOLE_PICTURE
     visual_probs: np.ndarray | None = None
+    boxes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_list(self.words, "words", "words")
@@ -60,6 +78,25 @@ class Caption:
             values = getattr(self, name)
             if values is not None and values.shape != (len(self.words),):
                 raise ValueError(f"{name} needs shape ({len(self.words)},), one to a word, got {values.shape}")
+
+        if self.boxes is not None and (
+            self.boxes.shape[1:] != (4,) or (maps is not None and maps.shape[1:] != (1, len(self.boxes)))
+        ):
+            raise ValueError(
+                f"boxes needs shape (L, 4) and maps of shape (T, 1, L), got {self.boxes.shape} and "
+                f"{None if maps is None else maps.shape}"
+            )
+
+    def on_grid(self, rows: int = 32, cols: int = 32) -> Caption:
+        """Return the caption with maps (T, rows, cols): the weight of each region spread evenly over its box.
+
+        A caption whose maps are a grid already, or that has none, comes back as it is.
+        """
+        if self.boxes is None or self.attention_weights is None:
+            return self
+        weights = self.attention_weights[:, 0]  # (T, L)
+        spread = box_shares(self.boxes, rows, cols)  # (L, rows, cols)
+        return replace(self, attention_weights=np.tensordot(weights, spread, axes=1).astype(np.float32), boxes=None)
 
     @property
     def text(self) -> str:

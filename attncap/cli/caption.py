@@ -15,10 +15,10 @@ from attncap.cli.options import (
     add_decoding,
     add_run,
     captioner_of,
-    decoder_of,
     heatmap_files,
     save_heatmap,
 )
+from attncap.cli.outside_features import add_features_file, captions_of
 
 
 def add_commands(commands: Any) -> None:
@@ -31,6 +31,7 @@ def add_commands(commands: Any) -> None:
         "attncap caption --run runs/demo/run me.jpg --heatmap me_heatmap.png",
     )
     add_run(parser)
+    add_features_file(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
     parser.add_argument(
         "--heatmap",
@@ -43,7 +44,6 @@ def add_commands(commands: Any) -> None:
 
 
 def _caption(options: argparse.Namespace) -> None:
-    from attncap.decoding.predict import caption_pictures
     from attncap.images import find_images
 
     captioner = captioner_of(options)
@@ -55,8 +55,7 @@ def _caption(options: argparse.Namespace) -> None:
         )
     images, rejects = find_images(options.images)
     paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
-    decoder = decoder_of(options, captioner)
-    captions, unreadable = caption_pictures(captioner, paths, image_ids, progress=False, decoder=decoder)
+    captions, unreadable = captions_of(options, captioner, paths, image_ids, progress=False)
     path_of = dict(zip(image_ids, paths, strict=True))
     for caption in captions:
         print(f"{path_of[caption.image_id]}: {caption.text}" if len(path_of) > 1 else caption.text)
@@ -65,7 +64,7 @@ def _caption(options: argparse.Namespace) -> None:
         for caption in captions:
             save_heatmap(path_of[caption.image_id], caption, file_of[caption.image_id])
             print(f"heatmap: {file_of[caption.image_id]}", file=sys.stderr)
-        if len(options.runs) > 1:
+        if len(options.runs) > 1 and captioner.encoder is not None:
             save_member_heatmaps(captioner, captions, path_of, file_of)
     reasons = [
         f"{path}: {reason}"

@@ -17,6 +17,7 @@ from attncap.cli.options import (
     captioner_of,
     decoding,
 )
+from attncap.cli.outside_features import add_features_file, features_file_of
 
 
 def add_commands(commands: Any) -> None:
@@ -46,6 +47,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--probes", action="store_true", help="also force attention uniform, and blank what is seen")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
     parser.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
+    add_features_file(parser)
     parser.add_argument(
         "--plot", type=OutputFile, metavar="PNG", help="figure to write: where the captioner looks, by type"
     )
@@ -65,7 +67,7 @@ def _ground(options: argparse.Namespace) -> None:
         split=options.split,
         generated=options.generated,
         shifts=options.shift,
-        features=options.features,
+        features=features_file_of(options) or options.features,
         limit=options.limit,
         probes=options.probes,
         seed=options.seed,

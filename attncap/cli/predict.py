@@ -15,8 +15,8 @@ from attncap.cli.options import (
     add_decoding,
     add_run,
     captioner_of,
-    decoder_of,
 )
+from attncap.cli.outside_features import add_features_file, captions_of
 
 
 def add_commands(commands: Any) -> None:
@@ -36,6 +36,7 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the splits (default 0)")
+    add_features_file(parser)
     parser.add_argument("--out", required=True, type=OutputFile, metavar="JSON", help="COCO results JSON to write")
     add_decoding(parser)
     add_consensus(parser)
@@ -46,7 +47,6 @@ def _predict(options: argparse.Namespace) -> None:
 
     from attncap._files import write_rejects
     from attncap.decoding.collapse import collapse_warnings
-    from attncap.decoding.predict import caption_pictures
     from attncap.images import find_images
     from attncap.metrics.coco_json import write_predictions
 
@@ -58,7 +58,7 @@ def _predict(options: argparse.Namespace) -> None:
         images, rejects = find_images(options.images)
     paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
     captioner = captioner_of(options)
-    captions, unreadable = caption_pictures(captioner, paths, image_ids, decoder=decoder_of(options, captioner))
+    captions, unreadable = captions_of(options, captioner, paths, image_ids)
     # As the COCO tools want the ids of COCO, whose image ids are integers.
     integers = bool(options.data) and all(
         image_id.isdecimal() and str(int(image_id)) == image_id for image_id in image_ids
@@ -70,7 +70,7 @@ def _predict(options: argparse.Namespace) -> None:
     rejects = pd.concat([rejects, unreadable], ignore_index=True)
     listed = Path(options.out).with_suffix(".rejects.csv")
     if write_rejects(listed, rejects):
-        print(f"{len(rejects)} images cannot be read and have no caption: see {listed}", file=sys.stderr)
+        print(f"{len(rejects)} images have no caption: see {listed}", file=sys.stderr)
 
 
 def _of_data(options: argparse.Namespace) -> Any:

@@ -37,6 +37,12 @@ def add_commands(commands: Any) -> None:
     groups["data"].add_argument(
         "--features", metavar="DIR", help="folder of feature stores, shared by runs (default: the cache)"
     )
+    groups["data"].add_argument(
+        "--features-file",
+        metavar="F",
+        help="train on features computed elsewhere, by image_id: .npy, .npz, .h5 or .safetensors, with boxes and a "
+        "mask for regions; --resume reads the same file",
+    )
     groups["data"].add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}, for --attention-supervision 1.0")
     groups["output"].add_argument(
         "--run", required=True, dest="run_folder", metavar="DIR", help="run folder, made by this command"
@@ -144,6 +150,10 @@ def _train_with(options: argparse.Namespace, distribution: Any) -> None:
     except ValueError as error:
         where = f" (settings of {options.config} and of options)" if options.config else ""
         raise ValueError(f"{error}{where}") from None
+    if of_command["features_file"] is not None and of_command["features"] is not None:
+        raise ValueError("--features-file and --features: give one of them, features are read or computed")
+    if of_command["features_file"] is not None and not Path(of_command["features_file"]).is_file():
+        raise FileNotFoundError(f"--features-file {of_command['features_file']}: no such file")
     if distribution is None:
         check_free(options.run_folder, options.resume)
     data = load(of_command["data"], seed=config.seed)
@@ -155,7 +165,7 @@ def _train_with(options: argparse.Namespace, distribution: Any) -> None:
         options.run_folder,
         config,
         resume=options.resume,
-        features=of_command["features"],
+        features=of_command["features_file"] or of_command["features"],
         tensorboard=options.tensorboard,
         boxes=of_command["boxes"],
         distribution=distribution,

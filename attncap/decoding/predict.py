@@ -11,6 +11,8 @@ import pandas as pd
 from attncap._files import check_list
 from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder
+from attncap.decoding.to_caption import boxes_of, with_boxes
+from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
 from attncap.images import AnyImage, UnreadableImage, check_ids, image_name
@@ -107,7 +109,7 @@ def encoded_pictures(
 
 def caption_stored(
     captioner: Captioner | Ensemble,
-    store: FeatureStore,
+    store: FeatureStore | ExternalFeatures,
     pictures: pd.DataFrame,
     *,
     part: int = 256,
@@ -127,10 +129,61 @@ def caption_stored(
     return decode_stored(Decoder(captioner, **settings), store, pictures, part=part)
 
 
-def decode_stored(decode: Decoder, store: FeatureStore, pictures: pd.DataFrame, *, part: int = 256) -> list[Any]:
+def decode_stored(
+    decode: Decoder, store: FeatureStore | ExternalFeatures, pictures: pd.DataFrame, *, part: int = 256
+) -> list[Any]:
     """Do as `caption_stored` with a decoder that is there already, compiled, as after every epoch of a training."""
     captions: list[Any] = []
     for start in range(0, len(pictures), part):
         rows = pictures.iloc[start : start + part]
-        captions += decode(store.get(list(rows["path"])), list(rows["image_id"]))
+        keys = list(rows[key_column(store)])
+        captions += with_boxes(decode(store.get(keys), list(rows["image_id"])), boxes_of(store, keys))
     return captions
+
+
+def caption_features(
+    captioner: Captioner | Ensemble,
+    features: ExternalFeatures,
+    image_ids: Sequence[str],
+    *,
+    decoder: Any = None,
+    **settings: Any,
+) -> tuple[list[Any], pd.DataFrame]:
+    """Caption images by features computed elsewhere.
+
+    Args:
+        captioner: trained on such features.
+        features: of the images, by image_id.
+        image_ids: which images.
+        decoder: of the captioner, such as a `ConsensusDecoder`; None makes a `Decoder` with settings.
+        settings: of `Decoder`, such as beam_width.
+
+    Returns:
+        captions: as `caption_pictures`, with the boxes of regions where the features have any.
+        rejects: DataFrame (image_id, path, reason) of images without features; path is the image_id.
+
+    Raises:
+        ValueError: the captioner was trained on features of another shape.
+
+    Example:
+        >>> captions, rejects = caption_features(captioner, ExternalFeatures.read("regions.npz"), ["1.jpg"])
+    """
+    rejects = features.extract(image_ids)
+    rejects.insert(1, "path", rejects["image_id"])
+    check_shape(captioner, features)
+    lacking = set(rejects["image_id"])
+    images = pd.DataFrame({"image_id": [image_id for image_id in image_ids if image_id not in lacking]})
+    decode = Decoder(captioner, **settings) if decoder is None else decoder
+    return decode_stored(decode, features, images), rejects
+
+
+def check_shape(captioner: Any, features: ExternalFeatures) -> None:
+    """Raise ValueError where features computed elsewhere are not of the shape that a captioner reads."""
+    expected = tuple(captioner.feature_shape)
+    if features.feature_shape != expected:
+        raise ValueError(
+            f"{features.name}: features of shape {features.feature_shape} (rows, cols, D), and the captioner was "
+            f"trained on {expected}: give features of the same network and number of regions"
+        )
+    if features.masked and not getattr(captioner, "masked", True):
+        raise ValueError(f"{features.name}: has rows of padding, and the captioner was trained without any")

@@ -15,7 +15,8 @@ from attncap._files import check_list
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding.beam_search import Step
 from attncap.decoding.compilation import compiled, filled
-from attncap.decoding.to_caption import caption_of
+from attncap.decoding.to_caption import boxes_of, caption_of, with_boxes
+from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.store import FeatureStore
 from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits
 from attncap.models.ensemble import Ensemble
@@ -179,7 +180,7 @@ class CaptionReplay:
 
 def replay_captions(
     captioner: Captioner | Ensemble,
-    store: FeatureStore,
+    store: FeatureStore | ExternalFeatures,
     pictures: pd.DataFrame,
     captions: Mapping[str, Sequence[str]],
     *,
@@ -209,7 +210,9 @@ def replay_captions(
         rows = pictures.iloc[start : start + part]
         image_ids = list(rows["image_id"])
         own = [captions[image_id] for image_id in image_ids]
-        read.update(zip(image_ids, reader(store.get(list(rows["path"])), own, image_ids), strict=True))
+        keys = list(rows[key_column(store)])
+        several = reader(store.get(keys), own, image_ids)
+        read.update(zip(image_ids, with_boxes(several, boxes_of(store, keys)), strict=True))
     return read
 
 

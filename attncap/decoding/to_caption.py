@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +57,24 @@ def caption_of(
         image_id=image_id,
         grid_box=grid_box,
     )
+
+
+def boxes_of(store: Any, keys: Sequence[str]) -> np.ndarray | None:
+    """Return where the regions of images lie, (B, L, 4), for a store that knows it; else None."""
+    return store.boxes(keys) if hasattr(store, "boxes") else None
+
+
+def with_boxes(captions: Sequence[Any], boxes: np.ndarray | None) -> list[Any]:
+    """Return the captions of N images with the boxes of their regions, (N, L, 4); None: as they are.
+
+    An item of captions may be a list of captions of one image.
+    """
+    if boxes is None:
+        return list(captions)
+    return [
+        replace(item, boxes=own) if isinstance(item, Caption) else [replace(caption, boxes=own) for caption in item]
+        for item, own in zip(captions, boxes, strict=True)
+    ]
 
 
 def without_repeated_items(tokens: Sequence[tuple[int, int]], separator: int) -> list[tuple[int, int]]:

@@ -147,7 +147,8 @@ def measure_grounding(
     `mean_correctness` has no such lift.
 
     Args:
-        captions: N captions with maps, all of one grid; human ones fed in, or generated ones.
+        captions: N captions with maps, all of one grid; human ones fed in, or generated ones. Maps on regions
+            (`Caption.boxes`) are measured with each region's weight spread evenly over its box.
         phrases: N lists, those of each caption.
         shift: 0 reads the map of the word's own step, 1 the following step's, -1 the step before.
         pointing_words: whose maximum counts. "strongest": the largest weight of all the phrase's maps (default: does
@@ -176,6 +177,7 @@ def measure_grounding(
     """
     if len(captions) != len(phrases):
         raise ValueError(f"expected one list of phrases a caption, got {len(captions)} captions, {len(phrases)} lists")
+    captions = [caption.on_grid() for caption in captions]  # maps on boxes become grids
     maps = [_checked_maps(caption) for caption in captions]
     grids = sorted({array.shape[1:] for array in maps})
     if len(grids) > 1:

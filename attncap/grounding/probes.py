@@ -19,6 +19,7 @@ import pandas as pd
 from attncap.captions import Caption
 from attncap.decoding.predict import caption_stored
 from attncap.decoding.replay import CaptionReplay
+from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.store import FeatureStore
 from attncap.grounding.phrases import Phrase
 from attncap.metrics.evaluate import Comparison, compare
@@ -75,7 +76,7 @@ def uniform_attention(captioner: Captioner | Ensemble) -> Iterator[None]:
 
 def compare_with_uniform(
     captioner: Captioner | Ensemble,
-    store: FeatureStore,
+    store: FeatureStore | ExternalFeatures,
     pictures: pd.DataFrame,
     references: Mapping[str, list[str]],
     *,
@@ -150,7 +151,7 @@ class Faithfulness:
 
 def measure_faithfulness(
     captioner: Captioner | Ensemble,
-    store: FeatureStore,
+    store: FeatureStore | ExternalFeatures,
     pictures: pd.DataFrame,
     captions: Sequence[Caption],
     phrases: Sequence[Sequence[Phrase]],
@@ -198,7 +199,7 @@ def measure_faithfulness(
     )
     if words.empty:
         raise ValueError("no word names a region and none is a function word: nothing to blank")
-    paths = dict(zip(pictures["image_id"], pictures["path"], strict=True))
+    paths = dict(zip(pictures["image_id"], pictures[key_column(store)], strict=True))
     read = CaptionReplay(captioner, batch_size)
     changes: dict[str, list[float]] = {"attended": [], "random": []}
     for start in range(0, len(words), batch_size):

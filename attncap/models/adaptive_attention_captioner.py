@@ -8,9 +8,9 @@ import keras
 from keras import ops
 
 from attncap.features.extractor import FeatureExtractor
-from attncap.models.attention import BahdanauAttention
+from attncap.models.attention import BahdanauAttention, masked_scores
 from attncap.models.attention_captioner import AttentionCaptioner
-from attncap.models.captioner import CaptionerState, for_each_caption
+from attncap.models.captioner import CaptionerState, for_each_caption, mean_of_regions
 from attncap.models.registry import register_captioner
 from attncap.tokenizers import CaptionTokenizer
 
@@ -34,6 +34,7 @@ class AdaptiveAttention(BahdanauAttention):
         values: float, shape (B, L, D).
         gate_inputs: x, float, shape (B, K, G): the word, the picture and the state before the word.
         keys: float, shape (B, L, A), from `project(values)`; None projects here.
+        mask, values_mask: bool, shape (B, L), as in `BahdanauAttention`; the sentinel is never masked.
 
     Returns:
         context: shape (B, K, D).
@@ -64,10 +65,18 @@ class AdaptiveAttention(BahdanauAttention):
         self.sentinel_value_dense.build((None, None, hidden))
         super().build(query_shape, values_shape)
 
-    def call(self, query: Any, values: Any, gate_inputs: Any, keys: Any = None) -> Any:  # type: ignore[override]
+    def call(  # type: ignore[override]
+        self,
+        query: Any,
+        values: Any,
+        gate_inputs: Any,
+        keys: Any = None,
+        mask: Any = None,
+        values_mask: Any = None,
+    ) -> Any:
         sentinel = self.sentinel_gate(gate_inputs) * query  # (B, K, H)
         keys = self.project(values) if keys is None else keys
-        scores = self.scores(query, ops.expand_dims(keys, 1))  # (B, K, L)
+        scores = masked_scores(self.scores(query, ops.expand_dims(keys, 1)), values, mask, values_mask)  # (B, K, L)
         sentinel_score = self.scores(query, ops.expand_dims(self.sentinel_key_dense(sentinel), 2))  # (B, K, 1)
         # beta is the sentinel's part of the softmax over all L + 1; each of the two shares by its own sigmoid, so that
         # a share near 0 keeps its digits.
@@ -132,7 +141,8 @@ class AdaptiveAttentionCaptioner(AttentionCaptioner):
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
         memory, recurrent = super().init_state(features, captions, training)
-        return CaptionerState({**memory, "picture": ops.mean(memory["values"], axis=1)}, recurrent)
+        pooled = mean_of_regions(memory["values"], memory.get("mask"))  # (B, D')
+        return CaptionerState({**memory, "picture": pooled}, recurrent)
 
     def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
         before = state.recurrent["hidden"]  # (B, K, H)
@@ -144,6 +154,7 @@ class AdaptiveAttentionCaptioner(AttentionCaptioner):
             state.memory["values"],
             ops.concatenate([read, before], axis=-1),
             keys=state.memory["keys"],
+            mask=state.memory.get("mask"),
         )
         return {"hidden": hidden, "context": context, "attention_weights": attention_weights}
 

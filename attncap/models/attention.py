@@ -1,4 +1,4 @@
-"""`BahdanauAttention`: additive attention over the regions of a picture."""
+"""`BahdanauAttention`: additive attention over the regions of an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("attncap")
 class BahdanauAttention(keras.layers.Layer):
-    """Additive (Bahdanau) attention whose keys are projected once a picture.
+    """Additive (Bahdanau) attention whose keys are projected once per image.
 
     For a query q (the decoder's previous state) and regions a_1 .. a_L:
 
@@ -18,14 +18,14 @@ class BahdanauAttention(keras.layers.Layer):
         attention_weights   = softmax(attention_scores)
         context             = sum_l attention_weights_l a_l
 
-    W_k a_l + b are the keys. They depend on the picture alone, so `project` computes them once and every step, every
-    caption and every beam of the picture reuses them; the tutorials' form multiplies all regions again at each word.
+    W_k a_l + b are the keys. They depend on the image alone, so `project` computes them once, and every step, every
+    caption and every beam of the image reuses them. In the tutorials' form each word multiplies all regions again.
 
     Args:
         units: A, the width of the space in which queries and keys are added.
 
     Call arguments:
-        query: float, shape (B, H), or (B, K, H) for K captions of each picture side by side.
+        query: float, shape (B, H), or (B, K, H) for K captions of each image side by side.
         values: float, shape (B, L, D).
         keys: float, shape (B, L, A), from `project(values)`; None projects here. Leave them out in a functional model,
             which would save `project` as a second layer.
@@ -66,7 +66,7 @@ class BahdanauAttention(keras.layers.Layer):
         self.built = True
 
     def project(self, values: Any) -> Any:
-        """Return the keys of a picture's regions: (B, L, D) -> (B, L, A)."""
+        """Return the keys of an image's regions: (B, L, D) -> (B, L, A)."""
         return self.key_dense(values)
 
     def scores(self, query: Any, keys: Any) -> Any:
@@ -90,19 +90,15 @@ class BahdanauAttention(keras.layers.Layer):
             )
         if None not in (query.shape[0], values.shape[0]) and query.shape[0] != values.shape[0]:
             raise ValueError(
-                f"query and values are of different numbers of pictures: {query.shape[0]} and {values.shape[0]}"
+                f"query and values are of different numbers of images: {query.shape[0]} and {values.shape[0]}"
             )
-        masks = [ops.cast(given, "bool") for given in (mask, values_mask) if given is not None]
-        for given in masks:
-            _check_mask(given.shape, values.shape)
         one_caption = len(query.shape) == 2
         if one_caption:
             query = ops.expand_dims(query, 1)  # (B, 1, H)
         if keys is None:
             keys = self.project(values)
         attention_scores = self.scores(query, ops.expand_dims(keys, 1))  # (B, K, L)
-        for given in masks:
-            attention_scores = ops.where(ops.expand_dims(given, 1), attention_scores, -1e9)
+        attention_scores = masked_scores(attention_scores, values, mask, values_mask)
         attention_weights = ops.softmax(attention_scores, axis=-1)
         context = ops.matmul(ops.cast(attention_weights, self.compute_dtype), values)  # (B, K, D)
         if one_caption:
@@ -115,6 +111,20 @@ class BahdanauAttention(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units}
+
+
+def masked_scores(attention_scores: Any, values: Any, *masks: Any) -> Any:
+    """Return the scores (B, K, L), very negative where one of the masks (B, L), None or bool, is False.
+
+    Raises:
+        ValueError: a mask of another shape.
+    """
+    for mask in masks:
+        if mask is not None:
+            mask = ops.cast(mask, "bool")
+            _check_mask(mask.shape, values.shape)
+            attention_scores = ops.where(ops.expand_dims(mask, 1), attention_scores, -1e9)
+    return attention_scores
 
 
 def _check_mask(mask_shape: Any, values_shape: Any) -> None:

@@ -1,4 +1,4 @@
-"""`AttentionCaptioner`: a GRU that looks at the picture's regions before each word."""
+"""`AttentionCaptioner`: a GRU that looks at the image's regions before each word."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from keras import ops
 
 from attncap.features.extractor import FeatureExtractor
 from attncap.models.attention import BahdanauAttention
-from attncap.models.captioner import AttendingCaptioner, CaptionerState, cell_step, for_each_caption
+from attncap.models.captioner import (
+    AttendingCaptioner,
+    CaptionerState,
+    cell_step,
+    for_each_caption,
+    mean_of_regions,
+)
 from attncap.models.registry import register_captioner
 from attncap.tokenizers import CaptionTokenizer
 
@@ -17,7 +23,7 @@ from attncap.tokenizers import CaptionTokenizer
 @register_captioner("attention")
 @keras.saving.register_keras_serializable("attncap")
 class AttentionCaptioner(AttendingCaptioner):
-    """Captioning with visual attention: a GRU that looks at the picture's regions before each word.
+    """Captioning with visual attention: a GRU that looks at the image's regions before each word.
 
     values a_l = dropout(norm(W_a f_l)) of the features f_l; h_0 = tanh(W_0 mean_l a_l); then, for each word y:
 
@@ -95,14 +101,21 @@ class AttentionCaptioner(AttendingCaptioner):
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
         values = self.values_of(features, training=training)  # (B, L, D')
+        mask = self.region_mask(features)
         memory = {"values": values, "keys": self.attention.project(values)}
-        hidden = for_each_caption(self.initial_dense(ops.mean(values, axis=1)), captions)
+        if mask is not None:
+            memory["mask"] = mask
+        hidden = for_each_caption(self.initial_dense(mean_of_regions(values, mask)), captions)
         return CaptionerState(memory, {"hidden": hidden, **self.nothing_seen(values, captions)})
 
     def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
         hidden = state.recurrent["hidden"]  # (B, K, H), the query: the state before this word
         context, attention_weights = self.attention(
-            hidden, state.memory["values"], keys=state.memory["keys"], return_attention_scores=True
+            hidden,
+            state.memory["values"],
+            keys=state.memory["keys"],
+            mask=state.memory.get("mask"),
+            return_attention_scores=True,
         )
         if self.context_gate:
             context = context * self.gate_dense(hidden)

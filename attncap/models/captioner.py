@@ -51,6 +51,8 @@ class Captioner(keras.Model):
         hidden_units: H, size of the recurrent state.
         dropout: share of embeddings, values and outputs dropped in training.
         scheduled_sampling: share of input words that are replaced in training by the model's own choice.
+        masked: rows of features that are all zeros are padding, not regions (the rule of Keras's `Masking`): for images
+            with different numbers of regions, see `ExternalFeatures`.
 
     Attributes:
         region_shape: (rows, cols, D) of the regions that the decoder reads: the features, or what the tail makes.
@@ -62,7 +64,10 @@ class Captioner(keras.Model):
     """
 
     has_attention = False
-    not_settings: ClassVar[tuple[str, ...]] = ("tail",)  # constructor arguments that training does not set by name
+    not_settings: ClassVar[tuple[str, ...]] = (
+        "tail",
+        "masked",
+    )  # constructor arguments that training does not set by name
     layer_counts: ClassVar[tuple[str, ...]] = ()  # settings that say how many layers of a kind there are
     default_learning_rate = 1e-3  # of `train`: AdamW's peak
 
@@ -77,9 +82,13 @@ class Captioner(keras.Model):
         hidden_units: int = 512,
         dropout: float = 0.5,
         scheduled_sampling: float = 0.0,
+        masked: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if masked and (encoder is not None or tail is not None):
+            raise ValueError("masked is for features computed elsewhere: an encoder's grid has no padding")
+        self.masked = masked
         if feature_shape is None and encoder is None:
             raise ValueError("give an encoder, or the feature_shape (rows, cols, D) of the features")
         if feature_shape is not None and len(tuple(feature_shape)) != 3:
@@ -211,6 +220,8 @@ class Captioner(keras.Model):
             dropout=self.dropout_rate,
             scheduled_sampling=self.scheduled_sampling,
         )
+        if self.masked:  # without it the file is what it was before there were masks
+            config.update(masked=True)
         if self.tail is not None:  # without one the file is what it was before there were tails
             config.update(tail=keras.saving.serialize_keras_object(self.tail))
         return config
@@ -238,6 +249,13 @@ class Captioner(keras.Model):
             regions = ops.cast(self.tail(regions), self.compute_dtype)
         rows, cols, size = self.region_shape
         return ops.reshape(regions, (-1, rows * cols, size))  # (B, L, D')
+
+    def region_mask(self, features: Any) -> Any:
+        """Return which rows of features (B, rows, cols, D) are regions: bool, (B, L); None where all are."""
+        if not self.masked:
+            return None
+        rows, cols, size = self.feature_shape
+        return ops.any(ops.reshape(features, (-1, rows * cols, size)) != 0, axis=-1)  # (B, L)
 
     def _readout_layers_built(self, units: int) -> None:
         self.embedding.build((None, None))
@@ -303,7 +321,8 @@ class AttendingCaptioner(Captioner):
     def add_losses(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:
         weights = outputs["attention_weights"]  # (B, K, T, L)
         if self.attention_penalty:
-            self.add_loss(self.attention_penalty * doubly_stochastic_penalty(weights, inputs["token_ids"]))
+            mask = self.region_mask(inputs["features"])
+            self.add_loss(self.attention_penalty * doubly_stochastic_penalty(weights, inputs["token_ids"], mask))
         if self.attention_supervision and inputs.get("regions") is not None:
             self.add_loss(self.attention_supervision * attention_supervision(weights, inputs["regions"]))
 
@@ -331,6 +350,14 @@ def cell_step(cell: Any, inputs: Any, states: Sequence[Any]) -> list[Any]:
     _, after = cell(ops.reshape(inputs, (-1, inputs.shape[-1])), flat)
     after = after if isinstance(after, list | tuple) else [after]
     return [ops.reshape(new, ops.shape(old)) for new, old in zip(after, states, strict=True)]  # (B, K, H)
+
+
+def mean_of_regions(values: Any, mask: Any = None) -> Any:
+    """Return the mean (B, D) of regions (B, L, D), over those where the mask (B, L) is True; None: over all."""
+    if mask is None:
+        return ops.mean(values, axis=1)
+    weights = ops.cast(mask, values.dtype)[:, :, None]  # (B, L, 1)
+    return ops.sum(values * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1)
 
 
 def for_each_caption(tensor: Any, captions: int) -> Any:

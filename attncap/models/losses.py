@@ -48,12 +48,13 @@ class MaskedCrossentropy(keras.losses.Loss):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
-def doubly_stochastic_penalty(attention_weights: Any, token_ids: Any) -> Any:
+def doubly_stochastic_penalty(attention_weights: Any, token_ids: Any, mask: Any = None) -> Any:
     """Return the mean over captions and regions of (1 - sum_t alpha_{t,l})^2: each region is to be looked at once.
 
     Args:
         attention_weights: float, shape (B, K, T, L).
         token_ids: int, shape (B, K, T): the words read; `<pad>` and `<end>` steps do not count.
+        mask: bool, shape (B, L), the regions that there are; None: all.
 
     Returns:
         penalty: scalar; captions that are all padding do not count.
@@ -65,7 +66,12 @@ def doubly_stochastic_penalty(attention_weights: Any, token_ids: Any) -> Any:
     )  # (B, K, T)
     looked = ops.einsum("bktl,bkt->bkl", attention_weights, real)
     there = ops.cast(ops.any(real > 0, axis=-1), "float32")  # (B, K)
-    penalty = ops.mean(ops.square(1.0 - looked), axis=-1)
+    penalty = ops.square(1.0 - looked)  # (B, K, L)
+    if mask is None:
+        penalty = ops.mean(penalty, axis=-1)
+    else:
+        regions = ops.cast(mask, penalty.dtype)[:, None]  # (B, 1, L)
+        penalty = ops.sum(penalty * regions, axis=-1) / ops.maximum(ops.sum(regions, axis=-1), 1.0)
     return ops.sum(penalty * there) / ops.maximum(ops.sum(there), 1.0)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from attncap.features.extractor import FeatureExtractor
-from attncap.models.captioner import Captioner, CaptionerState, cell_step, for_each_caption
+from attncap.models.captioner import Captioner, CaptionerState, cell_step, for_each_caption, mean_of_regions
 from attncap.models.registry import register_captioner
 from attncap.tokenizers import CaptionTokenizer
 
@@ -89,7 +89,8 @@ class ShowAndTell(Captioner):
         self._readout_layers_built(self.hidden_units)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
-        pooled = ops.mean(ops.cast(self.regions_of(features), "float32"), axis=1)  # (B, D)
+        regions = ops.cast(self.regions_of(features), "float32")
+        pooled = mean_of_regions(regions, self.region_mask(features))  # (B, D)
         pooled = ops.cast((pooled - self.picture_mean) / self.picture_deviation, self.compute_dtype)
         picture = self.picture_norm(self.picture_dense(pooled))  # (B, E)
         picture = self.picture_dropout(picture, training=training)

@@ -35,6 +35,7 @@ class DecoderBlock(keras.layers.Layer):
         mask: bool, shape (1, T, S): which of S places a word may look at; S is T without a cache.
         cache: keys and values of S words, shape (B, K, 2, S, N, H / N); None where x has all words.
         here: bool, shape (S,): the place in the cache of the one word of x.
+        regions: bool, shape (B, L): the regions that there are; None: all.
 
     Returns:
         x: shape (B, K, T, H).
@@ -78,7 +79,14 @@ class DecoderBlock(keras.layers.Layer):
         return _keys_and_values(self.cross_attention, values)
 
     def call(
-        self, x: Any, picture: Any, mask: Any, cache: Any = None, here: Any = None, training: bool = False
+        self,
+        x: Any,
+        picture: Any,
+        mask: Any,
+        cache: Any = None,
+        here: Any = None,
+        regions: Any = None,
+        training: bool = False,
     ) -> tuple[Any, Any, Any]:
         batch, captions, steps, _ = ops.shape(x)
         x = ops.reshape(x, (-1, steps, self.units))  # (B K, T, H)
@@ -94,7 +102,12 @@ class DecoderBlock(keras.layers.Layer):
         # The picture is shared by its captions: all words of all of them are queries of one product.
         normal = ops.reshape(self.cross_norm(x), (-1, captions * steps, self.units))  # (B, K T, H)
         update, weights, _ = self.cross_attention(
-            normal, normal, cache=picture, return_attention_scores=True, training=training
+            normal,
+            normal,
+            attention_mask=None if regions is None else regions[:, None],  # (B, 1, L)
+            cache=picture,
+            return_attention_scores=True,
+            training=training,
         )
         x = x + self.dropout(ops.reshape(update, (-1, steps, self.units)), training=training)
         weights = ops.mean(ops.cast(weights, "float32"), axis=1)  # (B, K T, L) of (B, N, K T, L)
@@ -219,6 +232,9 @@ class TransformerCaptioner(AttendingCaptioner):
         values = self.values_of(features, training=training)  # (B, L, H)
         batch, regions, _ = ops.shape(values)
         memory = {f"picture_{n}": block.project(values) for n, block in enumerate(self.blocks)}
+        there = self.region_mask(features)
+        if there is not None:
+            memory["mask"] = there
         past = (batch, captions, 2, self.window, self.heads, self.hidden_units // self.heads)
         recurrent = {
             "position": ops.zeros((batch, captions), "int32"),
@@ -238,7 +254,8 @@ class TransformerCaptioner(AttendingCaptioner):
         caches = {}
         for n, block in enumerate(self.blocks):
             cache = state.recurrent[f"cache_{n}"]
-            x, weights, caches[f"cache_{n}"] = block(x, state.memory[f"picture_{n}"], mask, cache, here)
+            regions = state.memory.get("mask")
+            x, weights, caches[f"cache_{n}"] = block(x, state.memory[f"picture_{n}"], mask, cache, here, regions)
         return {
             "position": state.recurrent["position"] + 1,
             "hidden": x[:, :, 0],
@@ -253,7 +270,9 @@ class TransformerCaptioner(AttendingCaptioner):
         x = self._with_positions(embedded, 0)  # (B, K, T, H)
         weights: Any = None
         for n, block in enumerate(self.blocks):
-            x, weights, _ = block(x, state.memory[f"picture_{n}"], mask, training=training)
+            x, weights, _ = block(
+                x, state.memory[f"picture_{n}"], mask, regions=state.memory.get("mask"), training=training
+            )
         return {"hidden": x, "attention_weights": weights}
 
     def _with_positions(self, embedded: Any, first: Any) -> Any:

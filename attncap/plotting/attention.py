@@ -22,6 +22,7 @@ from attncap.plotting.layout import (
     wrap,
 )
 from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale
+from attncap.plotting.regions import MAP_CELLS, draw_boxes
 from attncap.plotting.style import GAP, INK, LINE, MARGIN, MUTED, PANEL_PIXELS, STYLE, Picture, SheetFigure
 
 NOTES = {
@@ -51,7 +52,7 @@ def plot_attention(
 
     Args:
         picture: Pillow image, uint8 array of shape (height, width, 3), or path: all of what the encoder saw.
-        caption: with T words and their maps.
+        caption: with T words and their maps. Maps on regions (`Caption.boxes`) are drawn as shaded, outlined boxes.
         columns: panels per row; default: as many as fill the rows about equally in a figure of at most 12 inches.
         fig: a Figure or SubFigure to fill; default: a new one, as large as the panels need.
         mode: "heat", "reveal" or "contour", see `attncap.plotting.overlay.draw_attention`.
@@ -77,9 +78,11 @@ def plot_attention(
     check_mode(mode)
     if not isinstance(caption, Caption):
         raise TypeError(f"caption: a Caption with maps expected, got {caption!r:.60}: take one of attncap.caption")
-    maps = caption.attention_weights
-    if maps is None:
+    if caption.attention_weights is None:
         raise ValueError(NO_MAPS)
+    regions, boxes = caption.attention_weights, caption.boxes
+    caption = caption.on_grid(MAP_CELLS, MAP_CELLS)
+    maps, smooth = np.asarray(caption.attention_weights), smooth and boxes is None
     sums = np.asarray(maps, np.float64).sum(axis=(1, 2))
     if len(sums) and not np.allclose(sums, 1, atol=0.02):
         word = int(np.abs(np.nan_to_num(sums, nan=np.inf) - 1).argmax())
@@ -93,6 +96,7 @@ def plot_attention(
         return _plot_without_maps(photo, (width, height), caption.text if title is None else title, why, fig)
     ratio, panels = min(max(width / height, 0.3), 5.0), len(caption.words) + 1
     note = f"{NOTES[mode]}. max: that maximum in times uniform (1×: all places alike)."
+    note += "" if boxes is None else " Boxes: the regions with the largest shares of the attention."
     note += "" if caption.word_log_probs is None else " p: the word's probability."
     looked = None if caption.visual_probs is None or (caption.visual_probs == 1).all() else caption.visual_probs
     note += "" if looked is None else " looked: how much of what was read for the word came from the picture."
@@ -139,6 +143,8 @@ def plot_attention(
         ax.set_label(f"word {panel - 1}")
         look: dict[str, Any] = {"smooth": smooth, "grid_box": caption.grid_box, "cmap": cmap, "alpha": alpha}
         draw_attention(ax, photo, (width, height), maps[panel - 1], mode=mode, **look)
+        if boxes is not None:
+            draw_boxes(ax, (width, height), regions[panel - 1, 0], boxes)
         probability = [] if caption.word_log_probs is None else [f"p {exp(caption.word_log_probs[panel - 1]):.2f}"]
         peak = f"max {_times(float(maps[panel - 1].max()) * maps[panel - 1].size)}"
         share = "" if looked is None else f"\nlooked {looked[panel - 1]:.0%}"

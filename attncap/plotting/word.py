@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import exp, sqrt
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.ticker import MaxNLocator
@@ -12,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from attncap.captions import Caption
 from attncap.plotting.layout import fit_word, ink_of, place_axes, read_image, size_inches, wrap
 from attncap.plotting.overlay import NO_MAPS, PALE, Mode, draw_attention, scale_maximum
+from attncap.plotting.regions import MAP_CELLS, draw_boxes
 from attncap.plotting.style import LARGE_PIXELS, LINE, MARGIN, STYLE, Picture, SheetFigure
 
 
@@ -74,7 +76,8 @@ def plot_word(
         ax = place_axes(figure, MARGIN, top, box_width, box_width / ratio)
     ink, muted, _ = ink_of(ax)
     ax.set_title("\n".join(word), fontsize=size, color=ink, parse_math=False)
-    weights = caption.attention_weights[index]
+    regions, boxes = caption.attention_weights[index], caption.boxes
+    weights = np.asarray(caption.on_grid(MAP_CELLS, MAP_CELLS).attention_weights)[index]
     peak = float(weights.max()) * weights.size
     end = scale_maximum(weights) if maximum is None else maximum
     box = caption.grid_box
@@ -87,9 +90,11 @@ def plot_word(
         maximum=end,
         cmap=cmap,
         alpha=alpha,
-        smooth=smooth,
+        smooth=smooth and boxes is None,
         grid_box=box,
     )
+    if boxes is not None:
+        draw_boxes(ax, (width, height), regions[0], boxes)
     ax.set_xlabel("\n".join(lines), color=ink, parse_math=False)
     if mode != "heat":
         return ax

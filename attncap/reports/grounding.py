@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from attncap.captions import Caption
 from attncap.data.load import CaptionData, cache_folder, leave_out
-from attncap.decoding.predict import caption_stored
+from attncap.decoding.predict import caption_stored, check_shape
 from attncap.decoding.replay import replay_captions
+from attncap.features.external import ExternalFeatures, as_features, key_column
 from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import load_phrases, phrases_in
 from attncap.grounding.measures import Grounding, measure_at_shifts, measure_grounding
@@ -96,7 +96,7 @@ def ground(
     split: str | None = None,
     generated: bool = False,
     shifts: Sequence[int] = (-1, 0, 1),
-    features: str | Path | None = None,
+    features: Any = None,
     limit: int | None = None,
     probes: bool = False,
     seed: int = 0,
@@ -112,7 +112,7 @@ def ground(
         generated: measure the captioner's own captions (phrases matched by head noun, for faces by stated
             characteristic); default: the human captions, fed in word by word.
         shifts: steps to read the maps at; see `measure_grounding`.
-        features: folder of feature stores, as in `train`.
+        features: folder of feature stores, or features computed elsewhere, as in `train`.
         limit: measure the first so many annotated pictures; None all.
         probes: also `compare_with_uniform` and `measure_faithfulness`.
         seed: of resampling.
@@ -132,20 +132,31 @@ def ground(
             f"{type(captioner).__name__} has no attention, so that there are no maps to measure: "
             "take a run of --model attention"
         )
-    if captioner.encoder is None:
+    outside = as_features(features)
+    if not isinstance(outside, ExternalFeatures) and captioner.encoder is None:
         raise ValueError("this captioner holds no encoder, so that features of the pictures cannot be computed")
     if not shifts or (limit is not None and limit < 1):
         raise ValueError(f"at least one shift and one picture are needed, got shifts={list(shifts)}, limit={limit}")
     if probes:
         check_one_grid(captioner)
+        if isinstance(outside, ExternalFeatures) and outside.grid is None:
+            raise ValueError(f"probes blank cells of a grid, and {outside.name} has regions: leave --probes out")
     data = data if split is None else data.split(split)
     before = len(data.pictures)
     data, phrases = load_phrases(boxes, data)
     n_left_out = before - len(data.pictures)
     data = data.only(list(data.pictures["image_id"])[:limit])
-    store = FeatureStore(features or cache_folder() / "features", captioner.encoder)
-    unreadable = store.extract(list(data.pictures["path"]))
-    data = leave_out(data, dict(zip(unreadable["path"], unreadable["reason"], strict=True)))
+    store: FeatureStore | ExternalFeatures
+    if isinstance(outside, ExternalFeatures):
+        store = outside
+    else:
+        store = FeatureStore(features or cache_folder() / "features", captioner.encoder)
+    key = key_column(store)
+    unreadable = store.extract(list(data.pictures[key]))
+    path_of = dict(zip(data.pictures[key], data.pictures["path"], strict=True))
+    data = leave_out(data, dict(zip(unreadable[key].map(path_of), unreadable["reason"], strict=True)))
+    if isinstance(store, ExternalFeatures):
+        check_shape(captioner, store)
     if data.captions.empty:
         raise ValueError(f"{data.name}: no readable picture with boxes and a caption is left")
     if generated:

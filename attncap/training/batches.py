@@ -20,8 +20,8 @@ class CaptionBatches(keras.utils.PyDataset):
     The order depends on (seed, epoch) alone: a resumed run sees the batches that a run never stopped would have seen.
 
     Args:
-        get_features: image paths -> float16 array (B, rows, cols, D), such as `FeatureStore.get`.
-        paths: picture id -> picture file.
+        get_features: image paths -> float16 or float32 array (B, rows, cols, D), such as `FeatureStore.get`.
+        paths: image_id -> image file, or whatever else get_features takes.
         captions: picture id -> its captions; a picture with fewer than K has rows of padding, which count for nothing,
             one with more has K of them drawn anew every epoch.
         tokenizer: turns captions into ids.
@@ -162,8 +162,8 @@ class CaptionBatches(keras.utils.PyDataset):
         import tensorflow as tf
 
         tokens = tf.TensorSpec((None, self.captions_each, None), tf.int32)
-        grid = self[0][0]["features"].shape[1:]
-        inputs = {"features": tf.TensorSpec((None, *grid), tf.float16), "token_ids": tokens}
+        features = self.features(0, slice(1))
+        inputs = {"features": tf.TensorSpec((None, *features.shape[1:]), features.dtype), "token_ids": tokens}
         if self._regions is not None:
             inputs["regions"] = tf.TensorSpec((None, self.captions_each, None, self._region_cells), tf.float32)
         return inputs, tokens

@@ -24,6 +24,7 @@ def new_captioner(
     feature_shape: tuple[int, int, int],
     tail: EncoderTail | None = None,
     model: type[Captioner] | None = None,
+    masked: bool = False,
 ) -> Captioner:
     """Return an untrained captioner with the settings that its class takes.
 
@@ -34,19 +35,21 @@ def new_captioner(
         feature_shape: (rows, cols, D) of the features.
         tail: encoder blocks that are trained with it.
         model: a class of one's own; it gets each setting that is an argument of its constructor.
+        masked: whether rows of zeros in the features are padding, see `ExternalFeatures`.
     """
     keras.utils.set_random_seed(config.seed)
     kind = captioner_class(config.model) if model is None else model
     config = config.with_model_defaults(kind)
     settings: dict[str, Any] = {name: getattr(config, name) for name in settings_of(kind) if hasattr(config, name)}
     settings |= {"encoder": encoder} if encoder is not None else {"feature_shape": feature_shape}
+    settings |= {"masked": True} if masked else {}
     return kind(tokenizer, tail=tail, dtype=policy_of(config), **settings)
 
 
-def standardize(captioner: Captioner, store: Any, paths: list[str], tail: EncoderTail | None) -> None:
+def standardize(captioner: Captioner, store: Any, keys: list[str], tail: EncoderTail | None) -> None:
     """Give a captioner that standardizes pooled features their statistics on the training images."""
     if isinstance(captioner, ShowAndTell):
-        captioner.standardize(*pooled_statistics(store, paths, tail=tail))
+        captioner.standardize(*pooled_statistics(store, keys, tail=tail))
 
 
 def continued(
@@ -90,16 +93,24 @@ def policy_of(config: TrainConfig) -> str:
 
 
 def pooled_statistics(
-    store: Any, paths: list[str], part: int = 64, tail: EncoderTail | None = None
+    store: Any, keys: list[str], part: int = 64, tail: EncoderTail | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and deviation, (D,) each, of the pooled regions of images; a feature that never varies gets 1."""
+    """Return mean and deviation, (D,) each, of the pooled regions of images; a feature that never varies gets 1.
+
+    Args:
+        store: a `FeatureStore` and keys its paths, or `ExternalFeatures` and keys its image_ids.
+        part: images in memory at a time.
+        tail: encoder blocks after the stored features.
+    """
     total = np.zeros((2, (store.feature_shape if tail is None else tail.region_shape)[-1]))
-    for start in range(0, len(paths), part):
-        regions = store.get(paths[start : start + part])
+    for start in range(0, len(keys), part):
+        regions = store.get(keys[start : start + part])
         if tail is not None:
             regions = keras.ops.convert_to_numpy(keras.ops.cast(tail(regions), "float32"))
         pooled = regions.astype(np.float32).mean(axis=(1, 2)).astype(float)  # (B, D)
+        if getattr(store, "masked", False):  # rows of zeros are padding
+            pooled /= regions.any(axis=3).mean(axis=(1, 2))[:, None]
         total += pooled.sum(axis=0), (pooled**2).sum(axis=0)
-    mean, square = total / len(paths)
+    mean, square = total / len(keys)
     deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
     return mean, np.where(deviation > 1e-6, deviation, 1.0)

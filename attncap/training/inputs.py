@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from attncap.data.load import CaptionData, leave_out
+from attncap.features.external import key_column
 from attncap.grounding.annotations import Phrases, load_phrases, named_regions
 from attncap.models.captioner import Captioner
 from attncap.models.registry import captioner_class
@@ -24,15 +25,19 @@ def readable_data(data: CaptionData, store: Any, folder: RunFolder, resume: bool
         ValueError: no readable image with a caption in one of the two splits.
     """
     data = data.only(data.pictures.loc[data.pictures["split"] != "test", "image_id"])
-    unreadable = store.extract(list(data.pictures["path"]))
-    kept = leave_out(data, dict(zip(unreadable["path"], unreadable["reason"], strict=True)))
+    key = key_column(store)
+    unreadable = store.extract(list(data.pictures[key]))
+    path_of = dict(zip(data.pictures[key], data.pictures["path"], strict=True))
+    kept = leave_out(data, dict(zip(unreadable[key].map(path_of), unreadable["reason"], strict=True)))
     if not resume or not folder.rejects_file.exists():  # data that does not fit a run must not change its list
         kept.write_rejects(folder.rejects_file)
     if len(unreadable):
-        print(f"{len(unreadable)} images cannot be read and are left out: see {folder.rejects_file}")
+        why = "cannot be read" if key == "path" else "have no features"
+        print(f"{len(unreadable)} images {why} and are left out: see {folder.rejects_file}")
     for name in ("train", "val"):
         if kept.split(name).captions.empty:
-            raise ValueError(f"{data.name}: no readable image with a caption in the split {name!r}")
+            what = "readable image" if key == "path" else f"image with features in {store.name}"
+            raise ValueError(f"{data.name}: no {what} with a caption in the split {name!r}")
     return kept
 
 
@@ -87,7 +92,7 @@ def training_batches(
 ) -> CaptionBatches:
     """Return the batches of the training split, with regions where phrases have boxes."""
     tokenizer = captioner.tokenizer
-    paths = dict(zip(data.pictures["image_id"], data.pictures["path"], strict=True))
+    paths = dict(zip(data.pictures["image_id"], data.pictures[key_column(store)], strict=True))
     rows, cols = captioner.map_shape
     batches = CaptionBatches(
         store.get,

@@ -15,7 +15,7 @@ from typing import Any
 from attncap.training.config import RENAMED, TrainConfig, kinds_of
 
 # What `attncap train` takes beside the settings of `TrainConfig`.
-OF_COMMAND: dict[str, tuple[type, ...]] = {"data": (str,), "features": (str,), "boxes": (str,)}
+OF_COMMAND: dict[str, tuple[type, ...]] = dict.fromkeys(("data", "features", "features_file", "boxes"), (str,))
 
 
 def recipe_names() -> list[str]:
@@ -24,7 +24,7 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
-    """Read a recipe: settings of `TrainConfig`, and `data`, `features` and `boxes` of `attncap train`.
+    """Read a recipe: settings of `TrainConfig`, and `data`, `features`, `features_file` and `boxes` of `attncap train`.
 
     Args:
         recipe: name of one that comes with attncap, such as "flickr8k"; or the path of a TOML file, ending in `.toml`.

@@ -115,7 +115,7 @@ class SelfCriticalTrainer:
         for model in (captioner, self._policy):  # one optimizer: the captioner's is what callbacks read and save
             model.compile(optimizer=optimizer, loss=MaskedCrossentropy(label_smoothing=0.0), jit_compile=False)
         optimizer.build(captioner.trainable_variables)
-        self._train = _train_function(self._policy, captioner.feature_shape)
+        self._train = _train_function(self._policy, batches.features(0, slice(1)))
 
     def fit(
         self,
@@ -190,8 +190,8 @@ class SelfCriticalTrainer:
         return targets
 
 
-def _train_function(policy: Policy, feature_shape: tuple[int, int, int]) -> Callable[..., dict[str, Any]]:
-    # One step of training: (inputs, targets, weights) -> metrics.
+def _train_function(policy: Policy, features: np.ndarray) -> Callable[..., dict[str, Any]]:
+    # One step of training: (inputs, targets, weights) -> metrics; features: of one image.
     if keras.backend.backend() != "tensorflow":
         return partial(policy.train_on_batch, return_dict=True)
     import tensorflow as tf
@@ -199,6 +199,6 @@ def _train_function(policy: Policy, feature_shape: tuple[int, int, int]) -> Call
     # Lengths are free from the first step on. Keras's own frees them when they first vary, and computes until then by a
     # graph that rounds otherwise: a run that was resumed would not be the run that was never stopped.
     tokens = tf.TensorSpec((None, None, None), tf.int32)
-    inputs = {"features": tf.TensorSpec((None, *feature_shape), tf.float16), "token_ids": tokens}
+    inputs = {"features": tf.TensorSpec((None, *features.shape[1:]), features.dtype), "token_ids": tokens}
     signature = (inputs, tokens, tf.TensorSpec((None, None), tf.float32))
     return tf.function(lambda *data: policy.train_step(data), input_signature=signature)

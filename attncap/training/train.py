@@ -13,6 +13,8 @@ import keras
 
 from attncap.data.load import CaptionData, cache_folder
 from attncap.decoding.collapse import collapse_warnings
+from attncap.decoding.predict import check_shape
+from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
 from attncap.models.captioner import Captioner
@@ -24,6 +26,7 @@ from attncap.training.callbacks import RunRecorder
 from attncap.training.config import TrainConfig
 from attncap.training.defaults import fit_to_data
 from attncap.training.distributed.base import SharedTraining
+from attncap.training.external import check_external, given_features
 from attncap.training.finetuning import encoder_and_tail
 from attncap.training.fit import fit
 from attncap.training.inputs import check_supervision, readable_data, tokenizer_of, training_batches, with_phrases
@@ -64,8 +67,9 @@ def train(
             untrained captioner; default: `config.model`.
         tokenizer: the vocabulary; default: built from the training captions.
         features: folder of feature stores, shared by runs; default `features` in the cache folder. Or features of your
-            own: an object with `get(paths) -> (B, rows, cols, D)`, `extract(paths) -> DataFrame (path, reason)` of
-            images without features, `feature_shape` and `fingerprint`.
+            own: what `ExternalFeatures` takes (a file, a mapping image_id -> array, a function of image_ids), or an
+            object with `get(paths) -> (B, rows, cols, D)`, `extract(paths) -> DataFrame (path, reason)` of images
+            without features, `feature_shape` and `fingerprint`. A file is noted in the run, and resuming reads it.
         optimizer: default: AdamW with warm-up and cosine decay, from the settings.
         loss: of (targets (B, K, T), logits (B, K, T, V)); default: `MaskedCrossentropy`.
         metrics: name -> function (predictions, references) -> score; `val_NAME` in the history.
@@ -97,6 +101,9 @@ def train(
             distribution.check(config)
         keras.utils.set_random_seed(config.seed)  # weights="random" are the same ones when the run is resumed
         beginning = None if config.start is None else load_captioner(config.start)
+        features = given_features(features, folder, resume)
+        if isinstance(features, ExternalFeatures):
+            check_external(config, features, boxes)
         store, whole, encoder, tail = _features(config, features, beginning)
         if not resume:  # before the images are read, which takes long: a run killed there can be resumed as well
             folder.write_json(folder.config_file, asdict(config))
@@ -113,6 +120,8 @@ def train(
             print("settings that follow from the data:", *reasons, sep="\n  ")
         tokenizer = tokenizer or tokenizer_of(config, list(training.captions["caption"]))
         manifest = manifest_of(data, training, validation, tokenizer, store, config)
+        if isinstance(features, ExternalFeatures) and features.file is not None:
+            manifest["features_file"] = str(features.file.absolute())
         if config.start is not None:
             manifest["start_digest"] = file_digest(config.start)
         elif tail is not None and whole is not None:
@@ -124,13 +133,16 @@ def train(
         check_or_write(folder, manifest, resume)
         captioner: Captioner
         if beginning is not None:
+            if isinstance(features, ExternalFeatures):
+                check_shape(beginning, features)
             captioner = continued(beginning, config, encoder, tail)
         elif isinstance(model, Captioner):
             captioner = model  # type: ignore[assignment]
         else:
             kind = model if isinstance(model, type) and issubclass(model, Captioner) else None
-            captioner = new_captioner(config, tokenizer, encoder, store.feature_shape, tail, kind)
-            standardize(captioner, store, list(training.pictures["path"]), tail)
+            masked = getattr(store, "masked", False)
+            captioner = new_captioner(config, tokenizer, encoder, store.feature_shape, tail, kind, masked)
+            standardize(captioner, store, list(training.pictures[key_column(store)]), tail)
         batches = training_batches(config, captioner, store, training, phrases)
         validator = Validator(config, store, validation, distribution, metrics)
         recorder = recorder_of(folder, config, validator, batches)

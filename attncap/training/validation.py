@@ -14,6 +14,7 @@ from attncap.data.load import CaptionData
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.decoder import Decoder
 from attncap.decoding.predict import decode_stored
+from attncap.features.external import key_column
 from attncap.metrics.evaluate import References, evaluate
 from attncap.models.captioner import Captioner
 from attncap.tokenizers import PAD
@@ -73,7 +74,7 @@ class Validator:
         return found | {f"val_{name}": float(score(texts, self.references)) for name, score in self.metrics.items()}
 
     def _loss(self, captioner: Captioner, images: Any) -> list[float]:
-        paths = dict(zip(images["image_id"].astype(str), images["path"], strict=True))
+        paths = dict(zip(images["image_id"].astype(str), images[key_column(self.store)], strict=True))
         size = self.config.batch_size
         batches = CaptionBatches(
             self.store.get,

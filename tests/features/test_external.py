@@ -54,18 +54,20 @@ def test_files_give_the_rows_of_image_ids(tmp_path: Path, ending: str) -> None:
     assert (read.feature_shape, read.grid, len(read), read.image_ids) == ((ROWS, COLS, D), (ROWS, COLS), N, IDS)
     asked = ["ç.png", "a.jpg", "ç.png", "e"]
     found = read.get(asked)
-    assert found.dtype == np.float16 and found.shape == (4, ROWS * COLS, D)
-    np.testing.assert_array_equal(found, GRID[[2, 0, 2, 4]].reshape(4, -1, D))
+    assert found.dtype == np.float16 and found.shape == (4, ROWS, COLS, D) and not read.masked
+    np.testing.assert_array_equal(found, GRID[[2, 0, 2, 4]])
     assert read.mask(asked) is None and read.boxes(asked) is None and "e" in read and "f" not in read
-    assert read.get([]).shape == (0, ROWS * COLS, D)
+    assert read.get([]).shape == (0, ROWS, COLS, D)
+    lacking = read.extract(["f.jpg", "a.jpg"])
+    assert lacking["image_id"].tolist() == ["f.jpg"] and lacking["reason"][0].startswith("no features of it in")
     with pytest.raises(KeyError, match=rf"f\.jpg: no features of it in .*f\.{ending}"):
         read.get(["a.jpg", "f.jpg"])
     with pytest.raises(TypeError, match=r"a list of image_ids expected, got one: write \['a.jpg'\]"):
         read.get("a.jpg")
-    assert read.fingerprint() == ExternalFeatures.read(tmp_path / f"f.{ending}").fingerprint()
-    before = read.fingerprint()
+    assert read.fingerprint == ExternalFeatures.read(tmp_path / f"f.{ending}").fingerprint
+    before = read.fingerprint
     write(tmp_path / f"other.{ending}", GRID + 1)
-    assert ExternalFeatures.read(tmp_path / f"other.{ending}").fingerprint() != before
+    assert ExternalFeatures.read(tmp_path / f"other.{ending}").fingerprint != before
 
 
 @pytest.mark.parametrize("ending", ["npz", "h5", "safetensors"])
@@ -74,9 +76,9 @@ def test_regions_of_different_numbers_are_padded_and_masked(tmp_path: Path, endi
     read = ExternalFeatures.read(tmp_path / f"f.{ending}")
     assert read.feature_shape == (1, 5, D) and read.grid is None and sorted(read.image_ids or ()) == sorted(IDS)
     found, mask = read.get(["e", "1", "ç.png"]), read.mask(["e", "1", "ç.png"])
-    assert found.shape == (3, 5, D) and mask is not None and mask.dtype == bool
+    assert found.shape == (3, 1, 5, D) and read.masked and mask is not None and mask.dtype == bool
     assert mask.tolist() == [[True] * 2 + [False] * 3, [True] * 5, [True] + [False] * 4]
-    for row, own, name in zip(found, mask, ["e", "1", "ç.png"], strict=True):
+    for row, own, name in zip(found[:, 0], mask, ["e", "1", "ç.png"], strict=True):
         np.testing.assert_array_equal(row[own], RAGGED[name])
         assert not row[~own].any()
 
@@ -91,6 +93,7 @@ def test_boxes_and_masks_of_arrays_and_mappings(tmp_path: Path) -> None:
     read = ExternalFeatures.read(tmp_path / "f.npz")
     np.testing.assert_array_equal(read.boxes(["e", "b.jpg"]), boxes[[4, 1]])
     np.testing.assert_array_equal(read.mask(["e", "b.jpg"]), mask[[4, 1]])
+    np.testing.assert_array_equal(read.get(["e", "b.jpg"])[:, 0], features[[4, 1]] * mask[[4, 1], :, None])
     assert read.grid is None and read.feature_shape == (1, 6, D)
     own = {name: boxes[0, :1].repeat(n, axis=0) for name, n in COUNTS.items()}
     ragged = ExternalFeatures(RAGGED, boxes=own)
@@ -115,13 +118,31 @@ def test_a_function_is_asked_for_the_images_of_a_batch() -> None:
         return Regions(GRID[rows], np.ones((len(rows), 6), bool))
 
     read = ExternalFeatures(compute)
-    np.testing.assert_array_equal(read.get(["1", "e"]), GRID[3:].reshape(2, 6, D))
-    assert asked == [["1", "e"]] and read.grid == (ROWS, COLS) and read.image_ids is None and "any" in read
+    np.testing.assert_array_equal(read.get(["1", "e"]), GRID[3:])
+    assert (
+        asked == [["1", "e"]] and read.masked and read.grid == (ROWS, COLS) and read.image_ids is None and "any" in read
+    )
     mask = read.mask(["1"])
     assert mask is not None and mask.shape == (1, 6)
     wrong = ExternalFeatures(lambda image_ids: GRID)
     with pytest.raises(ValueError, match=r"features of 2 images, .* expected of the function, got \(5, 2, 3, 7\)"):
         wrong.get(["1", "e"])
+    growing = ExternalFeatures(lambda image_ids: np.ones((len(image_ids), 2 * len(image_ids), D)))
+    growing.get(["1"])
+    with pytest.raises(ValueError, match=r"gave features of \(1, 4, 7\) after \(1, 2, 7\): give all images the same"):
+        growing.get(["1", "e"])
+
+
+def test_fingerprints_of_arrays_follow_their_numbers() -> None:
+    other = {**RAGGED, "e": RAGGED["e"] + 1}
+    digests = {ExternalFeatures(given).fingerprint for given in (RAGGED, dict(RAGGED), other)}
+    digests |= {ExternalFeatures(given, IDS).fingerprint for given in (GRID, GRID.copy(), GRID + 1)}
+    assert len(digests) == 4
+
+
+def test_a_mapping_of_two_types_is_read_in_one() -> None:
+    mixed = ExternalFeatures({"a": np.ones((2, D), np.float16), "b": np.ones((2, D))})
+    assert mixed.get(["a"]).dtype == mixed.get(["b"]).dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", ["float64", "int16", "bfloat16", "float16", "float32"])
@@ -139,7 +160,7 @@ def test_threads_may_read_one_file(tmp_path: Path) -> None:
 
     def reading(at: int) -> None:
         for _ in range(50):
-            if not np.array_equal(read.get([IDS[at]])[0], GRID[at].reshape(-1, D)):
+            if not np.array_equal(read.get([IDS[at]])[0], GRID[at]):
                 failed.append(at)
 
     threads = [threading.Thread(target=reading, args=(at,)) for at in range(N)]
@@ -185,6 +206,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     spoilt[3, 1, 2, 4] = np.nan
     with pytest.raises(ValueError, match="the features of '1' are not all finite"):
         ExternalFeatures(spoilt, IDS).get(["a.jpg", "1"])
+    empty = {**RAGGED, "1": np.zeros((4, D), np.float32)}
+    with pytest.raises(ValueError, match="'1' has no region: its features are all zeros"):
+        ExternalFeatures(empty).get(["a.jpg", "1"])
     with pytest.raises(FileNotFoundError, match=r"none\.npz: no such file of features"):
         ExternalFeatures.read(tmp_path / "none.npz")
     np.save(tmp_path / "f.npy", GRID)

@@ -100,6 +100,40 @@ def test_beta_is_the_sentinels_part_of_one_softmax(attention: AdaptiveAttention,
     np.testing.assert_array_equal(numpy_of(attention(**inputs, keys=keys)[0]), numpy_of(context))
 
 
+def test_masked_regions_are_as_if_absent(attention: AdaptiveAttention, inputs: dict[str, np.ndarray]) -> None:
+    mask = np.arange(L) % 3 != np.arange(B)[:, None]
+    context, weights = attention(**inputs, mask=mask)
+    for i in range(B):
+        assert (numpy_of(weights)[i][:, ~mask[i]] == 0).all()
+        own = {name: array[i : i + 1] for name, array in inputs.items()} | {
+            "values": inputs["values"][i : i + 1, mask[i]]
+        }
+        short_context, short_weights = attention(**own)
+        np.testing.assert_allclose(numpy_of(weights)[i][:, mask[i]], numpy_of(short_weights)[0], atol=1e-6)
+        np.testing.assert_allclose(numpy_of(context)[i], numpy_of(short_context)[0], atol=1e-5)
+
+
+def test_the_mask_that_keras_carries_with_the_values_counts(
+    attention: AdaptiveAttention, inputs: dict[str, np.ndarray]
+) -> None:
+    values = inputs["values"].copy()
+    values[0, 3] = values[1, 5:] = 0.0
+    there = values.any(axis=2)
+    context, weights = attention(**{**inputs, "values": keras.layers.Masking()(values)})
+    plain_context, plain = attention(**{**inputs, "values": values}, mask=there)
+    assert (numpy_of(weights)[np.broadcast_to(~there[:, None], weights.shape)] == 0).all()
+    np.testing.assert_array_equal(numpy_of(weights), numpy_of(plain))
+    np.testing.assert_array_equal(numpy_of(context), numpy_of(plain_context))
+
+
+@pytest.mark.parametrize("shape", [(L,), (B, 1, L), (B, L + 1), (B + 1, L)])
+def test_a_mask_of_another_shape_is_refused(
+    attention: AdaptiveAttention, inputs: dict[str, np.ndarray], shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r"mask needs shape \(B, L\) = \(2, 77\), one value per region, got \("):
+        attention(**inputs, mask=np.ones(shape, bool))
+
+
 @pytest.mark.parametrize("looks", [True, False])
 def test_a_sentinel_of_no_weight_is_plain_attention_and_of_all_weight_is_blind(
     looks: bool, attention: AdaptiveAttention, inputs: dict[str, np.ndarray]

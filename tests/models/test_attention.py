@@ -132,10 +132,10 @@ def test_wrong_ranks_are_refused(arrays: dict[str, np.ndarray]) -> None:
         attention(arrays["query"], arrays["values"][:, 0])
 
 
-def test_queries_and_values_of_different_pictures_are_refused(arrays: dict[str, np.ndarray]) -> None:
+def test_queries_and_values_of_different_images_are_refused(arrays: dict[str, np.ndarray]) -> None:
     attention = BahdanauAttention(A)
     attention(**arrays)
-    with pytest.raises(ValueError, match=r"different numbers of pictures: 1 and 2"):
+    with pytest.raises(ValueError, match=r"different numbers of images: 1 and 2"):
         attention(arrays["query"][:1], arrays["values"])
 
 

@@ -156,7 +156,7 @@ def explore(
 
 def _grouped(captions: Caption | Sequence[Caption | Sequence[Caption]]) -> list[list[Caption]]:
     listed = [captions] if isinstance(captions, Caption) else captions
-    groups = [[item] if isinstance(item, Caption) else list(item) for item in listed]
+    groups = [[item.on_grid()] if isinstance(item, Caption) else [one.on_grid() for one in item] for item in listed]
     if not groups or not all(groups):
         raise ValueError("captions needs at least one caption a picture, got none: caption some pictures first")
     return groups

@@ -1,0 +1,53 @@
+"""Training on features computed elsewhere: the file that is given or noted in the run, and settings that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attncap.features.external import ExternalFeatures, as_features
+from attncap.training.config import TrainConfig
+from attncap.training.run_folder import RunFolder, read_object
+
+
+def features_file(run: str | Path) -> str | None:
+    """Return the file of features that a run was trained on, None where it computed them from images.
+
+    Args:
+        run: run folder, or a `.keras` file in it.
+    """
+    path = Path(run)
+    manifest = (path if path.is_dir() else path.parent) / "manifest.json"
+    return read_object(manifest).get("features_file") if manifest.is_file() else None
+
+
+def given_features(features: Any, folder: RunFolder, resume: bool) -> Any:
+    """Return what `train` takes as features; of a resumed run, by default, the file that it was begun with.
+
+    Raises:
+        FileNotFoundError: the file is not where it was.
+    """
+    noted = features_file(folder.path) if resume and features is None else None
+    if noted is not None and not Path(noted).is_file():
+        raise FileNotFoundError(f"{noted}: the run was trained on this file of features: name it with --features-file")
+    return as_features(noted or features)
+
+
+def check_external(config: TrainConfig, features: ExternalFeatures, boxes: str | None) -> None:
+    """Raise ValueError where settings do not go with features computed elsewhere.
+
+    Args:
+        config: settings of an encoder must be left out.
+        features: given to `train`.
+        boxes: of supervised attention, which needs a grid.
+    """
+    default = TrainConfig(model=config.model)
+    for name in ("weights", "layer", "image_size", "finetune_to"):
+        if getattr(config, name) != getattr(default, name):
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, but features are read from {features.name}: leave {name} out"
+            )
+    if boxes is not None and features.grid is None:
+        raise ValueError(
+            f"boxes {boxes!r} supervise the maps of a grid, and {features.name} has regions: leave them out"
+        )

@@ -20,6 +20,7 @@ def add_commands(commands: Any) -> None:
     features.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
     features.add_argument("--split", metavar="S", help="train, val (or dev) or test (default: all)")
     features.add_argument("--weights", default="imagenet", metavar="W", help="as in train (default imagenet)")
+    features.add_argument("--backbone", default="inception_v3", metavar="B", help="as in train (default inception_v3)")
     features.add_argument("--layer", metavar="L", help="as in train (default: of the weights)")
     features.add_argument("--image-size", type=int, metavar="I", help="as in train (default: of the weights)")
     features.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
@@ -63,7 +64,7 @@ def _features(options: argparse.Namespace) -> None:
         engine = RayEngine(**given)
     data = load(options.data, seed=options.seed)
     pictures = data.split(options.split).pictures if options.split else data.pictures
-    extractor = FeatureExtractor(options.layer, options.weights, options.image_size)
+    extractor = FeatureExtractor(options.layer, options.weights, options.image_size, backbone=options.backbone)
     store = FeatureStore(options.features or cache_folder() / "features", extractor)
     paths = list(pictures["path"])
     rejects = store.extract(paths, options.batch_size, engine=engine)

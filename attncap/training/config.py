@@ -63,7 +63,12 @@ class TrainConfig:
         "start from, else attention",
     )
     weights: str = _data("imagenet", "encoder weights: imagenet, faces, random, or a file")
-    layer: str | None = _data(None, "InceptionV3 layer whose grid is read; default: that of the weights")
+    backbone: str = _data(
+        "inception_v3", "encoder: inception_v3, a name of keras.applications such as resnet50, or a keras-hub preset"
+    )
+    layer: str | None = _data(
+        None, "layer of the encoder whose grid is read; default: InceptionV3's by the weights, else the last"
+    )
     image_size: int | None = _data(None, "side of the encoder's input in pixels: more gives more regions", low=75)
     finetune_to: str | None = _data(None, "train InceptionV3's blocks from `layer` up to this later layer as well")
     finetune_rate: float = _data(

@@ -42,7 +42,7 @@ def check_external(config: TrainConfig, features: ExternalFeatures, boxes: str |
         boxes: of supervised attention, which needs a grid.
     """
     default = TrainConfig(model=config.model)
-    for name in ("weights", "layer", "image_size", "finetune_to"):
+    for name in ("backbone", "weights", "layer", "image_size", "finetune_to"):
         if getattr(config, name) != getattr(default, name):
             raise ValueError(
                 f"{name} is {getattr(config, name)}, but features are read from {features.name}: leave {name} out"

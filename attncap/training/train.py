@@ -16,6 +16,7 @@ from attncap.decoding.collapse import collapse_warnings
 from attncap.decoding.predict import check_shape
 from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.extractor import FeatureExtractor
+from attncap.features.inception import NAME
 from attncap.features.store import FeatureStore
 from attncap.models.captioner import Captioner
 from attncap.models.registry import captioner_classes
@@ -67,7 +68,8 @@ def train(
             untrained captioner; default: `config.model`.
         tokenizer: the vocabulary; default: built from the training captions.
         features: folder of feature stores, shared by runs; default `features` in the cache folder. Or features of your
-            own: what `ExternalFeatures` takes (a file, a mapping image_id -> array, a function of image_ids), or an
+            own: a `FeatureExtractor`, or a `FeatureStore` of one, which is saved in the captioner; what
+            `ExternalFeatures` takes (a file, a mapping image_id -> array, a function of image_ids); or an
             object with `get(paths) -> (B, rows, cols, D)`, `extract(paths) -> DataFrame (path, reason)` of images
             without features, `feature_shape` and `fingerprint`. A file is noted in the run, and resuming reads it.
         optimizer: default: AdamW with warm-up and cosine decay, from the settings.
@@ -214,10 +216,20 @@ def _run_folder(run: str | Path, resume: bool, distribution: SharedTraining | No
 
 def _features(config: TrainConfig, features: Any, beginning: Captioner | None) -> tuple[Any, Any, Any, Any]:
     # The store; the whole encoder, the part of it that is stored, and the blocks after that which are trained.
+    if isinstance(features, FeatureExtractor):
+        features = FeatureStore(cache_folder() / "features", features)
     if features is not None and not isinstance(features, str | Path):
-        return features, None, None, None
+        encoder = getattr(features, "extractor", None)
+        return features, None, encoder if isinstance(encoder, FeatureExtractor) else None, None
+    if config.finetune_to is not None and config.backbone != NAME:
+        raise ValueError(
+            f"finetune_to is {config.finetune_to}: blocks of InceptionV3 alone are trained, and backbone is "
+            f"{config.backbone}: leave one of them out"
+        )
     whole = (
-        FeatureExtractor(config.finetune_to or config.layer, config.weights, config.image_size)
+        FeatureExtractor(
+            config.finetune_to or config.layer, config.weights, config.image_size, backbone=config.backbone
+        )
         if beginning is None
         else encoder_of(beginning, config)
     )

@@ -70,7 +70,8 @@ def _predict(options: argparse.Namespace) -> None:
     rejects = pd.concat([rejects, unreadable], ignore_index=True)
     listed = Path(options.out).with_suffix(".rejects.csv")
     if write_rejects(listed, rejects):
-        print(f"{len(rejects)} images have no caption: see {listed}", file=sys.stderr)
+        why = "have no caption" if captioner.encoder is None else "cannot be read and have no caption"
+        print(f"{len(rejects)} images {why}: see {listed}", file=sys.stderr)
 
 
 def _of_data(options: argparse.Namespace) -> Any:

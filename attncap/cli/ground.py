@@ -32,7 +32,14 @@ def add_commands(commands: Any) -> None:
     add_run(parser)
     parser.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
     parser.add_argument("--split", metavar="S", help="train, val (or dev) or test (default: all)")
-    parser.add_argument("--boxes", required=True, metavar="BOXES", help=BOXES_HELP)
+    parser.add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}; needed unless --probes is given")
+    parser.add_argument(
+        "--method",
+        choices=("attention", "occlusion", "gradient"),
+        default="attention",
+        help="whose maps: those of attention, or of attncap explain, for captioners without attention as well (default "
+        "attention)",
+    )
     parser.add_argument(
         "--generated", action="store_true", help="the captioner's own captions (default: human captions fed in)"
     )
@@ -40,12 +47,15 @@ def add_commands(commands: Any) -> None:
         "--shift",
         type=int,
         nargs="+",
-        default=[-1, 0, 1],
         metavar="N",
-        help="read a word's map at its own step (0), the one before (-1) or after (1) (default: -1 0 1)",
+        help="read a word's map at its own step (0), before (-1) or after (1) (default: -1 0 1, or 0 with --method)",
     )
-    parser.add_argument("--probes", action="store_true", help="also force attention uniform, and blank what is seen")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
+    parser.add_argument(
+        "--probes",
+        action="store_true",
+        help="also make attention uniform, and hide the cell that each map points at; works without --boxes",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
     add_features_file(parser)
     parser.add_argument(
@@ -66,6 +76,7 @@ def _ground(options: argparse.Namespace) -> None:
         options.boxes,
         split=options.split,
         generated=options.generated,
+        method=options.method,
         shifts=options.shift,
         features=features_file_of(options) or options.features,
         limit=options.limit,
@@ -75,7 +86,9 @@ def _ground(options: argparse.Namespace) -> None:
     )
     for count, why in ((report.n_left_out, "have no boxes"), (report.n_unreadable, "cannot be read")):
         if count:
-            print(f"{count} pictures {why} and are left out", file=sys.stderr)
+            print(f"{count} images {why} and are left out", file=sys.stderr)
+    if options.plot and report.grounding is None:
+        raise ValueError("--plot draws what is measured against boxes: add --boxes")
     if options.plot:
         from attncap.grounding.plots import plot_grounding
 

@@ -15,7 +15,10 @@ from attncap.data.readers.registry import forms
 from attncap.training.config import kinds_of
 
 SPEC_HELP = f"{forms()}, or a folder whose format is guessed"
-BOXES_HELP = "entities:FOLDER_OR_ZIP (Flickr30k Entities) or faces (the drawn faces' own)"
+BOXES_HELP = (
+    "entities:FOLDER_OR_ZIP (Flickr30k Entities), table:CSV (columns phrase, left, top, right, bottom as fractions, "
+    "and image_id unless the boxes are those of every image), or faces (the drawn faces' own)"
+)
 
 
 def add_command(commands: Any, name: str, run: Any, what: str, example: str) -> argparse.ArgumentParser:

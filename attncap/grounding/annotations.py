@@ -12,12 +12,16 @@ import pandas as pd
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.data.faces.dataset import stated_characteristics
 from attncap.data.load import CaptionData
+from attncap.grounding.box_table import match_words, read_box_table
 from attncap.grounding.entities import Sentence, match_head_nouns, read_entities
 from attncap.grounding.phrases import GridBox, NamedRegion, Phrase, cell_cover, faces_phrases
 from attncap.tokenizers import CaptionTokenizer
 from attncap.words import split_words
 
-FORMS = "entities:FOLDER_OR_ZIP (Flickr30k Entities, for Flickr8k and Flickr30k) or faces (drawn faces)"
+FORMS = (
+    "entities:FOLDER_OR_ZIP (Flickr30k Entities, for Flickr8k and Flickr30k), table:CSV (phrase, left, top, right, "
+    "bottom, image_id) or faces (drawn faces)"
+)
 Phrases = Mapping[str, Sequence[Sequence[Phrase]]]  # image_id -> a list for each of its captions
 
 
@@ -26,7 +30,8 @@ def load_phrases(spec: str, data: CaptionData) -> tuple[CaptionData, dict[str, l
 
     Args:
         spec: `entities:FOLDER_OR_ZIP`, Flickr30k Entities, whose pictures are found by the number before the `_` of
-            Flickr8k's file names; or `faces`, for data with boxes of its own: the words that state a characteristic.
+            Flickr8k's file names; `table:CSV`, boxes of words of one's own, see `read_box_table`; or `faces`, for data
+            with boxes of its own: the words that state a characteristic.
         data: the pictures; one split of a data set, as a rule.
 
     Returns:
@@ -48,17 +53,23 @@ def load_phrases(spec: str, data: CaptionData) -> tuple[CaptionData, dict[str, l
         raise ValueError(f"{data.name}: no pictures to load the boxes {spec!r} for")
     if kind == "entities" and rest:
         return _of_entities(rest, data)
+    if kind == "table" and rest:
+        return _of_table(rest, data)
     if spec != "faces":
         raise ValueError(f"{spec!r}: boxes are {FORMS}")
     if data.boxes is None:
         raise ValueError(
             f"{data.name}: has no boxes of its own, as 'faces' expects; for photographs of Flickr8k or Flickr30k "
-            "write entities:FOLDER_OR_ZIP"
+            "write entities:FOLDER_OR_ZIP, for a table of boxes table:CSV"
         )
     boxed = set(data.boxes["image_id"])
     data = _leave_out(data, [i for i in data.pictures["image_id"] if i not in boxed], f"{data.name}: table of boxes")
     if data.pictures.empty:
-        raise ValueError(f"{data.name}: none of its pictures has a box")
+        raise ValueError(f"{data.name}: none of its images has a box")
+    return data, _phrases_of_references(data)
+
+
+def _phrases_of_references(data: CaptionData) -> dict[str, list[list[Phrase]]]:
     captions = [
         Caption(tuple(split_words(text)), (), 0.0, image_id=image_id)
         for image_id, own in data.references().items()
@@ -67,7 +78,20 @@ def load_phrases(spec: str, data: CaptionData) -> tuple[CaptionData, dict[str, l
     phrases: dict[str, list[list[Phrase]]] = {}
     for caption, own_phrases in zip(captions, phrases_in(captions, data, {}), strict=True):
         phrases.setdefault(str(caption.image_id), []).append(own_phrases)
-    return data, phrases
+    return phrases
+
+
+def _of_table(source: str, data: CaptionData) -> tuple[CaptionData, dict[str, list[list[Phrase]]]]:
+    boxes = read_box_table(source, list(data.pictures["image_id"]))
+    boxed = set(boxes["image_id"])
+    if not boxed:
+        raise ValueError(
+            f"{source}: has boxes of none of the images of {data.name}, such as {data.pictures['image_id'].iloc[0]!r}: "
+            "write its image_ids as the data has them, or leave the column out for boxes of every image"
+        )
+    data = _leave_out(data, [i for i in data.pictures["image_id"] if i not in boxed], source)
+    data = replace(data, boxes=boxes.assign(label=boxes["phrase"]))
+    return data, _phrases_of_references(data)
 
 
 def phrases_in(captions: Sequence[Caption], data: CaptionData, phrases: Phrases) -> list[list[Phrase]]:
@@ -75,12 +99,14 @@ def phrases_in(captions: Sequence[Caption], data: CaptionData, phrases: Phrases)
 
     Args:
         captions: N captions of pictures of `data`.
-        data, phrases: from `load_phrases`. Data with boxes of its own (faces) are matched by stated characteristic,
-            others (entities) by head noun, see `attncap.grounding.entities.match_head_nouns`.
+        data, phrases: from `load_phrases`. Words of a table of boxes are matched as they are, faces by stated
+            characteristic, entities by head noun, see `attncap.grounding.entities.match_head_nouns`.
 
     Returns:
         phrases: N lists.
     """
+    if data.boxes is not None and "phrase" in data.boxes.columns:
+        return match_words(captions, data.boxes)
     if data.boxes is not None:
         return faces_phrases(captions, [stated_characteristics(caption.text) for caption in captions], data.boxes)
     sentences = {

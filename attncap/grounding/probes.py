@@ -16,12 +16,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from attncap.captions import Caption
+from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding.predict import caption_stored
 from attncap.decoding.replay import CaptionReplay
 from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.store import FeatureStore
-from attncap.grounding.phrases import Phrase
+from attncap.grounding.phrases import Phrase, cell_cover
 from attncap.metrics.evaluate import Comparison, compare
 from attncap.metrics.significance import bootstrap, interval
 from attncap.models.captioner import AttendingCaptioner, Captioner
@@ -109,8 +109,8 @@ class Faithfulness:
 
     Attributes:
         words: DataFrame, a row a word: `image_id`, `caption` and `position` (its place in the input), `word`, `kind`
-            ("region" or "function"), `log_prob`, and the changes `attended` and `random`, in nats, negative where
-            blanking makes the word less probable.
+            ("region", "content" or "function"), `log_prob`, and the changes `attended` and `random`, in nats, negative
+            where blanking makes the word less probable.
         per_kind: DataFrame, a row a kind: `n_words`, the means `attended` and `random`, `difference` attended - random
             with `low` and `high` (95% bootstrap over pictures), and `attended_worse`, the share of words that the
             attended cell's blanking hurts more than the random one's.
@@ -139,7 +139,7 @@ class Faithfulness:
             f"{'words that':<20}{'words':>7}{'attended':>10}{'random':>10}{'difference':>12}{'95% interval':>20}"
             f"{'attended worse':>16}",
         ]
-        names = {"region": "name a region", "function": "are function words"}
+        names = {"region": "name a region", "content": "are content words", "function": "are function words"}
         for kind, row in self.per_kind.iterrows():
             interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
             lines.append(
@@ -154,7 +154,7 @@ def measure_faithfulness(
     store: FeatureStore | ExternalFeatures,
     pictures: pd.DataFrame,
     captions: Sequence[Caption],
-    phrases: Sequence[Sequence[Phrase]],
+    phrases: Sequence[Sequence[Phrase]] | None = None,
     *,
     words_each: int = 500,
     radius: int = 0,
@@ -166,9 +166,10 @@ def measure_faithfulness(
 
         change = log p(y_t | y_<t, blanked picture) - log p(y_t | y_<t, picture)
 
-    Blanked: the features of the cell (and those within `radius`) become the picture's mean feature. The whole caption
-    is read from the blanked picture, its first state included. The random cell is drawn among those whose blanking
-    takes as many cells (at a border they are fewer).
+    Blanked: the features of the cell (and those within `radius`) become the image's mean feature. The whole caption
+    is read from the blanked image, its first state included. The random cell is drawn among those whose blanking
+    takes as many cells (at a border they are fewer). Where encoder blocks were trained with the captioner, the stored
+    features lie on another grid than the maps: the part of each stored cell that the map's cell covers is blanked.
 
     Args:
         captioner: with attention, trained on the store's encoder.
@@ -176,6 +177,7 @@ def measure_faithfulness(
         pictures: DataFrame with `image_id` and `path`.
         captions: N captions with maps, human ones fed in (`replay_captions`) or generated ones, without `n_best`.
         phrases: N lists. The last word of a phrase with boxes names a region; words of `FUNCTION_WORDS` are the others.
+            None where there are no boxes: all words but those of `FUNCTION_WORDS` are content words.
         words_each: words of each kind, drawn at random.
         radius: cells around the one that are blanked with it; 1 blanks 3 x 3.
         batch_size: captions a pass.
@@ -191,7 +193,6 @@ def measure_faithfulness(
     Reference: erasure as Li et al. 2016, "Understanding Neural Networks through Representation Erasure"; whether
         attention explains, Jain and Wallace 2019.
     """
-    check_one_grid(captioner)
     rng = np.random.default_rng(seed)
     words = pd.concat(
         [_drawn(kind, places, words_each, rng) for kind, places in _candidates(captions, phrases).items()],
@@ -208,7 +209,9 @@ def measure_faithfulness(
         features = store.get([paths[str(caption.image_id)] for caption in own])
         points = [_points(c, t, radius, rng) for c, t in zip(own, part["position"], strict=True)]
         for name, which in (("attended", 0), ("random", 1)):
-            blanked = np.stack([blank(f, *at[which], radius) for f, at in zip(features, points, strict=True)])
+            blanked = np.stack(
+                [blank_map_cell(captioner, f, at[which], radius) for f, at in zip(features, points, strict=True)]
+            )
             again = read(blanked, [[caption.text] for caption in own])
             for (caption,), t, before in zip(again, part["position"], part["log_prob"], strict=True):
                 assert caption.word_log_probs is not None
@@ -217,15 +220,31 @@ def measure_faithfulness(
     return Faithfulness(words, _per_kind(words, n_bootstrap, seed), radius)
 
 
-def check_one_grid(captioner: Captioner | Ensemble) -> None:
-    """Raise ValueError where maps lie on another grid than the features, whose cells `measure_faithfulness` blanks."""
-    stored = tuple(captioner.feature_shape[:2])
-    maps = tuple(getattr(captioner, "map_shape", stored))
-    if maps != stored:
-        raise ValueError(
-            f"probes blank the cells of maps, {maps[0]} x {maps[1]}, in the stored features, and those have "
-            f"{stored[0]} x {stored[1]} (encoder blocks lie in between): leave --probes out"
-        )
+def blank_map_cell(
+    captioner: Captioner | Ensemble, features: np.ndarray, cell: tuple[int, int], radius: int = 0
+) -> np.ndarray:
+    """Blank a cell (row, col) of the map, and those within radius, in stored features whose grid may be another one."""
+    stored = tuple(features.shape[:2])
+    rows, cols = getattr(captioner, "map_shape", stored)
+    if (rows, cols) == stored:
+        return blank(features, *cell, radius)
+    left, top, right, bottom = captioner.grid_box
+    across, down = (right - left) / cols, (bottom - top) / rows
+    row, col = cell
+    box = np.array(
+        [
+            left + across * max(col - radius, 0),
+            top + down * max(row - radius, 0),
+            left + across * min(col + radius + 1, cols),
+            top + down * min(row + radius + 1, rows),
+        ]
+    )
+    place = getattr(captioner.encoder, "grid_box", WHOLE_PICTURE)
+    cover = cell_cover(box.clip(0.0, 1.0)[None], stored[0], stored[1], place)[..., None].astype(
+        np.float32
+    )  # (rows, cols, 1)
+    mean = features.mean(axis=(0, 1), dtype=np.float32)
+    return (features + cover * (mean - features)).astype(features.dtype)
 
 
 def blank(features: np.ndarray, row: int, col: int, radius: int = 0) -> np.ndarray:
@@ -236,14 +255,15 @@ def blank(features: np.ndarray, row: int, col: int, radius: int = 0) -> np.ndarr
     return blanked
 
 
-def _candidates(captions: Sequence[Caption], phrases: Sequence[Sequence[Phrase]]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {"region": [], "function": []}
-    for number, (caption, own) in enumerate(zip(captions, phrases, strict=True)):
+def _candidates(captions: Sequence[Caption], phrases: Sequence[Sequence[Phrase]] | None) -> dict[str, list[Any]]:
+    other = "content" if phrases is None else None
+    found: dict[str, list[Any]] = {"content" if phrases is None else "region": [], "function": []}
+    for number, (caption, own) in enumerate(zip(captions, phrases or [[]] * len(captions), strict=True)):
         if caption.attention_weights is None or caption.word_log_probs is None:
             raise ValueError(f"the caption of picture {caption.image_id!r} has no maps or no log-probabilities")
         named = {phrase.end - 1 for phrase in own if len(phrase.boxes)}
         for position, (word, log_prob) in enumerate(zip(caption.words, caption.word_log_probs, strict=True)):
-            kind = "region" if position in named else "function" if word in FUNCTION_WORDS else None
+            kind = "region" if position in named else "function" if word in FUNCTION_WORDS else other
             if kind is not None and np.isfinite(log_prob):
                 found[kind].append((str(caption.image_id), number, position, word, kind, float(log_prob)))
     return found
@@ -279,7 +299,7 @@ def _block_sizes(cells: int, radius: int) -> np.ndarray:
 
 def _per_kind(words: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
     rows = {}
-    for kind in ("region", "function"):
+    for kind in ("region", "content", "function"):
         own = words[words["kind"] == kind]
         if own.empty:
             continue

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from attncap.captions import Caption
 from attncap.data.load import CaptionData, cache_folder, leave_out
 from attncap.decoding.predict import caption_stored, check_shape
 from attncap.decoding.replay import replay_captions
+from attncap.explain.words import Method, check_method, explain_captions
 from attncap.features.external import ExternalFeatures, as_features, key_column
 from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import load_phrases, phrases_in
 from attncap.grounding.measures import Grounding, measure_at_shifts, measure_grounding
 from attncap.grounding.phrases import Phrase
-from attncap.grounding.probes import Faithfulness, check_one_grid, compare_with_uniform, measure_faithfulness
+from attncap.grounding.probes import Faithfulness, compare_with_uniform, measure_faithfulness
 from attncap.metrics.evaluate import Comparison
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
@@ -26,39 +30,42 @@ class GroundReport:
     """What `attncap ground` prints.
 
     Attributes:
-        grounding: at shift 0 (or the first one asked for), over all phrases that have a map there.
+        grounding: at shift 0 (or the first one asked for), over all phrases that have a map there; None without boxes.
         at_shifts: shift -> grounding, over the phrases that have a map at each of the shifts.
         fed: "human captions fed in" or "generated captions".
-        n_left_out: pictures without annotation.
-        n_unreadable: pictures that cannot be read.
+        n_left_out: images without annotation.
+        n_unreadable: images that cannot be read.
         uniform, faithfulness: the probes, where asked for; faithfulness with one cell and with 3 x 3 blanked.
+        method: whose maps were measured, "attention" or another of `attncap.explain.words.METHODS`.
     """
 
-    grounding: Grounding
+    grounding: Grounding | None
     at_shifts: dict[int, Grounding]
     fed: str
     n_left_out: int
     n_unreadable: int
     uniform: Comparison | None = None
     faithfulness: tuple[Faithfulness, ...] = ()
+    method: str = "attention"
 
     def to_json_dict(self) -> dict[str, Any]:
-        content = {
-            **self.grounding.to_json_dict(),
+        content: dict[str, Any] = {} if self.grounding is None else self.grounding.to_json_dict()
+        content |= {
             "captions": self.fed,
+            "maps": self.method,
             "pictures_without_boxes": self.n_left_out,
             "unreadable_pictures": self.n_unreadable,
             "shifts": {str(shift): measured.to_json_dict() for shift, measured in self.at_shifts.items()},
         }
-        if self.uniform is not None:
-            content["probes"] = {
-                "uniform_attention": self.uniform.to_json_dict(),
-                "faithfulness": [blanked.to_json_dict() for blanked in self.faithfulness],
-            }
+        if self.faithfulness:
+            content["probes"] = {"faithfulness": [blanked.to_json_dict() for blanked in self.faithfulness]}
+            if self.uniform is not None:
+                content["probes"]["uniform_attention"] = self.uniform.to_json_dict()
         return content
 
     def to_text(self) -> str:
-        parts = [f"{self.fed}\n{self.grounding.to_text()}"]
+        title = self.fed if self.method == "attention" else f"{self.fed}; maps of {self.method}"
+        parts = [title if self.grounding is None else f"{title}\n{self.grounding.to_text()}"]
         if len(self.at_shifts) > 1:
             parts.append(self._shift_table())
         if self.uniform is not None:
@@ -91,11 +98,12 @@ class GroundReport:
 def ground(
     captioner: Captioner | Ensemble,
     data: CaptionData,
-    boxes: str,
+    boxes: str | None,
     *,
     split: str | None = None,
     generated: bool = False,
-    shifts: Sequence[int] = (-1, 0, 1),
+    method: Method = "attention",
+    shifts: Sequence[int] | None = None,
     features: Any = None,
     limit: int | None = None,
     probes: bool = False,
@@ -105,16 +113,19 @@ def ground(
     """Measure whether a captioner looks at what the words name.
 
     Args:
-        captioner: with attention and its encoder, from `load_captioner`; or an ensemble.
-        data: pictures and captions.
-        boxes: spec of `load_phrases`: `entities:FOLDER_OR_ZIP` or `faces`.
+        captioner: with its encoder, from `load_captioner`; or an ensemble.
+        data: images and captions.
+        boxes: spec of `load_phrases`: `entities:FOLDER_OR_ZIP`, `table:CSV` or `faces`; None with `probes`, which can
+            do without: they then measure content words in place of words that name a region.
         split: of the data; None takes all.
-        generated: measure the captioner's own captions (phrases matched by head noun, for faces by stated
-            characteristic); default: the human captions, fed in word by word.
-        shifts: steps to read the maps at; see `measure_grounding`.
+        generated: measure the captioner's own captions (phrases matched by head noun, of a table by the words
+            themselves, for faces by stated characteristic); default: the human captions, fed in word by word.
+        method: whose maps: "attention", or those of `attncap.explain_word`, "occlusion" or "gradient", which captioners
+            without attention have as well.
+        shifts: steps to read the maps at; see `measure_grounding`. Default: -1, 0 and 1 for attention, else 0.
         features: folder of feature stores, or features computed elsewhere, as in `train`.
-        limit: measure the first so many annotated pictures; None all.
-        probes: also `compare_with_uniform` and `measure_faithfulness`.
+        limit: measure the first so many annotated images; None all.
+        probes: also `compare_with_uniform` (of a captioner with attention) and `measure_faithfulness`.
         seed: of resampling.
         decoding: settings of `Decoder`, for generated captions and the probe.
 
@@ -122,28 +133,34 @@ def ground(
         report: the measures and tables.
 
     Raises:
-        ValueError: a captioner without attention or encoder, an unknown split or spec, no phrase with a box.
+        ValueError: attention of a captioner that has none, a captioner without encoder, an unknown split or spec,
+            neither boxes nor probes.
 
     Example:
         >>> print(ground(captioner, load("flickr8k:flickr8k"), "entities:entities.zip", split="dev").to_text())
     """
-    if not captioner.has_attention:
+    if method == "attention" and not captioner.has_attention:
         raise ValueError(
-            f"{type(captioner).__name__} has no attention, so that there are no maps to measure: "
-            "take a run of --model attention"
+            f"{type(captioner).__name__} has no attention, so that there are no maps to measure: take a run of --model "
+            "attention, or measure the maps of another method (--method occlusion)"
         )
+    check_method(captioner, method)
     outside = as_features(features)
     if not isinstance(outside, ExternalFeatures) and captioner.encoder is None:
-        raise ValueError("this captioner holds no encoder, so that features of the pictures cannot be computed")
+        raise ValueError("this captioner holds no encoder, so that features of the images cannot be computed")
+    if shifts is None:
+        shifts = (-1, 0, 1) if method == "attention" else (0,)
     if not shifts or (limit is not None and limit < 1):
-        raise ValueError(f"at least one shift and one picture are needed, got shifts={list(shifts)}, limit={limit}")
-    if probes:
-        check_one_grid(captioner)
-        if isinstance(outside, ExternalFeatures) and outside.grid is None:
-            raise ValueError(f"probes blank cells of a grid, and {outside.name} has regions: leave --probes out")
+        raise ValueError(f"at least one shift and one image are needed, got shifts={list(shifts)}, limit={limit}")
+    if boxes is None and not probes:
+        raise ValueError("without boxes only the probes can be measured: give boxes (--boxes), or probes (--probes)")
+    if probes and isinstance(outside, ExternalFeatures) and outside.grid is None:
+        raise ValueError(f"probes blank cells of a grid, and {outside.name} has regions: leave --probes out")
     data = data if split is None else data.split(split)
     before = len(data.pictures)
-    data, phrases = load_phrases(boxes, data)
+    phrases: dict[str, list[list[Phrase]]] = {}
+    if boxes is not None:
+        data, phrases = load_phrases(boxes, data)
     n_left_out = before - len(data.pictures)
     data = data.only(list(data.pictures["image_id"])[:limit])
     store: FeatureStore | ExternalFeatures
@@ -158,26 +175,48 @@ def ground(
     if isinstance(store, ExternalFeatures):
         check_shape(captioner, store)
     if data.captions.empty:
-        raise ValueError(f"{data.name}: no readable picture with boxes and a caption is left")
+        raise ValueError(f"{data.name}: no readable image with {'boxes and ' if boxes else ''}a caption is left")
+    named: list[list[Phrase]] | None = None
     if generated:
         captions = caption_stored(captioner, store, data.pictures, **decoding)
-        named = phrases_in(captions, data, phrases)
+        named = None if boxes is None else phrases_in(captions, data, phrases)
     else:
         read = replay_captions(captioner, store, data.pictures, data.references())
         captions = [caption for own in read.values() for caption in own]
-        named = [list(own) for image_id in read for own in phrases[image_id]]
-    report = _measured(captions, named, shifts, seed)
+        if boxes is not None:
+            named = [list(own) for image_id in read for own in phrases[image_id]]
+    if method != "attention":
+        captions = _explained(captioner, store, data, captions, method)
+    grounding, at_shifts = (None, {}) if named is None else _measured(captions, named, shifts, seed)
     uniform: Comparison | None = None
     faithfulness: tuple[Faithfulness, ...] = ()
     if probes:
         with_captions = data.pictures[data.pictures["image_id"].isin(data.captions["image_id"])]
-        uniform = compare_with_uniform(captioner, store, with_captions, data.references(), seed=seed, **decoding)
+        if captioner.has_attention:
+            uniform = compare_with_uniform(captioner, store, with_captions, data.references(), seed=seed, **decoding)
         faithfulness = tuple(
             measure_faithfulness(captioner, store, data.pictures, captions, named, radius=radius, seed=seed)
             for radius in (0, 1)
         )
     fed = "generated captions" if generated else "human captions fed in"
-    return GroundReport(*report, fed, n_left_out, len(unreadable), uniform, faithfulness)
+    return GroundReport(grounding, at_shifts, fed, n_left_out, len(unreadable), uniform, faithfulness, method)
+
+
+def _explained(
+    captioner: Captioner | Ensemble,
+    store: FeatureStore | ExternalFeatures,
+    data: CaptionData,
+    captions: Sequence[Caption],
+    method: Method,
+) -> list[Caption]:
+    """The same captions with the maps of another method; the captions of one image stand side by side."""
+    keys = dict(zip(data.pictures["image_id"], data.pictures[key_column(store)], strict=True))
+    explained: list[Caption] = []
+    for image_id, own in groupby(captions, key=lambda caption: str(caption.image_id)):
+        group = list(own)
+        features = np.repeat(store.get([keys[image_id]]), len(group), axis=0)
+        explained += explain_captions(captioner, features, group, method)
+    return explained
 
 
 def _measured(

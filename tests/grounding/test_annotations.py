@@ -111,7 +111,7 @@ def test_errors_name_what_is_wrong(faces: CaptionData, entities: str, tmp_path: 
     plain = data_of(["1.png"], [("1.png", "a face")])
     with pytest.raises(ValueError, match=r"made: has no boxes of its own.*entities:FOLDER_OR_ZIP"):
         load_phrases("faces", plain)
-    with pytest.raises(ValueError, match="none of its pictures has a box"):
+    with pytest.raises(ValueError, match="none of its images has a box"):
         load_phrases("faces", faces.only(["2.png"]))
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder or zip"):
         load_phrases(f"entities:{tmp_path / 'nowhere'}", plain)

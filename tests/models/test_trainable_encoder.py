@@ -18,7 +18,8 @@ import attncap
 from attncap.decoding.decoder import Decoder
 from attncap.features import extractor as features
 from attncap.features.extractor import FeatureExtractor
-from attncap.grounding.probes import check_one_grid
+from attncap.grounding.phrases import cell_cover
+from attncap.grounding.probes import blank_map_cell
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
@@ -146,8 +147,14 @@ def test_a_file_holds_the_tail_and_captions_a_picture_file(parts: Parts, tmp_pat
     assert ensemble.feature_shape == (7, 7, 288) and ensemble.map_shape == (3, 3)
     with pytest.raises(ValueError, match="member 2: its maps have 7 x 7 regions, those of member 1 3 x 3: an ensemble"):
         Ensemble([again, made("attention", parts.head)])
-    with pytest.raises(ValueError, match=r"probes blank the cells of maps, 3 x 3, .* 7 x 7 .*: leave --probes out"):
-        check_one_grid(again)
+    # Probes blank, in the stored features, what a cell of the map covers: here 7/3 x 7/3 cells.
+    features = np.arange(7 * 7 * 288, dtype=np.float32).reshape(7, 7, 288)
+    blanked = blank_map_cell(again, features, (0, 2))
+    share = np.abs(blanked - features).sum(axis=-1) / np.abs(features - features.mean(axis=(0, 1))).sum(axis=-1)
+    left, top, right, bottom = again.grid_box
+    box = np.array([[left + (right - left) * 2 / 3, top, right, top + (bottom - top) / 3]])
+    np.testing.assert_allclose(share, cell_cover(box.clip(0, 1), 7, 7, parts.head.grid_box), atol=1e-3)
+    assert 0 < share.sum() < 3 * 3 and share[6].max() == 0
 
 
 # ------------------------------------------------------------------ what moves

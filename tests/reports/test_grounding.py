@@ -105,8 +105,8 @@ def test_generated_captions_and_probes(folder: Path, captioner: Captioner) -> No
     ("asked", "message"),
     [
         ({"split": "nowhere"}, "no split 'nowhere'"),
-        ({"limit": 0}, "at least one shift and one picture are needed"),
-        ({"shifts": []}, "at least one shift and one picture are needed"),
+        ({"limit": 0}, "at least one shift and one image are needed"),
+        ({"shifts": []}, "at least one shift and one image are needed"),
         ({"boxes": "cats"}, "'cats': boxes are entities:FOLDER_OR_ZIP"),
     ],
 )
@@ -119,6 +119,27 @@ def test_a_captioner_without_attention_has_nothing_to_measure() -> None:
     blind = Captioner(WordTokenizer([*SPECIAL_TOKENS, "a"]), (2, 3, 5), embedding_units=3, hidden_units=5)
     with pytest.raises(ValueError, match="Captioner has no attention, so that there are no maps to measure"):
         ground(blind, load("faces:17", seed=5), "faces")
+
+
+def test_probes_need_no_boxes_and_other_methods_have_maps_too(
+    folder: Path, captioner: Captioner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ground", *FACES, "--run", str(folder / "run")]) == 2
+    assert "give boxes (--boxes), or probes (--probes)" in capsys.readouterr().err
+    settings: dict[str, Any] = {"features": folder / "features", "limit": 2, "beam_width": 1, "max_length": 6}
+    report = ground(captioner, load("faces:17", seed=5), None, probes=True, **settings)
+    assert report.grounding is None and "are content words" in report.to_text()
+    found = json.loads(json.dumps(report.to_json_dict()))
+    kinds = [set(measured["per_kind"]) for measured in found["probes"]["faithfulness"]]
+    assert kinds == [{"content", "function"}] * 2 and "n_phrases" not in found
+
+    table = tmp_path / "boxes.csv"
+    table.write_text("phrase,left,top,right,bottom\nnose,0.4,0.4,0.6,0.6\nhair,0.2,0.0,0.8,0.3\n")
+    faces = load("faces:17", seed=5).only(list(load("faces:17", seed=5).pictures["image_id"])[:2])
+    report = ground(captioner, faces, f"table:{table}", method="occlusion", **settings)
+    assert report.method == "occlusion" and list(report.at_shifts) == [0] and report.grounding is not None
+    assert set(report.grounding.per_type.index) <= {"nose", "hair"} and report.grounding.n_phrases > 0
+    assert "maps of occlusion" in report.to_text()
 
 
 # ------------------------------------------------------------------ the plot

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, OutputFile, add_command, add_decoding, add_run, captioner_of, decoding
+from attncap.cli.options import (
+    BOXES_HELP,
+    SPEC_HELP,
+    OutputFile,
+    add_command,
+    add_decoding,
+    add_run,
+    captioner_of,
+    decoding,
+)
 
 
 def add_commands(commands: Any) -> None:
@@ -25,6 +36,10 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--out", required=True, type=OutputFile, metavar="HTML", help="page to write")
     parser.add_argument("--data", metavar="SPEC", help=f"where references come from, by image_id: {SPEC_HELP}")
     parser.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
+    parser.add_argument("--against", metavar="DIR", help="another run, shown beside, with the differences marked")
+    parser.add_argument(
+        "--boxes", metavar="BOXES", help=f"boxes to draw where a word names one; with --data: {BOXES_HELP}"
+    )
     parser.add_argument("--limit", type=int, default=200, metavar="N", help="the first N pictures (default 200)")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="alternatives shown for a word (default 5)")
     parser.add_argument("--title", default="Where the captioner looked", metavar="TEXT", help="heading of the page")
@@ -38,7 +53,9 @@ def _explore(options: argparse.Namespace) -> None:
     from attncap.data.load import load
     from attncap.decoding.alternatives import explore_features
     from attncap.decoding.predict import encoded_pictures
+    from attncap.grounding.annotations import load_phrases, phrases_in
     from attncap.images import find_images
+    from attncap.models.saving import load_captioner
 
     if options.images is None and options.data is None:
         raise ValueError("--images or --data is needed: which pictures to show")
@@ -46,11 +63,17 @@ def _explore(options: argparse.Namespace) -> None:
         raise ValueError("--split needs --data: it names a part of that data set")
     if options.limit < 1 or options.top < 1:
         raise ValueError(f"--limit and --top need at least 1, got {options.limit} and {options.top}")
+    if options.boxes is not None and options.data is None:
+        raise ValueError("--boxes needs --data: the boxes are those of its images")
     references = None
     rejects: list[tuple[str, str, str]] = []
     if options.data is not None:
         data = load(options.data, seed=options.seed)
         data = data if options.split is None else data.split(options.split)
+        named: Any = None
+        if options.boxes is not None:
+            boxed, known = load_phrases(options.boxes, data)
+            named = partial(phrases_in, data=boxed, phrases=known)
         references = data.references()
     if options.images is not None:
         images, unnamed = find_images(options.images)
@@ -68,14 +91,25 @@ def _explore(options: argparse.Namespace) -> None:
         print(f"left out: {path}: {reason}", file=sys.stderr)
     if not encoded:
         raise ValueError(f"{options.images or options.data}: none of its {len(paths)} pictures can be read")
+    shown = [image_id for kept, _ in encoded for image_id in kept]
+    against: Any = None
+    if options.against is not None:
+        other = load_captioner(options.against)
+        its = list(
+            encoded_pictures(other, [dict(zip(image_ids, paths, strict=True))[name] for name in shown], shown, [])
+        )
+        against = (other, np.concatenate([features for _, features in its]))
     explorer = explore_features(
         captioner,
         np.concatenate([features for _, features in encoded]),
-        [image_id for kept, _ in encoded for image_id in kept],
+        shown,
         dict(zip(image_ids, paths, strict=True)),
         references,
         top=options.top,
         title=options.title,
+        against=against,
+        runs=(Path(options.runs[0]).name, Path(options.against or "").name),
+        phrases=named if options.data is not None else None,
         **decoding(options),
     )
     out = explorer.save(options.out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -130,6 +130,9 @@ def explore_features(
     top: int = 5,
     beam_width: int = 3,
     title: str = "Where the captioner looked",
+    against: tuple[Any, np.ndarray] | None = None,
+    runs: tuple[str, str] = ("this run", "the other run"),
+    phrases: Callable[[list[Caption]], Sequence[Sequence[Any]]] | None = None,
     **settings: Any,
 ) -> Explorer:
     """Caption pictures and make the page of `explore` of all their beams, with the words weighed at each place.
@@ -143,6 +146,9 @@ def explore_features(
         top: how many alternatives a word.
         beam_width: beams of the search, all shown.
         title: heading of the page.
+        against: another captioner, and the features of the same images of its encoder: its captions are shown beside.
+        runs: names of the two.
+        phrases: N best captions -> N lists of phrases with boxes, which are drawn.
         settings: of `Decoder`, such as length_penalty.
 
     Example:
@@ -156,11 +162,17 @@ def explore_features(
         own = {image_id: list(references[image_id]) for image_id in image_ids}
         predictions = {image_id: group[0].text for image_id, group in zip(image_ids, captions, strict=True)}
         scores = evaluate(predictions, own, bootstrap=0, human=False).per_image
+    other = None
+    if against is not None:
+        other = Decoder(against[0], beam_width=beam_width, **settings)(against[1], image_ids)
     return explore(
         captions,
         pictures,
         references=references,
         alternatives=top_alternatives(captioner, features, captions, top=top),
         scores=scores,
+        against=other,
+        runs=runs,
+        phrases=None if phrases is None else phrases([group[0] for group in captions]),
         title=title,
     )

@@ -14,6 +14,9 @@ SMALL_GRID = 100  # cells; up to here windows are single cells
 def baseline_of(features: np.ndarray, baseline: Baseline = "mean") -> np.ndarray:
     """Return what hidden cells are replaced with, in the shape of features (rows, cols, D), float32.
 
+    Rows of features that are all zeros are padding of a captioner with masked regions: they stay as they are, and do
+    not count in the mean.
+
     Args:
         features: shape (rows, cols, D).
         baseline: "mean": the mean over the image's own cells; "zero"; or an array that broadcasts to (rows, cols, D),
@@ -23,14 +26,19 @@ def baseline_of(features: np.ndarray, baseline: Baseline = "mean") -> np.ndarray
         ValueError: another name, or an array of another shape.
     """
     features = np.asarray(features, np.float32)
+    real = features.any(axis=-1)  # (rows, cols)
     if isinstance(baseline, str):
         if baseline not in ("mean", "zero"):
             raise ValueError(f"baseline is 'mean', 'zero' or an array, got {baseline!r}")
-        values = features.mean(axis=(0, 1)) if baseline == "mean" else np.zeros(features.shape[-1], np.float32)
+        values = (
+            features.sum(axis=(0, 1)) / max(real.sum(), 1)
+            if baseline == "mean"
+            else np.zeros(features.shape[-1], np.float32)
+        )
     else:
         values = np.asarray(baseline, np.float32)
     try:
-        return np.broadcast_to(values, features.shape)
+        return np.broadcast_to(values, features.shape) * real[..., None]
     except ValueError:
         raise ValueError(
             f"baseline needs a shape that broadcasts to (rows, cols, D) = {features.shape}, got {values.shape}"

@@ -238,5 +238,5 @@ def _attention(captioner: Any, reader: WordReader, features: np.ndarray, caption
         found = caption_of(
             captioner.tokenizer, token_ids[row], log_probs[row], maps[row], (rows, cols), caption.image_id, place
         )
-        read.append(replace(found, words=caption.words))
+        read.append(replace(found, words=caption.words, boxes=caption.boxes))
     return read

@@ -102,11 +102,13 @@ def test_a_window_gives_its_drop_to_all_its_cells() -> None:
 
 
 def test_baselines_by_hand() -> None:
-    features = np.arange(2 * 3 * 1, dtype=np.float16).reshape(2, 3, 1)
-    assert (baseline_of(features) == 2.5).all() and (baseline_of(features, "zero") == 0).all()
+    padded = np.array([[[2.0], [4.0], [0.0]]])  # the last one is padding
+    np.testing.assert_array_equal(baseline_of(padded)[..., 0], [[3, 3, 0]])
+    features = np.arange(1, 7, dtype=np.float16).reshape(2, 3, 1)
+    assert (baseline_of(features) == 3.5).all() and (baseline_of(features, "zero") == 0).all()
     assert (baseline_of(features, np.array([7.0])) == 7).all()
     cover = np.array([[0.0, 1.0, 0.5], [0, 0, 0]])
-    np.testing.assert_allclose(hide(features, cover, baseline_of(features))[..., 0], [[0, 2.5, 2.25], [3, 4, 5]])
+    np.testing.assert_allclose(hide(features, cover, baseline_of(features))[..., 0], [[1, 3.5, 3.25], [4, 5, 6]])
     with pytest.raises(ValueError, match="baseline is 'mean', 'zero' or an array, got 'blur'"):
         baseline_of(features, "blur")
     with pytest.raises(ValueError, match=r"broadcasts to \(rows, cols, D\) = \(2, 3, 1\), got \(2, 2\)"):

@@ -148,7 +148,7 @@ def test_a_file_holds_the_tail_and_captions_a_picture_file(parts: Parts, tmp_pat
     with pytest.raises(ValueError, match="member 2: its maps have 7 x 7 regions, those of member 1 3 x 3: an ensemble"):
         Ensemble([again, made("attention", parts.head)])
     # Probes blank, in the stored features, what a cell of the map covers: here 7/3 x 7/3 cells.
-    features = np.arange(7 * 7 * 288, dtype=np.float32).reshape(7, 7, 288)
+    features = np.random.default_rng(0).normal(size=(7, 7, 288)).astype(np.float32)
     blanked = blank_map_cell(again, features, (0, 2))
     share = np.abs(blanked - features).sum(axis=-1) / np.abs(features - features.mean(axis=(0, 1))).sum(axis=-1)
     left, top, right, bottom = again.grid_box

@@ -202,26 +202,68 @@
     const mode = at("mode").value;
     at("frame").dataset.mode = word && maps ? mode : "";
     at("map").style.opacity = word && maps ? at("strength").value / 100 : 0;
+    showBoxes(beam, word);
+    showOther(beam, word);
     at("peak").hidden = at("here").hidden = true;
     at("scale").classList.toggle("idle", !(word && maps) || mode === "contour");
     if (word && maps) {
-      const [width, height] = pictures[state.picture].size;
-      const scale = LONGER_SIDE / Math.max(width, height);
-      const across = Math.max(1, Math.round(width * scale)), down = Math.max(1, Math.round(height * scale));
-      const values = enlarged(maps, word - 1, across, down, !at("cells").checked);
-      const top = topOf(maps, word - 1);
-      const clear = visible(values, across, down, top, maps.box, mode === "contour" ? 0 : at("threshold").value / 100);
-      if (mode === "reveal") paintReveal(at("map"), values, across, down, top, clear);
-      else if (mode === "contour") paintContours(at("map"), values, across, down, clear);
-      else paint(at("map"), values, across, down, top, clear);
+      lay(at("map"), maps, word - 1);
       const [x, y] = peakOf(maps, word - 1);
       at("peak").style.left = `${100 * x}%`;
       at("peak").style.top = `${100 * y}%`;
       at("peak").hidden = maps.most[word - 1] < 1.005; // an even map has no peak
-      at("most").textContent = `${times(top)} uniform`;
+      at("most").textContent = `${times(topOf(maps, word - 1))} uniform`;
     }
     at("readout").textContent = readout(beam, maps, word);
     showAlternatives(beam, word);
+  }
+
+  // Lays the map of a word (from 0) over the photograph, in the mode that was chosen.
+  function lay(canvas, maps, word) {
+    const mode = at("mode").value;
+    const [width, height] = pictures[state.picture].size;
+    const scale = LONGER_SIDE / Math.max(width, height);
+    const across = Math.max(1, Math.round(width * scale)), down = Math.max(1, Math.round(height * scale));
+    const values = enlarged(maps, word, across, down, !at("cells").checked);
+    const top = topOf(maps, word);
+    const clear = visible(values, across, down, top, maps.box, mode === "contour" ? 0 : at("threshold").value / 100);
+    if (mode === "reveal") paintReveal(canvas, values, across, down, top, clear);
+    else if (mode === "contour") paintContours(canvas, values, across, down, clear);
+    else paint(canvas, values, across, down, top, clear);
+  }
+
+  // The phrase with boxes that a word belongs to: [first word, word after the last, name, boxes].
+  const phraseOf = (beam, word) => (beam.boxes || []).find(([start, end]) => word > start && word <= end);
+
+  function showBoxes(beam, word) {
+    const named = word && at("withboxes").checked ? phraseOf(beam, word) : undefined;
+    at("boxes").replaceChildren(...(named ? named[3] : []).map(([left, top, right, bottom]) => {
+      const drawn = element("span", "box");
+      Object.assign(drawn.style, {
+        left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%`,
+      });
+      return drawn;
+    }));
+  }
+
+  // The other run, where two are compared: its map of the same word, if it says it.
+  function showOther(beam, word) {
+    const other = pictures[state.picture].other;
+    if (!other) return;
+    const maps = mapsOf(other);
+    const same = word ? matching(beam.words, other.words)[word - 1] : -1;
+    at("otherframe").dataset.mode = same >= 0 && maps ? at("mode").value : "";
+    at("othermap").style.opacity = same >= 0 && maps ? at("strength").value / 100 : 0;
+    if (same >= 0 && maps) lay(at("othermap"), maps, same);
+    [...at("othercaption").querySelectorAll("span")].forEach((span, i) => span.classList.toggle("now", i === same));
+  }
+
+  function comparison(beam, word) {
+    const other = pictures[state.picture].other;
+    if (!other || !word) return "";
+    const same = matching(beam.words, other.words)[word - 1];
+    if (same < 0) return ` ${isolated(data.runs[1])} does not say it.`;
+    return ` ${isolated(data.runs[1])} says it as well${other.p ? `, with probability ${chance(other.p[same])}` : ""}.`;
   }
 
   function readout(beam, maps, word) {
@@ -230,12 +272,16 @@
     let text = `Word ${word} of ${beam.words.length}, “${isolated(beam.words[word - 1])}”`;
     text += beam.p ? `: probability ${chance(beam.p[word - 1])}.` : ".";
     if (beam.wrong.includes(word - 1)) text += ` It is ${data.wrong_label}.`;
+    text += comparison(beam, word);
     if (!maps) return text;
     const most = maps.most[word - 1];
     if (most < 1.005) return `${text} The map is uniform: all places alike.`;
     const [x, y] = peakOf(maps, word - 1);
     const where = `${Math.round(100 * x)}% across, ${Math.round(100 * y)}% down`;
-    return `${text} Peak at the ${placeName(x, y)} (${where}): ${times(most).replace("×", " times")} uniform.`;
+    const named = phraseOf(beam, word);
+    const hit = named && named[3].some(([left, top, right, bottom]) => left <= x && x <= right && top <= y && y <= bottom);
+    const inside = named ? ` The peak is ${hit ? "inside" : "outside"} the box of “${isolated(named[2])}”.` : "";
+    return `${text} Peak at the ${placeName(x, y)} (${where}): ${times(most).replace("×", " times")} uniform.${inside}`;
   }
 
   function showAlternatives(beam, word) {
@@ -268,10 +314,13 @@
     at("words").dir = direction(beam.words);
     at("slider").max = beam.words.length;
     at("play").disabled = !beam.words.length;
+    const other = pictures[state.picture].other;
+    const differs = other ? differing(beam.words, other.words) : [];
     at("words").replaceChildren(...beam.words.map((word, i) => {
       const button = element("button", beam.wrong.includes(i) ? "word wrong" : "word");
       button.type = "button";
       button.dataset.word = i + 1;
+      button.classList.toggle("differs", differs[i]);
       if (maps) {
         const small = element("canvas");
         small.style.width = `${Math.min(Math.max(40 * ratio, 28), 60)}px`;
@@ -279,7 +328,7 @@
       }
       button.append(phrase("span", "text", word || "\u00a0"));
       if (beam.p) button.append(bar(beam.p[i], beam.p[i] < 0.5), element("span", "p", chance(beam.p[i])));
-      button.setAttribute("aria-label", `${isolated(word)}${beam.p ? `, probability ${chance(beam.p[i])}` : ""}${beam.wrong.includes(i) ? `, ${data.wrong_label}` : ""}`);
+      button.setAttribute("aria-label", `${isolated(word)}${beam.p ? `, probability ${chance(beam.p[i])}` : ""}${beam.wrong.includes(i) ? `, ${data.wrong_label}` : ""}${differs[i] ? `, not said by ${isolated(data.runs[1])}` : ""}`);
       return button;
     }));
     paintSmall();
@@ -290,10 +339,23 @@
     at("looks").hidden = at("scale").hidden = !maps;
     at("legend").textContent = [
       beam.p ? "Bars are probabilities; an orange bar is below 0.5." : "",
+      other ? "A blue line marks a word that the other run does not say." : "",
       beam.wrong.length ? `A wavy line marks a word that is ${data.wrong_label}.` : "",
     ].join(" ").trim();
+    if (other) fillOther(other, beam);
     state.pinned = 0;
     show(0);
+  }
+
+  function fillOther(other, beam) {
+    const differs = differing(other.words, beam.words);
+    at("othercaption").dir = direction(other.words);
+    at("othercaption").replaceChildren(...other.words.flatMap((word, i) =>
+      [i ? " " : "", element("span", differs[i] ? "differs" : "", word)]));
+    if (!other.words.length) at("othercaption").append(textOf(other));
+    const count = differs.filter(Boolean).length;
+    at("againsthead").textContent = `${data.runs[1]}: ${count ? `${count} of ${differs.length} words differ` : "the same words"}`
+      + (other.maps ? "" : "; no maps, for it has no attention");
   }
 
   function paintSmall() {
@@ -303,19 +365,22 @@
       paint(canvas, maps.values[word], maps.cols, maps.rows, topOf(maps, word)));
   }
 
-  // Which words of `other` are not in the longest common subsequence with `best`.
-  function differing(other, best) {
+  // For each word of `other` its place in `best`, by the longest common subsequence; -1 for a word that is not in it.
+  function matching(other, best) {
     const length = Array.from({ length: other.length + 1 }, () => new Uint16Array(best.length + 1));
     for (let i = other.length - 1; i >= 0; i--)
       for (let k = best.length - 1; k >= 0; k--)
         length[i][k] = other[i] === best[k] ? length[i + 1][k + 1] + 1 : Math.max(length[i + 1][k], length[i][k + 1]);
-    const differs = other.map(() => true);
+    const places = other.map(() => -1);
     for (let i = 0, k = 0; i < other.length && k < best.length; )
-      if (other[i] === best[k]) { differs[i] = false; i++; k++; }
+      if (other[i] === best[k]) { places[i] = k; i++; k++; }
       else if (length[i + 1][k] >= length[i][k + 1]) i++;
       else k++;
-    return differs;
+    return places;
   }
+
+  // Which words of `other` differ from those of `best`.
+  const differing = (other, best) => matching(other, best).map((place) => place < 0);
 
   function beamItem(beam, number, best) {
     const item = element("li");
@@ -345,6 +410,15 @@
       .join(" · ");
     at("photo").src = `data:image/jpeg;base64,${picture.jpeg}`;
     at("photo").alt = `Picture ${picture.name}`;
+    at("second").hidden = at("against").hidden = at("runname").hidden = !picture.other;
+    document.querySelector(".view").classList.toggle("pair", !!picture.other);
+    if (picture.other) {
+      [at("runname").textContent, at("othername").textContent] = data.runs;
+      at("otherphoto").src = at("photo").src;
+      at("otherphoto").alt = `Picture ${picture.name}, for ${data.runs[1]}`;
+      at("otherframe").style.setProperty("--ratio", picture.size[0] / picture.size[1]);
+    }
+    at("boxchoice").hidden = !picture.beams.some((beam) => beam.boxes && beam.boxes.length);
     at("frame").style.setProperty("--ratio", picture.size[0] / picture.size[1]);
     at("beams").replaceChildren(...picture.beams.map((beam, i) => beamItem(beam, i, picture.beams[0])));
     at("kept").hidden = picture.beams.length < 2;
@@ -390,7 +464,7 @@
 
   const fold = (text) => text.normalize("NFKC").toLowerCase();
   const searched = pictures.map((picture) =>
-    fold([picture.name, ...picture.beams.map(textOf), ...picture.references].join("\n")));
+    fold([picture.name, ...picture.beams.map(textOf), ...(picture.other ? [textOf(picture.other)] : []), ...picture.references].join("\n")));
 
   const SORTS = [
     ["given", "order given", (_, i) => i],
@@ -399,6 +473,7 @@
     ["least", "least probable word", ({ beams: [{ p }] }) => (p && p.length ? Math.min(...p) : null)],
     ["length", "words", (picture) => picture.beams[0].words.length],
     ...(data.marks ? [["wrong", "marked words", (picture) => picture.beams[0].wrong.length]] : []),
+    ...(data.runs ? [["differ", "words that differ", ({ beams: [best], other }) => differing(best.words, other.words).filter(Boolean).length]] : []),
     ["name", "name", (picture) => picture.name],
   ];
 
@@ -426,7 +501,7 @@
     at("list").append(...state.order.map((index) => options.get(index)));
     for (const [index, option] of options) {
       const text = key === "given" || key === "name" ? pictures[index].name
-        : key === "length" ? `${values[index]} words` : key === "wrong" ? `${values[index]} marked` : short(values[index]);
+        : key === "length" ? `${values[index]} words` : key === "wrong" ? `${values[index]} marked` : key === "differ" ? `${values[index]} differ` : short(values[index]);
       option.lastChild.textContent = text;
     }
     const shown = state.order.length, all = `${pictures.length} picture${pictures.length === 1 ? "" : "s"}`;
@@ -578,6 +653,7 @@
   at("mode").addEventListener("change", () => show(state.word));
   at("save").addEventListener("click", savePicture);
   at("save").hidden = window.self !== window.top; // a notebook's frame may not save files
+  at("withboxes").addEventListener("change", () => show(state.word));
   for (const id of ["cells", "onescale"])
     at(id).addEventListener("change", () => { paintSmall(); show(state.word); });
 
@@ -620,7 +696,7 @@
 
   at("wrongonly").hidden = !data.marks;
   at("strength").value = data.strength;
-  at("frame").classList.toggle("opaque", data.strength < 100); // one's own colors, which hold no opacity
+  for (const id of ["frame", "otherframe"]) at(id).classList.toggle("opaque", data.strength < 100); // one's own colors, which hold no opacity
   fillList();
   paint(at("colors"), Float32Array.from({ length: 256 }, (_, i) => i / 256), 256, 1, 1);
   arrange();

@@ -14,7 +14,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
@@ -23,27 +23,29 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Colormap
-from PIL import Image
 
 from attncap._files import replacing
 from attncap.captions import Caption
-from attncap.images import inside_folder
+from attncap.plotting.attention import plot_attention
+from attncap.plotting.explorer.content import (
+    Weighed,
+    beam_entry,
+    box_entries,
+    color_table,
+    grouped,
+    grouped_alternatives,
+    jpeg_of,
+    picture_of,
+    score_table,
+    wrong_places,
+)
 from attncap.plotting.layout import read_image
 from attncap.plotting.overlay import HEAT
-from attncap.plotting.predictions import words_in_no_reference
+from attncap.plotting.predictions import plot_predictions
 from attncap.plotting.style import Picture
 
-Weighed = Sequence[Sequence[tuple[str, float]]]  # of T words each: (word, log-probability), the likeliest first
-
-# What people call the columns of `Scores.per_image`; a column that is not here keeps its name.
-SCORE_LABELS = {
-    "cider_d": "CIDEr-D",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "meteor": "METEOR",
-}
-NOT_SHOWN = {"words", "bleu_1", "bleu_2", "bleu_3", "cider_plain"}  # columns that say the same again
+PIXELS, FULL_SIZE = 480, 200  # the longer side of the photographs; up to so many images they have that size
+STATIC = 6  # images in the picture that a notebook shows without scripts
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +56,13 @@ class Explorer:
         page: the whole HTML document.
         n_pictures: how many pictures it shows.
         height: of the frame in a notebook, in pixels.
+        first: photographs and captions of the first images, for the static picture in a notebook.
     """
 
     page: str
     n_pictures: int
     height: int = 760
+    first: tuple[list[np.ndarray], list[Caption]] = field(default=([], []), repr=False)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page as one HTML file, whole or not at all, and return its path."""
@@ -68,10 +72,30 @@ class Explorer:
 
     def _repr_html_(self) -> str:
         # A document of its own, in a frame that may run its script and nothing else: neither can touch the other.
+        # Where scripts are not trusted the frame is removed, and the picture below it remains.
         return (
+            f'<div style="position:relative;height:{self.height}px;overflow:hidden">{self._static()}'
             f'<iframe title="Attention explorer, {_count(self.n_pictures)}" sandbox="allow-scripts" '
-            f'style="width:100%;height:{self.height}px;border:1px solid #d9d9d9;border-radius:8px;background:#fff" '
-            f'srcdoc="{html.escape(self.page)}"></iframe>'
+            f'style="position:absolute;inset:0;width:100%;height:{self.height}px;border:1px solid #d9d9d9;'
+            f'border-radius:8px;background:#fff" srcdoc="{html.escape(self.page)}"></iframe></div>'
+        )
+
+    def _static(self) -> str:
+        """A picture of the first images and captions, without any script."""
+        photos, captions = self.first
+        if not photos:
+            return ""
+        if len(captions) == 1 and captions[0].attention_weights is not None:
+            figure = plot_attention(photos[0], captions[0])
+        else:
+            figure = plot_predictions(photos, captions, [[]] * len(photos))
+        contents = BytesIO()
+        figure.savefig(contents, format="png", dpi=72)
+        said = html.escape("; ".join(f"{caption.image_id}: {caption.text}" for caption in captions))
+        encoded = base64.b64encode(contents.getvalue()).decode("ascii")
+        return (
+            f'<img alt="First captions of the explorer. {said}" style="max-width:100%" '
+            f'src="data:image/png;base64,{encoded}">'
         )
 
     def __repr__(self) -> str:
@@ -85,8 +109,11 @@ def explore(
     references: Mapping[str, Sequence[str]] | None = None,
     alternatives: Sequence[Weighed | Sequence[Weighed]] | None = None,
     scores: pd.DataFrame | None = None,
+    against: Sequence[Caption] | None = None,
+    runs: tuple[str, str] = ("this run", "the other run"),
+    phrases: Sequence[Sequence[Any]] | None = None,
     title: str = "Where the captioner looked",
-    picture_pixels: int = 480,
+    picture_pixels: int | None = None,
     wrong: Mapping[str, Collection[str]] | None = None,
     cmap: str | None = None,
     height: int = 760,
@@ -104,8 +131,13 @@ def explore(
         alternatives: for each caption, in the nesting of `captions`, the words that were weighed at each of its words,
             as `attncap.decoding.alternatives.top_alternatives` gives them.
         scores: a row a picture: `image_id` and numbers to sort by, such as `evaluate(...).per_image`.
+        against: N captions of another run, shown beside these; words that only one of the two says are marked.
+        runs: names of the two runs.
+        phrases: for each image, phrases of its best caption with boxes (`attncap.grounding.annotations.phrases_in`);
+            the boxes of a word's phrase are drawn, and it is said whether the map points into them.
         title: heading of the page.
-        picture_pixels: the longer side of the embedded JPEGs; 480 is about 35 KB a photograph.
+        picture_pixels: the longer side of the embedded JPEGs; default 480, about 35 KB per photograph, and less with
+            more than 200 images, so that the page of 1,000 stays below 15 MB.
         wrong: image_id -> words of its captions to mark as wrong, for instance those that a table contradicts; default:
             words that no reference of the image contains, where references are given.
         cmap: name of a matplotlib colormap, drawn at 60% opacity; default: the colors of `plot_attention`, whose
@@ -123,164 +155,48 @@ def explore(
     Example:
         >>> explore(captions, "photographs", references=data.references("test")).save("explore.html")
     """
-    groups = _grouped(captions)
+    groups = grouped(captions)
     names = [str(group[0].image_id) if group[0].image_id is not None else "" for group in groups]
-    weighed = _grouped_alternatives(alternatives, captions, groups)
-    table, sorts = _scores(scores)
+    weighed = grouped_alternatives(alternatives, captions, groups)
+    table, sorts = score_table(scores)
+    for what, given in (("against", against), ("phrases", phrases)):
+        if given is not None and len(given) != len(groups):
+            raise ValueError(f"{what} needs one entry per image, {len(groups)}, got {len(given)}")
+    if picture_pixels is None:
+        picture_pixels = round(PIXELS * min(1.0, math.sqrt(FULL_SIZE / len(groups))))
+    photos = []
     entries = []
     for number, (group, name, own) in enumerate(zip(groups, names, weighed, strict=True)):
-        photo, _ = read_image(_picture(pictures, number, name, len(groups)), picture_pixels)
-        entries.append(
-            {
-                "name": name or f"picture {number + 1}",
-                "size": [photo.shape[1], photo.shape[0]],
-                "jpeg": _jpeg(photo),
-                "references": list((references or {}).get(name, ())),
-                "scores": table.get(name, {}),
-                "beams": [
-                    {**_beam(caption, words), "wrong": _wrong(caption, name, wrong, references)}
-                    for caption, words in zip(group, own, strict=True)
-                ],
-            }
-        )
+        photo, _ = read_image(picture_of(pictures, number, name, len(groups)), picture_pixels)
+        photos.append(photo)
+        entry: dict[str, Any] = {
+            "name": name or f"picture {number + 1}",
+            "size": [photo.shape[1], photo.shape[0]],
+            "jpeg": jpeg_of(photo),
+            "references": list((references or {}).get(name, ())),
+            "scores": table.get(name, {}),
+            "beams": [
+                {**beam_entry(caption, words), "wrong": wrong_places(caption, name, wrong, references)}
+                for caption, words in zip(group, own, strict=True)
+            ],
+        }
+        if phrases is not None:
+            entry["beams"][0]["boxes"] = box_entries(phrases[number], group[0])
+        if against is not None:
+            other = against[number].on_grid()
+            entry["other"] = {**beam_entry(other, None), "wrong": wrong_places(other, name, wrong, references)}
+        entries.append(entry)
     content = {
         "sorts": sorts,
-        "colors": _colors(HEAT if cmap is None else matplotlib.colormaps[cmap]),
+        "runs": None if against is None else list(runs),
+        "colors": color_table(HEAT if cmap is None else matplotlib.colormaps[cmap]),
         "strength": 100 if cmap is None else 60,
         "marks": wrong is not None or any(entry["references"] for entry in entries),
         "wrong_label": "in no reference" if wrong is None else "marked as wrong",
         "pictures": entries,
     }
-    return Explorer(_page(title, content), len(entries), height)
-
-
-def _grouped(captions: Caption | Sequence[Caption | Sequence[Caption]]) -> list[list[Caption]]:
-    listed = [captions] if isinstance(captions, Caption) else captions
-    groups = [[item.on_grid()] if isinstance(item, Caption) else [one.on_grid() for one in item] for item in listed]
-    if not groups or not all(groups):
-        raise ValueError("captions needs at least one caption a picture, got none: caption some pictures first")
-    return groups
-
-
-def _grouped_alternatives(alternatives: Any, captions: Any, groups: list[list[Caption]]) -> list[list[Weighed | None]]:
-    if alternatives is None:
-        return [[None] * len(group) for group in groups]
-    listed = [captions] if isinstance(captions, Caption) else captions
-    alternatives = [alternatives] if isinstance(captions, Caption) else alternatives
-    if len(alternatives) != len(groups):
-        raise ValueError(f"alternatives needs one entry a picture, {len(groups)}, got {len(alternatives)}")
-    own = [
-        [entry] if isinstance(item, Caption) else list(entry) for item, entry in zip(listed, alternatives, strict=True)
-    ]
-    for number, (group, entry) in enumerate(zip(groups, own, strict=True)):
-        expected, found = [len(caption.words) for caption in group], [len(words) for words in entry]
-        if expected != found:
-            raise ValueError(f"alternatives of picture {number + 1}: lists for {expected} words expected, got {found}")
-    return own
-
-
-def _picture(pictures: Any, number: int, name: str, count: int) -> Picture:
-    if isinstance(pictures, Mapping):
-        if name not in pictures:
-            raise ValueError(f"pictures has none for image_id {name!r}: give image_id -> picture for every caption")
-        return pictures[name]
-    single = isinstance(pictures, (str, os.PathLike))
-    if isinstance(pictures, (Image.Image, np.ndarray)) or (single and not Path(pictures).is_dir()):
-        if count != 1:
-            raise ValueError(f"pictures needs a folder, a mapping or {count} pictures, got one: {str(pictures)[:200]}")
-        return pictures
-    if pictures is not None and not single:
-        if len(pictures) != count:
-            raise ValueError(f"pictures needs one picture a caption, {count}, got {len(pictures)}")
-        return pictures[number]
-    if not name:
-        raise ValueError(f"caption {number + 1} has no image_id: give the pictures themselves, in the captions' order")
-    return name if pictures is None else inside_folder(pictures, name)
-
-
-def _scores(scores: pd.DataFrame | None) -> tuple[dict[str, dict[str, float]], list[list[str]]]:
-    if scores is None:
-        return {}, []
-    if "image_id" not in scores.columns:
-        raise ValueError(f"scores needs a column image_id, got {', '.join(map(str, scores.columns))}")
-    numbers = scores.select_dtypes("number").drop(columns=[*NOT_SHOWN, "image_id"], errors="ignore")
-    order = list(SCORE_LABELS)
-    columns = sorted(map(str, numbers.columns), key=lambda name: order.index(name) if name in order else len(order))
-    table: dict[str, dict[str, float]] = {}
-    for image_id, row in zip(scores["image_id"], numbers.to_dict("records"), strict=True):
-        table[str(image_id)] = {str(name): _number(value) for name, value in row.items()}  # type: ignore[misc]
-    return table, [[name, SCORE_LABELS.get(name, name)] for name in columns]
-
-
-def _beam(caption: Caption, weighed: Weighed | None) -> dict[str, Any]:
-    given = caption.word_log_probs
-    probabilities = None if given is None else [_probability(value) for value in given]
-    alternatives = None
-    if weighed is not None:
-        alternatives = [[[str(word), _probability(value)] for word, value in words] for words in weighed]
-    return {
-        "words": list(caption.words),
-        "p": probabilities,
-        "log_prob": _number(caption.log_prob),
-        "maps": _maps(caption),
-        "alternatives": alternatives,
-    }
-
-
-def _maps(caption: Caption) -> dict[str, Any] | None:
-    maps = caption.attention_weights
-    if maps is None:
-        return None
-    where = f"attention_weights of {caption.image_id!r}"
-    if not np.isfinite(maps).all() or (maps < 0).any():
-        raise ValueError(f"{where}: finite numbers of at least 0 expected, got NaN, infinity or less than 0")
-    count, rows, cols = maps.shape
-    if not rows or not cols:
-        raise ValueError(f"{where}: shape (T, rows, cols) with cells in it expected, got {maps.shape}")
-    peaks = maps.reshape(count, rows * cols).max(axis=1)  # (T,)
-    steps = np.rint(maps / np.maximum(peaks, 1e-30)[:, None, None] * 255).astype(np.uint8)
-    return {
-        "rows": rows,
-        "cols": cols,
-        "box": list(map(float, caption.grid_box)),
-        "most": [float(f"{peak * rows * cols:.4g}") for peak in peaks],  # times uniform
-        "steps": base64.b64encode(steps.tobytes()).decode("ascii"),
-    }
-
-
-def _probability(log_prob: float) -> float | None:
-    return None if math.isnan(log_prob) else float(f"{math.exp(min(log_prob, 0.0)):.4g}")
-
-
-def _number(value: float) -> float | None:
-    return float(f"{value:.5g}") if math.isfinite(value) else None  # JSON knows no infinity
-
-
-def _jpeg(photo: np.ndarray) -> str:
-    contents = BytesIO()
-    Image.fromarray(photo).save(contents, "JPEG", quality=82, optimize=True)
-    return base64.b64encode(contents.getvalue()).decode("ascii")
-
-
-def _wrong(
-    caption: Caption,
-    name: str,
-    wrong: Mapping[str, Collection[str]] | None,
-    references: Mapping[str, Sequence[str]] | None,
-) -> list[int]:
-    """Places of the words to mark."""
-    if wrong is not None:
-        marked = set(wrong.get(name, ()))
-    elif references and references.get(name):
-        marked = words_in_no_reference(caption, references[name])
-    else:
-        return []
-    return [place for place, word in enumerate(caption.words) if word in marked]
-
-
-def _colors(cmap: Colormap) -> str:
-    table = cmap(np.arange(256) / 255)  # (256, 4)
-    return base64.b64encode(np.rint(table * 255).astype(np.uint8).tobytes()).decode("ascii")
+    shown = [group[0] for group in groups[:STATIC]]
+    return Explorer(_page(title, content), len(entries), height, (photos[:STATIC], shown))
 
 
 def _count(pictures: int) -> str:

@@ -145,9 +145,18 @@ def test_a_notebook_gets_a_frame_of_its_own(tmp_path: Path) -> None:
     page = explore([caption(("<b>", "&amp;", '"'))], [photo()], height=500)
     shown = Parts()
     shown.feed(page._repr_html_())
-    [(tag, attrs)] = shown.tags
-    assert tag == "iframe" and attrs["srcdoc"] == page.page  # the parser undoes one escaping, as a browser does
+    [(outer, _), (picture, static), (tag, attrs)] = shown.tags
+    assert (outer, picture, tag) == ("div", "img", "iframe")
+    assert attrs["srcdoc"] == page.page  # the parser undoes one escaping, as a browser does
     assert attrs["sandbox"] == "allow-scripts" and "height:500px" in str(attrs["style"])
+    # Where scripts are not trusted the frame is removed: a picture of the captions remains.
+    assert static["alt"] == 'First captions of the explorer. dog.png: <b> &amp; "'
+    kind, encoded = str(static["src"]).split(",")
+    assert kind == "data:image/png;base64"
+    with Image.open(BytesIO(base64.b64decode(encoded))) as drawn:
+        assert drawn.width > 200 and np.asarray(drawn.convert("L")).std() > 10
+    several = explore([caption(image_id=None)] * 9, [photo()] * 9)._repr_html_()
+    assert len(several) < 1.5 * len(explore([caption(image_id=None)] * 9, [photo()] * 9).page) + 200_000
     assert re.fullmatch(r"Explorer\(1 picture, 0\.\d MB\)", repr(page))
     saved = page.save(tmp_path / "new" / "page.html")
     assert saved.read_text(encoding="utf-8") == page.page
@@ -201,6 +210,34 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         explore([caption()], [photo()], scores=pd.DataFrame({"cider": [1.0]}))
     with pytest.raises(ValueError, match="attention_weights of 'dog.png': finite numbers"):
         explore([caption(attention_weights=np.full((2, 3, 5), np.nan))], [photo()])
+
+
+class Named:
+    """A phrase as grounding has them."""
+
+    def __init__(self, start: int, end: int, type: str, boxes: list[list[float]]):
+        self.start, self.end, self.type, self.boxes = start, end, type, np.array(boxes).reshape(-1, 4)
+
+
+def test_boxes_and_a_second_run_are_in_the_page() -> None:
+    phrases = [[Named(1, 2, "pet_animal", [[0.1, 0.2, 0.3, 0.4]]), Named(0, 1, "none", [])]]
+    other = caption(("a", "brown", "dog"))
+    page = explore([[caption(), caption(("dog",))]], [photo()], against=[other], runs=("A", "B"), phrases=phrases)
+    [picture] = content(page)["pictures"]
+    assert picture["beams"][0]["boxes"] == [[1, 2, "pet animal", [[0.1, 0.2, 0.3, 0.4]]]]
+    assert "boxes" not in picture["beams"][1] and picture["other"]["words"] == ["a", "brown", "dog"]
+    assert content(page)["runs"] == ["A", "B"] and content(explore([caption()], [photo()]))["runs"] is None
+    with pytest.raises(ValueError, match="against needs one entry per image, 1, got 2"):
+        explore([caption()], [photo()], against=[other] * 2)
+    with pytest.raises(ValueError, match="phrases of 'dog.png': words 1 to 3 are not in the caption 'a dog'"):
+        explore([caption()], [photo()], phrases=[[Named(1, 3, "x", [])]])
+
+
+def test_many_images_are_embedded_smaller() -> None:
+    large = photo(1000, 500)
+    assert content(explore([caption()] * 201, [large] * 201))["pictures"][0]["size"] == [479, 240]
+    assert content(explore([caption()] * 800, [large] * 800))["pictures"][0]["size"] == [240, 120]
+    assert content(explore([caption()] * 800, [large] * 800, picture_pixels=60))["pictures"][0]["size"] == [60, 30]
 
 
 def test_200_photographs_take_less_than_15_mb() -> None:

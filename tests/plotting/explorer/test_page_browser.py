@@ -356,7 +356,7 @@ def test_hostile_captions_stay_text(opened: Any) -> None:
     for word in range(4):
         hover(opened, words[word])
         assert_shows(opened, GROUPS[2][0], word)
-    assert opened.execute_script("return document.querySelectorAll('main img, #list img').length") == 4
+    assert opened.execute_script("return document.querySelectorAll('main img, #list img').length") == 5
     assert opened.execute_script("return document.querySelectorAll('[onerror], script').length") == 2
     find_all(opened, ".beam")[1].click()  # Hebrew alone: from right to left, and the arrow keys with it
     right, left = (button.rect["x"] for button in find_all(opened, ".word"))
@@ -512,8 +512,100 @@ def test_a_threshold_hides_what_lies_below_it(opened: Any) -> None:
     assert np.nanmin(overlay(opened)) >= 0.5 - 1 / 256
 
 
+class Named:
+    """A phrase as grounding has them."""
+
+    def __init__(self, start: int, end: int, type: str, boxes: list[list[float]]):
+        self.start, self.end, self.type, self.boxes = start, end, type, boxes
+
+
+OTHER = [told(("a", "dog", "runs", "fast"), "dog.png", 7), told(("a", "girl"), "girl.png", 8, maps=False)]
+PHRASES = [[Named(1, 3, "animal", [[0.1, 0.2, 0.6, 0.9], [0.7, 0.7, 0.8, 0.8]])], []]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs side by side, with boxes."""
+    explorer = explore(
+        GROUPS[:2],
+        [photo(seed) for seed in range(2)],
+        against=OTHER,
+        runs=("attention", "Show and Tell"),
+        phrases=PHRASES,
+        references=REFERENCES,
+        scores=SCORES,
+    )
+    return explorer.save(tmp_path_factory.mktemp("pair") / "page.html")
+
+
+def test_two_runs_stand_side_by_side_with_their_differences(browser: Any, pair: Path) -> None:
+    browser.get(pair.as_uri())
+    assert [text_of(browser, name) for name in ("#runname", "#othername")] == ["attention", "Show and Tell"]
+    assert text_of(browser, "#othercaption") == "a dog runs fast"
+    assert text_of(browser, "#againsthead") == "Show and Tell: 1 of 4 words differ"
+    assert [span.text for span in find_all(browser, "#othercaption .differs")] == ["fast"]
+    differ = "return [...document.querySelectorAll('.word.differs .text')].map((node) => node.textContent)"
+    assert browser.execute_script(differ) == ["brown"]
+    first, second = (find(browser, name).rect for name in ("#frame", "#otherframe"))
+    assert abs(first["y"] - second["y"]) < 1 and first["x"] + first["width"] <= second["x"]
+    shown = "return document.getElementById('othermap').style.opacity"
+    find_all(browser, ".word")[2].click()  # "dog", which both say
+    assert browser.execute_script(shown) == "1" and find(browser, "#othercaption .now").text == "dog"
+    assert (
+        f"Show and Tell\u2069 says it as well, with probability {np.exp(OTHER[0].word_log_probs[1]):.2f}."
+        in text_of(  # type: ignore[index]
+            browser, "#readout"
+        )
+    )
+    find_all(browser, ".word")[1].click()  # "brown"
+    assert browser.execute_script(shown) == "0" and "does not say it" in text_of(browser, "#readout")
+    find(browser, "#next").click()
+    assert "no maps, for it has no attention" in text_of(browser, "#againsthead")
+    browser.execute_script(
+        "const s = document.getElementById('sort');"
+        "s.value = [...s.options].find((option) => option.text === 'words that differ').value;"
+        "s.dispatchEvent(new Event('change'))"
+    )
+    assert [badge.text for badge in find_all(browser, ".badge")] == ["3 differ", "1 differ"]
+    assert complaints(browser) == [] and requests_made(browser) == [pair.as_uri()]
+
+
+def test_boxes_are_drawn_where_a_word_names_one(browser: Any, pair: Path) -> None:
+    browser.get(pair.as_uri())
+    assert find_all(browser, ".box") == []
+    find_all(browser, ".word")[2].click()
+    sides = "[b.style.left, b.style.top, b.style.width, b.style.height]"
+    styles = f"return [...document.querySelectorAll('.box')].map((b) => {sides})"
+    assert browser.execute_script(styles) == [["10%", "20%", "50%", "70%"], ["70%", "70%", "10%", "10%"]]
+    maps = GROUPS[0][0].attention_weights
+    assert maps is not None
+    row, col = np.unravel_index(maps[2].argmax(), maps[2].shape)
+    x = GRID_BOX[0] + (GRID_BOX[2] - GRID_BOX[0]) * (col + 0.5) / COLS
+    y = GRID_BOX[1] + (GRID_BOX[3] - GRID_BOX[1]) * (row + 0.5) / ROWS
+    inside = any(left <= x <= right and top <= y <= bottom for left, top, right, bottom in PHRASES[0][0].boxes)
+    assert f"The peak is {'inside' if inside else 'outside'} the box of “\u2068animal\u2069”." in text_of(
+        browser, "#readout"
+    )
+    find(browser, "#withboxes").click()
+    assert find_all(browser, ".box") == []
+    find_all(browser, ".word")[3].click()
+    assert find_all(browser, ".box") == []
+    find(browser, "#next").click()
+    assert not find(browser, "#boxchoice").is_displayed()
+
+
+@pytest.mark.parametrize("width", [1440, 768, 390])
+def test_axe_core_finds_no_violation_in_two_runs(browser: Any, pair: Path, width: int) -> None:
+    assert violations_of(browser, pair, width, "light") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (768, "light"), (390, "light"), (1440, "dark")])
 def test_axe_core_finds_no_violation(browser: Any, page: Path, width: int, scheme: str) -> None:
+    assert violations_of(browser, page, width, scheme) == []
+
+
+def violations_of(browser: Any, page: Path, width: int, scheme: str) -> list[str]:
     axe_core = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed: attncap[test] has it")
     script = (Path(axe_core.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     resize(browser, width, 900, phone=width < 500)
@@ -523,7 +615,7 @@ def test_axe_core_finds_no_violation(browser: Any, page: Path, width: int, schem
         browser.get(page.as_uri())
         find_all(browser, ".word")[1].click()
         browser.execute_script(script)
-        violations = browser.execute_async_script(
+        return browser.execute_async_script(
             "const done = arguments[0]; axe.run().then((found) => done(found.violations.map((v) =>"
             " `${v.id}: ${v.nodes.map((node) => node.html.slice(0, 120)).join(' | ')}`)))"
         )
@@ -531,4 +623,3 @@ def test_axe_core_finds_no_violation(browser: Any, page: Path, width: int, schem
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
         resize(browser)
         complaints(browser)
-    assert violations == []

@@ -26,7 +26,7 @@ def baseline_of(features: np.ndarray, baseline: Baseline = "mean") -> np.ndarray
         ValueError: another name, or an array of another shape.
     """
     features = np.asarray(features, np.float32)
-    real = features.any(axis=-1)  # (rows, cols)
+    real = np.asarray(features.any(axis=-1))  # (rows, cols)
     if isinstance(baseline, str):
         if baseline not in ("mean", "zero"):
             raise ValueError(f"baseline is 'mean', 'zero' or an array, got {baseline!r}")

@@ -326,7 +326,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.Capture
         ([], "--images or --data is needed"),
         (["--images", str(tmp_path), "--split", "test"], "--split needs --data"),
         (["--images", str(tmp_path), "--limit", "0"], "--limit and --top need at least 1, got 0 and 5"),
-        (["--images", str(tmp_path / "no")], "neither a folder of pictures nor a list"),
+        (["--images", str(tmp_path / "no")], "neither a folder of images nor a list"),
     ):
         assert main([*arguments, *more]) == 2
         assert message in capsys.readouterr().err

@@ -33,6 +33,17 @@ def box_shares(boxes: np.ndarray, rows: int, cols: int) -> np.ndarray:
     return shares[0][:, :, None] * shares[1][:, None, :]  # (L, rows, cols)
 
 
+def as_sentence(text: str) -> str:
+    """Write a text as people do, for display: an initial capital, and a period unless it is a list with commas.
+
+    Example:
+        >>> as_sentence("a dog runs"), as_sentence("big nose, curly hair")
+        ('A dog runs.', 'Big nose, curly hair')
+    """
+    text = text[:1].upper() + text[1:]
+    return text if not text or SEPARATOR in text or text[-1] in ".!?。" else f"{text}."
+
+
 @dataclass(frozen=True, eq=False)
 class Caption:
     """A decoded caption: its words and, of a model with attention, a map for each word.
@@ -105,6 +116,5 @@ class Caption:
 
     @property
     def sentence(self) -> str:
-        """The text as people write it, for display: an initial capital, and a period where it has no commas."""
-        text = self.text[:1].upper() + self.text[1:]
-        return text if not text or "," in text else f"{text}."
+        """The text as people write it, for display; see `as_sentence`."""
+        return as_sentence(self.text)

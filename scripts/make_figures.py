@@ -21,7 +21,7 @@ from systems_map import plot_systems
 from attncap.attributes.classifier import AttributeClassifier, load_classifier
 from attncap.attributes.config import AttributeConfig
 from attncap.attributes.plots import plot_precision_recall
-from attncap.attributes.predict import predict_pictures
+from attncap.attributes.predict import predict_images
 from attncap.attributes.tables import AttributeData, characteristics_as_labels, faces_columns
 from attncap.attributes.training import train_attributes
 from attncap.data.dataset import CaptionData
@@ -102,7 +102,7 @@ def train_others(faces: CaptionData, demo: Path) -> tuple[Path, Path, AttributeC
 def draw_attributes(held_out: CaptionData, classifier: AttributeClassifier, out: Path) -> None:
     """Draw `precision_recall.png`."""
     pictures = held_out.pictures
-    probs, _ = predict_pictures(classifier, list(pictures["path"]), list(pictures["image_id"]))
+    probs, _ = predict_images(classifier, list(pictures["path"]), list(pictures["image_id"]))
     assert held_out.attributes is not None
     facts = held_out.attributes.set_index("image_id").loc[list(probs["file"])].reset_index()
     labels = pd.DataFrame(characteristics_as_labels(facts), columns=list(faces_columns()))

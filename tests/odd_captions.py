@@ -269,7 +269,7 @@ ATTRIBUTES: dict[str, OddFile] = {
         "attributes", f"{FLAGS}a.jpg,1\n".encode(), error=r"line 2: 3 columns expected as in the header, 2 found"
     ),
     "the file column twice": OddFile(
-        "attributes", b"file,file,hat\na.jpg,b.jpg,1\n", error=r"the column 'file' comes twice"
+        "attributes", b"file,file,hat\na.jpg,b.jpg,1\n", error=r"the column 'file' occurs twice"
     ),
     "the split column twice": OddFile(
         "attributes", b"file,split,Split,hat\na.jpg,train,val,1\n", error=r"column 'split'"
@@ -287,7 +287,7 @@ ATTRIBUTES: dict[str, OddFile] = {
     ),
     "a field of a megabyte": OddFile("attributes", FLAGS.encode() + b"x" * 1_000_000 + b",1,0\n", error=r"line 2: "),
     "celeba, cut off": OddFile(
-        "attributes", b"3\nglasses hat\na.jpg 1 -1\n", error=r"line 1: 3 pictures announced, 1 rows found"
+        "attributes", b"3\nglasses hat\na.jpg 1 -1\n", error=r"line 1: 3 images announced, 1 rows found"
     ),
     "celeba, a number without end": OddFile("attributes", b"9" * 5000 + b"\nglasses\na.jpg 1\n", error=r"line 1: "),
     "celeba, a row too short": OddFile("attributes", b"1\nglasses hat\na.jpg 1\n", error=r"line 3: 3 columns expected"),

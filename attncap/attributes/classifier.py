@@ -10,13 +10,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap.attributes.encoder import GridEncoder  # also registers it: a saved classifier holds one
+from attncap.attributes.encoder import GridEncoder, last_layer_means
 from attncap.attributes.familiarity import Familiarity
 from attncap.attributes.head import GridHead
 from attncap.attributes.linear import LinearHead
 from attncap.attributes.sentences import to_sentence
-from attncap.attributes.statements import Statements
+from attncap.attributes.statements import MOST, NOTHING, Statements, choose_claims
 from attncap.models.saving import load_keras, save_keras
+
+LINEAR_SHARE = 2 / 3  # of the logits, beside grid heads: the best of four shares on faces with one text each
 
 
 @keras.saving.register_keras_serializable("attncap")
@@ -27,9 +29,9 @@ class AttributeClassifier(keras.Model):
         names: of the A attributes, in the order of every output.
         encoder: the `GridEncoder` that computes its features; None for features from elsewhere, with `grids`.
         grids: (rows, cols, D) of each layer in the features; None: those of the encoder.
-        members: M heads with different initial weights; their logits are averaged.
+        members: M heads; their logits are averaged.
         projection_units, hidden_units, dropout: see `GridHead`.
-        linear: one `LinearHead` in place of the `GridHead`s; the settings of those are then not used.
+        linear: the first head is a `LinearHead`, with `LINEAR_SHARE` of the mean; the others are `GridHead`s.
         mirror: average the logits of an image file and its mirror image.
         thresholds: A numbers; an image has the attribute where its probability reaches them. None: 0.5 each.
         slopes, offsets: A numbers each, from `attncap.attributes.calibration.calibrate`. None: 1 and 0.
@@ -94,14 +96,14 @@ class AttributeClassifier(keras.Model):
         }
         self.mirror = mirror
         self.linear = linear
-        self.heads: list[Any] = (
-            [LinearHead(self.grids, len(names), name="linear_head")]
-            if linear
-            else [
-                GridHead(self.grids, len(names), **self.settings, dtype=self.dtype_policy, name=f"head_{index}")
-                for index in range(members)
-            ]
-        )
+        n_grids = members - linear
+        linear_share = 0.0 if not linear else LINEAR_SHARE if n_grids else 1.0
+        self.shares = [linear_share] * linear + [(1 - linear_share) / max(1, n_grids)] * n_grids
+        self.heads: list[Any] = [LinearHead(self.grids, len(names), name="linear_head")] if linear else []
+        self.heads += [
+            GridHead(self.grids, len(names), **self.settings, dtype=self.dtype_policy, name=f"head_{index}")
+            for index in range(n_grids)
+        ]
         for head in self.heads:
             head.build((None, self.feature_size))
         if encoder is not None:
@@ -132,9 +134,7 @@ class AttributeClassifier(keras.Model):
 
     def embeddings(self, features: Any) -> np.ndarray:
         """Return the mean over the cells of the last grid: float32, shape (N, D of that grid)."""
-        rows, cols, size = self.grids[-1]
-        last = np.asarray(features, np.float32).reshape(len(features), -1)[:, -rows * cols * size :]
-        return last.reshape(len(last), rows * cols, size).mean(axis=1)  # (N, D)
+        return last_layer_means(features, self.grids)
 
     def distances(self, features: Any) -> np.ndarray:
         """Return how far images are from the training images, see `Familiarity`: shape (N,); 0 where not known."""
@@ -155,9 +155,10 @@ class AttributeClassifier(keras.Model):
         return ops.stack([head(flat, training=training) for head in self.heads], axis=1)  # (B, M, A)
 
     def mean_logits(self, features: Any) -> np.ndarray:
-        """Return the mean of the members' logits, not calibrated: float32, shape (N, A)."""
+        """Return the weighted mean of the heads' logits, not calibrated: float32, shape (N, A)."""
         # Called, not `predict_on_batch`, which warns of retracing where one process has several classifiers.
-        return np.asarray(ops.convert_to_numpy(self(features, training=False)), np.float32).mean(axis=1)
+        logits = np.asarray(ops.convert_to_numpy(self(features, training=False)), np.float32)  # (N, M, A)
+        return np.average(logits, axis=1, weights=self.shares).astype(np.float32)
 
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
         """Return the probabilities of mean logits (N, A): float64, 0 to 1."""
@@ -168,8 +169,15 @@ class AttributeClassifier(keras.Model):
         return self.calibrated(self.mean_logits(features))
 
     def sentence(self, probs: np.ndarray, most: int | None = None) -> str:
-        """Say the attributes of one image, probs (A,), in words; see `attncap.attributes.sentences.to_sentence`."""
-        return to_sentence(self.names, probs, self.thresholds, most)
+        """Put the attributes of one image, probs (A,), into words.
+
+        Statements are chosen by `choose_claims`, 5 unless `most` says otherwise, and listed in the users' phrases;
+        attributes make a sentence, see `attncap.attributes.sentences.to_sentence`.
+        """
+        if self.statements is None:
+            return to_sentence(self.names, probs, self.thresholds, most)
+        chosen = choose_claims(probs, self.statements, MOST if most is None else most)
+        return ", ".join(self.statements.phrases[at] for at in chosen) or NOTHING
 
     def get_config(self) -> dict[str, Any]:
         return {

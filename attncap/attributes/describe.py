@@ -11,12 +11,8 @@ from typing import Any
 import numpy as np
 
 from attncap.attributes.classifier import AttributeClassifier, load_classifier
-from attncap.attributes.statements import Statements
+from attncap.attributes.statements import MOST, NOTHING, choose_claims
 from attncap.features.pipeline import AnyImage, encode_images
-
-MOST = 5
-NOTHING = "nothing certain"
-CERTAIN = 0.25  # of the probability that a statement reaches where the classifier is sure; at 0.5 recall fell by 17%
 
 
 @dataclass(frozen=True)
@@ -58,6 +54,19 @@ class Description:
         """The phrases, separated by commas, or "nothing certain"."""
         return ", ".join(claim.phrase for claim in self.claims) or NOTHING
 
+    def lines(self) -> list[str]:
+        """The description for people: the claims as a list, then each with its probability."""
+        if self.error is not None:
+            return [f"cannot be read: {self.error}"]
+        found = [self.text()[:1].upper() + self.text()[1:]]
+        for claim in self.claims:
+            found.append(
+                f"  {claim.probability:4.0%} of people would say {claim.phrase!r} ({claim.usual:.0%} of any image)"
+            )
+        if not self.familiar:
+            found.append("  this image is unlike the training images: do not trust what is said of it")
+        return found
+
     def to_json_dict(self) -> dict[str, Any]:
         if self.error is not None:
             return {"image": self.image, "error": self.error}
@@ -76,12 +85,14 @@ def describe(
 ) -> list[Description]:
     """Describe images by the statements that people would make of them.
 
-    A probability is of "a person would say this of the image". That is less than the probability of "this is true",
-    because people leave out most of what they see: compare it with the `usual` probability of the claim.
+    A probability is that of "a person would say this of the image". It is lower than the probability of "this is true",
+    because people leave out most of what they see: compare it with the claim's `usual` probability, its share of all
+    training texts. On 8,000 faces with one text each, claims of probability 0.2 to 0.3 were true in 76% of the cases,
+    those of 0.3 to 0.5 in 90%.
 
     Args:
         run: a classifier of statements: a run folder of `attncap attributes train`, a `.keras` file, or loaded.
-        images: files or Pillow images.
+        images: image files, Pillow images or arrays.
         most: claims per image; see `choose_claims`.
         batch_size: images per pass through the network.
         progress: show a bar.
@@ -125,33 +136,6 @@ def describe(
             familiar = bool(distance <= classifier.farthest)
             found[at] = Description(_name(images[at], at), claims, float(distance), familiar)
     return [found[at] for at in range(len(images))]
-
-
-def choose_claims(probs: np.ndarray, statements: Statements, most: int = MOST) -> list[int]:
-    """Choose the statements worth saying of one image: the likeliest of those that are certain and not usual.
-
-    A statement is certain where its probability reaches a quarter of what it is where the classifier is sure
-    (`Statements.typical`), and worth saying where it is likelier than in any image (`Statements.usual`). Of two that
-    contradict each other, the likelier one is chosen.
-
-    Args:
-        probs: calibrated, shape (A,).
-        statements: of the classifier.
-        most: at most so many.
-
-    Returns:
-        places: of the statements, the likeliest first.
-    """
-    usual, typical = np.array(statements.usual), np.array(statements.typical or statements.usual)
-    worth = (probs > usual) & (probs >= CERTAIN * typical)
-    opposite = {frozenset(pair) for pair in statements.contradictions}
-    chosen: list[int] = []
-    for at in np.argsort(-probs, kind="stable"):
-        if len(chosen) == most:
-            break
-        if worth[at] and not any(frozenset((int(at), other)) in opposite for other in chosen):
-            chosen.append(int(at))
-    return chosen
 
 
 def _name(image: AnyImage, at: int) -> str:

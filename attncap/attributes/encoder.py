@@ -1,10 +1,9 @@
-"""`GridEncoder`: several layers of one pretrained network in one pass, each as a coarse grid, side by side."""
+"""`GridEncoder`: several layers of one pretrained network in one pass, each averaged over a coarse grid."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,30 +13,31 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
+from attncap.features.backbones import find_backbone
 from attncap.features.extractor import FeatureExtractor, best_dtype_policy
-from attncap.features.preprocessing import PREPROCESSING_VERSION, preprocess
+from attncap.features.preprocessing import PREPROCESSING_VERSION, preprocess, scaled
+from attncap.features.weights import NAMED, load_weights
 
-# Of aligned faces, fine parts (lips, lids) are in early layers and need a finer grid; hair and age are in late ones.
+# In aligned faces, early layers with a finer grid show lips and lids; late ones show hair and age.
 DEFAULT_LAYERS = ("mixed2@7", "mixed5@6", "mixed7@6", "mixed8@4")
-FACES_LAYERS = ("mixed2@8",)  # the encoder of the drawn faces ends there
-NAMED_WEIGHTS = ("imagenet", "faces", "random")
+FACES_LAYERS = ("mixed2@8",)  # the last layer of the drawn faces' encoder
 
 
 @keras.saving.register_keras_serializable("attncap")
 class GridEncoder(keras.layers.Layer):
-    """One vector a picture: the named layers of a network, each averaged over the cells of a coarse grid.
+    """One vector per image: the named layers of a network, each averaged over the cells of a coarse grid.
 
-    One pass through the network gives all of them: three more layers cost next to nothing. It stands where a
-    `FeatureExtractor` stands in a `FeatureStore`.
+    One pass through the network gives all layers, so more layers cost next to nothing. It follows the encoder protocol
+    of `FeatureExtractor`, which a `FeatureStore` needs.
 
     Args:
-        layers: names of layers, each with the side of its grid: "mixed7@6" is 6x6 averages of mixed7, "mixed8" is
-            mixed8 as it is. None: `DEFAULT_LAYERS`, or `FACES_LAYERS` with the weights of the drawn faces, or the last
+        layers: names of layers, each with the side of its grid: "mixed7@6" is mixed7 averaged to 6x6 cells, "mixed8" is
+            mixed8 unchanged. None: `DEFAULT_LAYERS`, `FACES_LAYERS` with the weights of the drawn faces, or the last
             layer of another backbone.
         weights: "imagenet" (downloaded by Keras), "faces" (ships with the package), "random", or a weights file.
-        image_size: side of the input square; default 299 (150 for faces, 224 for another backbone).
-        backbone: "InceptionV3", or the name of another model of `keras.applications`, such as "MobileNetV2".
-        dtype: Keras dtype policy; None takes bfloat16 arithmetic where the processor has it, else float32.
+        image_size: side of the input square; default 299 (150 for faces), or that of another backbone.
+        backbone: "InceptionV3", or another backbone by name, as in `FeatureExtractor`.
+        dtype: Keras dtype policy; None: bfloat16 arithmetic where the processor has it, else float32.
 
     Call arguments:
         pixels: uint8 or float, shape (B, image_size, image_size, 3), 0 to 255.
@@ -73,13 +73,14 @@ class GridEncoder(keras.layers.Layer):
         named = [_layer_and_grid(text) for text in layers or ()]
         if inception:
             self.extractor = _inception_to([name for name, _ in named], weights, image_size, self.dtype_policy)
-            self.network, self.image_size = self.extractor.network, self.extractor.image_size
+            self.network, self.scaling = self.extractor.network, self.extractor.scaling
         else:
-            self.image_size = image_size or 224
-            self.network = _application(backbone, weights, self.image_size, [name for name, _ in named])
+            names = [name for name, _ in named]
+            self.network, self.scaling = _application(backbone, self.weights_source, image_size, names)
             named = named or [(self.network.layers[-1].name, None)]
+        self.image_size = int(self.network.input.shape[1])
         outputs = [self.network.get_layer(name).output for name, _ in named]
-        # Kept out of Keras's sight: it shares every layer with `network`, which is what a saved model holds.
+        # Hidden from Keras, because it shares every layer with `network`, which is what a saved model holds.
         object.__setattr__(self, "_outputs", keras.Model(self.network.input, outputs))
         self.network.trainable = False
         self.layers = tuple(name if grid is None else f"{name}@{grid}" for name, grid in named)
@@ -96,12 +97,12 @@ class GridEncoder(keras.layers.Layer):
 
     @property
     def layer(self) -> str:
-        """All layers in one word, for the name of a store."""
+        """All layers joined, for the name of a store."""
         prefix = "" if self.backbone == "InceptionV3" else f"{self.backbone}-"
         return prefix + "+".join(self.layers)
 
     def call(self, pixels: Any) -> Any:
-        outputs = self._outputs(self._scaled(pixels), training=False)
+        outputs = self._outputs(scaled(pixels, self.scaling), training=False)
         pooled = []
         for output, pools in zip(outputs if isinstance(outputs, list) else [outputs], self._pools, strict=True):
             cells = ops.cast(output, "float32")
@@ -111,15 +112,9 @@ class GridEncoder(keras.layers.Layer):
             pooled.append(ops.reshape(cells, (-1, 1, 1, int(np.prod(cells.shape[1:])))))  # (B, 1, 1, cells * D)
         return ops.concatenate(pooled, axis=-1)
 
-    def _scaled(self, pixels: Any) -> Any:
-        pixels = ops.cast(pixels, "float32")
-        if self.backbone == "InceptionV3":
-            return pixels / 127.5 - 1.0
-        return _preprocess_input(self.backbone)(pixels)
-
-    def preprocess(self, picture: Image.Image) -> np.ndarray:
-        """Return the picture as this network takes it: uint8, shape (image_size, image_size, 3)."""
-        return preprocess(picture, self.image_size)
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """Return the pixels of an image as this network takes them: uint8, shape (image_size, image_size, 3)."""
+        return preprocess(image, self.image_size)
 
     def network_for_pixels(self) -> keras.Model:
         """Return a compiled model from uint8 pixels to features, for `predict_on_batch`."""
@@ -138,17 +133,17 @@ class GridEncoder(keras.layers.Layer):
         return digest.hexdigest()
 
     def unfreeze(self, blocks: int) -> list[str]:
-        """Let the convolutions of the last `blocks` blocks be trained; batch normalization keeps its statistics.
+        """Unfreeze the convolutions of the last `blocks` blocks; batch normalization keeps its statistics.
 
         Args:
-            blocks: InceptionV3's are the layers up to and including a `mixedN`; 1 is the last one that is used.
+            blocks: how many; a block of InceptionV3 ends with a `mixedN` layer.
 
         Returns:
-            names: of the layers that are trained now.
+            names: of the layers that are trained from now on.
         """
         ends = [at for at, layer in enumerate(self.network.layers) if re.fullmatch(r"mixed\d+", layer.name)]
         if not 1 <= blocks < len(ends):
-            raise ValueError(f"fine-tuning of 1 to {max(0, len(ends) - 1)} blocks of {self.backbone}, got {blocks}")
+            raise ValueError(f"blocks: 1 to {max(0, len(ends) - 1)} of {self.backbone} can be fine-tuned, got {blocks}")
         self.network.trainable = True
         names = []
         for at, layer in enumerate(self.network.layers):
@@ -162,8 +157,8 @@ class GridEncoder(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        # Only the name of a weights file is kept: a saved model says nothing of its maker's disk.
-        source = self.weights_source if self.weights_source in NAMED_WEIGHTS else Path(self.weights_source).name
+        # Only the name of a weights file is saved, no path.
+        source = self.weights_source if self.weights_source in NAMED else Path(self.weights_source).name
         config.update(layers=list(self.layers), weights=source, image_size=self.image_size, backbone=self.backbone)
         return config
 
@@ -180,8 +175,8 @@ class GridEncoder(keras.layers.Layer):
 def area_means(length: int, cells: int) -> np.ndarray:
     """Return the matrix that averages `length` values over `cells` equal parts: float32, shape (cells, length).
 
-    A value on the border of two parts belongs to each by its share, so nothing at the edge is dropped, and a mirrored
-    picture has mirrored averages. Rows sum to 1.
+    A value on the border of two parts is divided between them, so that a mirrored image has mirrored averages. Rows
+    sum to 1.
 
     Example:
         >>> area_means(3, 2) * 3
@@ -194,6 +189,18 @@ def area_means(length: int, cells: int) -> np.ndarray:
     return (np.clip(overlap, 0, None) * (cells / length)).astype(np.float32)  # (cells, length)
 
 
+def last_layer_means(features: Any, grids: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """Return the mean over the cells of the last grid: float32, shape (N, D of that grid).
+
+    Args:
+        features: shape (N, ...), as `GridEncoder` returns.
+        grids: of the encoder.
+    """
+    rows, cols, size = grids[-1]
+    last = np.asarray(features, np.float32).reshape(len(features), -1)[:, -rows * cols * size :]
+    return last.reshape(len(last), rows * cols, size).mean(axis=1)  # (N, D)
+
+
 def _layer_and_grid(text: str) -> tuple[str, int | None]:
     name, at, grid = text.strip().partition("@")
     if not name or (at and not grid.isdecimal()):
@@ -204,35 +211,20 @@ def _layer_and_grid(text: str) -> tuple[str, int | None]:
 def _inception_to(names: list[str], weights: str | Path, image_size: int | None, dtype: Any) -> FeatureExtractor:
     for name in names:
         if not re.fullmatch(r"mixed([0-9]|10)", name):
-            raise ValueError(f"InceptionV3 has no layer {name!r}: choose of mixed0 to mixed10")
+            raise ValueError(f"InceptionV3 has no layer {name!r}: choose one of mixed0 to mixed10")
     deepest = max(names, key=lambda name: int(name.removeprefix("mixed")))
     return FeatureExtractor(deepest, weights, image_size, pool=1, dtype=dtype)
 
 
-def _application(backbone: str, weights: str | Path, image_size: int, names: list[str]) -> keras.Model:
-    build = getattr(keras.applications, backbone, None)
-    if not callable(build):
-        known = [name for name in dir(keras.applications) if name[0].isupper()]
-        raise ValueError(f"keras.applications has no model {backbone!r}: choose of {', '.join(known)}")
-    source = str(weights)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")  # these are not tried in bfloat16
-    try:
-        shape = (image_size, image_size, 3)
-        whole = build(include_top=False, weights="imagenet" if source == "imagenet" else None, input_shape=shape)
-    finally:
-        keras.config.set_dtype_policy(before)
-    if source not in ("imagenet", "random"):
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"{source}: no such weights file of {backbone}; other choices: imagenet, random")
-        whole.load_weights(source)
-    known = [layer.name for layer in whole.layers]
-    for name in names:
+def _application(backbone: str, weights: str, image_size: int | None, layers: list[str]) -> tuple[keras.Model, str]:
+    # The network up to its last named layer, and how pixels are scaled for it. Not tried in bfloat16.
+    found = find_backbone(backbone, weights, image_size, None, "float32")
+    if weights not in ("imagenet", "random"):
+        load_weights(weights, found.network, found.network, found.name)
+    known = [layer.name for layer in found.network.layers]
+    for name in layers:
         if name not in known:
-            raise ValueError(f"{backbone} has no layer {name!r}: the last are {', '.join(known[-5:])}")
-    last = max((known.index(name) for name in names), default=len(known) - 1)
-    return keras.Model(whole.input, whole.layers[last].output, name=backbone.lower())
-
-
-def _preprocess_input(backbone: str) -> Any:
-    return sys.modules[getattr(keras.applications, backbone).__module__].preprocess_input
+            raise ValueError(f"{found.name} has no layer {name!r}: the last are {', '.join(known[-5:])}")
+    last = max((known.index(name) for name in layers), default=len(known) - 1)
+    network = keras.Model(found.network.input, found.network.layers[last].output, name=found.name.lower())
+    return network, found.scaling

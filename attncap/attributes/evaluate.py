@@ -1,4 +1,4 @@
-"""`evaluate_attributes`: a run's classifier on the pictures that its training held out."""
+"""`evaluate_attributes`: measure the classifier of a run on images that its training held out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pandas as pd
 
 from attncap.attributes.classifier import AttributeClassifier, load_classifier
 from attncap.attributes.metrics import AttributeReport, report
-from attncap.attributes.predict import readable_pictures, stored_logits
+from attncap.attributes.predict import readable_images, stored_logits
+from attncap.attributes.statements import statement_targets
 from attncap.attributes.tables import AttributeData
 from attncap.attributes.thresholds import tune_thresholds
 from attncap.data.dataset import SPLITS
@@ -20,7 +21,7 @@ from attncap.training.run_folder import read_object
 
 
 def splits_of_run(run: str | Path) -> dict[str, str]:
-    """Return the split of every picture that a run knew, from its `split.csv`.
+    """Return the split of every image of a run, from its `split.csv`.
 
     Raises:
         FileNotFoundError: no run of `attncap attributes train` there.
@@ -50,20 +51,22 @@ def evaluate_attributes(
     features: str | Path | None = None,
     classifier: AttributeClassifier | None = None,
 ) -> tuple[AttributeReport, pd.DataFrame, AttributeData]:
-    """Measure a run's classifier on a split as the run had it; a picture that the run did not know is "test".
+    """Measure the classifier of a run on one of the run's splits; images that the run did not have are "test".
+
+    A classifier of statements is measured against what the texts state, not against what is true.
 
     Args:
         run: the run folder.
-        data: labels and pictures; its own split is not used.
+        data: labels and images, as in training; the split is taken from the run.
         split: "test", "val" or "train".
-        aim: thresholds are tuned anew for it, on the run's validation pictures; None: those in the run.
+        aim: tune the thresholds again for this aim, on the run's validation images; None: use the run's thresholds.
         features: folder of feature stores, as in training.
-        classifier: the run's, where the caller has loaded it already.
+        classifier: the run's, if it is loaded already.
 
     Returns:
-        report: measures; the majority is that of the run's training pictures.
-        probs: DataFrame with `file` and a column an attribute.
-        measured: the pictures and labels of the split that could be read.
+        report: measures; the majority class is that of the run's training images.
+        probs: DataFrame with `file` and one column per attribute.
+        measured: the images and labels of the split that could be read.
 
     Raises:
         ValueError: attributes that the classifier does not know or that are not in the data, or an empty split.
@@ -71,17 +74,18 @@ def evaluate_attributes(
     known = splits_of_run(run)
     classifier = classifier or load_classifier(run)
     assert classifier.encoder is not None  # train_attributes gives it one
-    data = data.select(classifier.names)
+    names = classifier.names
+    data = data.select(names) if classifier.statements is None else statement_targets(data, names)
     splits = [known.get(image_id, "test") for image_id in data.pictures["image_id"]]
     data = replace(data, pictures=data.pictures.assign(split=splits))
     store = FeatureStore(features or cache_folder() / "features", classifier.encoder)
 
     def answers(part: AttributeData) -> tuple[np.ndarray, AttributeData]:
-        part = readable_pictures(part, store, classifier.mirror)
+        part = readable_images(part, store, classifier.mirror)
         return classifier.calibrated(stored_logits(classifier, store, list(part.pictures["path"]))), part
 
     if not len(data.split(split).pictures):
-        raise ValueError(f"{data.name}: no {split} pictures of the run {run}: another --split, or another table")
+        raise ValueError(f"{data.name}: no {split} images of the run {run}: name another --split or another table")
     thresholds = classifier.thresholds
     if aim is not None:
         tuning, on = answers(data.split("val"))
@@ -90,7 +94,7 @@ def evaluate_attributes(
     share = read_object(Path(run) / "manifest.json").get("train_share")
     if not isinstance(share, list) or len(share) != len(classifier.names):
         raise ValueError(
-            f"{Path(run) / 'manifest.json'}: train_share with a number an attribute expected: another run's?"
+            f"{Path(run) / 'manifest.json'}: train_share with one number per attribute expected: is it of another run?"
         )
     table = pd.DataFrame(probs, columns=list(classifier.names))
     table.insert(0, "file", list(measured.pictures["image_id"]))

@@ -107,7 +107,8 @@ def _gradient(
     slopes = np.asarray(classifier.slopes, np.float32)
 
     def score(features: Any) -> Any:  # (W, 1, D, 1)
-        logits = ops.mean(ops.cast(classifier(ops.squeeze(features, -1)), "float32"), axis=1)  # (W, A)
+        heads = ops.cast(classifier(ops.squeeze(features, -1)), "float32")  # (W, M, A)
+        logits = ops.sum(heads * np.array(classifier.shares, np.float32)[:, None], axis=1)  # (W, A)
         picked = np.zeros((len(chosen), len(classifier.names)), np.float32)
         picked[np.arange(len(chosen)), chosen] = slopes[chosen]
         return ops.sum(logits * picked)

@@ -1,4 +1,4 @@
-"""`fine_tune`: trains the last blocks of the encoder with the head, from pictures, once the head is there."""
+"""`fine_tune`: train the last blocks of the encoder together with a trained head, from image files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import numpy as np
 
 from attncap.attributes.classifier import AttributeClassifier
 from attncap.attributes.losses import MISSING
-from attncap.attributes.predict import picture_logits
+from attncap.attributes.predict import image_logits
 from attncap.attributes.tables import AttributeData
 from attncap.images import open_image
 
 
-class PictureBatches(keras.utils.PyDataset):
-    """Batches of pixels and labels, shuffled by (seed, epoch), each picture changed a little by chance.
+class ImageBatches(keras.utils.PyDataset):
+    """Batches of pixels and labels, shuffled by (seed, epoch), with random augmentation.
 
-    Half of the pictures mirrored (where wanted), all cut to 90 to 100% of each side and made brighter or darker by up
-    to 15%: what an attribute does not depend on.
+    Half of the images are mirrored (if wanted), all are cropped to 90 to 100% of each side and made brighter or darker
+    by up to 15%.
     """
 
-    def __init__(self, data: AttributeData, preprocess: Any, pictures: int, mirror: bool, seed: int):
+    def __init__(self, data: AttributeData, preprocess: Any, batch_size: int, mirror: bool, seed: int):
         super().__init__()
         self.paths, self.preprocess = list(data.pictures["path"]), preprocess
         self.labels = np.where(np.isfinite(data.labels), data.labels, MISSING).astype(np.float32)
-        self.size, self.mirror, self.seed = min(pictures, len(self.paths)), mirror, seed
+        self.size, self.mirror, self.seed = min(batch_size, len(self.paths)), mirror, seed
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -42,16 +42,16 @@ class PictureBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.order[index * self.size : (index + 1) * self.size]
         with ThreadPoolExecutor(4) as pool:
-            return np.stack(list(pool.map(self._changed, rows))), self.labels[rows]
+            return np.stack(list(pool.map(self._augmented, rows))), self.labels[rows]
 
-    def _changed(self, row: int) -> np.ndarray:
+    def _augmented(self, row: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, self.epoch, int(row)])
-        picture = open_image(self.paths[row])
-        width, height = picture.size
+        image = open_image(self.paths[row])
+        width, height = image.size
         sides = 0.9 + 0.1 * rng.random(2)
         left, top = rng.random(2) * (1 - sides)
         box = (left * width, top * height, (left + sides[0]) * width, (top + sides[1]) * height)
-        pixels = self.preprocess(picture.crop(tuple(int(round(value)) for value in box)))  # type: ignore[arg-type]
+        pixels = self.preprocess(image.crop(tuple(int(round(value)) for value in box)))  # type: ignore[arg-type]
         if self.mirror and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         return np.clip(pixels * (0.85 + 0.3 * rng.random()), 0, 255).astype(np.uint8)
@@ -68,38 +68,38 @@ def fine_tune(
     learning_rate: float,
     score: Callable[[np.ndarray, np.ndarray], float],
     best: float,
-    pictures: int = 32,
+    batch_size: int = 32,
     seed: int = 0,
 ) -> tuple[AttributeClassifier, np.ndarray]:
-    """Train the encoder's last blocks and the head together; keep what validates best, the start included.
+    """Train the last blocks of the encoder and the head together; keep the best weights, those of the start included.
 
-    Batch normalization of the encoder keeps the statistics of its pretraining: a small batch would give it poor ones.
+    Batch normalization of the encoder keeps its pretrained statistics: small batches give poor ones.
 
     Args:
-        classifier: with a trained head; it is changed in place.
-        training, validation: pictures that can be read.
-        loss: as the head was trained with.
-        blocks: of InceptionV3, each up to a `mixedN`; see `GridEncoder.unfreeze`.
-        epochs, learning_rate, pictures, seed: of AdamW with a cosine, and of the batches.
-        score: (logits, labels) -> the higher the better.
-        best: the score of the classifier as it comes; no epoch that is not above it is kept.
+        classifier: with a trained head; changed in place.
+        training, validation: images that can be read.
+        loss: the loss that the head was trained with.
+        blocks: number of blocks, see `GridEncoder.unfreeze`.
+        epochs, learning_rate, batch_size, seed: of AdamW with cosine decay, and of the batches.
+        score: (logits, labels) -> number, higher is better.
+        best: the score of the given classifier; only epochs with a higher score are kept.
 
     Returns:
-        classifier: with the best epoch's weights, encoder frozen again.
-        logits: of the validation pictures, shape (N, A), not calibrated.
+        classifier: with the weights of the best epoch, the encoder frozen again.
+        logits: of the validation images, shape (N, A), not calibrated.
     """
     encoder = classifier.encoder
     if encoder is None:
         raise ValueError("fine-tuning needs a classifier with its encoder inside")
     start_weights = classifier.get_weights()
     paths = list(validation.pictures["path"])
-    logits, _ = picture_logits(classifier, paths)
+    logits, _ = image_logits(classifier, paths)
     best = max(best, score(logits, validation.labels))
     encoder.trainable = True
     encoder.unfreeze(blocks)
     pixels = keras.Input((encoder.image_size, encoder.image_size, 3), dtype="uint8")
     whole = keras.Model(pixels, classifier(encoder(pixels)))
-    batches = PictureBatches(training, encoder.preprocess, pictures, classifier.mirror, seed)
+    batches = ImageBatches(training, encoder.preprocess, batch_size, classifier.mirror, seed)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(1, epochs * len(batches)), 0.05)
     whole.compile(
         optimizer=keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=5.0),
@@ -110,7 +110,7 @@ def fine_tune(
     for epoch in range(epochs):
         batches.start_epoch(epoch)
         whole.fit(batches, epochs=epoch + 1, initial_epoch=epoch, shuffle=False, verbose="auto")
-        found, _ = picture_logits(classifier, paths)
+        found, _ = image_logits(classifier, paths)
         value = score(found, validation.labels)
         print(f"fine-tuning, epoch {epoch + 1}: validation {value:.4f}, best before {best:.4f}")
         if value > best:

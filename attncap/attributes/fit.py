@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from attncap.attributes.losses import MISSING, MaskedBinaryCrossentropy
 from attncap.attributes.predict import stored_logits
 from attncap.attributes.tables import AttributeData
 from attncap.features.store import FeatureStore
-from attncap.training.callbacks import averaged_weights
+from attncap.training.callbacks import RunRecorder
+from attncap.training.progress import ProgressTable
 from attncap.training.run_folder import RunFolder
 
 
@@ -40,85 +40,16 @@ class AttributeBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.paths) // self.size  # an incomplete batch is dropped; each epoch drops other images
 
-    def paths_of(self, index: int) -> list[str]:
-        return [self.paths[at] for at in self._rows(index)]
+    def image_ids(self, index: int) -> list[str]:
+        """Return the file names of a batch, for messages."""
+        return [Path(self.paths[at]).name for at in self._rows(index)]
 
     def _rows(self, index: int) -> np.ndarray:
         return self.order[index * self.size : (index + 1) * self.size]
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self._rows(index)
-        return self.store.get(self.paths_of(index), list(self.flips[rows])), self.labels[rows]
-
-
-class AttributeRecorder(keras.callbacks.Callback):
-    """After each epoch: validate the averaged weights, save the best, commit the state, stop in time.
-
-    Args:
-        folder: the run.
-        config: epochs, patience and seed.
-        validate: classifier -> mean average precision on the validation images.
-        batches: the training batches.
-    """
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        config: AttributeConfig,
-        validate: Callable[[AttributeClassifier], float],
-        batches: AttributeBatches,
-    ):
-        super().__init__()
-        self.folder, self.config, self.validate, self.batches = folder, config, validate, batches
-        self._arrays, self.history = folder.load_state()
-        if not all("val_map" in row for row in self.history):
-            raise ValueError(f"{folder.state_file}: damaged (an epoch without val_map); start anew in another folder")
-
-    @property
-    def best(self) -> float:
-        """The highest validation score so far; -1 before the first epoch."""
-        return max((row["val_map"] for row in self.history), default=-1.0)
-
-    def finished(self) -> bool:
-        """Return whether all epochs are done, or no epoch within `patience` was better."""
-        scores = [row["val_map"] for row in self.history]
-        without_gain = len(scores) - 1 - int(np.argmax(scores)) if scores else 0
-        return len(scores) >= self.config.epochs or without_gain >= self.config.patience
-
-    def restore(self, classifier: AttributeClassifier) -> None:
-        """Assign the weights and the optimizer's state of the last committed epoch, where there is one."""
-        if not self._arrays:
-            return
-        variables = _state(classifier)
-        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-        if {name: value.shape for name, value in self._arrays.items()} != shapes:
-            raise ValueError(f"{self.folder.state_file}: the weights of another model")
-        for name, variable in variables.items():
-            variable.assign(self._arrays[name])
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.batches.start_epoch(epoch)
-        # The random state of dropout depends on (seed, epoch) alone, so it need not be saved.
-        states = [variable for variable in self.model.variables if variable.name == "seed_generator_state"]
-        for index, variable in enumerate(states):
-            variable.assign(np.random.default_rng([self.config.seed, epoch, index]).integers(0, 2**31, 2))
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        loss = float((logs or {}).get("loss", 0.0))
-        if not np.isfinite(loss):
-            names = ", ".join(Path(path).name for path in self.batches.paths_of(batch)[:5])
-            raise FloatingPointError(f"the loss is {loss} in batch {batch} (images {names}, ...): lower learning_rate")
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = {} if logs is None else logs
-        with averaged_weights(self.model):
-            logs["val_map"] = self.validate(self.model)
-            if logs["val_map"] > self.best:
-                save_classifier(self.model, self.folder.best_file)
-        self.history.append({"epoch": epoch, **{name: float(value) for name, value in logs.items()}})
-        arrays = {name: keras.ops.convert_to_numpy(value) for name, value in _state(self.model).items()}
-        self.folder.save_state(arrays, self.history)
-        self.model.stop_training = self.finished()
+        return self.store.get([self.paths[at] for at in rows], list(self.flips[rows])), self.labels[rows]
 
 
 def fit_head(
@@ -129,42 +60,58 @@ def fit_head(
     config: AttributeConfig,
     folder: RunFolder,
     verbose: Any = "auto",
-) -> AttributeRecorder:
-    """Train the heads of a classifier; `best.keras` in the folder has the weights of the best epoch.
+) -> float:
+    """Train the `GridHead`s of a classifier; `best.keras` in the folder has the weights of the best epoch.
 
-    A folder with committed epochs is resumed: batches, dropout and the schedule depend on the epoch alone.
+    A `LinearHead` beside them stays unchanged. A folder with committed epochs is resumed: batches, dropout and the
+    schedule depend on the epoch alone.
+
+    Returns:
+        score: the validation average precision of the best epoch.
     """
     batches = AttributeBatches(store, training, config)
+    if classifier.linear:
+        classifier.heads[0].trainable = False
     classifier.compile(
         optimizer=_optimizer(config, len(batches)),
         loss=loss_of(config, training.labels),
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
     paths = list(validation.pictures["path"])
-    recorder = AttributeRecorder(
+
+    def validate(model: AttributeClassifier) -> dict[str, float]:
+        return _validation_row(stored_logits(model, store, paths), validation)
+
+    recorder = RunRecorder(
         folder,
-        config,
-        lambda model: mean_average_precision(stored_logits(model, store, paths), validation.labels),
+        validate,
         batches,
+        epochs={"head": config.epochs},
+        patience=config.patience,
+        monitor="val_map",
+        seed=config.seed,
+        phase_of=lambda row: "head",
+        save=save_classifier,
+        variables_of=_trained_variables,
     )
     classifier.optimizer.build(classifier.trainable_variables)
     recorder.restore(classifier)
-    if not recorder.finished():
-        start = len(recorder.history)
+    if not recorder.finished("head"):
         classifier.fit(
-            batches, epochs=config.epochs, initial_epoch=start, callbacks=[recorder], shuffle=False, verbose=verbose
+            batches,
+            epochs=config.epochs,
+            initial_epoch=len(recorder.history),
+            callbacks=[recorder, *([] if verbose in (0, False) else [ProgressTable(recorder, verbose)])],
+            shuffle=False,  # AttributeBatches shuffles, by seed and epoch
+            verbose=0,
         )
-    return recorder
+    return float(recorder.history[recorder.best_epoch()]["val_map"])
 
 
 def fit_linear(
-    classifier: AttributeClassifier,
-    store: FeatureStore,
-    training: AttributeData,
-    validation: AttributeData,
-    folder: RunFolder,
-) -> float:
-    """Fit the `LinearHead` of a classifier and save it as `best.keras`; return the validation average precision."""
+    classifier: AttributeClassifier, store: FeatureStore, training: AttributeData, validation: AttributeData
+) -> None:
+    """Fit the `LinearHead` of a classifier, in one call of a solver."""
     head = classifier.heads[0]
 
     def pooled(data: AttributeData) -> np.ndarray:
@@ -175,12 +122,29 @@ def fit_linear(
         ]
         return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
 
-    loss = head.fit(pooled(training), training.labels, pooled(validation), validation.labels)
+    head.fit(pooled(training), training.labels, pooled(validation), validation.labels)
+
+
+def save_without_epochs(
+    classifier: AttributeClassifier, store: FeatureStore, validation: AttributeData, folder: RunFolder
+) -> float:
+    """Save a classifier that has only a `LinearHead`, and its history of one row; return the average precision."""
     logits = stored_logits(classifier, store, list(validation.pictures["path"]))
-    score = mean_average_precision(logits, validation.labels)
-    write_csv(folder.history_file, pd.DataFrame([{"epoch": 0, "val_loss": loss, "val_map": score}]))
+    row = {"epoch": 0, **_validation_row(logits, validation)}
+    write_csv(folder.history_file, pd.DataFrame([row]))
     save_classifier(classifier, folder.best_file)
-    return score
+    return row["val_map"]
+
+
+def _validation_row(logits: np.ndarray, validation: AttributeData) -> dict[str, float]:
+    labels = validation.labels
+    return {"val_loss": known_loss(logits, labels), "val_map": mean_average_precision(logits, labels)}
+
+
+def known_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean cross-entropy of logits (N, A) over the labels that are known."""
+    known = np.isfinite(labels)
+    return float((np.logaddexp(0, logits) - np.where(known, labels, 0) * logits)[known].mean())
 
 
 def mean_average_precision(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -220,10 +184,7 @@ def _optimizer(config: AttributeConfig, steps: int) -> keras.optimizers.Optimize
     )
 
 
-def _state(classifier: AttributeClassifier) -> dict[str, Any]:
-    # The encoder is frozen and the familiarity fixed: only heads, with their batch statistics, and optimizer change.
-    heads = [
-        variable for head in classifier.heads for variable in head.variables if variable.name != "seed_generator_state"
-    ]
-    weights = {f"weight_{index}": variable for index, variable in enumerate(heads)}
-    return weights | {f"optimizer_{index}": value for index, value in enumerate(classifier.optimizer.variables)}
+def _trained_variables(classifier: AttributeClassifier) -> list[Any]:
+    # The encoder is frozen and the familiarity fixed: only heads change, with their batch statistics.
+    variables = [variable for head in classifier.heads for variable in head.variables]
+    return [variable for variable in variables if variable.name != "seed_generator_state"]

@@ -15,7 +15,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from attncap.attributes.calibration import check_shapes
+from attncap.attributes.calibration import calibration_error, check_shapes
 
 MEASURES = ("average_precision", "roc_auc", "f1", "balanced_accuracy", "precision", "recall", "accuracy")
 
@@ -58,7 +58,7 @@ def report(
         rows.append(
             {
                 "attribute": name,
-                "pictures": int(known.sum()),
+                "images": int(known.sum()),
                 "prevalence": float(truth.mean()) if known.any() else np.nan,
                 "threshold": float(limits[at]),
                 **_measures(truth, prob, prob >= limits[at]),
@@ -67,19 +67,23 @@ def report(
         )
     table = pd.DataFrame(rows)
     known = np.isfinite(labels)
-    macro = table[[*MEASURES, "prevalence", "majority_accuracy"]].mean().to_dict()
+    means = table[[*MEASURES, "prevalence", "majority_accuracy"]].mean().to_dict()
     micro = _measures(labels[known] > 0.5, probs[known], (probs >= limits)[known])
-    return AttributeReport(table, {str(key): float(value) for key, value in macro.items()}, micro)
+    macro = {str(key): float(value) for key, value in means.items()}
+    return AttributeReport(table, macro, micro, calibration_error(probs, labels))
 
 
 class AttributeReport:
-    """Measures per attribute (`table`), their means (`macro`), and measures over all predictions (`micro`)."""
+    """Measures per attribute (`table`), their means (`macro`), and measures over all predictions (`micro`).
 
-    def __init__(self, table: pd.DataFrame, macro: dict[str, float], micro: dict[str, float]):
-        self.table, self.macro, self.micro = table, macro, micro
+    `calibration_error` is the expected calibration error: how far probabilities are from the observed shares.
+    """
 
-    def to_text(self, sort: str = "average_precision") -> str:
-        """Return the table as text, the hardest attribute first."""
+    def __init__(self, table: pd.DataFrame, macro: dict[str, float], micro: dict[str, float], calibration_error: float):
+        self.table, self.macro, self.micro, self.calibration_error = table, macro, micro, calibration_error
+
+    def to_text(self, sort: str = "average_precision", most: int | None = None) -> str:
+        """Return the table as text, the hardest attribute first; with `most`, only the most frequent attributes."""
         columns = ["prevalence", "threshold", *MEASURES, "majority_accuracy"]
         width = max(len("attribute"), *map(len, self.table["attribute"]))
         short = {"average_precision": "AP", "roc_auc": "AUC", "balanced_accuracy": "balanced"}
@@ -90,9 +94,13 @@ class AttributeReport:
             return f"{name:<{width}} {' '.join(cells)}"
 
         lines = [f"{'attribute':<{width}} " + " ".join(f"{short.get(column, column):>9}" for column in columns)]
-        ordered = self.table.sort_values(sort, na_position="first", kind="stable")
+        shown = self.table if most is None else self.table.nlargest(most, "prevalence")
+        ordered = shown.sort_values(sort, na_position="first", kind="stable")
         lines += [line(str(row["attribute"]), row) for row in ordered.to_dict("records")]
-        return "\n".join([*lines, line("macro", self.macro), line("micro", self.micro)])
+        if len(shown) < len(self.table):
+            lines.append(f"and {len(self.table) - len(shown)} less frequent ones")
+        error = f"calibration error {self.calibration_error:.3f} (0: of all answers of 30%, 30% are right)"
+        return "\n".join([*lines, line("macro", self.macro), line("micro", self.micro), error])
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return the same as plain numbers; NaN becomes None."""
@@ -102,7 +110,8 @@ class AttributeReport:
             return {str(key): value for key, value in values.items()} | {str(key): None for key in missing}
 
         attributes = [plain(row) for row in self.table.to_dict("records")]
-        return {"macro": plain(self.macro), "micro": plain(self.micro), "attributes": attributes}
+        error = {"calibration_error": self.calibration_error}
+        return {"macro": plain(self.macro), "micro": plain(self.micro), **error, "attributes": attributes}
 
 
 def _measures(truth: np.ndarray, prob: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

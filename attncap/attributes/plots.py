@@ -1,4 +1,4 @@
-"""What a classifier of attributes is worth, drawn: precision and recall, average precision, calibration."""
+"""Plots of attribute classifiers: precision and recall, average precision, calibration."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def plot_precision_recall(
     columns: int = 4,
     title: str = "Precision and recall, from the hardest attribute to the easiest",
 ) -> Figure:
-    """Draw precision against recall, a panel an attribute, with its prevalence and its own threshold.
+    """Plot precision against recall, one panel per attribute, with its prevalence and its threshold.
 
-    The prevalence is the precision of calling every picture, and of any random order: what is above it was seen.
+    The prevalence is the precision of predicting the attribute for every image, and of any random order.
 
     Args:
         probs: shape (N, A), 0 to 1.
         labels: shape (N, A): 1, 0 or NaN, which is left out.
         names: of the A attributes.
-        thresholds: shape (A,), each marked on its curve; None: none.
-        most: at most so many attributes, evenly spaced by average precision, both ends included.
-        columns: panels side by side.
+        thresholds: shape (A,), marked on the curves; None: not marked.
+        most: largest number of attributes, evenly spaced by average precision, both ends included.
+        columns: number of panels in a row.
         title: of the figure.
 
     Returns:
-        The figure, an Axes an attribute; in each the lines are curve, prevalence and threshold.
+        The figure, with one Axes per attribute; the lines of each are curve, prevalence and threshold.
 
     Raises:
-        ValueError: shapes that differ, or no attribute with both classes.
+        ValueError: shapes differ, or no attribute has both classes.
 
     Example:
         >>> plot_precision_recall(probs, labels, data.names, thresholds=classifier.thresholds).savefig("pr.png")
@@ -61,7 +61,7 @@ def plot_precision_recall(
         if len(np.unique(labels[known, at])) == 2:
             scores[at] = float(average_precision_score(labels[known, at] > 0.5, probs[known, at]))
     if not scores:
-        raise ValueError("no attribute has both classes among these pictures: there is nothing to draw")
+        raise ValueError("no attribute has both classes among these images: nothing to plot")
     ordered = sorted(scores, key=lambda at: scores[at])
     shown = [ordered[int(place)] for place in np.unique(np.linspace(0, len(ordered) - 1, most).round())]
     columns = min(columns, len(shown))
@@ -73,7 +73,7 @@ def plot_precision_recall(
         known = np.isfinite(labels[:, at])
         truth, prob = labels[known, at] > 0.5, probs[known, at]
         precision, recall, _ = precision_recall_curve(truth, prob)
-        precision[-1] = precision[-2]  # scikit-learn ends at (0, 1), which is no threshold's, and not in the average
+        precision[-1] = precision[-2]  # scikit-learn adds a last point (0, 1), which belongs to no threshold
         ax.plot(recall, precision, drawstyle="steps-post", color=COLORS[0], label="precision at each recall")
         ax.axhline(truth.mean(), color=MUTED, linestyle="--", linewidth=1.5, label="prevalence: a random order")
         if thresholds is not None:
@@ -81,7 +81,7 @@ def plot_precision_recall(
             right = float((called & truth).sum())
             spot = (right / truth.sum(), right / called.sum() if called.any() else np.nan)
             look: dict[str, Any] = {"color": COLORS[1], "markeredgecolor": "white", "markersize": 10}
-            ax.plot(*([value] for value in spot), "o", **look, label="the attribute's own threshold", zorder=5)
+            ax.plot(*([value] for value in spot), "o", **look, label="threshold of the attribute", zorder=5)
         ax.set(xlim=(0, 1.03), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         ax.set_title(drawable(str(names[at]).replace("_", " ")), loc="left", pad=20, parse_math=False)
         below: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "fontsize": 10.5}
@@ -102,13 +102,13 @@ def plot_precision_recall(
 def plot_average_precision(
     table: pd.DataFrame, *, most: int = 24, ax: Axes | None = None, title: str | None = None
 ) -> Axes:
-    """Draw the average precision of each attribute beside its prevalence, the hardest on top.
+    """Plot the average precision of each attribute next to its prevalence, the hardest attribute on top.
 
     Args:
         table: of an `AttributeReport`, or the columns `attribute`, `average_precision` and `prevalence`.
-        most: at most so many attributes, the hardest.
-        ax: where to draw; default: a new figure's.
-        title: default: says how many of how many.
+        most: largest number of attributes, the hardest ones.
+        ax: axes to draw on; default: of a new figure.
+        title: default: states how many attributes are shown.
 
     Returns:
         The axes: two lines of markers, average precision and prevalence.
@@ -121,7 +121,7 @@ def plot_average_precision(
     """
     known = table[table["average_precision"].notna()].sort_values("average_precision", kind="stable")
     if known.empty:
-        raise ValueError("no attribute has an average precision: there is nothing to draw")
+        raise ValueError("no attribute has an average precision: nothing to plot")
     shown = known.head(most)
     if ax is None:
         figure = SheetFigure(
@@ -134,7 +134,7 @@ def plot_average_precision(
     hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": MUTED, "markeredgewidth": 1.6}
     look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 8}
     ax.plot(values, places, **look, color=COLORS[0], label="average precision", zorder=4)
-    ax.plot(shares, places, **look, **hollow, label="prevalence: a random order's", zorder=3)
+    ax.plot(shares, places, **look, **hollow, label="prevalence: a random order", zorder=3)
     for place, value in enumerate(np.maximum(values, shares)):
         offset: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
         ax.annotate(short_number(values[place]), (value, place), **offset, fontsize=10.5)
@@ -156,22 +156,22 @@ def plot_calibration(
     *,
     bins: int = 10,
     ax: Axes | None = None,
-    title: str = "Of the answers given a probability, how many are true",
+    title: str = "Calibration: predicted probability and observed share",
 ) -> Axes:
-    """Draw the share of ones against the mean probability, in bins of equal width; the diagonal is honest.
+    """Plot the share of ones against the mean probability, in bins of equal width; the diagonal is perfect.
 
     Args:
-        probs: name -> probabilities of the same pictures, each of shape (N, A).
-        labels: shape (N, A): 1, 0 or NaN, which is left out; all attributes are taken together.
-        bins: of the probabilities, 0 to 1.
-        ax: where to draw; default: a new figure's.
+        probs: name -> probabilities of the same images, each of shape (N, A).
+        labels: shape (N, A): 1, 0 or NaN, which is left out; all attributes are pooled.
+        bins: number of bins between 0 and 1.
+        ax: axes to draw on; default: of a new figure.
         title: of the axes.
 
     Returns:
-        The axes: the diagonal, then a line a name; the legend says each one's expected calibration error.
+        The axes: the diagonal, then one line per name; the legend gives the expected calibration errors.
 
     Raises:
-        ValueError: nothing to draw, or shapes that differ.
+        ValueError: nothing to plot, or shapes differ.
 
     Example:
         >>> plot_calibration({"as trained": before, "calibrated": after}, labels)
@@ -182,7 +182,7 @@ def plot_calibration(
     if ax is None:
         figure = SheetFigure(figsize=(8.4, 4.6), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
         ax = figure.add_subplot(axes_class=PanelAxes)
-    ax.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.5, label="honest")
+    ax.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.5, label="perfectly calibrated")
     for n, (name, given) in enumerate(probs.items()):
         error = calibration_error(given, labels, bins)  # checks the shapes
         prob, truth = given[known], labels[known]
@@ -191,9 +191,9 @@ def plot_calibration(
         filled = count > 0
         mean, share = (np.bincount(place, of, bins)[filled] / count[filled] for of in (prob, truth))
         look: dict[str, Any] = {"color": COLORS[n % len(COLORS)], "marker": MARKERS[n % len(MARKERS)]}
-        ax.plot(mean, share, **look, markersize=7, label=f"{drawable(name)}\n(mean gap {error:.3f})")
+        ax.plot(mean, share, **look, markersize=7, label=f"{drawable(name)}\n(calibration error {error:.3f})")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.set(xlabel="mean probability of the answers in a bin", ylabel="share of them that are true")
+    ax.set(xlabel="mean predicted probability in a bin", ylabel="share of ones")
     ax.set_title(title, loc="left", parse_math=False)
     ax.grid(color=RULE, linewidth=0.8)
     ax.set_axisbelow(True)

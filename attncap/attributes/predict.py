@@ -1,4 +1,4 @@
-"""From picture files, or their stored features, to attribute probabilities."""
+"""Attribute probabilities of image files, or of their stored features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attncap.images import AnyImage, check_ids, image_name
 from attncap.images import image_ids as ids_of
 
 
-def predict_pictures(
+def predict_images(
     classifier: AttributeClassifier,
     paths: Sequence[AnyImage],
     image_ids: Sequence[str] | None = None,
@@ -25,56 +25,56 @@ def predict_pictures(
     batch_size: int = 32,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give the probability of every attribute for picture files, with the preprocessing of training.
+    """Predict the probability of every attribute for image files.
 
     Args:
         classifier: from `load_classifier`.
-        paths: the files, or Pillow images or arrays.
-        image_ids: names for the rows; default the file names.
-        batch_size: pictures in memory at a time.
-        progress: show a bar with pictures/s.
+        paths: files, Pillow images or arrays.
+        image_ids: names of the rows; default the file names.
+        batch_size: images in memory at a time.
+        progress: show a progress bar.
 
     Returns:
-        probs: DataFrame with `file` and one column an attribute, 0 to 1, a row a readable picture, in order.
-        rejects: DataFrame (file, path, reason) of the pictures that cannot be read.
+        probs: DataFrame with `file` and one column per attribute, 0 to 1; one row per readable image, in order.
+        rejects: DataFrame (file, path, reason) of the images that cannot be read.
 
     Raises:
         ValueError: the classifier was saved without an encoder.
 
     Example:
-        >>> probs, rejects = predict_pictures(load_classifier("runs/attributes"), ["me.jpg"])
+        >>> probs, rejects = predict_images(load_classifier("runs/attributes"), ["me.jpg"])
         >>> round(probs["Eyeglasses"].item(), 2)
         0.97
     """
     check_list(paths, "paths", "images")
     names = ids_of(paths) if image_ids is None else list(image_ids)
     check_ids(names)
-    logits, unreadable = picture_logits(classifier, paths, batch_size=batch_size, progress=progress)
+    logits, unreadable = image_logits(classifier, paths, batch_size=batch_size, progress=progress)
     table = pd.DataFrame(classifier.calibrated(logits), columns=list(classifier.names))
     table.insert(0, "file", [name for at, name in enumerate(names) if at not in unreadable])
     rejects = [(names[at], image_name(paths[at], at), reason) for at, reason in unreadable.items()]
     return table, pd.DataFrame(rejects, columns=["file", "path", "reason"])
 
 
-def picture_logits(
+def image_logits(
     classifier: AttributeClassifier,
     paths: Sequence[AnyImage],
     *,
     batch_size: int = 32,
     progress: bool = True,
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Return logits, not calibrated, of picture files, and which cannot be read.
+    """Return the logits, not calibrated, of image files, and which files cannot be read.
 
     Returns:
-        logits: float32, shape (readable pictures, A), in order.
-        unreadable: place in `paths` -> reason.
+        logits: float32, shape (readable images, A), in order.
+        unreadable: index in `paths` -> reason.
 
     Raises:
         ValueError: the classifier was saved without an encoder.
     """
     encoder = classifier.encoder
     if encoder is None:
-        raise ValueError("this classifier holds no encoder: it takes features, not picture files")
+        raise ValueError("this classifier holds no encoder: it takes features, not image files")
     views = (False, True) if classifier.mirror else (False,)
     rows = [np.zeros((0, len(classifier.names)), np.float32)]
     unreadable: dict[int, str] = {}
@@ -88,9 +88,9 @@ def picture_logits(
 def stored_logits(
     classifier: AttributeClassifier, store: FeatureStore, paths: Sequence[str], *, batch_size: int = 256
 ) -> np.ndarray:
-    """Return the logits, not calibrated, of pictures whose features are in a store: float32, shape (N, A).
+    """Return the logits, not calibrated, of images whose features are in a store: float32, shape (N, A).
 
-    With `classifier.mirror` those of their mirror images must be there as well.
+    With `classifier.mirror`, the features of the mirrored images must be there as well.
     """
     rows = [np.zeros((0, len(classifier.names)), np.float32)]
     for start in range(0, len(paths), batch_size):
@@ -100,16 +100,16 @@ def stored_logits(
     return np.concatenate(rows)
 
 
-def sentences(classifier: AttributeClassifier, probs: pd.DataFrame, most: int | None = None) -> dict[str, str]:
-    """Turn predictions into sentences: file -> sentence, for `attncap.metrics.coco_json.write_predictions`."""
+def attribute_captions(classifier: AttributeClassifier, probs: pd.DataFrame, most: int | None = None) -> dict[str, str]:
+    """Turn predictions into captions: file -> caption, for `attncap.metrics.coco_json.write_predictions`."""
     rows = probs[list(classifier.names)].to_numpy()
     return {str(file): classifier.sentence(row, most) for file, row in zip(probs["file"], rows, strict=True)}
 
 
-def readable_pictures(
+def readable_images(
     data: AttributeData, store: FeatureStore, mirror: bool, rejects_file: Path | None = None
 ) -> AttributeData:
-    """Compute the features that are not in the store; leave out, and list, the pictures that cannot be read."""
+    """Compute the features that are missing in the store; leave out and list images that cannot be read."""
     paths = list(data.pictures["path"])
     unreadable = store.extract(paths)
     keep = ~data.pictures["path"].isin(unreadable["path"]).to_numpy()

@@ -1,4 +1,4 @@
-"""`to_sentence`: the attributes of a picture in words, so that a classifier is scored as a captioner."""
+"""`to_sentence`: put the attributes of an image into a sentence, so that a classifier is scored like a captioner."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED, usual_caption
 
-# How a sentence says what CelebA's names say; other names are said as they are written.
+# Wording of CelebA's names in a sentence; other names are used as written.
 ADJECTIVES = {"attractive", "bald", "chubby", "smiling", "young", "pale skin"}
 SAID_AS = {
     "5 o clock shadow": "a five o'clock shadow",
@@ -24,19 +24,18 @@ SINGULAR = ("nose", "goatee", "mustache", "moustache", "beard", "hairline", "fac
 
 
 def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray, most: int | None = None) -> str:
-    """Say the attributes of one picture in a sentence, so that it can be scored as a caption.
+    """Put the attributes of one image into a sentence that can be scored as a caption.
 
-    Columns of the drawn faces ("hair=curly") make the caption of one who sees those values, with the drawn faces'
-    usual words: `attncap.data.faces.captions.stated_characteristics` reads it. Other names make "a young woman with
-    wavy hair and eyeglasses, wearing lipstick": CelebA's Male gives man or woman, No_X is not said, and a name that
-    says neither is said as it is written.
+    Columns of the drawn faces ("hair=curly") make a caption in the drawn faces' usual words, which
+    `attncap.data.faces.captions.stated_characteristics` reads. Other names make "a young woman with wavy hair and
+    eyeglasses, wearing lipstick": CelebA's Male gives man or woman, No_X is left out, other names are used as written.
 
     Args:
         names: of the A attributes.
         probs: shape (A,).
-        thresholds: shape (A,); an attribute is said where its probability reaches it.
-        most: at most so many attributes, those furthest above their thresholds; None: all of them. Of drawn faces: so
-            many things beside the mouth, those that catch the eye first; None: five, as people say of them.
+        thresholds: shape (A,); an attribute is stated where its probability reaches its threshold.
+        most: largest number of attributes, those furthest above their thresholds; None: all. For drawn faces: number
+            of things besides the mouth, the most noticeable first; None: five.
 
     Returns:
         sentence: in lower case, never empty.
@@ -53,7 +52,7 @@ def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray,
     person = "person"
     if "male" in words:
         person = "man" if words.index("male") in said else "woman"
-    # "No beard" is said of every woman and most men: what is not there makes no caption.
+    # "No beard" is true of every woman and most men: absent things make no caption.
     said = [at for at in said if words[at] != "male" and not words[at].startswith("no ")][:most]
     said.sort()
     adjectives = [SAID_AS.get(words[at], words[at]) for at in said if words[at] in ADJECTIVES]
@@ -69,15 +68,15 @@ def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray,
 
 
 def stated_attributes(names: Sequence[str], text: str) -> np.ndarray:
-    """Read back what a caption says of the attributes, in the words of `to_sentence`.
+    """Read the attributes that a caption states, in the words of `to_sentence`.
 
     Args:
-        names: of the A attributes, other than the drawn faces' (`stated_characteristics` reads those).
-        text: a caption, of any system.
+        names: of the A attributes; for those of the drawn faces use `stated_characteristics`.
+        text: a caption of any system.
 
     Returns:
-        stated: float32, shape (A,): 1 where the caption says the attribute, 0 where it says its contrary (a woman is
-            not Male), NaN where it says nothing.
+        stated: float32, shape (A,): 1 where the caption states the attribute, 0 where it states the opposite (a woman
+            is not Male), NaN where it is silent.
 
     Example:
         >>> stated_attributes(["Male", "Big_Nose", "Bangs"], "a smiling woman with a big nose")
@@ -96,17 +95,17 @@ def stated_attributes(names: Sequence[str], text: str) -> np.ndarray:
 
 
 def true_claims(captions: Mapping[str, str], table: pd.DataFrame) -> np.ndarray:
-    """Count, for each picture, the attributes that its caption states and that are so.
+    """Count, for each image, the attributes that its caption states, and those of them that are true.
 
     Args:
         captions: image_id -> caption.
-        table: `image_id` and a column an attribute: 1, 0, or NaN where it is not known, which is not counted.
+        table: `image_id` and one column per attribute: 1, 0, or NaN where not known, which is not counted.
 
     Returns:
-        counts: float64, shape (N, 2), in the order of captions: true claims, and all claims.
+        counts: float64, shape (N, 2), in the order of captions: true claims, all claims.
 
     Raises:
-        KeyError: a picture that the table has not.
+        KeyError: an image that is not in the table.
     """
     labels = table.set_index("image_id")
     rows = []
@@ -119,12 +118,12 @@ def true_claims(captions: Mapping[str, str], table: pd.DataFrame) -> np.ndarray:
 
 
 def _plain(text: str) -> str:
-    """Words alone: captioners and tokenizers differ in their punctuation."""
+    """Return the words only: captioners and tokenizers differ in punctuation."""
     return " ".join(re.findall(r"\w+", text.lower())).removeprefix("a ").removeprefix("an ")
 
 
 def _characteristics(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray) -> dict[str, str]:
-    """For each characteristic the likeliest value, "none" or "hidden" where it may be absent and none is likely."""
+    """Return the likeliest value of each characteristic; "none" or "hidden" where all values are unlikely."""
     seen: dict[str, dict[str, tuple[float, bool]]] = {}
     for name, prob, threshold in zip(names, probs, thresholds, strict=True):
         characteristic, _, value = name.partition("=")
@@ -138,7 +137,7 @@ def _characteristics(names: Sequence[str], probs: np.ndarray, thresholds: np.nda
             face[characteristic] = absent or values[-1]
         else:
             face[characteristic] = likeliest
-    for thing in ("hat", "neckwear"):  # a thing that is said needs its color
+    for thing in ("hat", "neckwear"):  # a thing that is named needs its color
         colors = seen.get(f"{thing}_color", {})
         if face[thing] != "none" and face[f"{thing}_color"] == "none" and colors:
             face[f"{thing}_color"] = max(colors, key=lambda value: colors[value][0])

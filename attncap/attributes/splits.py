@@ -1,4 +1,4 @@
-"""`stratified_split`: train, val and test with the same share of every attribute in each."""
+"""`stratified_split`: train, val and test splits with equal shares of every attribute."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from attncap.data.dataset import SPLITS
 
-SWAPS_A_PICTURE = 6  # more change nothing that is seen
+SWAPS_PER_IMAGE = 6  # more gain nothing
 
 
 def stratified_split(
@@ -21,25 +21,25 @@ def stratified_split(
 ) -> list[str]:
     """Assign every image to train, val or test, so that each split has its share of every attribute.
 
-    The pictures are dealt by chance. Then two of different splits, drawn by chance, change places wherever that lowers
+    Images are assigned at random. Then random pairs of images from different splits are exchanged wherever that lowers
 
         sum over splits s and attributes a of (have[s, a] - want[s, a])^2 / want[s, a],
 
-    want being the split's share of the attribute's pictures: rare attributes count as much as common ones. (Iterative
-    stratification, Sechidis et al. 2011, serves the rare ones first and leaves the common ones no better than by
-    chance: on 8,000 faces with 40 attributes the largest gap of a share was 2.7 points, by chance 2.5, here 0.2.)
+    where want is the split's share of the images with the attribute, so that rare attributes count as much as common
+    ones. On 8,000 faces with 40 attributes the largest difference of a share was 0.2 points; 2.5 at random, 2.7 by
+    iterative stratification (Sechidis et al. 2011), which balances rare attributes first.
 
     Args:
-        labels: shape (N, A): 1, 0 or NaN; NaN counts as 0 here.
-        seed: of the deal and the exchanges.
-        val, test: a share below 1, or a number of pictures.
-        given: splits that are kept; None where there is none. With any given, val and test are shares of the rest.
+        labels: shape (N, A): 1, 0 or NaN, which counts as 0.
+        seed: of the assignment and the exchanges.
+        val, test: a share below 1, or a number of images.
+        given: split of each image that has one, else None; val and test are then shares of the rest.
 
     Returns:
-        "train", "val" or "test", one to a picture.
+        "train", "val" or "test" for each image.
 
     Raises:
-        ValueError: val and test together leave no picture for training.
+        ValueError: val and test leave no image for training.
 
     Example:
         >>> stratified_split(np.eye(10), seed=0, val=0, test=5).count("test")
@@ -53,7 +53,7 @@ def stratified_split(
             raise ValueError(f"{name}={share}: a share below 1, or a number of images, expected")
     n_val, n_test = (int(round(part * len(free))) if part < 1 else int(part) for part in (val, test))
     if min(val, test) < 0 or (len(free) and n_val + n_test >= len(free)):
-        raise ValueError(f"val={val} and test={test} leave none of {len(free)} pictures for training")
+        raise ValueError(f"val={val} and test={test} leave none of {len(free)} images for training")
     if not len(free):
         return splits
     rng = np.random.default_rng(seed)
@@ -69,7 +69,7 @@ def _exchange(part: np.ndarray, positive: np.ndarray, sizes: np.ndarray, rng: np
     want = sizes[:, None] * positive.mean(axis=0)  # (3, A)
     over = np.stack([positive[part == split].sum(axis=0) for split in range(3)]) - want
     weight = 1 / np.maximum(want, 1)
-    for first, second in rng.integers(len(part), size=(SWAPS_A_PICTURE * len(part), 2)):
+    for first, second in rng.integers(len(part), size=(SWAPS_PER_IMAGE * len(part), 2)):
         a, b = part[first], part[second]
         if a == b:
             continue

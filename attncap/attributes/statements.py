@@ -6,6 +6,7 @@ glasses"), and an empty cell that it is silent. Silence is not a no: most texts 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,15 @@ from scipy.stats import poisson
 from attncap.attributes.tables import AttributeData
 from attncap.characteristics.lexicon_file import read_entries
 
+MOST = 5  # claims of a description
+NOTHING = "nothing certain"
+CERTAIN = 0.25  # of the probability that a statement reaches where the classifier is sure; at 0.5 recall fell by 17%
 SILENT_SHARE = 0.5  # with more empty cells than this, a table holds statements
 FEWEST = 5  # a statement with fewer training texts has nothing to learn from
 RARE = 30  # below this many training texts the probability of a statement is uncertain
+
+UNCERTAIN = f"stated in fewer than {RARE} training texts, so that probabilities are uncertain"
+LEFT_OUT = f"left out, stated in fewer than {FEWEST} training texts"
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def to_statements(
     Returns:
         data: labels without NaN, one column per statement.
         statements: phrases, shares and contradictions; without `typical`.
-        warnings: one line for each statement that is left out or rare.
+        warnings: one line that names the rare statements, and one that names those that are left out.
 
     Raises:
         ValueError: no statement is made in at least five training texts.
@@ -88,7 +95,8 @@ def to_statements(
     words: list[str] = []
     columns: list[np.ndarray] = []
     pairs: list[tuple[int, int]] = []
-    warnings: list[str] = []
+    rare: list[str] = []
+    too_few: list[str] = []
     for at, name in enumerate(data.names):
         first = len(names)
         for value, statement in ((1, name), (0, absence_of(name, data.names))):
@@ -96,17 +104,16 @@ def to_statements(
             count = int(stated[training].sum())
             if count < FEWEST:
                 if value == 1 or count:
-                    warnings.append(
-                        f"{statement!r} is stated in {count} training texts: left out (fewer than {FEWEST})"
-                    )
+                    too_few.append(f"{statement!r} ({count})")
                 continue
             if count < RARE:
-                warnings.append(f"{statement!r} is stated in {count} training texts: its probability is uncertain")
+                rare.append(f"{statement!r} ({count})")
             names.append(statement)
             words.append(phrases.get((name, value), statement))
             columns.append(stated.astype(np.float32))
         if len(names) == first + 2:
             pairs.append((first, first + 1))
+    warnings = [f"{what}: {', '.join(listed)}" for what, listed in ((UNCERTAIN, rare), (LEFT_OUT, too_few)) if listed]
     if not names:
         raise ValueError(f"{data.name}: no statement is made in at least {FEWEST} training texts: give more texts")
     labels = np.stack(columns, axis=1)  # (N, A)
@@ -114,6 +121,54 @@ def to_statements(
     pairs += [pair for pair in kept_apart(stated) if pair not in pairs]
     usual = tuple(round(float(share), 6) for share in stated.mean(axis=0))
     return replace(data, names=tuple(names), labels=labels), Statements(tuple(words), usual, tuple(pairs)), warnings
+
+
+def statement_targets(data: AttributeData, names: Sequence[str]) -> AttributeData:
+    """Return a table's targets for the statements of a trained classifier: 1 where a text makes one, else 0.
+
+    Args:
+        data: the table that the classifier was trained on, or another with its attributes.
+        names: of the statements, as `to_statements` named them.
+
+    Raises:
+        ValueError: a statement whose attribute the table does not have.
+    """
+    place = {absence_of(name, data.names): (at, 0.0) for at, name in enumerate(data.names)}
+    place |= {name: (at, 1.0) for at, name in enumerate(data.names)}
+    unknown = [name for name in names if name not in place]
+    if unknown:
+        raise ValueError(
+            f"{data.name}: no attribute for the statement {unknown[0]!r}: give the table that the run was trained on"
+        )
+    columns = [data.labels[:, at] == value for at, value in (place[name] for name in names)]
+    return replace(data, names=tuple(names), labels=np.stack(columns, axis=1).astype(np.float32))
+
+
+def choose_claims(probs: np.ndarray, statements: Statements, most: int = MOST) -> list[int]:
+    """Choose the statements worth saying of one image: the likeliest of those that are certain and not usual.
+
+    A statement is certain where its probability reaches a quarter of what it is where the classifier is sure
+    (`Statements.typical`), and worth saying where it is likelier than in any image (`Statements.usual`). Of two that
+    contradict each other, the likelier one is chosen.
+
+    Args:
+        probs: calibrated, shape (A,).
+        statements: of the classifier.
+        most: at most so many.
+
+    Returns:
+        places: of the statements, the likeliest first.
+    """
+    usual, typical = np.array(statements.usual), np.array(statements.typical or statements.usual)
+    worth = (probs > usual) & (probs >= CERTAIN * typical)
+    opposite = {frozenset(pair) for pair in statements.contradictions}
+    chosen: list[int] = []
+    for at in np.argsort(-probs, kind="stable"):
+        if len(chosen) == most:
+            break
+        if worth[at] and not any(frozenset((int(at), other)) in opposite for other in chosen):
+            chosen.append(int(at))
+    return chosen
 
 
 def absence_of(name: str, taken: tuple[str, ...] = ()) -> str:

@@ -1,4 +1,4 @@
-"""Tables of attributes: a picture a row, 0 or 1 (or nothing) for each attribute; and their splits."""
+"""Tables of attributes: one row per image, with 0, 1 or nothing for each attribute; and their splits."""
 
 from __future__ import annotations
 
@@ -6,47 +6,33 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from attncap.attributes.splits import stratified_split
+from attncap.attributes.table_reader import find_file_column, read_labels, read_text
 from attncap.data.dataset import SPLITS
 from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED
 from attncap.data.load import load
-from attncap.data.readers.base import (
-    REJECT_COLUMNS,
-    SPLIT_COLUMNS,
-    SPLIT_NAMES,
-    foreign_byte,
-    image_folder,
-    read_lines,
-    split_of,
-)
-from attncap.data.readers.table import FILE_COLUMNS, column_names, read_header, read_rows
+from attncap.data.readers.base import REJECT_COLUMNS, SPLIT_COLUMNS, SPLIT_NAMES, image_folder, split_of
+from attncap.data.readers.table import column_names
 from attncap.images import inside_folder
 
-WORDS = {
-    **{word: 1.0 for word in ("1", "1.0", "true", "yes")},
-    **{word: 0.0 for word in ("0", "0.0", "false", "no")},
-    **{word: -1.0 for word in ("-1", "-1.0")},
-    **{word: np.nan for word in ("", "nan", "na", "n/a", "none", "null", "<na>", "?")},
-}
 FORMS = "attributes:FILE:IMAGES (CSV, or CelebA's list_attr text), attributes:FILE, faces, or faces:NUMBER"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributeData:
-    """Pictures and their attributes.
+    """Images and their attributes.
 
     Args:
         name: of the data set.
-        pictures: `image_id`, `path`, `split` ("train", "val" or "test"); one row a picture.
+        pictures: `image_id`, `path`, `split` ("train", "val" or "test"); one row per image.
         names: of the A attributes.
-        labels: float32, shape (number of pictures, A), in the order of `pictures`: 1, 0, or NaN where not known.
+        labels: float32, shape (N, A), in the order of `pictures`: 1, 0, or NaN where not known.
         rejects: what was left out: `source`, `line` (from 1), `image_id`, `reason`, `kind`, `table`.
-        facts: for the drawn faces, their table of characteristics, against which sentences are checked.
+        facts: for the drawn faces, the table of characteristics that sentences are checked against.
 
     Raises:
         ValueError: no attribute, a name twice, or labels of another shape.
@@ -71,35 +57,35 @@ class AttributeData:
             raise ValueError(f"{self.name}: no attribute: at least one column of 0 and 1 expected")
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
-            raise ValueError(f"{self.name}: the attribute {twice[0]!r} comes twice: give each column its own name")
+            raise ValueError(f"{self.name}: the attribute {twice[0]!r} occurs twice: give each column its own name")
         if self.labels.shape != (len(self.pictures), len(self.names)):
             expected = (len(self.pictures), len(self.names))
             raise ValueError(f"{self.name}: labels of shape {expected} expected, found {self.labels.shape}")
 
     def summary(self) -> str:
-        """One line: pictures by split, attributes, missing labels, rejects."""
+        """One line: images by split, attributes, missing labels, rejects."""
         counts = self.pictures["split"].value_counts()
         splits = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
         missing = int(np.isnan(self.labels).sum())
         return (
-            f"{self.name}: {len(self.pictures):,} pictures ({splits}), {len(self.names)} attributes, "
+            f"{self.name}: {len(self.pictures):,} images ({splits}), {len(self.names)} attributes, "
             f"{missing:,} labels missing, {len(self.rejects):,} rejects"
         )
 
     def rows(self, keep: np.ndarray) -> AttributeData:
-        """The pictures where `keep`, shape (number of pictures,), is true."""
+        """Return the images where `keep`, shape (N,), is true."""
         pictures = self.pictures[keep].reset_index(drop=True)
         return replace(self, pictures=pictures, labels=self.labels[keep])
 
     def split(self, name: str) -> AttributeData:
-        """The pictures of one split; "dev" is another name of "val"."""
+        """Return the images of one split; "dev" is another name of "val"."""
         split = SPLIT_NAMES.get(name.lower())
         if split is None:
-            raise ValueError(f"no split {name!r}: known are {', '.join(SPLITS)}; dev is another name of val")
+            raise ValueError(f"no split {name!r}: choose one of {', '.join(SPLITS)}; dev is another name of val")
         return self.rows((self.pictures["split"] == split).to_numpy())
 
     def select(self, names: Sequence[str]) -> AttributeData:
-        """These attributes alone, in this order.
+        """Return the data with these attributes only, in this order.
 
         Raises:
             ValueError: an unknown name; the message lists the known ones.
@@ -118,17 +104,17 @@ def load_attributes(
     test: float = 0.1,
     columns: Sequence[str] | None = None,
 ) -> AttributeData:
-    """Reads a table of attributes from its one-string form.
+    """Read a table of attributes from its one-string form.
 
     Args:
         spec: `attributes:FILE:IMAGES`, FILE a CSV with a column of file names and columns of 0/1, or CelebA's text;
-            IMAGES may be left out where the pictures are in `images` beside the file; `faces` or `faces:NUMBER`.
-        seed: of the split that the table leaves open, and of the faces.
-        val, test: shares of the pictures below 1, or numbers of pictures; see `stratified_split`.
-        columns: the attributes wanted; None takes all columns but those of files and splits.
+            IMAGES may be left out where the images are in a folder `images` beside the file; `faces` or `faces:NUMBER`.
+        seed: of the split of images that have none in the table, and of the faces.
+        val, test: shares of the images below 1, or numbers of images; see `stratified_split`.
+        columns: the attributes to read; None: all columns except file names and splits.
 
     Returns:
-        The data; pictures are not opened.
+        The data; images are not opened.
 
     Raises:
         FileNotFoundError: a file or folder of the spec is missing.
@@ -136,7 +122,7 @@ def load_attributes(
 
     Example:
         >>> load_attributes("attributes:list_attr_celeba.txt:images", test=1000, val=1000).summary()
-        'list_attr_celeba: 8,000 pictures (train 6,000, val 1,000, test 1,000), 40 attributes, 0 labels missing, ...'
+        'list_attr_celeba: 8,000 images (train 6,000, val 1,000, test 1,000), 40 attributes, 0 labels missing, ...'
     """
     spec = os.fspath(spec)
     scheme, _, rest = spec.partition(":")
@@ -150,7 +136,7 @@ def load_attributes(
         file, folder = ":".join(pieces[:count]), ":".join(pieces[count:])
         if os.path.isfile(file):
             if folder and not os.path.isdir(folder):
-                raise FileNotFoundError(f"{spec!r}: {folder!r} is no folder: name the folder of the pictures")
+                raise FileNotFoundError(f"{spec!r}: {folder!r} is no folder: name the folder of the images")
             images = Path(folder) if folder else image_folder(Path(file).parent)
             return read_attributes(Path(file), images, columns=columns, seed=seed, val=val, test=test)
     raise FileNotFoundError(f"{spec!r}: {pieces[0]!r} is no file: write {FORMS}")
@@ -167,18 +153,18 @@ def read_attributes(
     val: float = 0.1,
     test: float = 0.1,
 ) -> AttributeData:
-    """Reads a table with a row a picture and a column an attribute.
+    """Read a table with one row per image and one column per attribute.
 
-    A cell is 1 or 0, 1 or -1 (a column has one of the two ways), true or false, yes or no; empty, NaN, NA or ? is a
-    label that is not known, which training and measures leave out. A column `split` is kept; what it leaves open is
-    drawn by `stratified_split`.
+    A cell is 1 or 0, 1 or -1 (a column uses one of the two), true or false, yes or no. Empty, NaN, NA or ? means not
+    known: training and measures leave it out. A column `split` is kept; images without a split get one by
+    `stratified_split`.
 
     Args:
-        table: a CSV or TSV with a header, CelebA's text (a line with the number of pictures, a line of names, then a
+        table: a CSV or TSV with a header, CelebA's text (a line with the number of images, a line of names, then a
             file name and 1 or -1 for each name), or a DataFrame.
-        images: the folder that the file names are in.
-        columns: the attributes; None takes all columns but those of files and splits.
-        file_column: the column of file names; guessed from usual names when None.
+        images: the folder of the files.
+        columns: the attributes to read; None: all columns except file names and splits.
+        file_column: the column of file names; None: the first with a usual name, such as "file".
         name: of the data set; default the file's name.
         seed, val, test: of the split; see `stratified_split`.
 
@@ -198,15 +184,15 @@ def read_attributes(
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file: a CSV, or CelebA's list_attr text, expected")
         source = str(path)
-        frame = _read_text(path)
+        frame = read_text(path)
     name = name or ("table" if isinstance(table, pd.DataFrame) else Path(table).stem)
     frame = frame.rename(columns=str)
-    file_at = _file_column(source, list(frame.columns), file_column)
+    file_at = find_file_column(source, list(frame.columns), file_column)
     lower = {column.lower(): column for column in frame.columns if column != file_at and column not in (columns or ())}
     split_at = next((lower[usual] for usual in SPLIT_COLUMNS if usual in lower), None)
     for column in (file_at, split_at):
         if column is not None and (frame.columns == column).sum() > 1:
-            raise ValueError(f"{source}: the column {column!r} comes twice: give each its own name")
+            raise ValueError(f"{source}: the column {column!r} occurs twice: give each its own name")
     if columns is None:
         columns = [column for column in frame.columns if column not in (file_at, split_at)]
     for column in columns:
@@ -214,10 +200,10 @@ def read_attributes(
             known = [column for column in frame.columns if column != file_at]
             raise ValueError(f"{source}: a column {column!r} expected, found: {column_names(known)}")
         if (frame.columns == column).sum() > 1:
-            raise ValueError(f"{source}: the column {column!r} comes twice: give each its own name")
+            raise ValueError(f"{source}: the column {column!r} occurs twice: give each its own name")
     if not len(columns):
-        raise ValueError(f"{source}: no attribute: at least one column of 0 and 1 expected beside the file names")
-    labels = np.stack([_labels(frame[column], source, column) for column in columns], axis=1)
+        raise ValueError(f"{source}: no attribute: at least one column of 0 and 1 expected next to the file names")
+    labels = np.stack([read_labels(frame[column], source, column) for column in columns], axis=1)
     pictures, kept, rejects = _pictures(frame, file_at, split_at, Path(images), source)
     labels = labels[kept]
     pictures["split"] = stratified_split(labels, seed, val=val, test=test, given=list(pictures["split"]))
@@ -225,19 +211,19 @@ def read_attributes(
 
 
 def faces_columns() -> tuple[str, ...]:
-    """The drawn faces' attributes: "hair=curly", one for each value that can be seen."""
+    """Return the drawn faces' attributes, such as "hair=curly": one for each value that can be seen."""
     return tuple(
         f"{name}={value}" for name, values in CHARACTERISTICS.items() for value in values if value not in UNSTATED
     )
 
 
 def characteristics_as_labels(table: pd.DataFrame) -> np.ndarray:
-    """Turn the drawn faces' table (a column a characteristic, values in words) into 0/1: float32, shape (N, A).
+    """Turn the drawn faces' table (one column per characteristic, values in words) into 0/1: float32, shape (N, A).
 
-    What is not there or hidden is 0 in every column of its characteristic: it cannot be seen.
+    A characteristic that is absent or hidden is 0 in each of its columns.
 
     Example:
-        >>> characteristics_as_labels(data.attributes).sum(axis=1)  # as many ones as characteristics that show
+        >>> characteristics_as_labels(data.attributes).sum(axis=1)  # number of visible characteristics
     """
     pairs = [name.split("=", 1) for name in faces_columns()]
     return np.stack([(table[name] == value).to_numpy(np.float32) for name, value in pairs], axis=1)
@@ -245,98 +231,9 @@ def characteristics_as_labels(table: pd.DataFrame) -> np.ndarray:
 
 def _faces(spec: str, seed: int) -> AttributeData:
     data = load(spec, seed=seed)
-    assert data.attributes is not None  # the drawn faces have them
+    assert data.attributes is not None  # the drawn faces have some
     table = data.attributes.set_index("image_id").loc[list(data.pictures["image_id"])].reset_index()
     return AttributeData(data.name, data.pictures, faces_columns(), characteristics_as_labels(table), facts=table)
-
-
-# ---------------------------------------------------------------- reading
-
-
-def _read_text(path: Path) -> pd.DataFrame:
-    """The table, as text, of a CSV, a TSV or CelebA's text; its index is the line that each row begins in."""
-    lines = read_lines(path)
-    for number, line in enumerate(lines, start=1):
-        foreign = foreign_byte(line)
-        if foreign:
-            raise ValueError(f"{path}, line {number}: {foreign}")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines or not lines[0].strip():
-        raise ValueError(f"{path}, line 1: a header line expected, nothing found: name the columns in the first line")
-    if lines[0].strip().isdecimal() and len(lines) > 1:
-        return _celeba(path, lines)
-    delimiter, header = read_header(lines, path)
-    rows = []
-    usual = [at for name in FILE_COLUMNS for at, column in enumerate(header) if column.lower() == name]
-    file_at = usual[0] if usual else None
-    for number, row, problem in read_rows(lines, delimiter, columns=len(header), file_at=file_at):
-        if problem:
-            raise ValueError(f"{path}, line {number}: {problem}")
-        rows.append((number, row))
-    return _frame(path, header, rows)
-
-
-def _celeba(path: Path, lines: list[str]) -> pd.DataFrame:
-    header = ["file", *lines[1].split()]
-    rows = [(number, line.split()) for number, line in enumerate(lines[2:], start=3)]
-    announced = int(lines[0].strip()[:15])  # Python refuses to read thousands of digits
-    if announced != len(rows):
-        raise ValueError(
-            f"{path}, line 1: {announced:,} pictures announced, {len(rows):,} rows found: the file is cut off, "
-            "or its first line is not the number of pictures"
-        )
-    return _frame(path, header, rows)
-
-
-def _frame(path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> pd.DataFrame:
-    kept = []
-    for line, row in rows:
-        if len(row) != len(header):
-            raise ValueError(f"{path}, line {line}: {len(header)} columns expected as in the header, {len(row)} found")
-        kept.append([value.strip() for value in row])
-    return pd.DataFrame(kept, columns=header, index=[line for line, _ in rows], dtype=str)
-
-
-def _file_column(source: str, header: list[str], named: str | None) -> str:
-    if named is not None:
-        if named not in header:
-            raise ValueError(f"{source}: a column {named!r} of file names expected, found: {column_names(header)}")
-        return named
-    lower = [column.lower() for column in header]
-    for usual in FILE_COLUMNS:
-        if usual in lower:
-            return header[lower.index(usual)]
-    raise ValueError(
-        f"{source}: no file name column (looked for {', '.join(FILE_COLUMNS)}), found: {column_names(header)}"
-    )
-
-
-def _labels(column: pd.Series, source: str, name: str) -> np.ndarray:
-    values = np.array([_label(value) for value in column], np.float32)
-    bad = np.flatnonzero(np.isinf(values))
-    if len(bad):
-        at = int(bad[0])
-        raise ValueError(
-            f"{source}, line {column.index[at]}, column {name!r}: 0, 1, -1, true, false or nothing expected, found "
-            f"{str(column.iloc[at])[:60]!r}: mend it, or name the attributes' columns"
-        )
-    if (values == -1).any():
-        if (values == 0).any():
-            at = int(np.flatnonzero(values == 0)[0])
-            raise ValueError(
-                f"{source}, line {column.index[at]}, column {name!r}: 0 in a column that has -1 too: write 0 and 1, or "
-                "-1 and 1, and leave empty what is not known"
-            )
-        values[values == -1] = 0
-    return values
-
-
-def _label(value: Any) -> float:
-    """1, 0, -1, NaN for missing; infinity for what is no label."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return np.nan
-    return WORDS.get(str(value).strip().lower(), np.inf)
 
 
 def _pictures(

@@ -19,10 +19,10 @@ from attncap.attributes.encoder import GridEncoder
 from attncap.attributes.evaluate import splits_of_run
 from attncap.attributes.familiarity import Familiarity
 from attncap.attributes.finetuning import fine_tune
-from attncap.attributes.fit import fit_head, fit_linear, loss_of, mean_average_precision
+from attncap.attributes.fit import fit_head, fit_linear, loss_of, mean_average_precision, save_without_epochs
 from attncap.attributes.losses import MISSING
 from attncap.attributes.metrics import AttributeReport, report
-from attncap.attributes.predict import readable_pictures, stored_logits
+from attncap.attributes.predict import readable_images, stored_logits
 from attncap.attributes.statements import Statements, holds_statements, to_statements
 from attncap.attributes.tables import AttributeData
 from attncap.attributes.thresholds import tune_thresholds
@@ -54,7 +54,7 @@ def train_attributes(
         phrases: words of each statement, from `read_phrases`.
         features: folder of feature stores, shared by runs; default `features` in the cache folder.
         resume: go on with the run in the folder, with its settings and its split.
-        verbose: of Keras's `fit`.
+        verbose: 0 prints no progress, 2 a row per epoch, else also a progress bar.
 
     Returns:
         classifier: as saved in `best.keras`.
@@ -68,59 +68,36 @@ def train_attributes(
     folder = RunFolder(run, resume)
     try:
         if resume:
-            config = AttributeConfig.from_dict(folder.read_json(folder.config_file))
-            known = splits_of_run(folder.path)
-            data = replace(
-                data, pictures=data.pictures.assign(split=[known.get(name, "") for name in data.pictures["image_id"]])
-            )
+            config, data = _begun(folder, data)
         config = config or AttributeConfig()
         keras.utils.set_random_seed(config.seed)
         for split in ("train", "val"):
             if not len(data.split(split).pictures):
                 raise ValueError(f"{data.name}: no {split} images: use a larger table, or another split")
         data, statements = _targets(data, config, phrases)
-        if config.head == "auto":
-            config = replace(config, head="grid" if statements is None else "linear")
-        if config.head == "linear":
-            config = replace(config, mirror=False)  # means over rows are nearly those of the mirror image
-            if np.isnan(data.labels).any():
-                raise ValueError(f"{data.name}: head=linear takes no missing labels: use head=grid")
+        config = config.with_head(statements is not None)
+        if config.head != "grid" and np.isnan(data.labels).any():
+            raise ValueError(f"{data.name}: head={config.head} takes no missing labels: use head=grid")
         check_classes(data.split("train"))
         layers = [name for name in config.layers.split(",") if name.strip()] or None
         encoder = GridEncoder(layers, config.weights, config.image_size or None, config.backbone)
         store = FeatureStore(features or cache_folder() / "features", encoder)
-        wanted = data.rows(data.pictures["split"].isin(["train", "val"]).to_numpy())
-        readable = readable_pictures(wanted, store, config.mirror, folder.rejects_file)
-        training, validation = readable.split("train"), readable.split("val")
-        check_classes(training)
-        manifest = _manifest(data, training, validation, store)
-        if resume:
-            _check_same(folder, manifest)
-        else:
+        if not resume:  # before the images are read, which takes long: a run killed there can be resumed as well
             folder.write_json(folder.config_file, asdict(config))
             write_csv(folder.path / "split.csv", data.pictures[["image_id", "split"]])
-            folder.write_json(folder.manifest_file, manifest)
+        wanted = data.rows(data.pictures["split"].isin(["train", "val"]).to_numpy())
+        readable = readable_images(wanted, store, config.mirror, folder.rejects_file)
+        training, validation = readable.split("train"), readable.split("val")
+        check_classes(training)
+        _check_or_write(folder, _manifest(data, training, validation, store))
         classifier = _build(data.names, encoder, store, training, validation, config, statements)
+        if classifier.linear and not folder.state_file.exists():
+            fit_linear(classifier, store, training, validation)
         if config.head == "linear":
-            best = fit_linear(classifier, store, training, validation, folder)
+            best = save_without_epochs(classifier, store, validation, folder)
         else:
-            best = fit_head(classifier, store, training, validation, config, folder, verbose).best
-        classifier = load_classifier(folder.best_file, unfinished=True)
-        if config.fine_tune_blocks and not classifier.finished:
-            classifier, logits = fine_tune(
-                classifier,
-                training,
-                validation,
-                loss=loss_of(config, training.labels),
-                blocks=config.fine_tune_blocks,
-                epochs=config.fine_tune_epochs,
-                learning_rate=config.fine_tune_rate,
-                seed=config.seed,
-                score=mean_average_precision,
-                best=best,
-            )
-        else:
-            logits = stored_logits(classifier, store, list(validation.pictures["path"]))
+            best = fit_head(classifier, store, training, validation, config, folder, verbose)
+        classifier, logits = _best(folder, store, training, validation, config, best)
         probs = settle(classifier, logits, validation.labels, config.aim)
         classifier.finished = True
         save_classifier(classifier, folder.best_file)
@@ -162,6 +139,14 @@ def check_classes(data: AttributeData) -> None:
             )
 
 
+def _begun(folder: RunFolder, data: AttributeData) -> tuple[AttributeConfig, AttributeData]:
+    """Return the settings of a run that is resumed, and the data with its split."""
+    known = splits_of_run(folder.path)
+    splits = [known.get(name, "") for name in data.pictures["image_id"]]
+    config = AttributeConfig.from_dict(folder.read_json(folder.config_file))
+    return config, replace(data, pictures=data.pictures.assign(split=splits))
+
+
 def _targets(
     data: AttributeData, config: AttributeConfig, phrases: dict[tuple[str, int], str] | None
 ) -> tuple[AttributeData, Statements | None]:
@@ -193,11 +178,11 @@ def _build(
     classifier = AttributeClassifier(
         names,
         encoder,
-        members=config.members,
+        members=1 if config.head == "linear" else config.members + (config.head == "both"),
         projection_units=config.projection_units,
         hidden_units=config.hidden_units,
         dropout=config.dropout,
-        linear=config.head == "linear",
+        linear=config.head != "grid",
         mirror=config.mirror,
         statements=None if statements is None else statements.to_config(),
         familiarity={"size": encoder.grids[-1][-1], "components": 1},
@@ -215,6 +200,32 @@ def _build(
     return classifier
 
 
+def _best(
+    folder: RunFolder,
+    store: FeatureStore,
+    training: AttributeData,
+    validation: AttributeData,
+    config: AttributeConfig,
+    best: float,
+) -> tuple[AttributeClassifier, np.ndarray]:
+    """Return the classifier of the best epoch, fine-tuned where the settings say so, and its validation logits."""
+    classifier = load_classifier(folder.best_file, unfinished=True)
+    if not config.fine_tune_blocks or classifier.finished:
+        return classifier, stored_logits(classifier, store, list(validation.pictures["path"]))
+    return fine_tune(
+        classifier,
+        training,
+        validation,
+        loss=loss_of(config, training.labels),
+        blocks=config.fine_tune_blocks,
+        epochs=config.fine_tune_epochs,
+        learning_rate=config.fine_tune_rate,
+        seed=config.seed,
+        score=mean_average_precision,
+        best=best,
+    )
+
+
 def _manifest(
     data: AttributeData, training: AttributeData, validation: AttributeData, store: FeatureStore
 ) -> dict[str, Any]:
@@ -229,7 +240,11 @@ def _manifest(
     }
 
 
-def _check_same(folder: RunFolder, manifest: dict[str, Any]) -> None:
+def _check_or_write(folder: RunFolder, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a run that begins; refuse to go on with a run of other data or another encoder."""
+    if not folder.manifest_file.exists():
+        folder.write_json(folder.manifest_file, manifest)
+        return
     before = read_object(folder.manifest_file)
     for name in ("attributes", "train", "val", "features"):
         if before.get(name) != manifest[name]:

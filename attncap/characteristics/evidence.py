@@ -118,6 +118,22 @@ def images_alike(texts: np.ndarray, white: np.ndarray) -> np.ndarray:
     return np.clip(np.minimum(products / length, 1) - np.sqrt(variance) / length, -1, 1)
 
 
+def unlike_all(images: np.ndarray, white: np.ndarray) -> float:
+    """Measure whether the images of a phrase differ from all images, in standard deviations of chance.
+
+    The squared length of the mean of n random rows of K unit variances is K / n (1 - n / N) on average; n times it has
+    a standard deviation of sqrt(2 K).
+
+    Args:
+        images: bool array, shape (N,): the texts that say the phrase.
+        white: float array, shape (N, K), as `whitened` returns.
+    """
+    count, keep = int(images.sum()), white.shape[1]
+    mean = white[images].mean(axis=0)  # (K,)
+    left = max(1 - count / len(white), 1e-9)
+    return float((count * (mean @ mean) / left - keep) / np.sqrt(2 * keep))
+
+
 def _difference(first: Tokens, second: Tokens) -> tuple[list[str], list[str]]:
     left, right = list(first), list(second)
     for word in first:

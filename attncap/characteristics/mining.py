@@ -106,7 +106,9 @@ def _entries(
     for group in groups:
         name = _phrase(kept[group.members[0]], segmented)
         hint = ""
-        if group.suggestion is not None:
+        if group.states_nothing:
+            name, hint = "", "left out: its images are like those of all texts, so it states nothing"
+        elif group.suggestion is not None:
             other = _phrase(kept[group.suggestion.phrase], segmented)
             hint = f"the same as {other!r}? {group.suggestion.evidence}"
         for index in group.members:

@@ -23,6 +23,7 @@ from attncap.characteristics.evidence import (
     said_together,
     same_wording,
     shared_words,
+    unlike_all,
     whitened,
 )
 
@@ -34,6 +35,7 @@ _OFTEN_TOGETHER = 0.35  # observed share of the number expected by chance, from 
 _HEAD_PHRASES = 3  # phrases with different words around one phrase: it is the noun of all of them
 _UNLIKE = 0.1  # images less alike than this speak against a merge by wording
 _ENOUGH_IMAGES = 8
+_MANY_IMAGES, _CHANCE = 300, 1.5  # images that are enough to tell, and what chance reaches in 1 of 15 phrases
 CERTAIN_WORDING = ("written together or apart", "word order", "accents", "plural")
 
 
@@ -54,11 +56,13 @@ class Group:
         members: indices of phrases, the most frequent first.
         reasons: why a phrase is here, by index; none for the first.
         suggestion: another group that may be the same.
+        states_nothing: many texts say it, and their images are like all images ("I see", "on this picture").
     """
 
     members: list[int]
     reasons: dict[int, str] = field(default_factory=dict)
     suggestion: Suggestion | None = None
+    states_nothing: bool = False
 
 
 @dataclass
@@ -115,7 +119,11 @@ def propose_groups(
         return []
     white = None if embeddings is None else whitened(embeddings)
     groups = _merge_by_wording(phrases, texts, None if white is None else images_alike(texts, white))
-    return _merge_by_score(groups, texts, white, shared_words(phrases), meanings)
+    groups = _merge_by_score(groups, texts, white, shared_words(phrases), meanings)
+    for group in groups if white is not None else ():
+        images = texts[group.members].any(axis=0)
+        group.states_nothing = bool(images.sum() >= _MANY_IMAGES and unlike_all(images, white) < _CHANCE)
+    return groups
 
 
 # ---------------------------------------------------------------- wording

@@ -11,70 +11,80 @@ from typing import Any
 from attncap.cli.options import OutputFile, add_command, setting
 
 ATTRIBUTES_HELP = (
-    "attributes:FILE:IMAGES, FILE a CSV with a column of file names and columns of 0/1 (or -1/1, true/false, empty for "
-    "not known), or CelebA's list_attr text; or faces, faces:4000"
+    "attributes:FILE:IMAGES, where FILE is a CSV with a column of file names and columns of 0/1 (or -1/1, true/false, "
+    "empty for not known), or CelebA's list_attr text; or faces, faces:4000"
 )
+SHOWN = 30  # statements in the printed report; --json has all
 # Settings of `attributes train` that have an option of their own name; the others are set with --set NAME=VALUE.
 OWN_OPTIONS = ("weights", "layers", "image_size", "epochs", "seed", "aim", "balance", "fine_tune_blocks")
 
 
 def add_commands(commands: Any) -> None:
-    """Declare `attributes` and what follows it."""
+    """Declare `attributes` and its commands."""
     family = commands.add_parser(
         "attributes",
-        help="multi-label attributes: train, predict, report, texts",
-        description="A probability for each attribute of a picture, such as Eyeglasses or Big_Nose.",
+        help="classifier of attributes: train, predict, report, texts",
+        description="Give a probability for each attribute of an image, such as Eyeglasses or Big_Nose.",
     )
     own = family.add_subparsers(dest="attributes_command", required=True, metavar="COMMAND")
     train = add_command(
         own,
         "train",
         _train,
-        "train a classifier of attributes; a run folder holds all about it",
+        "train a classifier of attributes, or of the statements of `attncap characteristics label`",
         "attncap attributes train --data attributes:list_attr_celeba.txt:images --run runs/attributes",
     )
     data = train.add_argument_group("data")
     data.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
-    data.add_argument("--columns", metavar="NAMES", help="the attributes, separated by commas (default: all)")
+    data.add_argument("--columns", metavar="NAMES", help="attributes to learn, separated by commas (default: all)")
     data.add_argument(
-        "--characteristics", metavar="CSV", help="of characteristics mine: the words of `attncap describe`"
+        "--characteristics",
+        metavar="CSV",
+        help="file of `attncap characteristics mine`: its phrases are the words of `attncap describe` "
+        "(default: the names of the columns)",
     )
     _add_split(data)
-    data.add_argument("--features", metavar="DIR", help="folder of feature stores, shared by runs (default: cache)")
+    data.add_argument("--features", metavar="DIR", help="folder of stored features, shared by runs (default: cache)")
     output = train.add_argument_group("output")
-    output.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder to make")
-    output.add_argument("--resume", action="store_true", help="go on with the run, with its settings and its split")
+    output.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder to create")
+    output.add_argument(
+        "--resume", action="store_true", help="continue a run that was stopped, with its settings and its split"
+    )
     settings = train.add_argument_group("settings")
     helps = {
         "weights": "imagenet, faces, random, or a weights file (default imagenet)",
-        "layers": "layers and the sides of their grids, such as mixed5@6,mixed8@4 (default: the encoder's choice)",
-        "image_size": "side of the network's input (default: the encoder's choice)",
-        "epochs": "at most (default 15)",
-        "seed": "of weights and batches (default 0)",
-        "aim": "what thresholds serve: f1, balanced_accuracy, accuracy or precision:P (default f1)",
-        "balance": "of rare and common classes in the loss: none, weights or focal (default none)",
-        "fine_tune_blocks": "last blocks of the encoder to train as well (default 0)",
+        "layers": "layers with the sides of their grids, such as mixed5@6,mixed8@4 (default: four layers)",
+        "image_size": "side of the network's input (default: of the encoder)",
+        "epochs": "most epochs of the grid head (default 15, for statements 6)",
+        "seed": "seed of weights and batches (default 0)",
+        "aim": "what thresholds are tuned for: f1, balanced_accuracy, accuracy or precision:P (default f1)",
+        "balance": "weighting of rare classes in the loss: none, weights or focal (default none)",
+        "fine_tune_blocks": "number of last blocks of the encoder to train too (default 0)",
     }
     for name in OWN_OPTIONS:
         kind = int if name in ("image_size", "epochs", "seed", "fine_tune_blocks") else str
         settings.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=name[0].upper(), help=helps[name])
     settings.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of AttributeConfig"
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting of AttributeConfig"
     )
 
     predict = add_command(
         own,
         "predict",
         _predict,
-        "give the probability of every attribute for a folder of pictures",
+        "write the probability of every attribute for a folder of images",
         "attncap attributes predict --run runs/attributes --images photographs --out probabilities.csv",
     )
     predict.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
     predict.add_argument(
-        "--images", required=True, metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line"
+        "--images", required=True, metavar="FOLDER_OR_LIST", help="folder, or text file with one path per line"
     )
     predict.add_argument(
-        "--out", required=True, type=OutputFile, metavar="CSV", help="file name, and a probability column an attribute"
+        "--out",
+        required=True,
+        type=OutputFile,
+        metavar="CSV",
+        help="table to write: file name, and one column per attribute",
     )
     _add_captions(predict)
 
@@ -82,16 +92,22 @@ def add_commands(commands: Any) -> None:
         own,
         "report",
         _report,
-        "measure a classifier on held-out pictures, attribute by attribute, beside always-majority",
+        "measure a classifier on held-out images, each attribute compared with the majority class",
         "attncap attributes report --run runs/attributes --data attributes:list_attr_celeba.txt:images",
     )
     report.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder of attributes train")
     report.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
-    report.add_argument("--split", default="test", metavar="S", help="of the run: test, val or train (default test)")
-    report.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the drawn faces (default 0)")
-    report.add_argument("--aim", metavar="A", help="tune the thresholds anew, on the run's validation pictures")
-    report.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
-    report.add_argument("--out", type=OutputFile, metavar="CSV", help="write the probabilities too")
+    report.add_argument(
+        "--split", default="test", metavar="S", help="split of the run: test, val or train (default test)"
+    )
+    report.add_argument("--split-seed", type=int, default=0, metavar="N", help="seed of the drawn faces (default 0)")
+    report.add_argument(
+        "--aim",
+        metavar="A",
+        help="tune the thresholds again for this aim, on the run's validation images (default: thresholds of the run)",
+    )
+    report.add_argument("--features", metavar="DIR", help="folder of stored features, as in train (default: cache)")
+    report.add_argument("--out", type=OutputFile, metavar="CSV", help="also write the probabilities")
     report.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_captions(report)
 
@@ -99,12 +115,16 @@ def add_commands(commands: Any) -> None:
         own,
         "texts",
         _texts,
-        "say the table's own labels in sentences: captions to train and score captioners on, with the same split",
+        "turn a table's labels into sentences: captions to train and score captioners on, with the same split",
         "attncap attributes texts --data attributes:list_attr_celeba.txt:images --out captions.csv",
     )
     texts.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
     texts.add_argument(
-        "--out", required=True, type=OutputFile, metavar="CSV", help="file, caption, split: --data table:CSV:IMAGES"
+        "--out",
+        required=True,
+        type=OutputFile,
+        metavar="CSV",
+        help="table to write (file, caption, split); read it with --data table:CSV:IMAGES",
     )
     _add_split(texts)
 
@@ -114,14 +134,21 @@ def _add_split(parser: Any) -> None:
         parser.add_argument(
             name, type=float, default=0.1, metavar="S", help=f"{what}: a share below 1, or a number (default 0.1)"
         )
-    parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of the stratified split (default 0)")
+    parser.add_argument(
+        "--split-seed", type=int, default=0, metavar="N", help="seed of the stratified split (default 0)"
+    )
 
 
 def _add_captions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--captions", type=OutputFile, metavar="JSON", help="say the attributes in sentences: COCO results JSON"
+        "--captions",
+        type=OutputFile,
+        metavar="JSON",
+        help="also write a caption for each image, from its attributes (COCO results JSON)",
     )
-    parser.add_argument("--most", type=int, metavar="N", help="at most so many attributes a sentence (default: all)")
+    parser.add_argument(
+        "--most", type=int, metavar="N", help="most attributes per caption (default: all; 5 statements)"
+    )
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -134,16 +161,17 @@ def _train(options: argparse.Namespace) -> None:
     settings |= dict(setting(text, AttributeConfig) for text in options.set)
     config = AttributeConfig.from_dict(settings)
     if options.resume and settings:
-        raise ValueError(f"--resume goes on with the settings of the run: leave {', '.join(settings)} out")
+        raise ValueError(f"--resume takes the settings of the run: leave out {', '.join(settings)}")
     phrases = None if options.characteristics is None else read_phrases(options.characteristics)
     columns = None if options.columns is None else [name.strip() for name in options.columns.split(",")]
     data = load_attributes(options.data, seed=options.split_seed, val=options.val, test=options.test, columns=columns)
     print(data.summary())
-    _, report = train_attributes(
+    classifier, report = train_attributes(
         data, options.run_folder, config, phrases=phrases, features=options.features, resume=options.resume
     )
-    print(report.to_text())
-    print("measured on the validation images, which chose the epoch and the thresholds; see attncap attributes report")
+    _print_report(report, classifier)
+    print("measured on the validation images, on which settings and thresholds were chosen; for held-out images:")
+    print(f"  attncap attributes report --run {options.run_folder} --data {options.data}")
     print(f"the classifier is {Path(options.run_folder) / 'best.keras'}")
 
 
@@ -152,12 +180,12 @@ def _predict(options: argparse.Namespace) -> None:
 
     from attncap._files import write_csv, write_rejects
     from attncap.attributes.classifier import load_classifier
-    from attncap.attributes.predict import predict_pictures
+    from attncap.attributes.predict import predict_images
     from attncap.images import find_images
 
     images, rejects = find_images(options.images)
     classifier = load_classifier(options.run_folder)
-    probs, unreadable = predict_pictures(classifier, images["path"].tolist(), images["image_id"].tolist())
+    probs, unreadable = predict_images(classifier, images["path"].tolist(), images["image_id"].tolist())
     write_csv(options.out, probs)
     print(f"{len(probs)} images, {len(classifier.names)} probabilities each, in {options.out}")
     _write_captions(options, classifier, probs)
@@ -194,9 +222,16 @@ def _report(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(content, indent=2))
         return
-    print(report.to_text())
+    _print_report(report, classifier)
     if "true_characteristics" in content:
         print("true characteristics: {share:.3f} of {stated:,} stated".format(**content["true_characteristics"]))
+
+
+def _print_report(report: Any, classifier: Any) -> None:
+    statements = classifier.statements is not None
+    if statements:
+        print("how well the classifier predicts what texts state, which is less than what is true:")
+    print(report.to_text(most=SHOWN if statements else None))
 
 
 def _texts(options: argparse.Namespace) -> None:
@@ -217,10 +252,10 @@ def _texts(options: argparse.Namespace) -> None:
 def _write_captions(options: argparse.Namespace, classifier: Any, probs: Any) -> dict[str, str]:
     if not options.captions:
         return {}
-    from attncap.attributes.predict import sentences
+    from attncap.attributes.predict import attribute_captions
     from attncap.metrics.coco_json import write_predictions
 
-    captions = sentences(classifier, probs, options.most)
+    captions = attribute_captions(classifier, probs, options.most)
     write_predictions(options.captions, captions)
-    print(f"{len(captions)} sentences in {options.captions}", file=sys.stderr)
+    print(f"{len(captions)} captions in {options.captions}", file=sys.stderr)
     return captions

@@ -58,7 +58,7 @@ def _caption(options: argparse.Namespace) -> None:
     captions, unreadable = captions_of(options, captioner, paths, image_ids, progress=False)
     path_of = dict(zip(image_ids, paths, strict=True))
     for caption in captions:
-        print(f"{path_of[caption.image_id]}: {caption.text}" if len(path_of) > 1 else caption.text)
+        print(f"{path_of[caption.image_id]}: {caption.sentence}" if len(path_of) > 1 else caption.sentence)
     if options.heatmap:
         file_of = dict(zip(image_ids, heatmap_files(Path(options.heatmap), image_ids), strict=True))
         for caption in captions:

@@ -8,6 +8,8 @@ from typing import Any
 
 from attncap.cli.options import SPEC_HELP, OutputFile, add_command
 
+SHOWN = 30  # characteristics that `label` lists
+
 
 def add_commands(commands: Any) -> None:
     """Declare `characteristics` and its commands."""
@@ -34,8 +36,14 @@ def add_commands(commands: Any) -> None:
         metavar="W",
         help="compare images too, with this encoder: imagenet, faces, random, or a weights file (default: texts only)",
     )
-    mine.add_argument("--layer", metavar="L", help="layer of the encoder (default: of the weights)")
-    mine.add_argument("--features", metavar="DIR", help="folder that keeps the encoder's features (default: none)")
+    mine.add_argument(
+        "--layers", metavar="L", help="layers with the sides of their grids, as in attributes train (default: the same)"
+    )
+    mine.add_argument(
+        "--features",
+        metavar="DIR",
+        help="folder of stored features, which attributes train uses again (default: cache)",
+    )
     mine.add_argument(
         "--min-count",
         type=int,
@@ -92,24 +100,22 @@ def _embed(data: Any, options: argparse.Namespace) -> tuple[Any, Any]:
     """Leave out images that cannot be read, and return an embedding for each text."""
     import numpy as np
 
-    from attncap.features.extractor import FeatureExtractor
+    from attncap.attributes.encoder import GridEncoder, last_layer_means
+    from attncap.data.load import cache_folder
     from attncap.features.store import FeatureStore
-    from attncap.retrieval.embeddings import PooledEmbedding
 
-    extractor = FeatureExtractor(options.layer, options.weights)
-    encoder = PooledEmbedding(extractor, FeatureStore(options.features, extractor) if options.features else None)
-    codes = encoder.encode(data.pictures["path"].tolist(), progress=True)
-    found = {
-        image_id: code
-        for image_id, code in zip(data.pictures["image_id"], codes, strict=True)
-        if isinstance(code, np.ndarray)
-    }
-    if len(found) < len(codes):
-        print(f"{len(codes) - len(found)} images cannot be read and are left out", file=sys.stderr)
-    data = data.only(found)
-    if not found:
+    encoder = GridEncoder(options.layers.split(",") if options.layers else None, options.weights)
+    store = FeatureStore(options.features or cache_folder() / "features", encoder)
+    unreadable = set(store.extract(data.pictures["path"].tolist())["path"])
+    if unreadable:
+        print(f"{len(unreadable)} images cannot be read and are left out", file=sys.stderr)
+    data = data.only(data.pictures["image_id"][~data.pictures["path"].isin(unreadable)])
+    if not len(data.pictures):
         raise ValueError(f"{options.data}: no image can be read")
-    return data, np.stack([found[image_id] for image_id in data.captions["image_id"]])
+    path_of = dict(zip(data.pictures["image_id"], data.pictures["path"], strict=True))
+    paths = [path_of[image_id] for image_id in data.captions["image_id"]]
+    parts = [last_layer_means(store.get(paths[at : at + 256]), encoder.grids) for at in range(0, len(paths), 256)]
+    return data, np.concatenate(parts)
 
 
 def _label(options: argparse.Namespace) -> None:
@@ -125,7 +131,9 @@ def _label(options: argparse.Namespace) -> None:
     table = stated if options.silence == "unknown" else label(data, lexicon, silence="no")
     write_table(options.out, table)
     counts = count_statements(stated)
-    print(counts.to_string(index=False))
+    print(counts.head(SHOWN).to_string(index=False))
+    if len(counts) > SHOWN:
+        print(f"and {len(counts) - SHOWN} more, each present in at most {counts['present'][SHOWN]:,} images")
     silent = int(stated.drop(columns=["file", "split"]).isna().all(axis=1).sum())
     print(f"{len(table):,} images, {len(lexicon.characteristics)} characteristics in {options.out}")
     if silent:

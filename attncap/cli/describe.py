@@ -9,6 +9,8 @@ from typing import Any
 
 from attncap.cli.options import add_command
 
+WHAT_IT_MEANS = "(people leave most things unsaid: a phrase is more often true than said)"
+
 
 def add_commands(commands: Any) -> None:
     """Declare `describe`."""
@@ -18,6 +20,11 @@ def add_commands(commands: Any) -> None:
         _describe,
         "say what is likely and worth saying of images, with the probability that a person would say it",
         "attncap describe --run runs/faces me.jpg",
+    )
+    parser.description = (
+        "Say what is likely and worth saying of images: what a person would say more often of this image than of any "
+        "other. A probability is the share of people who would say the phrase, not the probability that it is true: "
+        "people leave out most of what they see, so that a phrase with 30% is usually true."
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
     model = parser.add_argument_group("model")
@@ -40,19 +47,13 @@ def _describe(options: argparse.Namespace) -> None:
     else:
         for description in descriptions:
             if description.error is None:
-                print(_lines(description, len(descriptions) > 1))
+                name = f"{description.image}: " if len(descriptions) > 1 else ""
+                print(name + "\n".join(description.lines()))
+        if any(description.claims for description in descriptions):
+            print(WHAT_IT_MEANS)
     unread = [f"{path}: {reason}" for path, reason in zip(rejects["path"], rejects["reason"], strict=True)]
     unread += [f"{one.image}: {one.error}" for one in descriptions if one.error is not None]
     if len(unread) == len(descriptions) + len(rejects):
         raise ValueError("; ".join(unread))
     for line in unread:
         print(line, file=sys.stderr)
-
-
-def _lines(description: Any, named: bool) -> str:
-    lines = [f"{description.image}: {description.text()}" if named else description.text()]
-    for claim in description.claims:
-        lines.append(f"  {claim.probability:4.0%} of people would say {claim.phrase!r} (usually {claim.usual:.0%})")
-    if not description.familiar:
-        lines.append("  this image is unlike the training images: do not trust what is said of it")
-    return "\n".join(lines)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from attncap.captions import Caption
+from attncap.metrics.cautions import LEAST_VARIETY, collapse_of
 
-FEW_IMAGES = 20  # fewer say nothing about variety
-FEW_DISTINCT = 0.05  # share of distinct captions
 ALIKE = 0.05  # mean difference of attention maps of different images, 0 (equal) to 1 (apart)
 
 
@@ -18,28 +16,24 @@ def collapse_warnings(captions: Sequence[Caption]) -> list[str]:
     """Return what shows that captions have collapsed, one sentence each; nothing for varied captions.
 
     Args:
-        captions: one per image, of at least `FEW_IMAGES` images.
+        captions: one per image; of fewer than 20 images nothing is said.
 
     Returns:
         warnings: few distinct captions; nearly all of one word; first attention maps that are alike for all images.
     """
-    if len(captions) < FEW_IMAGES:
+    if len(captions) < LEAST_VARIETY:
         return []
     found = []
-    counted = Counter(caption.text for caption in captions)
-    if len(counted) <= max(1, FEW_DISTINCT * len(captions)):
-        text, times = counted.most_common(1)[0]
-        found.append(
-            f"the captions have collapsed: {len(counted)} different captions for {len(captions)} images ({text!r} "
-            f"{times} times). Train longer, lower dropout, or look at the captions with attncap check"
-        )
+    collapsed = collapse_of([caption.text for caption in captions])
+    if collapsed:
+        found.append(f"{collapsed}. Train longer, lower dropout, or look at the data with attncap check")
     short = sum(len(caption.words) <= 1 for caption in captions)
     if short > 0.9 * len(captions):
         found.append(f"{short} of {len(captions)} captions have at most one word: raise --length-penalty")
     maps = [
         caption.attention_weights[0] for caption in captions if caption.attention_weights is not None and caption.words
     ]
-    if len(maps) >= FEW_IMAGES:
+    if len(maps) >= LEAST_VARIETY:
         stacked = np.stack([one.ravel() for one in maps])
         apart = float(np.abs(stacked - stacked.mean(axis=0)).sum(axis=1).mean() / 2)
         if apart < ALIKE:

@@ -1,15 +1,16 @@
-"""What makes scores mean less than they seem to: notes for the reader of an evaluation."""
+"""Notes on what makes scores unreliable, for the reader of an evaluation."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from attncap.metrics.references import Candidates
 
 FEW_IMAGES = 100  # below it CIDEr's document frequencies are mostly 1
-FEW_DISTINCT = 0.05  # share of distinct captions, of at least as many images as above
+LEAST_VARIETY, FEW_DISTINCT = 20, 0.05  # images that say something about variety; share of distinct captions
 SHORT_SHARE = 0.5  # of the texts shorter than n words
 
 
@@ -33,18 +34,30 @@ def cautions(candidates: Candidates, scores: set[str]) -> list[str]:
             f"{names}: more than half of the captions, or of the references, have fewer than {short[0]} words. "
             "Such scores are mostly noise; read BLEU-1 and ROUGE-L."
         )
-    counted = Counter(candidates.tokenized)
-    if n >= FEW_IMAGES and len(counted) <= FEW_DISTINCT * n:
-        caption, times = counted.most_common(1)[0]
-        notes.append(
-            f"The captions have collapsed: {len(counted)} distinct captions for {n} images ({caption!r} {times} times)."
-        )
+    collapsed = collapse_of(candidates.tokenized)
+    if collapsed:
+        notes.append(f"{collapsed}.")
     if _without_spaces(candidates):
         notes.append(
             "The references have no spaces between words, so that a whole text counts as one word: put spaces between "
-            "the words of both sides, or give References a tokenizer of the language."
+            "the words of both sides, or give References a tokenizer of the language. Captioners of such texts are "
+            "trained with word pieces (attncap train --set tokenizer=wordpiece)."
         )
     return notes
+
+
+def collapse_of(captions: Sequence[str]) -> str | None:
+    """Say how few of a system's captions differ; None where they vary, or are of too few images to tell.
+
+    Args:
+        captions: one per image.
+    """
+    counted = Counter(captions)
+    if len(captions) < LEAST_VARIETY or len(counted) > max(1, FEW_DISTINCT * len(captions)):
+        return None
+    caption, times = counted.most_common(1)[0]
+    distinct = f"{len(counted)} distinct caption{'s' * (len(counted) > 1)} for {len(captions)} images"
+    return f"The captions have collapsed: {distinct} ({caption!r} {times} times)"
 
 
 def _short(candidates: Candidates, order: int) -> bool:

@@ -93,7 +93,7 @@ def plot_attention(
     photo, (width, height) = read_image(picture, PANEL_PIXELS)
     if not caption.words:
         why = "an empty caption: no word, no map"
-        return _plot_without_maps(photo, (width, height), caption.text if title is None else title, why, fig)
+        return _plot_without_maps(photo, (width, height), caption.sentence if title is None else title, why, fig)
     ratio, panels = min(max(width / height, 0.3), 5.0), len(caption.words) + 1
     note = f"{NOTES[mode]}. max: that maximum in times uniform (1×: all places alike)."
     note += "" if boxes is None else " Boxes: the regions with the largest shares of the attention."
@@ -112,7 +112,7 @@ def plot_attention(
         )
         box_width = (sheet_width - 2 * MARGIN - (columns - 1) * GAP) / columns
     rows = ceil(panels / columns)
-    heading = wrap(caption.text if title is None else title, sheet_width - 2 * MARGIN, 13, "bold")
+    heading = wrap(caption.sentence if title is None else title, sheet_width - 2 * MARGIN, 13, "bold")
     legend = wrap(note, max(sheet_width - 2 * MARGIN - 2.2, 1.0), 10)
     words = [fit_word(word, box_width, 12, 9, "bold") for word in ("picture", *caption.words)]
     titles = [

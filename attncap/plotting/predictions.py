@@ -73,7 +73,7 @@ def plot_predictions(
     Example:
         >>> plot_predictions(["a.jpg"], ["a dog runs"], [["a brown dog running"]], scores=[0.41])
     """
-    texts = [caption.text if isinstance(caption, Caption) else caption for caption in captions]
+    texts = [caption.sentence if isinstance(caption, Caption) else caption for caption in captions]
     lengths = [len(pictures), len(texts), len(references)]
     lengths += [len(given) for given in (scores, wrong) if given is not None]
     if len(set(lengths)) > 1 or not texts:

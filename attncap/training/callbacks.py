@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +33,7 @@ class RunRecorder(keras.callbacks.Callback):
             never stopped.
         phase_of: row -> its phase; by default "cider" for rows with a reward, else "crossentropy".
         save: (model, path) saves the best model.
+        variables_of: model -> its variables that training changes; default: the trainable ones.
 
     Raises:
         ValueError: the committed history lacks `monitor`, or is of another model.
@@ -51,6 +52,7 @@ class RunRecorder(keras.callbacks.Callback):
         seed: int = 0,
         phase_of: Callable[[Mapping[str, float]], str] | None = None,
         save: Callable[[Any, Any], None] = save_captioner,
+        variables_of: Callable[[Any], Sequence[Any]] = lambda model: model.trainable_variables,
     ):
         super().__init__()
         self.folder = folder
@@ -63,6 +65,7 @@ class RunRecorder(keras.callbacks.Callback):
         self.seed = seed
         self.phase_of = phase_of or _captioner_phase
         self.save = save
+        self.variables_of = variables_of
         self.on_one_device: Callable[[Any], Any] = lambda model: model  # a distributed training returns one replica
         self._arrays, self.history = folder.load_state()
         if not all(monitor in row for row in self.history):
@@ -82,7 +85,7 @@ class RunRecorder(keras.callbacks.Callback):
         """Restore weights and optimizer of the last committed epoch, if there is one."""
         arrays = self._arrays
         if arrays:
-            variables = _state_variables(model)
+            variables = self._state(model)
             if {name: value.shape for name, value in arrays.items()} != {
                 k: tuple(v.shape) for k, v in variables.items()
             }:
@@ -99,6 +102,10 @@ class RunRecorder(keras.callbacks.Callback):
         scores = self._scores_of(phase)
         without_gain = len(scores) - 1 - int(np.argmax(scores)) if scores else 0
         return len(scores) >= self.epochs.get(phase, 0) or without_gain >= self.patience
+
+    def _state(self, model: Any) -> dict[str, Any]:
+        weights = {f"weight_{index}": variable for index, variable in enumerate(self.variables_of(model))}
+        return weights | {f"optimizer_{index}": variable for index, variable in enumerate(model.optimizer.variables)}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.batches.start_epoch(epoch)
@@ -122,7 +129,7 @@ class RunRecorder(keras.callbacks.Callback):
             if self.best_epoch() == len(self.history) - 1:
                 with replacing(self.folder.best_file) as temporary:
                     self.save(model, temporary)
-        arrays = {name: keras.ops.convert_to_numpy(value) for name, value in _state_variables(self.model).items()}
+        arrays = {name: keras.ops.convert_to_numpy(value) for name, value in self._state(self.model).items()}
         self.folder.save_state(arrays, self.history)
         self.model.stop_training = self.finished(self.phase_of(row))
 
@@ -156,12 +163,6 @@ def use_averaged_weights(model: Any) -> None:
     averages = getattr(optimizer, "_model_variables_moving_average", None) if optimizer.use_ema else None
     for variable, average in zip(model.trainable_variables, averages or model.trainable_variables, strict=True):
         variable.assign(average)
-
-
-def _state_variables(model: Any) -> dict[str, Any]:
-    weights = {f"weight_{index}": variable for index, variable in enumerate(model.trainable_variables)}
-    optimizer = {f"optimizer_{index}": variable for index, variable in enumerate(model.optimizer.variables)}
-    return weights | optimizer
 
 
 def _seed_states(model: Any) -> list[Any]:

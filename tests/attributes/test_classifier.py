@@ -21,7 +21,7 @@ from attncap.attributes.evaluate import evaluate_attributes
 from attncap.attributes.finetuning import fine_tune
 from attncap.attributes.head import GridHead
 from attncap.attributes.losses import MaskedBinaryCrossentropy
-from attncap.attributes.predict import picture_logits, predict_pictures, stored_logits
+from attncap.attributes.predict import image_logits, predict_images, stored_logits
 from attncap.attributes.tables import AttributeData, load_attributes
 from attncap.attributes.training import check_classes, settle, train_attributes
 from attncap.cli.main import main
@@ -93,6 +93,20 @@ def test_the_classifier_answers_with_calibration_and_members() -> None:
         classifier(features[..., :16])
 
 
+def test_a_linear_head_counts_more_than_the_grid_heads_beside_it() -> None:
+    features = np.random.default_rng(0).normal(size=(4, 17)).astype(np.float32)
+    for settings, shares in (
+        ({"members": 1, "linear": True}, [1]),
+        ({"members": 3, "linear": True}, [2 / 3, 1 / 6, 1 / 6]),
+        ({"members": 2}, [1 / 2, 1 / 2]),
+    ):
+        classifier = AttributeClassifier(["a", "b"], grids=[(2, 2, 3), (1, 1, 5)], **settings)
+        kinds = [type(head).__name__ for head in classifier.heads]
+        assert kinds == ["LinearHead" if settings.get("linear") and not at else "GridHead" for at in range(len(shares))]
+        expected = np.tensordot(np.asarray(classifier(features)), np.array(shares), axes=([1], [0]))
+        np.testing.assert_allclose(classifier.mean_logits(features), expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -152,10 +166,10 @@ def test_other_grids_have_another_fingerprint(encoder: GridEncoder) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layers": ["mixed11"]}, "no layer 'mixed11': choose of mixed0 to mixed10"),
+        ({"layers": ["mixed11"]}, "no layer 'mixed11': choose one of mixed0 to mixed10"),
         ({"layers": ["mixed0@x"]}, "'mixed0@x': a layer, or a layer and the side of its grid"),
         ({"layers": ["mixed0@9"]}, "mixed0@9: a grid of 1 to 7 expected: mixed0 has 7x7"),
-        ({"backbone": "InceptionV9"}, "keras.applications has no model 'InceptionV9': choose of .*MobileNetV2"),
+        ({"backbone": "InceptionV9"}, "backbone 'InceptionV9': neither a model of keras.applications .*MobileNetV2"),
         ({"backbone": "MobileNetV2", "layers": ["nowhere"]}, "MobileNetV2 has no layer 'nowhere'"),
     ],
 )
@@ -170,7 +184,7 @@ def test_another_backbone_by_name(tmp_path: Path) -> None:
     assert np.asarray(mobile(pixels)).shape == (2, *mobile.feature_shape)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(mobile))
     assert again.layers == mobile.layers and again.grids == mobile.grids
-    with pytest.raises(FileNotFoundError, match="no such weights file of MobileNetV2"):
+    with pytest.raises(FileNotFoundError, match="no such weights file"):
         GridEncoder(None, tmp_path / "no.h5", 32, "MobileNetV2")
 
 
@@ -206,11 +220,11 @@ def test_the_file_answers_the_same_in_a_fresh_process_from_pictures(
 ) -> None:
     place, classifier = trained
     paths = list(data.split("test").pictures["path"])[:3]
-    here, _ = predict_pictures(classifier, paths, progress=False)
+    here, _ = predict_images(classifier, paths, progress=False)
     code = (
         "import sys, json; from attncap.attributes.classifier import load_classifier;"
-        "from attncap.attributes.predict import predict_pictures;"
-        "c = load_classifier(sys.argv[1]); probs, _ = predict_pictures(c, sys.argv[2:], progress=False);"
+        "from attncap.attributes.predict import predict_images;"
+        "c = load_classifier(sys.argv[1]); probs, _ = predict_images(c, sys.argv[2:], progress=False);"
         "print(json.dumps([c.names, c.thresholds.tolist(), probs[list(c.names)].to_numpy().tolist()]))"
     )
     done = subprocess.run(
@@ -233,7 +247,7 @@ def test_a_mirrored_picture_has_the_same_probabilities(
     _, classifier = trained
     path = data.pictures["path"][0]
     open_image(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.png")
-    logits, unreadable = picture_logits(classifier, [path, tmp_path / "mirrored.png"], progress=False)
+    logits, unreadable = image_logits(classifier, [path, tmp_path / "mirrored.png"], progress=False)
     assert not unreadable
     np.testing.assert_allclose(logits[0], logits[1], atol=0.05)
 
@@ -265,7 +279,7 @@ def test_missing_labels_and_a_picture_that_does_not_decode(
     _, report = train_attributes(broken, tmp_path / "run", settings, features=place / "features", verbose=0)
     rejects = pd.read_csv(tmp_path / "run" / "rejects.csv")
     assert rejects["image_id"].tolist() == [pictures["image_id"][row]] and "broken.png" in rejects["source"][0]
-    assert report.table["pictures"].max() < len(data.split("val").pictures)
+    assert report.table["images"].max() < len(data.split("val").pictures)
     assert np.isfinite(pd.read_csv(tmp_path / "run" / "history.csv")["loss"]).all()
     with pytest.raises(ValueError, match="holds a run already"):
         train_attributes(broken, tmp_path / "run", settings)
@@ -279,7 +293,7 @@ def test_missing_labels_and_a_picture_that_does_not_decode(
         ({"silence": "no"}, "silence is one of auto, unknown, statements"),
         ({"aim": "recall"}, "aim 'recall': expected f1"),
         ({"balance": "some"}, "balance is one of none, weights, focal, got 'some'"),
-        ({"members": 0}, "members must be at least 1"),
+        ({"members": -1}, "members must be at least 0"),
         ({"layer": "mixed0"}, "unknown settings layer; known: weights, backbone, layers"),
     ],
 )
@@ -309,13 +323,13 @@ def test_a_classifier_of_arrays_is_saved_with_all_its_answers(tmp_path: Path) ->
     np.testing.assert_allclose(again.probabilities(features), probs, atol=1e-6)
     np.testing.assert_array_equal(again.thresholds, classifier.thresholds)
     with pytest.raises(ValueError, match="holds no encoder"):
-        predict_pictures(again, ["x.png"])
+        predict_images(again, ["x.png"])
 
 
 def test_fine_tuning_changes_the_last_block_alone_and_keeps_the_best_epoch(data: AttributeData) -> None:
     own = GridEncoder(LAYERS, "faces", 75, dtype="float32")
     classifier = AttributeClassifier(NAMES, own, projection_units=3, hidden_units=5)
-    with pytest.raises(ValueError, match="fine-tuning of 1 to 2 blocks of InceptionV3, got 7"):
+    with pytest.raises(ValueError, match="blocks: 1 to 2 of InceptionV3 can be fine-tuned, got 7"):
         own.unfreeze(7)
     few, tuned = data.rows(np.arange(len(data.pictures)) < 8), []
     before = {variable.path: ops.convert_to_numpy(variable).copy() for variable in own.network.weights}
@@ -326,7 +340,7 @@ def test_fine_tuning_changes_the_last_block_alone_and_keeps_the_best_epoch(data:
         return next(scores)
 
     loss = MaskedBinaryCrossentropy()
-    settings = dict(loss=loss, blocks=1, epochs=2, learning_rate=1e-3, pictures=4)
+    settings = dict(loss=loss, blocks=1, epochs=2, learning_rate=1e-3, batch_size=4)
     _, logits = fine_tune(classifier, few, few.rows(np.arange(8) < 3), score=score, best=0.0, **settings)
     np.testing.assert_array_equal(logits, tuned[1][0])
     assert all(np.array_equal(a, b) for a, b in zip(classifier.get_weights(), tuned[1][1], strict=True))
@@ -358,7 +372,7 @@ def test_predict_and_report_from_the_command_line(
     assert probs[list(NAMES)].to_numpy().min() >= 0 and probs[list(NAMES)].to_numpy().max() <= 1
     assert [entry["image_id"] for entry in json.loads(sentences.read_text())] == ["0.png", "1.png"]
     assert pd.read_csv(tmp_path / "p.rejects.csv")["file"].tolist() == ["broken.jpg"]
-    assert "1 pictures cannot be read (first" in capsys.readouterr().err
+    assert "1 images cannot be read (first" in capsys.readouterr().err
     command = ["attributes", "report", "--run", run, "--data", "faces:120", "--features", str(place / "features")]
     assert main([*command, "--json", "--aim", "balanced_accuracy", "--captions", str(sentences)]) == 0
     content = json.loads(capsys.readouterr().out)

@@ -13,11 +13,11 @@ from PIL import Image
 
 from attncap.attributes.classifier import AttributeClassifier, load_classifier
 from attncap.attributes.config import AttributeConfig
-from attncap.attributes.describe import choose_claims, describe
+from attncap.attributes.describe import describe
 from attncap.attributes.linear import LinearHead
-from attncap.attributes.statements import Statements
 from attncap.attributes.tables import AttributeData, load_attributes
 from attncap.attributes.training import train_attributes
+from attncap.cli.describe import WHAT_IT_MEANS
 from attncap.cli.main import main
 
 SMALL = AttributeConfig(
@@ -25,19 +25,6 @@ SMALL = AttributeConfig(
     weights="faces", layers="mixed0@3,mixed2@2", image_size=75, projection_units=5, members=1, mirror=False,
     batch_size=16, epochs=6, learning_rate=5e-3, dropout=0.1,
 )  # fmt: skip
-
-
-def test_the_likeliest_that_are_certain_and_unusual() -> None:
-    statements = Statements(tuple("abcde"), (0.3, 0.3, 0.05, 0.2, 0.1), (), (0.8, 0.8, 0.2, 0.9, 0.9))
-    probs = np.array([0.29, 0.7, 0.15, 0.21, 0.5])  # a: less than usual; d: below a quarter of typical
-    assert choose_claims(probs, statements) == [1, 4, 2]
-    assert choose_claims(probs, statements, most=1) == [1]
-    assert choose_claims(np.array(statements.usual), statements) == []
-
-
-def test_contradictions_are_not_both_said() -> None:
-    statements = Statements(tuple("abc"), (0.1, 0.1, 0.1), ((0, 2),), (0.5, 0.5, 0.5))
-    assert choose_claims(np.array([0.5, 0.3, 0.6]), statements) == [2, 1]
 
 
 def stated_faces() -> AttributeData:
@@ -99,29 +86,30 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "error" in content[0] and set(content[1]) == {"image", "text", "claims", "familiar", "distance"}
     assert "broken.jpg" in captured.err
     assert main(["describe", "--run", str(run), face, "--most", "1"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) <= 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0][0].isupper() and "of people would say" in lines[1] and lines[-1] == WHAT_IT_MEANS
     assert main(["describe", "--run", str(run), str(tmp_path / "broken.jpg")]) == 2
 
 
 def test_a_killed_training_is_refused_and_resumes_to_the_same_classifier(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, phrases = stated_faces(), {("sunglasses", 1): "shades"}
+    data, phrases, small = stated_faces(), {("sunglasses", 1): "shades"}, replace(SMALL, head="both", epochs=3)
     features = run.parent / "features"
 
     import attncap.attributes.fit as fit
 
     save, saved = fit.RunFolder.save_state, []
 
-    def stop_after_three(self: object, arrays: object, history: object) -> None:
+    def stop_after_one(self: object, arrays: object, history: object) -> None:
         save(self, arrays, history)  # type: ignore[arg-type]
         saved.append(1)
-        if len(saved) == 3:
+        if len(saved) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit.RunFolder, "save_state", stop_after_three)
+    monkeypatch.setattr(fit.RunFolder, "save_state", stop_after_one)
     with pytest.raises(KeyboardInterrupt):
-        train_attributes(data, tmp_path / "run", SMALL, phrases=phrases, features=features, verbose=0)
+        train_attributes(data, tmp_path / "run", small, phrases=phrases, features=features, verbose=0)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="its training did not finish.*--resume"):
         load_classifier(tmp_path / "run")
@@ -130,7 +118,7 @@ def test_a_killed_training_is_refused_and_resumes_to_the_same_classifier(
         train_attributes(fewer, tmp_path / "run", phrases=phrases, features=features, resume=True, verbose=0)
     again, _ = train_attributes(data, tmp_path / "run", phrases=phrases, features=features, resume=True, verbose=0)
     history = pd.read_csv(tmp_path / "run" / "history.csv")
-    whole, _ = train_attributes(data, tmp_path / "whole", SMALL, phrases=phrases, features=features, verbose=0)
+    whole, _ = train_attributes(data, tmp_path / "whole", small, phrases=phrases, features=features, verbose=0)
     expected = pd.read_csv(tmp_path / "whole" / "history.csv")
     np.testing.assert_allclose(history["val_map"], expected["val_map"], atol=1e-6)
     np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)

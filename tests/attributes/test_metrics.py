@@ -75,7 +75,7 @@ def test_the_measures_by_hand() -> None:
     labels[6, 1] = NAN
     found = report(probs, labels, ["good", "bad"], np.array([0.5, 0.5]))
     good, bad = found.table.to_dict("records")
-    assert good["prevalence"] == pytest.approx(3 / 7) and good["pictures"] == 7
+    assert good["prevalence"] == pytest.approx(3 / 7) and good["images"] == 7
     assert good["average_precision"] == pytest.approx((1 + 1 + 3 / 4) / 3)
     assert good["roc_auc"] == pytest.approx(11 / 12)
     assert good["f1"] == pytest.approx(2 / 3)
@@ -83,7 +83,7 @@ def test_the_measures_by_hand() -> None:
     assert good["precision"] == pytest.approx(2 / 3) and good["recall"] == pytest.approx(2 / 3)
     assert good["accuracy"] == pytest.approx(5 / 7) and good["majority_accuracy"] == pytest.approx(4 / 7)
     # Without the last row: order .8 .7 .6 .4 .2 .1, labels 0 0 1 0 1 1.
-    assert bad["pictures"] == 6 and bad["roc_auc"] == pytest.approx(1 / 9)
+    assert bad["images"] == 6 and bad["roc_auc"] == pytest.approx(1 / 9)
     assert bad["average_precision"] == pytest.approx((1 / 3 + 2 / 5 + 3 / 6) / 3)
     assert found.macro["roc_auc"] == pytest.approx((11 / 12 + 1 / 9) / 2)
     assert found.micro["accuracy"] == pytest.approx((5 + 2) / 13)
@@ -99,6 +99,8 @@ def test_a_measure_that_is_not_defined_is_nan_and_null() -> None:
     assert found.table["majority_accuracy"].tolist() == pytest.approx([3 / 7, 1.0])  # as the training pictures say
     assert found.to_json_dict()["attributes"][1]["roc_auc"] is None
     assert found.to_text().splitlines()[1].startswith("never")
+    short = found.to_text(most=1).splitlines()
+    assert not short[1].startswith("never") and short[2] == f"and {len(found.table) - 1} less frequent ones"
 
 
 def test_bad_shapes() -> None:

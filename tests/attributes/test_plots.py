@@ -66,7 +66,7 @@ def test_the_hardest_attributes_come_first_beside_their_prevalence() -> None:
     assert list(values.get_xdata()) == [0.2, 0.7] and list(shares.get_xdata()) == [0.25, 0.1]
     assert ax.get_title(loc="left") == "The 2 hardest of 3 attributes: average precision"
     assert plot_average_precision(table).get_title(loc="left") == "All attributes: average precision"
-    with pytest.raises(ValueError, match="nothing to draw"):
+    with pytest.raises(ValueError, match="nothing to plot"):
         plot_average_precision(table.tail(1))
 
 
@@ -79,7 +79,7 @@ def test_calibration_by_bins_with_unknown_labels_left_out() -> None:
     # Below one half: 0.1, 0.4, 0.3, one of three true; above: 0.9 and 0.8, both true.
     assert one.get_xdata() == pytest.approx([0.8 / 3, 0.85]) and one.get_ydata() == pytest.approx([1 / 3, 1])
     # |1 - 0.8| + |2 - 1.7| over five answers
-    assert one.get_label() == "one\n(mean gap 0.100)"
+    assert one.get_label() == "one\n(calibration error 0.100)"
     assert other.get_xdata() == pytest.approx([0.25]) and other.get_ydata() == pytest.approx([3 / 5])
 
 

@@ -11,9 +11,11 @@ import pytest
 from attncap.attributes.statements import (
     Statements,
     absence_of,
+    choose_claims,
     holds_statements,
     kept_apart,
     read_phrases,
+    statement_targets,
     to_statements,
 )
 from attncap.attributes.tables import AttributeData
@@ -37,11 +39,30 @@ def test_a_statement_for_presence_and_one_for_absence() -> None:
     assert targets.labels.sum(axis=0).tolist() == [31, 7, 10] and not np.isnan(targets.labels).any()
     assert statements.usual == (0.31, 0.07, 0.1) and (0, 1) in statements.contradictions
     assert warnings == [
-        "'no glasses' is stated in 7 training texts: its probability is uncertain",
-        "'hat' is stated in 10 training texts: its probability is uncertain",
-        "'scar' is stated in 1 training texts: left out (fewer than 5)",
-        "'no scar' is stated in 1 training texts: left out (fewer than 5)",
+        "stated in fewer than 30 training texts, so that probabilities are uncertain: 'no glasses' (7), 'hat' (10)",
+        "left out, stated in fewer than 5 training texts: 'scar' (1), 'no scar' (1)",
     ]
+
+
+def test_a_trained_classifier_gets_the_targets_of_its_statements() -> None:
+    data = table({"glasses": [1, 0, NAN], "hat": [NAN, 1, 0]})
+    targets = statement_targets(data, ("hat", "no glasses"))
+    assert targets.names == ("hat", "no glasses") and targets.labels.tolist() == [[0, 0], [1, 1], [0, 0]]
+    with pytest.raises(ValueError, match="texts: no attribute for the statement 'scar': give the table"):
+        statement_targets(data, ("hat", "scar"))
+
+
+def test_the_likeliest_that_are_certain_and_unusual() -> None:
+    statements = Statements(tuple("abcde"), (0.3, 0.3, 0.05, 0.2, 0.1), (), (0.8, 0.8, 0.2, 0.9, 0.9))
+    probs = np.array([0.29, 0.7, 0.15, 0.21, 0.5])  # a: less than usual; d: below a quarter of typical
+    assert choose_claims(probs, statements) == [1, 4, 2]
+    assert choose_claims(probs, statements, most=1) == [1]
+    assert choose_claims(np.array(statements.usual), statements) == []
+
+
+def test_contradictions_are_not_both_said() -> None:
+    statements = Statements(tuple("abc"), (0.1, 0.1, 0.1), ((0, 2),), (0.5, 0.5, 0.5))
+    assert choose_claims(np.array([0.5, 0.3, 0.6]), statements) == [2, 1]
 
 
 def test_only_training_texts_are_counted() -> None:

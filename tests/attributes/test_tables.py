@@ -35,7 +35,7 @@ def test_every_way_to_write_a_label(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.labels, [[1, 0, 1, NAN], [0, 1, 0, 1], [1, NAN, NAN, 0]])
     assert data.labels.dtype == np.float32
     assert data.pictures["path"][0] == str(tmp_path / "images" / "x.jpg")
-    assert data.summary() == "table: 3 pictures (train 3, val 0, test 0), 4 attributes, 3 labels missing, 0 rejects"
+    assert data.summary() == "table: 3 images (train 3, val 0, test 0), 4 attributes, 3 labels missing, 0 rejects"
     assert load_attributes(f"attributes:{file}", val=0, test=0).labels.shape == (3, 4)  # images beside the file
 
 
@@ -55,7 +55,7 @@ def test_celebas_text(tmp_path: Path) -> None:
     assert data.names == ("Big_Nose", "Wavy_Hair") and data.name == "list"
     assert data.labels.tolist() == [[0, 1], [1, 1], [1, 0]]
     file.write_text("4\nBig_Nose\n1.jpg 1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="list.txt, line 1: 4 pictures announced, 1 rows found"):
+    with pytest.raises(ValueError, match="list.txt, line 1: 4 images announced, 1 rows found"):
         load_attributes(f"attributes:{file}:{tmp_path / 'images'}")
     file.write_text("1\nBig_Nose Wavy_Hair\n1.jpg 1\n", encoding="utf-8")
     with pytest.raises(ValueError, match="list.txt, line 3: 3 columns expected as in the header, 2 found"):
@@ -70,7 +70,7 @@ def test_celebas_text(tmp_path: Path) -> None:
         ("image,a\nx.jpg,-1\ny.jpg,1\nz.jpg,0\n", r"line 4, column 'a': 0 in a column that has -1 too"),
         ("image,a\nx.jpg,1,0\n", r"line 2: 2 columns expected as in the header, 3 found"),
         ("who,a\nx.jpg,1\n", r"no file name column \(looked for filename, .*found: who, a"),
-        ("image,a,a\nx.jpg,1,1\n", r"the column 'a' comes twice"),
+        ("image,a,a\nx.jpg,1,1\n", r"the column 'a' occurs twice"),
         ("image,a,split\nx.jpg,1,tomorrow\n", r"line 2: split 'tomorrow': train, val or test expected"),
         ("image\nx.jpg\n", r"no attribute: at least one column of 0 and 1"),
         ("", r"table.csv, line 1: a header line expected, nothing found"),
@@ -143,7 +143,7 @@ def test_the_split_is_of_the_seed_and_keeps_what_is_given() -> None:
     given = ["test"] * 7 + [None] * 53
     kept = stratified_split(labels, seed=1, val=6, test=5, given=given)
     assert kept[:7] == ["test"] * 7 and kept[7:].count("test") == 5 and kept.count("val") == 6
-    with pytest.raises(ValueError, match="val=30 and test=30 leave none of 60 pictures for training"):
+    with pytest.raises(ValueError, match="val=30 and test=30 leave none of 60 images for training"):
         stratified_split(labels, val=30, test=30)
 
 
@@ -168,7 +168,7 @@ def test_data_of_the_wrong_shape() -> None:
     pictures = pd.DataFrame({"image_id": ["a"], "path": ["a"], "split": ["train"]})
     with pytest.raises(ValueError, match=r"labels of shape \(1, 2\) expected, found \(2, 2\)"):
         AttributeData("x", pictures, ("a", "b"), np.zeros((2, 2), np.float32))
-    with pytest.raises(ValueError, match="the attribute 'a' comes twice"):
+    with pytest.raises(ValueError, match="the attribute 'a' occurs twice"):
         AttributeData("x", pictures, ("a", "a"), np.zeros((1, 2), np.float32))
     with pytest.raises(ValueError, match="no split 'later'"):
         AttributeData("x", pictures, ("a",), np.zeros((1, 1), np.float32)).split("later")

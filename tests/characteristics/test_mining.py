@@ -9,6 +9,7 @@ from PIL import Image
 
 from attncap.characteristics import Lexicon, mine
 from attncap.characteristics.evidence import images_alike, said_together, same_wording, whitened
+from attncap.characteristics.proposals import propose_groups
 from attncap.characteristics.segmentation import segment_texts
 from attncap.characteristics.spelling import corrections
 from attncap.cli.main import main
@@ -147,6 +148,19 @@ def test_errors():
         mine([])
     with pytest.raises(ValueError, match="2 rows expected, one per text, 3 found"):
         mine(["hat", "cap"], embeddings=np.ones((3, 4)), min_count=1)
+
+
+def test_a_phrase_of_many_texts_whose_images_are_like_all_images_states_nothing():
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(2000, 8))
+    texts = rng.random((3, 2000)) < np.array([[0.3], [0.3], [0.05]])
+    embeddings[texts[1], 3] += 1.0
+    groups = propose_groups([("i", "see"), ("hat",), ("scar",)], texts, embeddings=embeddings)
+    assert {group.members[0]: group.states_nothing for group in groups} == {0: True, 1: False, 2: False}
+    assert not any(group.states_nothing for group in propose_groups([("i", "see")], texts[:1]))
+    words = [f"{'i see, ' * bool(see)}{'hat' * bool(hat) or 'hair'}" for see, hat, _ in texts.T]
+    lexicon = mine(words, embeddings=embeddings).lexicon
+    assert set(lexicon.characteristics) == {"hat", "hair"} and lexicon.statements("I see, hat") == {"hat": True}
 
 
 def test_command(tmp_path, capsys):

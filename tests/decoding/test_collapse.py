@@ -19,7 +19,7 @@ def captions(texts: list[str], maps: np.ndarray | None = None) -> list[Caption]:
 
 def test_few_distinct_captions_and_short_ones() -> None:
     few, short = collapse_warnings(captions(["woman"] * 39 + ["man"]))
-    assert few.startswith("the captions have collapsed: 2 different captions for 40 images ('woman' 39 times)")
+    assert few.startswith("The captions have collapsed: 2 distinct captions for 40 images ('woman' 39 times)")
     assert short.startswith("40 of 40 captions have at most one word")
 
 

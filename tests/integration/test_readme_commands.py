@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from attncap.cli.main import main
+from attncap.data.faces.messy_texts import with_messy_texts
 from attncap.data.load import load
 
 SMALL = (
@@ -59,6 +60,40 @@ def test_check_train_predict_evaluate(
     both, _ = run(capsys, *evaluate, "--against", predictions, "--metrics", "bleu,rouge_l", "--json")
     found = json.loads(both)
     assert found["against"]["difference"]["rouge_l"] == 0 and "cider" not in found
+
+
+def test_texts_become_characteristics_a_classifier_and_descriptions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNCAP_CACHE", str(tmp_path / "cache"))
+    data = with_messy_texts(load("faces:150", folder=tmp_path))
+    table = data.captions.merge(data.pictures, on="image_id")
+    table["file"] = [Path(path).name for path in table["path"]]
+    table[["file", "caption", "split"]].to_csv(tmp_path / "captions.csv", index=False)
+    images, classifier = tmp_path / "images", str(tmp_path / "run")
+    spec, phrases, attributes = (
+        f"table:{tmp_path}/captions.csv:{images}",
+        str(tmp_path / "c.csv"),
+        tmp_path / "table.csv",
+    )
+    out, _ = run(capsys, "characteristics", "mine", "--data", spec, "--out", phrases, "--weights", "faces")
+    assert "texts, those of the test split left out" in out and "only wording" not in out
+    label = ("characteristics", "label", "--data", spec, "--characteristics", phrases, "--out", str(attributes))
+    out, _ = run(capsys, *label)
+    assert "150 images" in out
+    attribute_spec = f"attributes:{attributes}:{images}"
+    command = ("attributes", "train", "--data", attribute_spec, "--run", classifier, "--weights", "faces")
+    out, err = run(capsys, *command, "--characteristics", phrases)
+    assert "this is a table of statements" in err and "calibration error" in out
+    described = str(tmp_path / "described.json")
+    report = ("attributes", "report", "--run", classifier, "--data", attribute_spec, "--split", "val")
+    out, _ = run(capsys, *report, "--captions", described, "--most", "3")
+    assert out.startswith("how well the classifier predicts what texts state") and "calibration error" in out
+    out, _ = run(capsys, "describe", "--run", classifier, str(data.pictures["path"].iloc[0]))
+    assert "of people would say" in out or "Nothing certain" in out
+    evaluate = ("evaluate", "--predictions", described, "--references", spec, "--split", "val")
+    out, _ = run(capsys, *evaluate, "--characteristics", phrases)
+    assert "claims in the references" in out and "median rank" in out
 
 
 def test_ids_of_coco_are_integers_on_both_sides(

@@ -45,7 +45,7 @@ def test_a_panel_for_the_picture_and_each_word() -> None:
         assert box.width / box.height == pytest.approx(WIDTH / HEIGHT, rel=0.01)
     assert [label.get_text() for label in scale.get_xticklabels()] == ["0", "map's max"]
     said = " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
-    assert caption.text in said and "own maximum" in said
+    assert caption.sentence in said and "own maximum" in said
     assert_nothing_cut_off(figure)
 
 

@@ -24,7 +24,7 @@ def test_a_sheet_of_predictions() -> None:
     figure = plot_predictions([PHOTO] * 5, texts, references, scores=[0.1, 0.9, 0.5, float("nan"), 0.2])
     assert len(figure.axes) == 5
     titles = [ax.get_title(loc="left").replace("\n", " ") for ax in figure.axes]
-    assert titles == ["a man", texts[1].text.strip(), "(empty caption)", "x", "y"]
+    assert titles == ["a man", texts[1].sentence.strip(), "(empty caption)", "x", "y"]
     labels = [re.sub(r"\s+", " ", ax.get_xlabel()) for ax in figure.axes]
     assert labels[0] == "• one • " + ("two " * 20).strip() and labels[2:4] == ["", "• (empty)"]
     red, _, blue = matplotlib.colors.to_rgb(figure.axes[0]._left_title.get_color())

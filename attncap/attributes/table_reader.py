@@ -1,0 +1,107 @@
+"""Read a table of labels from a CSV, a TSV or CelebA's text, with messages that name file, line and column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attncap.data.readers.base import foreign_byte, read_lines
+from attncap.data.readers.table import FILE_COLUMNS, column_names, read_header, read_rows
+
+LABEL_WORDS = {
+    **{word: 1.0 for word in ("1", "1.0", "true", "yes")},
+    **{word: 0.0 for word in ("0", "0.0", "false", "no")},
+    **{word: -1.0 for word in ("-1", "-1.0")},
+    **{word: np.nan for word in ("", "nan", "na", "n/a", "none", "null", "<na>", "?")},
+}
+
+
+def read_text(path: Path) -> pd.DataFrame:
+    """Read the cells of a CSV, a TSV or CelebA's text as text; the index is the line where each row begins."""
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        foreign = foreign_byte(line)
+        if foreign:
+            raise ValueError(f"{path}, line {number}: {foreign}")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines or not lines[0].strip():
+        raise ValueError(f"{path}, line 1: a header line expected, nothing found: name the columns in the first line")
+    if lines[0].strip().isdecimal() and len(lines) > 1:
+        return _celeba(path, lines)
+    delimiter, header = read_header(lines, path)
+    rows = []
+    usual = [at for name in FILE_COLUMNS for at, column in enumerate(header) if column.lower() == name]
+    file_at = usual[0] if usual else None
+    for number, row, problem in read_rows(lines, delimiter, columns=len(header), file_at=file_at):
+        if problem:
+            raise ValueError(f"{path}, line {number}: {problem}")
+        rows.append((number, row))
+    return _frame(path, header, rows)
+
+
+def _celeba(path: Path, lines: list[str]) -> pd.DataFrame:
+    header = ["file", *lines[1].split()]
+    rows = [(number, line.split()) for number, line in enumerate(lines[2:], start=3)]
+    announced = int(lines[0].strip()[:15])  # Python refuses to read thousands of digits
+    if announced != len(rows):
+        raise ValueError(
+            f"{path}, line 1: {announced:,} images announced, {len(rows):,} rows found: the file is cut off, "
+            "or its first line is not the number of images"
+        )
+    return _frame(path, header, rows)
+
+
+def _frame(path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> pd.DataFrame:
+    kept = []
+    for line, row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{path}, line {line}: {len(header)} columns expected as in the header, {len(row)} found")
+        kept.append([value.strip() for value in row])
+    return pd.DataFrame(kept, columns=header, index=[line for line, _ in rows], dtype=str)
+
+
+def find_file_column(source: str, header: list[str], named: str | None) -> str:
+    """Return the column of file names: the named one, or the first with a usual name."""
+    if named is not None:
+        if named not in header:
+            raise ValueError(f"{source}: a column {named!r} of file names expected, found: {column_names(header)}")
+        return named
+    lower = [column.lower() for column in header]
+    for usual in FILE_COLUMNS:
+        if usual in lower:
+            return header[lower.index(usual)]
+    raise ValueError(
+        f"{source}: no file name column (looked for {', '.join(FILE_COLUMNS)}), found: {column_names(header)}"
+    )
+
+
+def read_labels(column: pd.Series, source: str, name: str) -> np.ndarray:
+    """Turn a column of cells into labels: float32, shape (N,), with 1, 0 or NaN where not known."""
+    values = np.array([_label(value) for value in column], np.float32)
+    bad = np.flatnonzero(np.isinf(values))
+    if len(bad):
+        at = int(bad[0])
+        raise ValueError(
+            f"{source}, line {column.index[at]}, column {name!r}: 0, 1, -1, true, false or nothing expected, found "
+            f"{str(column.iloc[at])[:60]!r}: correct it, or name the columns to read"
+        )
+    if (values == -1).any():
+        if (values == 0).any():
+            at = int(np.flatnonzero(values == 0)[0])
+            raise ValueError(
+                f"{source}, line {column.index[at]}, column {name!r}: 0 in a column that has -1 too: write 0 and 1, or "
+                "-1 and 1, and leave empty what is not known"
+            )
+        values[values == -1] = 0
+    return values
+
+
+def _label(value: Any) -> float:
+    """Return 1, 0 or -1, NaN where missing, infinity for anything else."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return np.nan
+    return LABEL_WORDS.get(str(value).strip().lower(), np.inf)

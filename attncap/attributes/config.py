@@ -77,7 +77,9 @@ class AttributeConfig:
             statements: whether the targets are what texts state.
         """
         head = self.head if self.head != "auto" else "both" if statements else "grid"
-        chosen = {name: value for name, value in OF_HEAD.get(head, OF_HEAD["grid"]).items() if not getattr(self, name)}
+        chosen: dict[str, Any] = {
+            name: value for name, value in OF_HEAD.get(head, OF_HEAD["grid"]).items() if not getattr(self, name)
+        }
         # A linear head reads means over rows, which are nearly those of the mirror image.
         return replace(self, head=head, mirror=self.mirror and head == "grid", **chosen)
 

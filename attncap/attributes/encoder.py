@@ -189,7 +189,7 @@ def area_means(length: int, cells: int) -> np.ndarray:
     return (np.clip(overlap, 0, None) * (cells / length)).astype(np.float32)  # (cells, length)
 
 
-def last_layer_means(features: Any, grids: Sequence[tuple[int, int, int]]) -> np.ndarray:
+def last_layer_means(features: Any, grids: Sequence[Sequence[int]]) -> np.ndarray:
     """Return the mean over the cells of the last grid: float32, shape (N, D of that grid).
 
     Args:

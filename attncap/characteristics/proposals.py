@@ -120,9 +120,10 @@ def propose_groups(
     white = None if embeddings is None else whitened(embeddings)
     groups = _merge_by_wording(phrases, texts, None if white is None else images_alike(texts, white))
     groups = _merge_by_score(groups, texts, white, shared_words(phrases), meanings)
-    for group in groups if white is not None else ():
-        images = texts[group.members].any(axis=0)
-        group.states_nothing = bool(images.sum() >= _MANY_IMAGES and unlike_all(images, white) < _CHANCE)
+    if white is not None:
+        for group in groups:
+            images: np.ndarray = np.any(texts[group.members], axis=0)
+            group.states_nothing = int(images.sum()) >= _MANY_IMAGES and unlike_all(images, white) < _CHANCE
     return groups
 
 

@@ -108,7 +108,7 @@ def draw_attributes(held_out: CaptionData, classifier: AttributeClassifier, out:
     labels = pd.DataFrame(characteristics_as_labels(facts), columns=list(faces_columns()))
     names = list(classifier.names)
     figure = plot_precision_recall(
-        probs[names].to_numpy(), labels[names].to_numpy(float), names, thresholds=classifier.thresholds
+        probs[names].to_numpy(), labels[names].to_numpy(float), names, thresholds=classifier.thresholds, hardest=True
     )
     figure.savefig(out / "precision_recall.png")
 
@@ -158,7 +158,8 @@ def draw_systems(faces: CaptionData, demo: Path, show_and_tell: Path, attributes
     extractor = FeatureExtractor(POOLED_LAYER, "faces")
     vector = np.asarray(FeatureStore(features, extractor).get([path])[0], np.float32).mean(axis=(0, 1))
     answers = {name: said[image_id] for name, said in comparison.captions.items()}
-    plot_systems(os.fspath(path), vector, answers, marks).savefig(out / "systems.png")
+    regions = load_captioner(demo / "run").map_shape[0]
+    plot_systems(os.fspath(path), vector, answers, marks, regions).savefig(out / "systems.png")
 
 
 def shown_face(captions: dict[str, str], held_out: CaptionData) -> str:

@@ -16,7 +16,7 @@ from attncap.plotting.layout import wrap
 from attncap.plotting.style import COLORS, INK, MUTED, STYLE, PanelAxes, SheetFigure
 from attncap.retrieval.index import DifferenceHash
 
-WIDTH, HEIGHT = 13.0, 7.6  # inches; places below are inches from the upper left corner
+WIDTH, HEIGHT = 13.0, 8.0  # inches; places below are inches from the upper left corner
 ROW, TOP = 1.36, 0.62
 SIDE = 1.25  # of the small pictures
 
@@ -39,26 +39,29 @@ SYSTEMS = (
         "attributes in a sentence",
     ),
     Shown("Show and Tell", "an LSTM reads the vector once, then its own words", 1, "Show and Tell"),
-    Shown("Nearest embedding", "the text of the training picture with the most similar vector", 1, "nearest embedding"),
-    Shown("Difference hash", "the text of the training picture with the fewest bits apart", 2, "nearest hash, 64 bits"),
+    Shown("Nearest embedding", "the text of the training image with the most similar vector", 1, "nearest embedding"),
+    Shown("Difference hash", "the text of the training image with the fewest bits apart", 2, "nearest hash, 64 bits"),
 )
 READINGS = ("a grid of regions", "their mean: one vector", "64 bits: is the right neighbor brighter?")
 
 
 @matplotlib.rc_context(STYLE)
-def plot_systems(picture: str, vector: np.ndarray, answers: Mapping[str, str], marks: Mapping[str, str]) -> Figure:
+def plot_systems(
+    picture: str, vector: np.ndarray, answers: Mapping[str, str], marks: Mapping[str, str], regions: int = 16
+) -> Figure:
     """Draw the map.
 
     Args:
         picture: file of the picture that all five describe.
         vector: its pooled features, shape (D,).
         answers: name of a system in the comparison -> what it says of the picture.
+        regions: of a side of the grid that the attention captioner reads.
         marks: the same names -> a short line below the answer, such as its score.
     """
     figure = SheetFigure(figsize=(WIDTH, HEIGHT))
     page = _axes(figure, 0, 0, WIDTH, HEIGHT)
     page.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
-    for x, text in ((0.3, "the picture"), (2.65, "what is read of it"), (5.2, "the system"), (8.75, "what it says")):
+    for x, text in ((0.3, "the image"), (2.65, "what is read of it"), (5.2, "the system"), (8.75, "what it says")):
         page.text(x, 0.3, text, weight="bold", size=13, va="center")
     photo = Image.open(picture).convert("RGB")
     middles = [TOP + ROW * (n + 0.5) for n in range(len(SYSTEMS))]
@@ -66,7 +69,7 @@ def plot_systems(picture: str, vector: np.ndarray, answers: Mapping[str, str], m
     side = 1.8
     _axes(figure, 0.3, HEIGHT / 2 - side / 2, side, side).imshow(photo)
     for n, (y, said) in enumerate(zip(readings, READINGS, strict=True)):
-        _draw_reading(_axes(figure, 2.65, y - SIDE / 2 - 0.08, SIDE, SIDE), n, photo, vector)
+        _draw_reading(_axes(figure, 2.65, y - SIDE / 2 - 0.08, SIDE, SIDE), n, photo, vector, regions)
         page.text(2.65, y + SIDE / 2 - 0.02, "\n".join(wrap(said, 2.1, 10)), size=10, color=MUTED, va="top")
         _arrow(page, (0.3 + side + 0.05, HEIGHT / 2), (2.58, y), COLORS[n])
     for y, shown in zip(middles, SYSTEMS, strict=True):
@@ -94,12 +97,12 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float) 
     return ax
 
 
-def _draw_reading(ax: Axes, which: int, photo: Image.Image, vector: np.ndarray) -> None:
+def _draw_reading(ax: Axes, which: int, photo: Image.Image, vector: np.ndarray, regions: int) -> None:
     if which == 0:
-        ax.imshow(photo, extent=(0, 8, 8, 0))
-        for at in range(9):
-            ax.axhline(at, color="white", linewidth=1)
-            ax.axvline(at, color="white", linewidth=1)
+        ax.imshow(photo, extent=(0, regions, regions, 0))
+        for at in range(regions + 1):
+            ax.axhline(at, color="white", linewidth=0.7)
+            ax.axvline(at, color="white", linewidth=0.7)
     elif which == 1:
         ax.bar(range(24), vector[np.linspace(0, len(vector) - 1, 24).astype(int)], color=COLORS[1], width=0.8)
     else:

@@ -27,7 +27,8 @@ def plot_precision_recall(
     thresholds: np.ndarray | Sequence[float] | None = None,
     most: int = 12,
     columns: int = 4,
-    title: str = "Precision and recall, from the hardest attribute to the easiest",
+    hardest: bool = False,
+    title: str | None = None,
 ) -> Figure:
     """Plot precision against recall, one panel per attribute, with its prevalence and its threshold.
 
@@ -40,7 +41,8 @@ def plot_precision_recall(
         thresholds: shape (A,), marked on the curves; None: not marked.
         most: largest number of attributes, evenly spaced by average precision, both ends included.
         columns: number of panels in a row.
-        title: of the figure.
+        hardest: plot the `most` attributes of the lowest average precision instead.
+        title: of the figure; default: says which attributes are plotted.
 
     Returns:
         The figure, with one Axes per attribute; the lines of each are curve, prevalence and threshold.
@@ -63,7 +65,11 @@ def plot_precision_recall(
     if not scores:
         raise ValueError("no attribute has both classes among these images: nothing to plot")
     ordered = sorted(scores, key=lambda at: scores[at])
-    shown = [ordered[int(place)] for place in np.unique(np.linspace(0, len(ordered) - 1, most).round())]
+    if title is None:
+        title = "Precision and recall, from the hardest attribute to the easiest"
+        title = f"Precision and recall of the {min(most, len(ordered))} hardest attributes" if hardest else title
+    spaced = np.unique(np.linspace(0, len(ordered) - 1, most).round())
+    shown = ordered[:most] if hardest else [ordered[int(place)] for place in spaced]
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)

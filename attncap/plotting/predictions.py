@@ -48,6 +48,7 @@ def plot_predictions(
     scores: Sequence[float] | None = None,
     *,
     wrong: Sequence[Collection[str]] | None = None,
+    sections: Sequence[tuple[str, int]] | None = None,
     columns: int | None = None,
     title: str | None = None,
 ) -> Figure:
@@ -61,6 +62,8 @@ def plot_predictions(
             sheet's lowest) through gray to blue (its highest). Equal scores are drawn in gray.
         wrong: N collections of words of the caption that are known to be wrong; they are underlined. Example:
             `words_in_no_reference(caption, references)`, or words that a table contradicts.
+        sections: (heading, number of images) in order; each begins a row of its own below its heading. Example:
+            `[("Best", 4), ("Worst", 4)]`. Default: one section without heading.
         columns: images in a row, default 2 to 4.
         title: of the sheet; default: says what stands where.
 
@@ -68,7 +71,7 @@ def plot_predictions(
         The figure, with one Axes per image.
 
     Raises:
-        ValueError: nothing to draw, or lists of different lengths.
+        ValueError: nothing to draw, lists of different lengths, or sections that do not hold all images.
 
     Example:
         >>> plot_predictions(["a.jpg"], ["a dog runs"], [["a brown dog running"]], scores=[0.41])
@@ -92,17 +95,24 @@ def plot_predictions(
     sheet_width = max(columns * (width + gap) - gap + 2 * MARGIN, 4.5)
     heading = wrap(title, sheet_width - 2 * MARGIN, 13, "normal")
     tops, down = [], MARGIN + len(heading) * 13 * LINE + 0.15
-    for first in range(0, len(texts), columns):
-        row = slice(first, first + columns)
+    headings: list[tuple[float, str]] = []
+    places: list[int] = []  # the column of each image
+    for name, row in _rows(sections or [("", len(texts))], columns, len(texts)):
+        if name:
+            headings.append((down, name))
+            down += 15 * LINE + 0.12
+        places += range(len(texts[row]))
         title_height, box_height = max(map(len, above[row])) * TITLE_SIZE * LINE + 0.1, max(heights[row])
         tops += [(down + title_height, box_height)] * len(texts[row])
         down += title_height + box_height + max(map(len, below[row])) * 10.5 * LINE + 0.4
     figure = SheetFigure(figsize=(sheet_width, down))
     place_text(figure, MARGIN, MARGIN, heading, 13, color=MUTED)
+    for at, name in headings:
+        place_text(figure, MARGIN, at, [name], 15, color=INK, fontweight="bold")
     left = (sheet_width - columns * (width + gap) + gap) / 2
     colors = _score_colors(scores, len(texts))
     for n, (photo, size) in enumerate(boxes):
-        ax = place_axes(figure, left + n % columns * (width + gap), tops[n][0], width, tops[n][1])
+        ax = place_axes(figure, left + places[n] * (width + gap), tops[n][0], width, tops[n][1])
         ax.set_anchor("NW")
         show_photo(ax, photo, size)
         ax.set_title("\n".join(above[n]), loc="left", pad=TITLE_PAD, color=colors[n], parse_math=False)
@@ -115,6 +125,19 @@ def plot_predictions(
             place: dict[str, Any] = {"ha": "left", "va": "top", "transform": ax.transAxes}
             ax.text(0.02, 0.97, short_number(scores[n]), color="white", fontweight="bold", bbox=badge, **place)
     return figure
+
+
+def _rows(sections: Sequence[tuple[str, int]], columns: int, count: int) -> list[tuple[str, slice]]:
+    """The rows of a sheet: the images of each, and the heading of a section before its first."""
+    if sum(number for _, number in sections) != count or min(number for _, number in sections) < 1:
+        raise ValueError(f"sections need all {count} images, at least one each, got {list(sections)}")
+    rows, first = [], 0
+    for name, number in sections:
+        last = first + number
+        for at in range(first, last, columns):
+            rows.append((name if at == first else "", slice(at, min(at + columns, last))))
+        first = last
+    return rows
 
 
 def words_in_no_reference(caption: Caption | str, references: Sequence[str]) -> set[str]:

@@ -19,6 +19,7 @@ from attncap.data.dataset import CaptionData
 from attncap.data.faces.captions import CHARACTERISTICS, stated_claims
 from attncap.metrics import significance
 from attncap.metrics.evaluate import References, compare, evaluate
+from attncap.plotting.layout import legends_above
 from attncap.plotting.scores import plot_scores
 from attncap.plotting.style import STYLE, PanelAxes, SheetFigure
 from attncap.reports.systems import System
@@ -208,6 +209,7 @@ def plot_comparison(comparison: SystemComparison) -> Figure:
         drawn = pd.concat([turned, rows[["score", "low", "high"]]], axis=1).loc[order.sort_values(kind="stable").index]
         plot_scores(drawn, ax=ax, title=title)
         ax.margins(x=0.2)  # room for the numbers
+    legends_above([left, right])  # titles at one height, although one of the two has a legend
     right.set_yticklabels([])
     return figure
 

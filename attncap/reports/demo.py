@@ -24,6 +24,7 @@ from attncap.grounding.measures import Grounding, measure_grounding
 from attncap.metrics.evaluate import Scores, evaluate, write_predictions
 from attncap.plotting import plot_history, plot_predictions
 from attncap.plotting.attention import plot_attention
+from attncap.plotting.predictions import words_in_no_reference
 from attncap.training.config import TrainConfig
 from attncap.training.recipe import read_recipe
 from attncap.training.train import train
@@ -31,6 +32,7 @@ from attncap.training.train import train
 PICTURES = 3000
 BEAM_WIDTH = 3
 EXPLORED = 200  # faces on the page to explore: the first held-out ones
+EXTREMES = 4  # best and worst captions in predictions.png
 HEATMAPS = 6  # figures of single faces: the first held-out ones
 TOLERANCE = 0.03  # of the second pointing game: the 15 pixels that Zhang et al. allow on pictures of about 500
 CONFIG = TrainConfig.from_dict(read_recipe("faces"))
@@ -120,7 +122,8 @@ def _draw(out: Path, held_out: CaptionData, captions: Sequence[Caption], scores:
         plot_attention(paths[str(caption.image_id)], caption).savefig(out / f"heatmap_{number}.png")
     plot_history(pd.read_csv(out / "run" / "history.csv")).savefig(out / "training.png")
     ranked = scores.per_image.sort_values("cider_d")["image_id"].tolist()
-    sheet = [*ranked[-6:][::-1], *ranked[:6]]  # the best and the worst, so that nobody is shown only luck
+    best, worst = ranked[-EXTREMES:][::-1], ranked[:EXTREMES]  # so that nobody is shown only luck
+    sheet = [*best, *worst]
     by_id = {str(caption.image_id): caption for caption in captions}
     score_of = scores.per_image.set_index("image_id")["cider_d"]
     plot_predictions(
@@ -128,7 +131,11 @@ def _draw(out: Path, held_out: CaptionData, captions: Sequence[Caption], scores:
         [by_id[image_id] for image_id in sheet],
         [references[image_id] for image_id in sheet],
         [float(score_of[image_id]) for image_id in sheet],
-        title="The six best and the six worst captions of held-out faces, by CIDEr-D",
+        wrong=[words_in_no_reference(by_id[image_id], references[image_id]) for image_id in sheet],
+        sections=[("Best", len(best)), ("Worst", len(worst))],
+        columns=EXTREMES,
+        title=f"The {EXTREMES} best and the {EXTREMES} worst captions of {len(captions)} held-out faces, by CIDEr-D; "
+        "words that no reference contains are underlined",
     ).savefig(out / "predictions.png")
 
 

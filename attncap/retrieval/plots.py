@@ -114,6 +114,9 @@ def plot_threshold_curves(
             legend.remove()
         if n:
             ax.set_ylabel("")
+    top = max(ax.get_ylim()[1] for ax in figure.axes)
+    for ax in figure.axes:
+        ax.set_ylim(0, top)  # one scale, so that the systems can be compared
     found = [ax.get_legend_handles_labels() for ax in figure.axes]
     handles, labels = max(found, key=lambda entries: len(entries[0]))
     labels = ["chosen threshold" if label.startswith("threshold ") else label for label in labels]

@@ -47,6 +47,10 @@ def test_of_many_attributes_both_ends_are_shown_and_no_threshold_need_be_given()
     # The higher the number, the less noise: the order of average precision is the order of the names.
     probs = np.clip(labels * 0.5 + rng.random((211, 13)) * np.linspace(1.9, 0.3, 13), 0, 2) / 2.5
     figure = plot_precision_recall(probs, labels, [f"a{n}" for n in range(13)], most=5, columns=3)
+    hard = plot_precision_recall(probs, labels, [f"a{n}" for n in range(13)], most=5, columns=3, hardest=True)
+    precisions, spaced = ([float(ax.texts[0].get_text().split()[-1]) for ax in drawn.axes] for drawn in (hard, figure))
+    assert precisions == sorted(precisions) and len(precisions) == 5 and precisions[-1] < spaced[2]
+    assert hard.get_suptitle() == "Precision and recall of the 5 hardest attributes"
     shown = [ax.get_title(loc="left") for ax in figure.axes]
     assert len(shown) == 5 and shown[0] in ("a0", "a1", "a2") and shown[-1] in ("a10", "a11", "a12")
     assert [len(lines(ax)) for ax in figure.axes] == [2] * 5

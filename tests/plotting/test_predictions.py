@@ -12,6 +12,7 @@ from attncap import plotting
 from tests.plotting.drawing import (
     PHOTO,
     assert_nothing_cut_off,
+    assert_texts_apart,
     caption_of,
     draw,
     plot_predictions,
@@ -36,6 +37,20 @@ def test_a_sheet_of_predictions() -> None:
     lowest = figure.axes[0].xaxis.label.get_window_extent().y0
     assert lowest > figure.axes[3]._left_title.get_window_extent().y1
     assert_nothing_cut_off(figure)
+
+
+def test_sections_begin_rows_of_their_own() -> None:
+    texts, references = [f"caption {n}" for n in range(5)], [["people wrote this"]] * 5
+    figure = plot_predictions([PHOTO] * 5, texts, references, sections=[("Best", 2), ("Worst", 3)], columns=2)
+    assert_nothing_cut_off(figure)
+    assert_texts_apart(figure)
+    tops = [round(ax.get_position().y1, 3) for ax in figure.axes]
+    assert tops[0] == tops[1] > tops[2] == tops[3] > tops[4]
+    lefts = [round(ax.get_position().x0, 3) for ax in figure.axes]
+    assert lefts[0] == lefts[2] == lefts[4] < lefts[1] == lefts[3]
+    assert [text.get_text() for text in figure.texts[1:]] == ["Best", "Worst"]
+    with pytest.raises(ValueError, match=r"sections need all 5 images, at least one each, got \[\('Best', 2\)\]"):
+        plot_predictions([PHOTO] * 5, texts, references, sections=[("Best", 2)])
 
 
 def test_predictions_refuse() -> None:

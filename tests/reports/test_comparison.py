@@ -319,6 +319,9 @@ def test_all_systems_from_files(faces: CaptionData, tmp_path: Path, monkeypatch:
 def test_figure(found: SystemComparison) -> None:
     figure = plot_comparison(found)
     left, right = figure.axes
+    figure.canvas.draw()
+    heights = [ax._left_title.get_window_extent().y0 for ax in figure.axes]  # type: ignore[attr-defined]
+    assert heights[0] == pytest.approx(heights[1], abs=1)  # titles at one height, with a legend or without
     assert isinstance(left, Axes)
     assert [text.get_text() for text in left.get_yticklabels()] == ["a person", "first", "bald"]
     points = {line.get_label(): line.get_xdata() for line in left.lines if not line.get_label().startswith("_")}

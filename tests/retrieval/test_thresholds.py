@@ -214,6 +214,7 @@ def test_threshold_curves_side_by_side() -> None:
     never = tune_threshold([2, 7], [False, False])
     figure = plot_threshold_curves({"hash": found, "embedding": never}, ["bits", "cosine"])
     first, second = figure.axes
+    assert first.get_ylim() == second.get_ylim()  # one scale
     assert first.get_title(loc="left") == "hash: threshold 3" and first.get_xlabel() == "threshold (bits)"
     assert second.get_title(loc="left") == "embedding: no threshold is good"
     wrong: Any = second.get_lines()[0]

@@ -256,7 +256,7 @@ def find_images(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     ids = [path.relative_to(given[0]).as_posix() for path in found] if below else image_ids(found)
     images, rejects = [], []
     for image_id, path in zip(ids, map(str, found), strict=True):
-        if path.isascii() or not _HALF.search(path):
+        if not _HALF.search(image_id):
             images.append((image_id, path))
         else:
             escaped = (text.encode("utf-8", "backslashreplace").decode() for text in (image_id, path))

@@ -53,7 +53,7 @@ def predict_images(
     table = pd.DataFrame(classifier.calibrated(logits), columns=list(classifier.names))
     table.insert(0, "file", [name for at, name in enumerate(names) if at not in unreadable])
     rejects = [(names[at], image_name(paths[at], at), reason) for at, reason in unreadable.items()]
-    return table, pd.DataFrame(rejects, columns=["file", "path", "reason"])
+    return table, pd.DataFrame(rejects, columns=["file", "path", "reason"], dtype=object)
 
 
 def image_logits(

@@ -15,7 +15,7 @@ from attncap.attributes.table_reader import find_file_column, read_labels, read_
 from attncap.data.dataset import SPLITS
 from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED
 from attncap.data.load import load
-from attncap.data.readers.base import REJECT_COLUMNS, SPLIT_COLUMNS, SPLIT_NAMES, image_folder, split_of
+from attncap.data.readers.base import SPLIT_COLUMNS, SPLIT_NAMES, image_folder, no_rejects, reject_table, split_of
 from attncap.data.readers.table import column_names
 from attncap.images import inside_folder
 
@@ -47,9 +47,7 @@ class AttributeData:
     pictures: pd.DataFrame
     names: tuple[str, ...]
     labels: np.ndarray
-    rejects: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(columns=REJECT_COLUMNS).astype({"line": "Int64"})
-    )
+    rejects: pd.DataFrame = field(default_factory=no_rejects)
     facts: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
@@ -264,8 +262,8 @@ def _pictures(
     pictures = pd.DataFrame(
         {
             "image_id": list(found),
-            "path": [path for path, _ in found.values()],
+            "path": pd.Series([path for path, _ in found.values()], dtype=object),
             "split": pd.Series([split for _, split in found.values()], dtype=object),
         }
     )
-    return pictures, kept, pd.DataFrame(rejects, columns=REJECT_COLUMNS).astype({"line": "Int64"})
+    return pictures, kept, reject_table(rejects)

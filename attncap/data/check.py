@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from attncap.data.dataset import CaptionData
-from attncap.data.readers.base import REJECT_COLUMNS, has_text
+from attncap.data.readers.base import REJECT_COLUMNS, has_text, reject_table
 from attncap.images import PICTURE_ENDINGS, UnreadableImage, image_bytes, open_image
 
 CHECKED_AT_ONCE = 1024  # pictures handed to the threads at a time: the memory of a check does not grow with the set
@@ -59,9 +59,9 @@ def check(data: CaptionData, workers: int | None = None, progress: bool = True) 
     # As arrays: an empty list would choose no columns where there are no rows.
     pictures = data.pictures[np.array(pictures_kept, bool)].reset_index(drop=True)
     captions = data.captions[np.array(captions_kept, bool)]
-    rejects = pd.concat([data.rejects, _frame(found)], ignore_index=True) if found else data.rejects
+    rejects = pd.concat([data.rejects, reject_table(found)], ignore_index=True) if found else data.rejects
     clean = replace(data.only(pictures["image_id"]), captions=captions.reset_index(drop=True), rejects=rejects)
-    report = pd.concat([rejects.assign(rejected=True), _frame(notes).assign(rejected=False)], ignore_index=True)
+    report = pd.concat([rejects.assign(rejected=True), reject_table(notes).assign(rejected=False)], ignore_index=True)
     return clean, report.astype({"rejected": bool})
 
 
@@ -93,7 +93,7 @@ def leave_out(data: CaptionData, reasons: Mapping[str, str]) -> CaptionData:
             kind = "caption of a rejected picture"
             found.append(_finding(data.name, image_id, kind, refused[image_id], "captions"))
     kept = data.only(image_id for image_id in data.pictures["image_id"] if image_id not in refused)
-    return replace(kept, rejects=pd.concat([data.rejects, _frame(found)], ignore_index=True))
+    return replace(kept, rejects=pd.concat([data.rejects, reject_table(found)], ignore_index=True))
 
 
 def check_summary(clean: CaptionData, report: pd.DataFrame, examples: int = 3) -> str:
@@ -114,10 +114,6 @@ def _kind_of_unreadable(path: str) -> str:
 
 def _finding(source: str, image_id: str, kind: str, why: str, table: str) -> Finding:
     return source, pd.NA, image_id, f"{kind}: {why}" if why else kind, kind, table
-
-
-def _frame(findings: list[Finding]) -> pd.DataFrame:
-    return pd.DataFrame(findings, columns=REJECT_COLUMNS).astype({"line": "Int64"})
 
 
 def _check_pictures(

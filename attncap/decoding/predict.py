@@ -75,7 +75,7 @@ def caption_pictures(
     rejects: list[tuple[str, str, str]] = []
     for kept, features in encoded_pictures(captioner, paths, image_ids, rejects, batch_size, progress):
         captions += decode(features, kept)
-    return captions, pd.DataFrame(rejects, columns=["image_id", "path", "reason"])
+    return captions, pd.DataFrame(rejects, columns=["image_id", "path", "reason"], dtype=object)
 
 
 def encoded_pictures(

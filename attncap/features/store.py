@@ -168,7 +168,7 @@ class FeatureStore:
         keys = [file_key(path, mirrored) for path in paths]
         reasons = self._lookup("SELECT path, reason FROM rejects WHERE path IN", keys)
         rows = [(str(path), *reasons[key]) for path, key in zip(paths, keys, strict=True) if key in reasons]
-        return pd.DataFrame(rows, columns=["path", "reason"])
+        return pd.DataFrame(rows, columns=["path", "reason"], dtype=object)
 
     def __contains__(self, path: str) -> bool:
         return bool(self._lookup("SELECT path FROM images WHERE path IN", [file_key(path)]))

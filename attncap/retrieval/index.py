@@ -184,7 +184,7 @@ class ImageIndex:
         self._database.remove([name for name, _, _ in rejected])
         if source is not None:
             self._sync(source, names)
-        return pd.DataFrame(rejected, columns=["image_id", "path", "reason"])
+        return pd.DataFrame(rejected, columns=["image_id", "path", "reason"], dtype=object)
 
     def remove(self, image_ids: Sequence[str]) -> int:
         """Remove the entries of these names; return how many there were."""

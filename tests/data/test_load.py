@@ -292,6 +292,21 @@ def test_faces_are_drawn_into_the_cache(tmp_path: Path, monkeypatch: pytest.Monk
 # ------------------------------------------------------------------------------------------------ check
 
 
+def test_names_of_files_and_folders_that_are_not_utf_8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    for name in ("a.png", os.fsdecode(b"b\xe9.png")):
+        picture(folder / name)
+    (tmp_path / "t.csv").write_bytes(b"file,caption\na.png,a hat\nb\xe9.png,a cap\n")
+    data = load(f"table:{tmp_path / 't.csv'}:{folder}")
+    assert data.pictures["path"].dtype == object  # with pyarrow, pandas' own text refuses such a folder
+    clean, report = check(data, progress=False)
+    assert clean.pictures["image_id"].tolist() == ["a.png"]
+    assert report["kind"].tolist() == ["not UTF-8", "file without caption"]
+    assert report["image_id"][0] == "b\\udce9.png" and report["source"][1].endswith("caf\\udce9/b\\udce9.png")
+    frame = pd.DataFrame({"file": pd.Series(["a.png", os.fsdecode(b"b\xe9.png")], dtype=object), "caption": "x"})
+    assert load_table(frame, folder).rejects["kind"].tolist() == ["not UTF-8"]
+
+
 def test_a_spec_or_a_seed_in_the_wrong_place_is_named() -> None:
     with pytest.raises(TypeError, match=r"data: a CaptionData expected, got 'faces:9': load it first"):
         check("faces:9")  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 def no_rejects() -> pd.DataFrame:
     """Return an empty table of rejects."""
-    return _reject_table([])
+    return reject_table([])
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Collector:
             table: "captions", or "pictures" for an image.
         """
         reason = " ".join(f"{kind}: {why}".split()) if why else kind
-        self.rejects.append((_writable(str(source)), line, _writable(image_id), _writable(reason), kind, table))
+        self.rejects.append((str(source), line, image_id, reason, kind, table))
 
     def add_image(
         self,
@@ -180,18 +180,21 @@ class Collector:
         images = pd.DataFrame(
             {
                 "image_id": pd.Series(list(self.paths), dtype=str),
-                "path": pd.Series([path for path, _ in self.paths.values()], dtype=str),
+                # Not text for pandas: where pyarrow is installed, a folder's name that is not UTF-8 would be an error.
+                "path": pd.Series([path for path, _ in self.paths.values()], dtype=object),
                 "split": pd.Series([split for _, split in self.paths.values()], dtype=object),
             }
         )
         captions = pd.DataFrame(self.captions, columns=["image_id", "caption"]).astype(str)
-        return Parts(images, captions, _reject_table(self.rejects), name, integer_ids)
+        return Parts(images, captions, reject_table(self.rejects), name, integer_ids)
 
 
-def _reject_table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+def reject_table(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
+    """Make a table of rejects, with the columns REJECT_COLUMNS; bytes that are not UTF-8 become escapes."""
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=REJECT_COLUMNS).astype({"line": "Int64"})
+    plain = [tuple(_writable(cell) if isinstance(cell, str) else cell for cell in row) for row in rows]
+    return pd.DataFrame(plain, columns=REJECT_COLUMNS).astype({"line": "Int64"})
 
 
 def is_missing(cell: object) -> bool:

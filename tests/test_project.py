@@ -19,7 +19,18 @@ PACKAGE = ROOT / "attncap"
 # --------------------------------------------- the rooms (their arrows: import-linter, in pyproject.toml)
 
 # These rooms and files work without a deep learning framework: importing each of their modules loads none.
-WITHOUT_TENSORFLOW = ["data", "metrics", "characteristics", "plotting", "captions", "images", "_files", "_quiet"]
+WITHOUT_TENSORFLOW = [
+    "data",
+    "metrics",
+    "characteristics",
+    "plotting",
+    "captions",
+    "images",
+    "paths",
+    "words",
+    "_files",
+    "_quiet",
+]
 # Written in keras.ops and keras.layers, so that the JAX and torch backends run them too: a backend may be imported
 # inside a function, where that backend is the one in use, and nowhere else.
 ANY_BACKEND = ["models", "decoding"]

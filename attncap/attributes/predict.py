@@ -13,8 +13,9 @@ from attncap.attributes.classifier import AttributeClassifier
 from attncap.attributes.tables import AttributeData
 from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
-from attncap.images import AnyImage, check_ids, image_name
-from attncap.images import image_ids as ids_of
+from attncap.images import AnyImage, image_name
+from attncap.paths import check_ids
+from attncap.paths import image_ids as ids_of
 
 
 def predict_images(

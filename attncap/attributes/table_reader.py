@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attncap.data.readers.base import foreign_byte, read_lines
+from attncap.data.readers.files import foreign_byte, read_lines
 from attncap.data.readers.table import FILE_COLUMNS, column_names, read_header, read_rows
 
 LABEL_WORDS = {

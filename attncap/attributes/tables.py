@@ -17,7 +17,7 @@ from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED
 from attncap.data.load import load
 from attncap.data.readers.base import SPLIT_COLUMNS, SPLIT_NAMES, image_folder, no_rejects, reject_table, split_of
 from attncap.data.readers.table import column_names
-from attncap.images import inside_folder
+from attncap.paths import inside_folder
 
 FORMS = "attributes:FILE:IMAGES (CSV, or CelebA's list_attr text), attributes:FILE, faces, or faces:NUMBER"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from attncap._files import write_csv
-from attncap.data.readers.base import foreign_byte, read_lines
+from attncap.data.readers.files import foreign_byte, read_lines
 from attncap.data.readers.table import read_header, read_rows
 
 COLUMNS = ("characteristic", "phrase", "count", "sign", "proposal")

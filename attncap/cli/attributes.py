@@ -181,7 +181,7 @@ def _predict(options: argparse.Namespace) -> None:
     from attncap._files import write_csv, write_rejects
     from attncap.attributes.classifier import load_classifier
     from attncap.attributes.predict import predict_images
-    from attncap.images import find_images
+    from attncap.paths import find_images
 
     images, rejects = find_images(options.images)
     classifier = load_classifier(options.run_folder)
@@ -204,7 +204,7 @@ def _report(options: argparse.Namespace) -> None:
     from attncap.attributes.classifier import load_classifier
     from attncap.attributes.evaluate import evaluate_attributes
     from attncap.attributes.tables import load_attributes
-    from attncap.data.faces.captions import true_share
+    from attncap.data.faces.claims import true_share
 
     data = load_attributes(options.data, seed=options.split_seed)
     classifier = load_classifier(options.run_folder)

@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _caption(options: argparse.Namespace) -> None:
-    from attncap.images import find_images
+    from attncap.paths import find_images
 
     captioner = captioner_of(options)
     if options.heatmap and not captioner.has_attention:

@@ -38,7 +38,7 @@ def add_commands(commands: Any) -> None:
 
 def _describe(options: argparse.Namespace) -> None:
     from attncap.attributes.describe import describe
-    from attncap.images import find_images
+    from attncap.paths import find_images
 
     images, rejects = find_images(options.images)
     descriptions = describe(options.run_folder, images["path"].tolist(), most=options.most)

@@ -54,8 +54,8 @@ def _explore(options: argparse.Namespace) -> None:
     from attncap.decoding.alternatives import explore_features
     from attncap.decoding.predict import encoded_pictures
     from attncap.grounding.annotations import load_phrases, phrases_in
-    from attncap.images import find_images
     from attncap.models.saving import load_captioner
+    from attncap.paths import find_images
 
     if options.images is None and options.data is None:
         raise ValueError("--images or --data is needed: which pictures to show")

@@ -173,7 +173,7 @@ def _build(options: argparse.Namespace) -> None:
 def _query(options: argparse.Namespace) -> None:
     if bool(options.images) == bool(options.folder) or bool(options.folder) != bool(options.out):
         raise ValueError("give images, or --images FOLDER together with --out JSON")
-    from attncap.images import find_images
+    from attncap.paths import find_images
 
     images, rejects = find_images(options.folder or options.images)
     for _, path, reason in rejects.itertuples(index=False):

@@ -47,8 +47,8 @@ def _predict(options: argparse.Namespace) -> None:
 
     from attncap._files import write_rejects
     from attncap.decoding.collapse import collapse_warnings
-    from attncap.images import find_images
     from attncap.metrics.coco_json import write_predictions
+    from attncap.paths import find_images
 
     if options.split and not options.data:
         raise ValueError(f"--split {options.split}: belongs to --data SPEC; --images captions every image")

@@ -15,10 +15,11 @@ from attncap.decoding.to_caption import boxes_of, with_boxes
 from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
-from attncap.images import AnyImage, UnreadableImage, check_ids, image_name
-from attncap.images import image_ids as ids_of
+from attncap.images import AnyImage, UnreadableImage, image_name
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
+from attncap.paths import check_ids
+from attncap.paths import image_ids as ids_of
 
 
 def caption(captioner: Captioner | Ensemble, picture: AnyImage, **settings: Any) -> Caption:
@@ -57,7 +58,7 @@ def caption_pictures(
     Args:
         captioner: from `load_captioner`, or an `Ensemble`.
         paths: the files, or Pillow images or arrays.
-        image_ids: names for the captions, one per path, each once; default those of `attncap.images.image_ids`.
+        image_ids: names for the captions, one per path, each once; default those of `attncap.paths.image_ids`.
         batch_size: pictures in memory at a time.
         progress: show a bar with pictures/s.
         decoder: of the captioner, such as a `ConsensusDecoder`; None makes a `Decoder` with settings.

@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from attncap.attributes.sentences import true_claims
 from attncap.data.dataset import CaptionData
-from attncap.data.faces.captions import CHARACTERISTICS, stated_claims
+from attncap.data.faces.captions import CHARACTERISTICS
+from attncap.data.faces.claims import stated_claims
 from attncap.metrics import significance
 from attncap.metrics.evaluate import References, compare, evaluate
 from attncap.plotting.layout import legends_above

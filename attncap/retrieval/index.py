@@ -14,8 +14,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from attncap._files import check_list
-from attncap.images import AnyImage, UnreadableImage, check_ids, image_bytes
-from attncap.images import image_ids as ids_of
+from attncap.images import AnyImage, UnreadableImage, image_bytes
+from attncap.paths import check_ids
+from attncap.paths import image_ids as ids_of
 from attncap.retrieval.database import Entry, ImageDatabase
 from attncap.retrieval.difference_hash import DifferenceHash, PictureEncoder
 from attncap.retrieval.hnsw import NeighborGraph
@@ -143,7 +144,7 @@ class ImageIndex:
         Args:
             pictures: files.
             labels: for each, its labels or captions: one or several, or none.
-            image_ids: names, each once; default those of `attncap.images.image_ids`.
+            image_ids: names, each once; default those of `attncap.paths.image_ids`.
             progress: show a bar with images/s.
             source: name of the list that these images are from. The index remembers the list: images that an earlier
                 call with this source added, and that are no longer on it, are removed. None removes nothing.

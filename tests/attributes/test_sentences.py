@@ -11,7 +11,8 @@ from PIL import Image
 
 from attncap.attributes.sentences import stated_attributes, to_sentence, true_claims
 from attncap.attributes.tables import characteristics_as_labels, faces_columns
-from attncap.data.faces.captions import stated_characteristics, usual_caption
+from attncap.data.faces.captions import usual_caption
+from attncap.data.faces.claims import stated_characteristics
 from attncap.data.faces.dataset import sample_attributes
 
 

@@ -16,7 +16,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from attncap.data.dataset import CaptionData
-from attncap.data.faces.captions import stated_claims, true_share
+from attncap.data.faces.claims import stated_claims, true_share
 from attncap.data.load import load
 from attncap.features.extractor import FeatureExtractor
 from attncap.metrics.evaluate import bleu

@@ -14,17 +14,10 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter, PngImagePlugin
 from tqdm.auto import tqdm
 
-from attncap.data.faces.captions import (
-    CHARACTERISTICS,
-    COLORS,
-    PRESENT,
-    UNSTATED,
-    stated_characteristics,
-    true_share,
-    usual_caption,
-    write_captions,
-)
-from attncap.data.faces.drawing import HUES, INK, SKINS, Pen, draw_parts, mixed, random_color
+from attncap.data.faces.captions import CHARACTERISTICS, COLORS, UNSTATED, usual_caption, write_captions
+from attncap.data.faces.claims import PRESENT, stated_characteristics, true_share
+from attncap.data.faces.drawing import draw_parts
+from attncap.data.faces.pen import HUES, INK, SKINS, Pen, mixed, random_color
 
 __all__ = [
     "CHARACTERISTICS",

@@ -5,16 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from attncap.data.readers.base import (
-    SPLIT_NAMES,
-    Collector,
-    Parts,
-    image_folder,
-    items,
-    json_files,
-    member,
-    read_json,
-)
+from attncap.data.readers.base import SPLIT_NAMES, Collector, Parts, image_folder
+from attncap.data.readers.files import items, json_files, member, read_json
 from attncap.data.readers.registry import Spec, register_reader
 
 # A split as a whole word of a file's name: "latest" is no "test". "trainval" names no single split.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from attncap.data.readers.base import Collector, Parts, foreign_byte, image_folder, read_lines
+from attncap.data.readers.base import Collector, Parts, image_folder
+from attncap.data.readers.files import foreign_byte, read_lines
 from attncap.data.readers.registry import Spec, register_reader
 from attncap.images import PICTURE_ENDINGS
 

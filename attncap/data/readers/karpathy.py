@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attncap.data.readers.base import (
-    SPLIT_NAMES,
-    Collector,
-    Parts,
-    image_folder,
-    items,
-    json_files,
-    member,
-    read_json,
-)
+from attncap.data.readers.base import SPLIT_NAMES, Collector, Parts, image_folder
+from attncap.data.readers.files import items, json_files, member, read_json
 from attncap.data.readers.registry import Spec, register_reader
 
 

@@ -9,16 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attncap._files import plain_cell
-from attncap.data.readers.base import (
-    SPLIT_COLUMNS,
-    Collector,
-    Parts,
-    files_beside,
-    foreign_byte,
-    image_folder,
-    read_lines,
-    split_of,
-)
+from attncap.data.readers.base import SPLIT_COLUMNS, Collector, Parts, image_folder, split_of
+from attncap.data.readers.files import files_beside, foreign_byte, read_lines
 from attncap.data.readers.registry import Spec, register_reader
 from attncap.images import PICTURE_ENDINGS
 

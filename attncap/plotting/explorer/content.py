@@ -16,7 +16,7 @@ from matplotlib.colors import Colormap
 from PIL import Image
 
 from attncap.captions import Caption
-from attncap.images import inside_folder
+from attncap.paths import inside_folder
 from attncap.plotting.predictions import words_in_no_reference
 from attncap.plotting.style import Picture
 

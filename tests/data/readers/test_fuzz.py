@@ -24,8 +24,8 @@ from attncap.attributes.tables import load_attributes
 from attncap.characteristics.lexicon_file import read_entries, write_entries
 from attncap.data.load import CaptionData, check, guess_format, load
 from attncap.data.readers.flickr8k import TOKEN_FILES
-from attncap.images import find_images
 from attncap.metrics.coco_json import read_predictions, read_references
+from attncap.paths import find_images
 
 SECONDS = float(os.environ.get("ATTNCAP_FUZZ_SECONDS", "60"))
 FIRST_SEED = int(os.environ.get("ATTNCAP_FUZZ_SEED", "0"))

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from attncap.data.readers.base import Parts, read_json
+from attncap.data.readers.base import Parts
 from attncap.data.readers.coco import read_coco
+from attncap.data.readers.files import read_json
 from attncap.data.readers.flickr8k import read_flickr8k
 from attncap.data.readers.karpathy import read_karpathy
 from attncap.data.readers.table import has_caption_columns, read_table

@@ -10,11 +10,13 @@ import pytest
 from attncap.cli.main import main
 from attncap.data.load import guess_format, load
 from attncap.data.readers import registry
-from attncap.data.readers.base import Collector, Parts, read_lines
+from attncap.data.readers.base import Collector, Parts
+from attncap.data.readers.files import read_lines
 from attncap.data.readers.registry import Spec, forms, readers, register_reader
 
 PLUGIN = '''
-from attncap.data.readers.base import Collector, Parts, read_lines
+from attncap.data.readers.base import Collector, Parts
+from attncap.data.readers.files import read_lines
 from attncap.data.readers.registry import Spec, register_reader
 
 @register_reader("bars", "bars:FILE:IMAGES", guess=lambda folder: [str(path) for path in folder.glob("*.bars")])

@@ -7,18 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import regex
-
 from attncap.data.dataset import CaptionData
-from attncap.words import has_stray_separator, is_list, split_words
+from attncap.words import has_no_spaces, has_stray_separator, is_list, split_words
 
 MIN_COUNTS = (1, 2, 3, 5, 10)
 SHORT_WORDS = 4  # BLEU-4 needs four words in a row
-# A run without spaces that is longer than a word usually is: 4 characters of Chinese or Japanese, 12 of Thai,
-# Lao, Burmese, Khmer or Tibetan.
-_SPACELESS = regex.compile(
-    r"[\p{Han}\p{Hiragana}\p{Katakana}]{4,}|[\p{Thai}\p{Lao}\p{Myanmar}\p{Khmer}\p{Tibetan}]{12,}"
-)
 
 
 @dataclass(frozen=True)
@@ -150,7 +143,7 @@ def describe_texts(texts: Sequence[str], images: int) -> DataProfile:
         vocabulary={least: len(reaching(least)) for least in MIN_COUNTS},
         list_like_share=share(sum(map(is_list, texts))),
         capitals_share=share(sum(map(_in_capitals, texts))),
-        spaceless_share=share(sum(_SPACELESS.search(text) is not None for text in texts)),
+        spaceless_share=share(sum(map(has_no_spaces, texts))),
         stray_separator_share=share(sum(map(has_stray_separator, texts))),
         short_share=share(sum(len(words) < SHORT_WORDS for words in split)),
         covered={least: sum(reaching(least)) / total if total else 0.0 for least in MIN_COUNTS},

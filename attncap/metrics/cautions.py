@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from attncap.metrics.references import Candidates
+from attncap.words import has_no_spaces
 
 FEW_IMAGES = 100  # below it CIDEr's document frequencies are mostly 1
 LEAST_VARIETY, FEW_DISTINCT = 20, 0.05  # images that say something about variety; share of distinct captions
@@ -67,6 +68,4 @@ def _short(candidates: Candidates, order: int) -> bool:
 
 def _without_spaces(candidates: Candidates) -> bool:
     texts = [text for captions in candidates.references.captions.values() for text in captions]
-    unbroken = [max((len(word) for word in text.split()), default=0) >= 8 and not text.isascii() for text in texts]
-    single = [len(text.split()) <= 2 for text in texts]
-    return bool(np.mean([both for both in map(all, zip(unbroken, single, strict=True))]) > SHORT_SHARE)
+    return sum(map(has_no_spaces, texts)) > SHORT_SHARE * len(texts)

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from attncap.training.config import LEAST_EPOCHS, TrainConfig
-from attncap.words import are_lists, split_words
+from attncap.words import are_lists, has_no_spaces, split_words
 
 BATCH_SIZE = 32  # an image costs more than its captions, so larger batches save no time
 LEAST_STEPS = 20  # of an epoch: with fewer, the average of weights over an epoch is that of a few steps
 CAPTIONS_READ = 128_000  # in all: 6,400 short texts need 20 epochs; Flickr8k's 30,000 captions no more than 12
 MOST_EPOCHS = 30
+SPACELESS_SHARE = 0.1  # of the captions: with more, train warns
 SHORT_WORDS = 5  # the median text has fewer than these plus one: its 4-grams are one or two, and hardly any is right
 
 
@@ -29,7 +30,7 @@ def fit_to_data(
 
     Returns:
         config: without open settings.
-        reasons: one line per setting that was filled in: its value and why.
+        reasons: one line per setting that was filled in (its value and why), and warnings.
     """
     texts = [text for own in captions.values() for text in own]
     each = min(5, round(len(texts) / max(1, len(captions))))
@@ -42,6 +43,12 @@ def fit_to_data(
             chosen[name] = value
             reasons.append(f"{name} = {str(value).lower() if isinstance(value, bool) else value}: {why}")
 
+    spaceless = sum(map(has_no_spaces, texts)) / max(1, len(texts))
+    if spaceless > SPACELESS_SHARE and config.tokenizer == "words":
+        reasons.append(
+            f"warning: {spaceless:.0%} of the captions have no spaces between words, so that a whole one is a word: "
+            "train with word pieces (--set tokenizer=wordpiece)"
+        )
     found = are_lists(texts) if lists is None else lists
     why = "most captions are lists of short items" if found else "captions are sentences"
     choose("lists", found, why if lists is None else "as the vocabulary that it continues with")

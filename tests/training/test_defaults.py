@@ -35,6 +35,13 @@ def test_little_data_has_small_batches_and_keeps_rare_words() -> None:
     assert found == dict(lists=False, min_count=2, batch_size=8, epochs=30, patience=7, monitor="loss")
 
 
+def test_texts_without_spaces_are_warned_of() -> None:
+    captions = {str(n): ["一只棕色的狗在草地上奔跑"] for n in range(50)}
+    [warning] = [line for line in fit_to_data(TrainConfig(), captions)[1] if line.startswith("warning")]
+    assert "100% of the captions have no spaces" in warning and "--set tokenizer=wordpiece" in warning
+    assert not any("spaces" in line for line in fit_to_data(TrainConfig(tokenizer="wordpiece"), captions)[1])
+
+
 @pytest.mark.parametrize(("name", "value"), [("lists", True), ("min_count", 7), ("epochs", 3), ("monitor", "cider_d")])
 def test_what_is_given_stays(name: str, value: Any) -> None:
     assert fitted({str(n): SENTENCES for n in range(50)}, **{name: value})[name] == value

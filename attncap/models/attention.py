@@ -86,7 +86,8 @@ class BahdanauAttention(keras.layers.Layer):
     ) -> Any:
         if len(query.shape) not in (2, 3) or len(values.shape) != 3:
             raise ValueError(
-                f"query needs shape (B, H) or (B, K, H) and values (B, L, D), got {query.shape} and {values.shape}"
+                f"query needs shape (B, H) or (B, K, H) and values (B, L, D), got {tuple(query.shape)} and "
+                f"{tuple(values.shape)}"
             )
         if None not in (query.shape[0], values.shape[0]) and query.shape[0] != values.shape[0]:
             raise ValueError(

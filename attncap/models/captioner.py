@@ -321,7 +321,7 @@ class AttendingCaptioner(Captioner):
     def add_losses(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:
         weights = outputs["attention_weights"]  # (B, K, T, L)
         if self.attention_penalty:
-            mask = self.region_mask(inputs["features"])
+            mask = self.region_mask(inputs["features"]) if self.masked else None
             self.add_loss(self.attention_penalty * doubly_stochastic_penalty(weights, inputs["token_ids"], mask))
         if self.attention_supervision and inputs.get("regions") is not None:
             self.add_loss(self.attention_supervision * attention_supervision(weights, inputs["regions"]))

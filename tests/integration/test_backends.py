@@ -1,6 +1,6 @@
 """Keras's other backends: the model tests that matter run on JAX and torch too, and a file goes from TensorFlow there.
 
-torch is no dependency (PyPI's wheel brings 2 GB of CUDA libraries): `pip install torch`, or its CPU build, runs its half.
+torch is no dependency (PyPI's wheel brings 2 GB of CUDA libraries): where it is not installed, its half is skipped.
 """
 
 from __future__ import annotations

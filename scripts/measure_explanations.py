@@ -22,12 +22,14 @@ from attncap.data.load import cache_folder, load
 from attncap.decoding.predict import caption_stored
 from attncap.explain.faithfulness import measure_maps
 from attncap.explain.interventions import measure_interventions, measure_randomization
+from attncap.explain.layers import layer_maps
 from attncap.explain.plots import plot_faithfulness
 from attncap.explain.words import METHODS, explain_captions
 from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import load_phrases, phrases_in
 from attncap.grounding.measures import measure_grounding
 from attncap.models.saving import load_captioner
+from attncap.models.transformer_captioner import TransformerCaptioner
 
 
 def main() -> None:
@@ -79,6 +81,10 @@ def main() -> None:
     content["faithfulness"] = faithful.to_json_dict()
     if options.plot:
         plot_faithfulness(faithful).savefig(options.plot)
+    if isinstance(captioner, TransformerCaptioner):
+        heads = {name: measure_grounding(own, named) for name, own in layer_maps(captioner, features, captions).items()}
+        print(_pointing_table(heads), flush=True)
+        content["layers"] = {name: found.to_json_dict() for name, found in heads.items()}
     if captioner.has_attention:
         changed = measure_interventions(captioner, features, captions)
         print(changed.round(3).to_string(), flush=True)

@@ -10,7 +10,7 @@ from keras import ops
 from attncap.features.extractor import FeatureExtractor
 from attncap.models.captioner import AttendingCaptioner, CaptionerState
 from attncap.models.registry import register_captioner
-from attncap.tokenizers import CaptionTokenizer
+from attncap.tokenizers import START, CaptionTokenizer
 
 
 @keras.saving.register_keras_serializable("attncap")
@@ -118,6 +118,30 @@ class DecoderBlock(keras.layers.Layer):
         x = x + self.dropout(update, training=training)
         x = ops.reshape(x, (batch, captions, steps, self.units))
         return x, weights, None if cache is None else ops.reshape(words, ops.shape(cache))
+
+    def attention_heads(self, x: Any, picture: Any, mask: Any, regions: Any = None) -> tuple[Any, Any]:
+        """Return the attention of every head, of one caption per image.
+
+        Args:
+            x, picture, mask, regions: as `call` takes them, with K = 1 and without a cache.
+
+        Returns:
+            words: float32, shape (B, N, T, T): how much each word looks at those before it.
+            weights: float32, shape (B, N, T, L): how much it looks at the regions.
+        """
+        x = x[:, 0]  # (B, T, H)
+        normal = self.self_norm(x)
+        keys = _keys_and_values(self.self_attention, normal)  # (B, 2, T, N, H / N)
+        update, words, _ = self.self_attention(
+            normal, normal, attention_mask=mask, cache=keys, return_attention_scores=True
+        )
+        normal = self.cross_norm(x + update)
+        cover = None if regions is None else regions[:, None]  # (B, 1, L)
+        _, weights, _ = self.cross_attention(
+            normal, normal, attention_mask=cover, cache=picture, return_attention_scores=True
+        )
+        words, weights = (ops.cast(scores, "float32") for scores in (words, weights))
+        return tuple(scores / ops.sum(scores, axis=-1, keepdims=True) for scores in (words, weights))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -274,6 +298,34 @@ class TransformerCaptioner(AttendingCaptioner):
                 x, state.memory[f"picture_{n}"], mask, regions=state.memory.get("mask"), training=training
             )
         return {"hidden": x, "attention_weights": weights}
+
+    def attention_of_layers(self, features: Any, token_ids: Any) -> tuple[Any, Any]:
+        """Return the attention of every layer and head while finished captions are read, one per image.
+
+        Args:
+            features: shape (B, rows, cols, D).
+            token_ids: int, shape (B, T), without `<start>`.
+
+        Returns:
+            words: float32, shape (B, layers, heads, T, T), rows sum to 1: at the step that gives token t, how much each
+                of the tokens read so far (`<start>` first) is looked at.
+            weights: float32, shape (B, layers, heads, T, L), rows sum to 1: how much each region is looked at.
+        """
+        token_ids = ops.cast(token_ids, "int32")
+        start = ops.full((ops.shape(token_ids)[0], 1), START, dtype="int32")
+        read = ops.concatenate([start, token_ids[:, :-1]], axis=1)[:, None]  # (B, 1, T)
+        state = self.init_state(features)
+        places = ops.arange(ops.shape(read)[2])
+        back = places[:, None] - places  # (T, T)
+        mask = ops.logical_and(back >= 0, back < self.window)[None]
+        x = self._with_positions(self.embedding(read), 0)  # (B, 1, T, H)
+        found = []
+        for n, block in enumerate(self.blocks):
+            picture, regions = state.memory[f"picture_{n}"], state.memory.get("mask")
+            found.append(block.attention_heads(x, picture, mask, regions))
+            x, _, _ = block(x, picture, mask, regions=regions)
+        words, weights = zip(*found, strict=True)
+        return ops.stack(words, axis=1), ops.stack(weights, axis=1)
 
     def _with_positions(self, embedded: Any, first: Any) -> Any:
         # In float32: bfloat16 has too few digits for the angles.

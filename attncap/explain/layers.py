@@ -1,0 +1,97 @@
+"""The attention of every layer and head of a Transformer as maps, and their rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from attncap.captions import Caption
+from attncap.explain.reading import as_caption, padded, token_groups
+from attncap.models.transformer_captioner import TransformerCaptioner
+
+
+def attention_rollout(words: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Follow attention through all layers of a decoder, from each word down to the regions.
+
+    With the mean over heads of layer n, W_n over the words and C_n over the regions, and half of each word carried on
+    by the residual connection:
+
+        R_0 = I,  Q_0 = 0
+        R_n = 1/2 (I + W_n) R_{n-1},    Q_n = 1/2 (I + W_n) Q_{n-1} + R_n C_n
+
+    Q_n, its rows divided by their sums, is the map of each word.
+
+    Args:
+        words: shape (layers, heads, T, T), see `TransformerCaptioner.attention_of_layers`.
+        weights: shape (layers, heads, T, L).
+
+    Returns:
+        maps: float64, shape (T, L), rows sum to 1.
+
+    Reference: Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3; with cross-attention as
+        Chefer, Gur and Wolf 2021, "Generic Attention-model Explainability", section 3.1, without their gradients.
+    """
+    steps = words.shape[-1]
+    carried, maps = np.eye(steps), np.zeros((steps, weights.shape[-1]))
+    for own, looked in zip(words.mean(axis=1), weights.mean(axis=1), strict=True):  # (T, T), (T, L)
+        mixed = 0.5 * (np.eye(steps) + own)
+        carried = mixed @ carried
+        maps = mixed @ maps + carried @ looked
+    return maps / maps.sum(axis=-1, keepdims=True)
+
+
+def layer_maps(
+    captioner: TransformerCaptioner, features: np.ndarray, captions: Sequence[Caption | str], *, batch_size: int = 32
+) -> dict[str, list[Caption]]:
+    """Return the maps of every layer and head, of layers, and of the rollout, for the same captions.
+
+    Args:
+        captioner: a Transformer. Its own maps are those of the last layer, mean over heads.
+        features: shape (N, rows, cols, D).
+        captions: N captions.
+        batch_size: captions per pass.
+
+    Returns:
+        maps: "layer 1 head 1" and so on, "layer 1" and so on (mean over heads), "all layers" (mean over layers and
+            heads) and "rollout" -> N captions with these maps. `measure_grounding` and `measure_maps` take them.
+
+    Raises:
+        ValueError: another kind of captioner.
+
+    Example:
+        >>> maps = layer_maps(captioner, features, captions)
+        >>> {name: measure_grounding(own, phrases).pointing_game for name, own in maps.items()}
+    """
+    if not isinstance(captioner, TransformerCaptioner):
+        raise ValueError(f"{type(captioner).__name__} has no layers of attention: a TransformerCaptioner is needed")
+    own = [as_caption(captioner, caption) for caption in captions]
+    rows, cols = captioner.map_shape
+    found: dict[str, list[Caption]] = {}
+    for start in range(0, len(own), batch_size):
+        part = own[start : start + batch_size]
+        token_ids = padded([caption.token_ids for caption in part])
+        read = captioner.attention_of_layers(np.asarray(features[start : start + batch_size]), token_ids)
+        for caption, words, weights in zip(part, *map(_float64, read), strict=True):
+            for name, maps in _named_maps(words, weights).items():
+                groups = token_groups(captioner, caption)
+                each = [maps[where].mean(axis=0) for where in groups]
+                drawn = np.array(each, np.float32).reshape(-1, rows, cols)
+                explained = replace(caption, attention_weights=drawn, visual_probs=None, grid_box=captioner.grid_box)
+                found.setdefault(name, []).append(explained)
+    return found
+
+
+def _named_maps(words: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The maps (T, L) of one caption, from attention (layers, heads, T, T) and (layers, heads, T, L)."""
+    layers, heads = weights.shape[:2]
+    maps = {f"layer {n + 1} head {h + 1}": weights[n, h] for n in range(layers) for h in range(heads)}
+    maps |= {f"layer {n + 1}": weights[n].mean(axis=0) for n in range(layers)}
+    return maps | {"all layers": weights.mean(axis=(0, 1)), "rollout": attention_rollout(words, weights)}
+
+
+def _float64(tensor: Any) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(tensor), np.float64)

@@ -25,6 +25,15 @@ MACHINE = re.compile(
     r"file://|extra-index-u[r]l|https?://(?:local[h]ost|127\.)"
 )
 
+# Numbers of "What was seen" that are computed from numbers of the outputs.
+DERIVED = {
+    "01": {"72,894": "14591 + 14542 + 14578 + 14576 + 14607", "97": "101 - 4"},
+    "05": {"0.126": "0.839 - 0.713", "0.063": "0.839 - 0.776"},
+    "06": {"5": "115.1 - 110.2", "10": "(176.0 - 12.2) / 16", "11": "17.3 - 6.0"},
+    "10": {"2.3": "0.023 * 100", "1.1": "0.011 * 100", "3.4": "0.034 * 100", "14.5": "0.145 * 100"},
+}
+NUMBER = re.compile(r"(?<![\w.,/-])(-?\d+(?:,\d{3})*(?:\.\d+)?)(?:e([+-]\d+))?(%?)(?![\w/]|-\w|\.\d)")
+
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -120,12 +129,15 @@ def test_committed_outputs(path: Path) -> None:
 @every_notebook
 def test_form(path: Path) -> None:
     notebook = read(path)
-    first, last = notebook.cells[0], notebook.cells[-1]
-    assert first.cell_type == last.cell_type == "markdown"
+    first = notebook.cells[0]
+    assert first.cell_type == "markdown"
     assert first.source.startswith(f"# {path.stem[:2]} ")
     for word in ("**Question.**", "**Needs**", "**Produces**", "minute", "2 cores"):
         assert word in first.source
-    assert re.search(r"\d", last.source) and "read next" in last.source.lower(), "the end: what was seen, with numbers"
+    titles = [line for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("## ")]
+    end = titles.index("## What was seen")
+    assert all(title.startswith("## Appendix ") for title in titles[end + 1 :])
+    assert "**Read next:**" in next(c.source for c in notebook.cells if c.source.startswith("## What was seen"))
     markdown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for phrase in ("$$", "**Look for**", "went wrong", "## Try this"):
         assert phrase in markdown
@@ -140,6 +152,74 @@ def test_form(path: Path) -> None:
         assert max(map(len, source.splitlines())) <= 120, source
         tree = ast.parse(source)
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)], source
+
+
+def findings(notebook: Any) -> str:
+    """The list under "What was seen", without code, equations and addresses."""
+    cell = next(cell for cell in notebook.cells if cell.source.startswith("## What was seen"))
+    items = re.findall(r"^\* .*(?:\n {2}.*)*", cell.source, flags=re.MULTILINE)
+    assert items, "what was seen is a list"
+    return re.sub(r"\]\([^)]*\)|`[^`]*`|\$[^$]*\$|95% interval", " ", "\n".join(items))
+
+
+def numbers(text: str) -> list[tuple[str, float, float]]:
+    """Return each number as written, its value and the half of its last digit; percentages as shares."""
+    found = []
+    for digits, exponent, percent in NUMBER.findall(text):
+        scale = 10.0 ** int(exponent or 0) / (100 if percent else 1)
+        half = 0.5 * 10.0 ** -len(digits.partition(".")[2]) * scale
+        found.append((digits + percent, float(digits.replace(",", "")) * scale, half))
+    return found
+
+
+def printed_text(notebook: Any) -> str:
+    """Everything that the outputs print or show as a table."""
+    parts = []
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            parts.append(output.get("text", ""))
+            parts.append(
+                re.sub(r"<[^>]*>", " ", data["text/html"]) if "text/html" in data else data.get("text/plain", "")
+            )
+    return "\n".join(parts)
+
+
+@every_notebook
+def test_numbers_of_the_text_are_those_of_the_outputs(path: Path) -> None:
+    notebook = read(path)
+    shown = [value for _, value, _ in numbers(printed_text(notebook))]
+    settings = {
+        written for _, written in re.findall(r"(^|[^\w.])(\d+)\b", "\n".join(c.source for c in code_cells(notebook)))
+    }
+    derived = DERIVED.get(path.stem[:2], {})
+    for written, terms in derived.items():
+        assert written in findings(notebook)
+        for term, value, _ in numbers(terms):
+            known = any(abs(value - other) < 1e-9 for other in shown) or term in ("4", "16", "100")
+            assert known, f"{written} = {terms}: no output has {term}"
+        value = eval(terms, {})
+        assert float(written.replace(",", "")) == pytest.approx(
+            value, abs=0.5 * 10.0 ** -len(written.partition(".")[2])
+        )
+    missing = [
+        written
+        for written, value, half in numbers(findings(notebook))
+        if written not in derived
+        and written not in settings
+        and not any(abs(abs(value) - abs(other)) <= half * (1 + 1e-6) for other in shown)  # "costs 0.8" for -0.8
+    ]
+    assert not missing, f"no output shows {', '.join(missing)}"
+
+
+@every_notebook
+def test_every_figure_has_an_alternative_text(path: Path) -> None:
+    for cell in code_cells(read(path)):
+        images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        if images:
+            text = cell.metadata.get("alt", "")
+            assert len(text) > 30, cell.source
+            assert cell.metadata["mystnb"]["image"]["alt"] == text  # for the page; `alt` is for nbconvert
 
 
 @every_notebook

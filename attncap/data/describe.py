@@ -76,7 +76,7 @@ class DataProfile:
         if self.texts_per_image < 2 and self.words_per_text < 8:
             hard.append(
                 "one short caption per image: BLEU-4 is close to zero and says little; "
-                "score with CIDEr-D or by characteristics"
+                "turn the texts into characteristics (attncap characteristics mine), and score captions by those"
             )
         elif self.short_share > 0.25:
             hard.append(f"{self.short_share:.0%} of the captions have under {SHORT_WORDS} words: BLEU-4 is zero there")

@@ -28,8 +28,10 @@ class ProgressTable(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self._done = 0
         self._began = time.monotonic()
-        monitor = self.recorder.monitor.removeprefix("val_")
-        tqdm.write(f"{'epoch':>7}  {'loss':>8}  {'val_loss':>8}  {monitor:>8}  {'best':>5}  time left")
+        self._score = (
+            "" if self.recorder.monitor == "val_loss" else f"{self.recorder.monitor.removeprefix('val_'):>8}  "
+        )
+        tqdm.write(f"{'epoch':>7}  {'loss':>8}  {'val_loss':>8}  {self._score}{'best':>5}  time left")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self.bar_wanted:
@@ -51,9 +53,10 @@ class ProgressTable(keras.callbacks.Callback):
         left = (time.monotonic() - self._began) / self._done * (epochs - epoch - 1)
         if self.model.stop_training:
             left = 0.0
+        score = f"{row[self.recorder.monitor]:>8.4f}  " if self._score else ""
         tqdm.write(
             f"{epoch + 1:>3}/{epochs:<3}  {loss:>8.4f}  {row.get('val_loss', float('nan')):>8.4f}  "
-            f"{row[self.recorder.monitor]:>8.4f}  {best:>5}  {_duration(left)}"
+            f"{score}{best:>5}  {_duration(left)}"
         )
 
 

@@ -41,7 +41,13 @@
     value === null || value === undefined ? "?" : Math.abs(value) < 9.9995 ? value.toFixed(3) : value.toFixed(1);
   const chance = (p) => (p === null ? "?" : p < 0.005 && p > 0 ? "<0.01" : p.toFixed(2));
   const times = (value) => (value >= 9.95 ? value.toFixed(0) : value.toFixed(1)) + "×";
-  const textOf = (beam) => beam.words.join(" ") || "(empty caption)";
+  const textOf = (beam) => beam.words.join(" ").replaceAll(" ,", ",") || "(empty caption)";
+  // As people write it: an initial capital, and a period unless it is a list with commas.
+  const sentenceOf = (beam) => {
+    if (!beam.words.length) return textOf(beam);
+    const text = textOf(beam);
+    return text.charAt(0).toUpperCase() + text.slice(1) + (/,|[.!?。]$/.test(text) ? "" : ".");
+  };
   const beamNow = () => pictures[state.picture].beams[state.beam];
 
   function bar(p, low) {
@@ -525,7 +531,7 @@
       small.decoding = "async";
       small.alt = "";
       small.src = `data:image/jpeg;base64,${picture.jpeg}`;
-      option.append(small, phrase("span", "said", textOf(picture.beams[0])), phrase("span", "badge", picture.name));
+      option.append(small, phrase("span", "said", sentenceOf(picture.beams[0])), phrase("span", "badge", picture.name));
       return option;
     }));
     at("sort").append(...SORTS.map(([, label]) => element("option", "", label)));

@@ -7,24 +7,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from attncap._files import check_list
-from attncap.images import AnyImage, UnreadableImage, image_bytes
-from attncap.paths import check_ids
+from attncap.images import AnyImage, UnreadableImage
 from attncap.paths import image_ids as ids_of
+from attncap.retrieval.adding import add_files, check_labels, code_bytes, stored_codes
 from attncap.retrieval.database import Entry, ImageDatabase
 from attncap.retrieval.difference_hash import DifferenceHash, PictureEncoder
 from attncap.retrieval.hnsw import NeighborGraph
 from attncap.retrieval.search import CosineSearch, HashSearch
 
 __all__ = ["DifferenceHash", "Neighbor", "ImageIndex"]
-
-COMMIT_EVERY = 64  # images; a killed process loses at most these
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class ImageIndex:
 
     @property
     def _bytes(self) -> int:
-        return -(-self.encoder.size // 8) if self._is_hash else 2 * self.encoder.size
+        return code_bytes(self.encoder)
 
     def __len__(self) -> int:
         return len(self._database)
@@ -158,30 +154,8 @@ class ImageIndex:
         """
         check_list(pictures, "pictures", "images")
         names = ids_of(pictures) if image_ids is None else list(image_ids)
-        _check(names, labels, len(pictures))
-        known = self._database.known()
-        rejected = []
-        with tqdm(total=len(names), desc="index", unit=" pictures", disable=not progress) as bar:
-            for start in range(0, len(names), COMMIT_EVERY):
-                todo = []
-                for n in range(start, min(start + COMMIT_EVERY, len(names))):
-                    try:
-                        digest = hashlib.blake2b(image_bytes(pictures[n]), digest_size=16).digest()
-                    except UnreadableImage as error:
-                        rejected.append((names[n], os.fspath(pictures[n]), error.reason))
-                        continue
-                    if known.get(names[n]) != (digest, tuple(labels[n])):
-                        todo.append((n, digest))
-                entries = []
-                codes = self.encoder.encode([pictures[n] for n, _ in todo]) if todo else []
-                for (n, digest), code in zip(todo, codes, strict=True):
-                    if isinstance(code, UnreadableImage):
-                        rejected.append((names[n], os.fspath(pictures[n]), code.reason))
-                    else:
-                        entries.append(Entry(names[n], tuple(labels[n]), self._stored(code[None])[0], digest))
-                if entries:
-                    self._database.add(entries)
-                bar.update(min(COMMIT_EVERY, len(names) - start))
+        check_labels(names, labels, len(pictures))
+        rejected = add_files(self._database, self.encoder, pictures, names, labels, progress)
         self._database.remove([name for name, _, _ in rejected])
         if source is not None:
             self._sync(source, names)
@@ -217,22 +191,9 @@ class ImageIndex:
             codes: uint8, shape (N, ceil(bits / 8)), or float, shape (N, D): scaled to unit length and stored in
                 half precision.
         """
-        _check(image_ids, labels, len(codes))
-        stored = self._stored(codes)
+        check_labels(image_ids, labels, len(codes))
+        stored = stored_codes(self.encoder, codes)
         self._database.add([Entry(*row) for row in zip(image_ids, map(tuple, labels), stored, strict=True)])
-
-    def _stored(self, codes: np.ndarray) -> list[bytes]:
-        width = self._bytes if self._is_hash else self.encoder.size
-        if codes.ndim != 2 or codes.shape[1] != width:
-            raise ValueError(f"codes of shape (N, {width}) expected, got {codes.shape}")
-        if self._is_hash:
-            return [code.tobytes() for code in np.asarray(codes, np.uint8)]
-        vectors = np.asarray(codes, np.float32)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
-        if len(bad):
-            raise ValueError(f"embedding {bad[0]}: expected finite values, not all zero")
-        return [code.tobytes() for code in (vectors / lengths).astype("<f2")]
 
     @property
     def codes(self) -> np.ndarray:
@@ -350,12 +311,3 @@ class ImageIndex:
         if not np.array_equal(ids, self._ids):
             self._ids, self._codes, self._search, self._graph = ids, codes, None, None
         self._seen = state
-
-
-def _check(image_ids: Sequence[str], labels: Sequence[Any], count: int) -> None:
-    if not len(image_ids) == len(labels) == count:
-        raise ValueError(f"expected a name and labels for each image: {len(image_ids)}, {len(labels)}, {count}")
-    check_ids(image_ids)
-    text = next((line for line in labels if isinstance(line, str)), None)
-    if text is not None:
-        raise ValueError(f"labels {text!r:.60}: expected a list of labels for each image, got one string")

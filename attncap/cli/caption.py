@@ -15,6 +15,7 @@ from attncap.cli.options import (
     add_decoding,
     add_run,
     captioner_of,
+    group,
     heatmap_files,
     save_heatmap,
 )
@@ -33,7 +34,7 @@ def add_commands(commands: Any) -> None:
     add_run(parser)
     add_features_file(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
-    parser.add_argument(
+    group(parser, "output").add_argument(
         "--heatmap",
         type=OutputFile,
         metavar="PNG",

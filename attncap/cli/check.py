@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, OutputFile, add_command
+from attncap.cli.options import OutputFile, add_command, add_data, group
+from attncap.data.readers.registry import formats
 
 
 def add_commands(commands: Any) -> None:
@@ -14,19 +15,22 @@ def add_commands(commands: Any) -> None:
         commands,
         "check",
         _check,
-        "decode every picture and list what is wrong",
+        "decode every image of a data set, list what is wrong, and describe the captions",
         "attncap check --data flickr8k:flickr8k",
+        f"\nforms of SPEC:\n{formats()}\n  FOLDER\n      the data set in this folder; its format is guessed\n",
     )
-    parser.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
-    parser.add_argument("--out", type=OutputFile, metavar="CSV", help="list the rejects here")
-    parser.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
+    add_data(parser)
+    group(parser, "output").add_argument(
+        "--out", type=OutputFile, metavar="CSV", help="file to write: the rows and images that are left out, and why"
+    )
 
 
 def _check(options: argparse.Namespace) -> None:
     from attncap.data.describe import describe_data
     from attncap.data.load import check, check_summary, load
 
-    clean, report = check(load(options.data, seed=options.seed))
+    data = load(options.data, seed=options.seed)
+    clean, report = check(data.split(options.split) if options.split else data)
     print(check_summary(clean, report))
     profile = describe_data(clean)
     print("\n".join(["captions:", profile.table(), *(f"note: {line}" for line in profile.difficulties())]))

@@ -17,6 +17,7 @@ from attncap.cli.options import (
     add_run,
     captioner_of,
     decoding,
+    group,
 )
 
 
@@ -26,24 +27,30 @@ def add_commands(commands: Any) -> None:
         commands,
         "explore",
         _explore,
-        "write one HTML page to explore captions: every word lays its map over the picture",
+        "write one HTML page to explore captions: each word shows its map over the image",
         "attncap explore --run runs/mine --images photographs --out explore.html --beam-width 5",
     )
     add_run(parser)
-    parser.add_argument(
-        "--images", metavar="FOLDER_OR_LIST", help="folder, or text file with a path a line (default: those of --data)"
+    data = group(parser, "data")
+    data.add_argument(
+        "--images",
+        metavar="FOLDER_OR_LIST",
+        help="folder, or text file with one path per line (default: the images of --data)",
     )
-    parser.add_argument("--out", required=True, type=OutputFile, metavar="HTML", help="page to write")
-    parser.add_argument("--data", metavar="SPEC", help=f"where references come from, by image_id: {SPEC_HELP}")
-    parser.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
-    parser.add_argument("--against", metavar="DIR", help="another run, shown beside, with the differences marked")
-    parser.add_argument(
+    data.add_argument("--data", metavar="SPEC", help=f"data set with the references, by image_id: {SPEC_HELP}")
+    data.add_argument("--split", metavar="S", help="part of --data: train, val (or dev) or test (default: all)")
+    data.add_argument(
         "--boxes", metavar="BOXES", help=f"boxes to draw where a word names one; with --data: {BOXES_HELP}"
     )
-    parser.add_argument("--limit", type=int, default=200, metavar="N", help="the first N pictures (default 200)")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="alternatives shown for a word (default 5)")
-    parser.add_argument("--title", default="Where the captioner looked", metavar="TEXT", help="heading of the page")
-    parser.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
+    data.add_argument("--limit", type=int, default=200, metavar="N", help="show the first N images (default 200)")
+    data.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the splits (default 0)")
+    group(parser, "model").add_argument(
+        "--against", metavar="DIR", help="another run, shown beside, with the differences marked"
+    )
+    output = group(parser, "output")
+    output.add_argument("--out", required=True, type=OutputFile, metavar="HTML", help="page to write")
+    output.add_argument("--top", type=int, default=5, metavar="N", help="alternatives shown for a word (default 5)")
+    output.add_argument("--title", default="Where the captioner looked", metavar="TEXT", help="heading of the page")
     add_decoding(parser)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli.index_tune import make_encoder, open_index, tune
-from attncap.cli.options import SPEC_HELP, OutputFile, add_command
+from attncap.cli.options import OutputFile, add_command, add_data, group
 
 ENCODER_HELP = (
     "dhash (64 bits), dhash:BITS (n^2 or 2 n^2, such as 128 or 256), or an InceptionV3 layer, such as mixed8, whose "
@@ -32,21 +32,20 @@ def add_commands(commands: Any) -> None:
         "put images with their captions into an index; a second call adds new images and removes those that are gone",
         "attncap index build --data table:captions.csv:photographs --db people.db --encoder dhash:64",
     )
-    build.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
-    build.add_argument("--split", metavar="S", help="train, val (or dev) or test (default: all)")
-    build.add_argument("--db", required=True, metavar="FILE", help="the index, an SQLite file")
-    build.add_argument("--encoder", default="dhash", metavar="E", help=ENCODER_HELP)
-    build.add_argument(
+    add_data(build, what="images and captions")
+    _add_db(build, "the index to make or to extend, an SQLite file")
+    model = group(build, "model")
+    model.add_argument("--encoder", default="dhash", metavar="E", help=ENCODER_HELP)
+    model.add_argument(
         "--image-size",
         type=int,
         metavar="I",
         help="side of the images in pixels, as in train (default: that of the weights; not for dhash)",
     )
-    build.add_argument(
+    _add_encoder(build)
+    group(build, "output").add_argument(
         "--graph", action="store_true", help="also build the graph for approximate search, for more than 100,000 images"
     )
-    build.add_argument("--seed", type=int, default=0, help="seed of the splits (default 0)")
-    _add_encoder(build)
 
     query = add_command(
         own,
@@ -55,21 +54,26 @@ def add_commands(commands: Any) -> None:
         "print the nearest images and their labels, or caption a folder of images by their nearest neighbors",
         "attncap index query --db people.db me.jpg -k 5",
     )
-    query.add_argument("--db", required=True, metavar="FILE", help="the index")
     query.add_argument("images", nargs="*", metavar="IMAGE", help="image files, or folders of images")
-    query.add_argument(
-        "-k", type=_count, metavar="K", help="number of neighbors (default 1; with --images, above 1: consensus)"
-    )
-    query.add_argument(
+    group(query, "data").add_argument(
         "--images",
         dest="folder",
         metavar="FOLDER_OR_LIST",
         help="caption a folder of images, or those of a text file with one path per line, and write --out",
     )
-    query.add_argument("--out", type=OutputFile, metavar="JSON", help="COCO results JSON to write (with --images)")
-    query.add_argument("--approximate", action="store_true", help="search the graph that index build --graph made")
-    query.add_argument("--json", action="store_true", help="print JSON, one list per image")
+    _add_db(query, "the index to search")
     _add_encoder(query)
+    search = group(query, "search")
+    search.add_argument(
+        "-k",
+        type=_count,
+        metavar="K",
+        help="number of neighbors (default 1); with --images, of K captions take the one closest to the others",
+    )
+    search.add_argument("--approximate", action="store_true", help="search the graph that index build --graph made")
+    output = group(query, "output")
+    output.add_argument("--out", type=OutputFile, metavar="JSON", help="with --images: COCO results JSON to write")
+    output.add_argument("--json", action="store_true", help="print JSON, one list per image")
 
     tuning = add_command(
         own,
@@ -78,8 +82,26 @@ def add_commands(commands: Any) -> None:
         "find the distance threshold with the fewest errors, and store it in the index",
         "attncap index tune --db people.db --match label --plot threshold.png",
     )
-    tuning.add_argument("--db", required=True, metavar="FILE", help="the index")
-    tuning.add_argument(
+    add_data(
+        tuning,
+        required=False,
+        what="labeled images to query with (default: each image of the index against the others)",
+    )
+    data = group(tuning, "data")
+    data.add_argument(
+        "--index-data", metavar="SPEC", help="with --match copies: the data set that the index was built from"
+    )
+    data.add_argument(
+        "--sample",
+        type=int,
+        default=300,
+        metavar="N",
+        help="with --match copies: number of images to change (default 300)",
+    )
+    _add_db(tuning, "the index, which keeps the threshold")
+    _add_encoder(tuning)
+    search = group(tuning, "threshold")
+    search.add_argument(
         "--match",
         default="label",
         metavar="M",
@@ -87,35 +109,24 @@ def add_commands(commands: Any) -> None:
         "neighbor's caption scores at least this against the image's own), or copies (changed copies of images find "
         "the image; the images of --data are not in the index)",
     )
-    tuning.add_argument(
-        "--data",
-        metavar="SPEC",
-        help=f"labeled images to query with (default: each image of the index against the others). {SPEC_HELP}",
-    )
-    tuning.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
-    tuning.add_argument(
-        "--index-data", metavar="SPEC", help="with --match copies: the data set that the index was built from"
-    )
-    tuning.add_argument(
-        "--sample",
-        type=int,
-        default=300,
-        metavar="N",
-        help="with --match copies: number of images to change (default 300)",
-    )
-    tuning.add_argument(
+    search.add_argument(
         "--wrong-weight",
         type=float,
         default=1.0,
         metavar="W",
         help="cost of a wrong label; a missed label costs 1 (default 1.0)",
     )
-    tuning.add_argument("--plot", type=OutputFile, metavar="PNG", help="write a figure: errors at each threshold")
-    tuning.add_argument("--out", type=OutputFile, metavar="CSV", help="write the curve, one row per threshold")
-    tuning.add_argument("--keep", action="store_true", help="only print: leave the threshold of the index as it is")
-    tuning.add_argument("--seed", type=int, default=0, help="seed of splits, sample and folds (default 0)")
-    tuning.add_argument("--json", action="store_true", help="print JSON instead of text")
-    _add_encoder(tuning)
+    search.add_argument("--keep", action="store_true", help="only print: leave the threshold of the index as it is")
+    output = group(tuning, "output")
+    output.add_argument("--plot", type=OutputFile, metavar="PNG", help="figure to write: errors at each threshold")
+    output.add_argument(
+        "--out", type=OutputFile, metavar="CSV", help="table to write: the curve, one row per threshold"
+    )
+    output.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _add_db(parser: argparse.ArgumentParser, what: str) -> None:
+    group(parser, "index").add_argument("--db", required=True, metavar="FILE", help=what)
 
 
 def _count(text: str) -> int:
@@ -126,8 +137,9 @@ def _count(text: str) -> int:
 
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", metavar="W", help="imagenet, faces, random, or a weights file (not for dhash)")
-    parser.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (not for dhash)")
+    model = group(parser, "model")
+    model.add_argument("--weights", metavar="W", help="imagenet, faces, random, or a weights file (not for dhash)")
+    model.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (not for dhash)")
 
 
 def _build(options: argparse.Namespace) -> None:

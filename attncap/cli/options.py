@@ -21,13 +21,15 @@ BOXES_HELP = (
 )
 
 
-def add_command(commands: Any, name: str, run: Any, what: str, example: str) -> argparse.ArgumentParser:
-    """Declare a command: its function `run(options)`, one line on what it does, an example for the end of its help."""
+def add_command(
+    commands: Any, name: str, run: Any, what: str, example: str, notes: str = ""
+) -> argparse.ArgumentParser:
+    """Declare a command: its function `run(options)`, one line on what it does, and an example and notes below."""
     parser = commands.add_parser(
         name,
         help=what,
         description=what[0].upper() + what[1:] + ".",
-        epilog=f"example:\n  {example}",
+        epilog=f"example:\n  {example}\n{notes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
@@ -39,6 +41,20 @@ def add_command(commands: Any, name: str, run: Any, what: str, example: str) -> 
         help="Python file to import first, which registers a captioner, a reader or the like of your own",
     )
     return parser
+
+
+def group(parser: argparse.ArgumentParser, title: str) -> Any:
+    """Return the group of options with this title, made where there is none."""
+    known = next((known for known in parser._action_groups if known.title == title), None)
+    return known or parser.add_argument_group(title)
+
+
+def add_data(parser: argparse.ArgumentParser, *, required: bool = True, what: str = "") -> None:
+    """Declare `--data`, `--split` and `--seed`; `what` says what the data set is for."""
+    data = group(parser, "data")
+    data.add_argument("--data", required=required, metavar="SPEC", help=f"{what or 'data set'}: {SPEC_HELP}")
+    data.add_argument("--split", metavar="S", help="part of the data set: train, val (or dev) or test (default: all)")
+    data.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the splits (default 0)")
 
 
 def setting(text: str, settings: type) -> tuple[str, Any]:
@@ -64,7 +80,7 @@ def setting(text: str, settings: type) -> tuple[str, Any]:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Declare `--run`, which `captioner_of` reads."""
-    parser.add_argument(
+    group(parser, "model").add_argument(
         "--run",
         required=True,
         action="append",
@@ -87,8 +103,11 @@ def captioner_of(options: argparse.Namespace) -> Any:
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Declare the options that `decoding` reads."""
-    parser.add_argument("--beam-width", type=int, default=3, metavar="K", help="beams; 1 is greedy (default 3)")
-    parser.add_argument(
+    options = group(parser, "decoding")
+    options.add_argument(
+        "--beam-width", type=int, default=3, metavar="K", help="number of beams; 1 is greedy search (default 3)"
+    )
+    options.add_argument(
         "--length-penalty",
         type=float,
         metavar="A",
@@ -105,17 +124,19 @@ def decoding(options: argparse.Namespace) -> dict[str, Any]:
 
 def add_consensus(parser: argparse.ArgumentParser) -> None:
     """Declare `--consensus` and `--neighbors`, which `decoder_of` reads."""
-    parser.add_argument(
+    options = group(parser, "decoding")
+    options.add_argument(
         "--consensus",
         metavar="SPEC",
-        help="of K beams (10 are good) take the one that 40 sampled captions agree with most: more telling and more "
-        "varied, in about five times the time; SPEC: the data of the training: its captions say how telling words are",
+        help="minimum Bayes risk decoding: of the K beams (10 are good) return the one closest to 40 sampled captions; "
+        "more varied captions, in about five times the time. SPEC is the data set of the training, from whose captions "
+        "document frequencies are computed",
     )
-    parser.add_argument(
+    options.add_argument(
         "--neighbors",
         metavar="DB",
-        help="with --consensus, what people said of the ten pictures that look most like it has a say as well; DB: "
-        "attncap index build --split train --encoder LAYER, layer and weights as the run's",
+        help="with --consensus, also compare with the captions of the ten training images that look most alike. DB is "
+        "an index made by attncap index build --split train --encoder LAYER, with layer and weights of the run",
     )
 
 
@@ -123,7 +144,7 @@ def decoder_of(options: argparse.Namespace, captioner: Any) -> Any:
     """Return the decoder that `add_decoding` and `add_consensus` ask for."""
     if options.consensus is None:
         if options.neighbors is not None:
-            raise ValueError("--neighbors has a say in --consensus: add --consensus SPEC")
+            raise ValueError("--neighbors is for minimum Bayes risk decoding: add --consensus SPEC")
         from attncap.decoding.decoder import Decoder
 
         return Decoder(captioner, batch_size=32, **decoding(options))
@@ -132,7 +153,7 @@ def decoder_of(options: argparse.Namespace, captioner: Any) -> Any:
 
     references = load(options.consensus).split("train").references()
     if not references:
-        raise ValueError(f"--consensus {options.consensus}: has no captions of training pictures")
+        raise ValueError(f"--consensus {options.consensus}: has no captions of training images")
     neighbors = None if options.neighbors is None else _look_alikes(options.neighbors, captioner)
     return ConsensusDecoder(captioner, references, neighbors=neighbors, **decoding(options))
 

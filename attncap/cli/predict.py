@@ -15,6 +15,7 @@ from attncap.cli.options import (
     add_decoding,
     add_run,
     captioner_of,
+    group,
 )
 from attncap.cli.outside_features import add_features_file, captions_of
 
@@ -29,15 +30,22 @@ def add_commands(commands: Any) -> None:
         "attncap predict --run runs/mine --data flickr8k:flickr8k --split dev --out predictions.json",
     )
     add_run(parser)
-    images = parser.add_mutually_exclusive_group(required=True)
+    data = group(parser, "data")
+    images = data.add_mutually_exclusive_group(required=True)
     images.add_argument("--data", metavar="SPEC", help=f"caption a data set, with its image ids: {SPEC_HELP}")
     images.add_argument(
         "--images", metavar="FOLDER_OR_LIST", help="caption a folder, or a text file with one path per line"
     )
-    parser.add_argument("--split", metavar="S", help="of --data: train, val (or dev) or test (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the splits (default 0)")
+    data.add_argument("--split", metavar="S", help="part of --data: train, val (or dev) or test (default: all)")
+    data.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the splits (default 0)")
     add_features_file(parser)
-    parser.add_argument("--out", required=True, type=OutputFile, metavar="JSON", help="COCO results JSON to write")
+    group(parser, "output").add_argument(
+        "--out",
+        required=True,
+        type=OutputFile,
+        metavar="JSON",
+        help="COCO results JSON to write; unreadable images are listed beside it in NAME.rejects.csv",
+    )
     add_decoding(parser)
     add_consensus(parser)
 

@@ -101,7 +101,7 @@ def test_predict_evaluate_and_caption(demo_folder: Path, tmp_path: Path, capsys:
     assert main(["caption", "--run", str(run), str(faces[0]), *agreed, db]) == 0
     assert len(capsys.readouterr().out.split()) > 1
     assert main(["caption", "--run", str(run), str(faces[0]), "--neighbors", db]) == 2
-    assert "--neighbors has a say in --consensus: add --consensus" in capsys.readouterr().err
+    assert "--neighbors is for minimum Bayes risk decoding: add --consensus" in capsys.readouterr().err
     assert main([*index[:7], str(tmp_path / "other.db"), *index[8:], "--encoder", "mixed1"]) == 0
     assert main(["caption", "--run", str(run), str(faces[0]), *agreed, str(tmp_path / "other.db")]) == 2
     assert re.search(r"other\.db: .*the captioner reads mixed0 of 150", capsys.readouterr().err)

@@ -200,6 +200,11 @@ def forms() -> str:
     return ", ".join(reader.form for reader in readers(installed=False))
 
 
+def formats() -> str:
+    """Return a line on each format, for help texts."""
+    return "\n".join(f"  {reader.form}\n      {reader.help}" for reader in readers(installed=False))
+
+
 def existing_folder(text: str, spec: str) -> Path:
     """Return a folder; FileNotFoundError where it is none."""
     if not text or not os.path.isdir(text):

@@ -15,9 +15,10 @@ _WORD = regex.compile(rf"(?V1)(?:{_LETTER})+(?:['’\-\u200C\u200D](?:{_LETTER})
 _SOFT_HYPHEN = "\u00ad"
 # What separates the items of a list: , ; & + | bullets and line ends, a slash after at least two letters ("w/" and
 # "n/a" are abbreviations), a period or dash followed by a space. Not "and": it is a word, and of one language.
-_SEPARATOR = regex.compile(
-    r",(?!\d)|(?<!\d),|[;&+|•·、，；،؛।。\r\n\t]|(?<=\w\w)\s*/|(?<=\s)/(?=\s)|\.(?=\s)|(?<=\s)[-–—](?=\s)"
+SEPARATOR = (
+    r"[,，](?!\d)|(?<!\d)[,，]|[;&+|•·、；،؛।。\r\n\t]|(?<=\w\w)\s*/|(?<=\s)/(?=\s)|\.(?=\s)|(?<=\s)[-–—]+(?=\s)"
 )
+_SEPARATOR = regex.compile(SEPARATOR)
 # A run without spaces that is longer than a word usually is: 4 characters of Chinese or Japanese, 12 of Thai,
 # Lao, Burmese, Khmer or Tibetan.
 _SPACELESS = regex.compile(

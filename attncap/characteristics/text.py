@@ -6,11 +6,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# Between items of a list. Not ":" ("hair: brown" is one item); a comma or point between digits belongs to a number.
-_SEPARATOR = re.compile(
-    r"(?<!\d)[,.，．]|[,.，．](?!\d)|[;!?&+|•·・、。；؛،।…(){}\[\]\"“”„«»\n\r\t#]"
-    r"|(?<=\w\w)\s*/\s*|(?<=\s)/(?=\s)|(?<=\s)[-–—]+(?=\s)|^\s*[-–—*]+(?=\s)",
-    re.MULTILINE,
+import regex
+
+from attncap.words import SEPARATOR
+
+# Segments end at the separators of lists, and at any other punctuation but ":" ("hair: brown" is one segment).
+_SEPARATOR = regex.compile(
+    SEPARATOR + r"|(?<!\d)[.．]|[.．](?!\d)|[!?・…(){}\[\]\"“”„«»#]|^\s*[-–—*]+(?=\s)", regex.MULTILINE
 )
 _ABBREVIATION = re.compile(r"(?<!\w)(\w)/(?:(\w)(?!\w))?")  # "w/", "w/o": the slash is part of the word
 _CAMEL = re.compile(r"(?<=[a-zà-öø-ÿ])(?=[A-ZÀ-ÖØ-Þ])")

@@ -56,7 +56,7 @@ class Group:
         members: indices of phrases, the most frequent first.
         reasons: why a phrase is here, by index; none for the first.
         suggestion: another group that may be the same.
-        states_nothing: many texts say it, and their images are like all images ("I see", "on this picture").
+        states_nothing: many texts say it, and their images are like all images ("I see", "in this image").
     """
 
     members: list[int]

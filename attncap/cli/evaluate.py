@@ -18,13 +18,13 @@ def add_commands(commands: Any) -> None:
         commands,
         "evaluate",
         _evaluate,
-        "score predictions against references",
+        "score captions against references: BLEU, ROUGE-L, CIDEr, and the characteristics that they state",
         "attncap evaluate --predictions predictions.json --references flickr8k:flickr8k --split dev",
     )
     parser.add_argument("--predictions", required=True, metavar="JSON", help="COCO results JSON")
     parser.add_argument("--references", required=True, metavar="REFS", help=f"COCO captions JSON, or {SPEC_HELP}")
     parser.add_argument("--split", metavar="S", help="train, val (or dev) or test of a SPEC (default: all)")
-    parser.add_argument("--against", metavar="JSON", help="results of a second system, for a paired test")
+    parser.add_argument("--against", metavar="JSON", help="predictions of a second system, for a paired test")
     parser.add_argument(
         "--metrics",
         metavar="NAMES",
@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
         help="CSV (first column: image_id) or CelebA's text: the share of claims that it confirms",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of splits and resampling (default 0)")
-    parser.add_argument("--out", type=OutputFile, metavar="CSV", help="write the scores of each image")
+    parser.add_argument("--out", type=OutputFile, metavar="CSV", help="also write the scores of each image")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -148,7 +148,7 @@ def _claims_json(predictions: Any, references: Any, training: Any, metric: Any, 
 def _print_claims(found: dict[str, Any], most: int = 20) -> None:
     import pandas as pd
 
-    print("\nWhat captions state, beside baselines:")
+    print("\nWhat captions state, compared with trivial baselines:")
     print(pd.DataFrame(found["baselines"]).round(3).to_string(index=False))
     kinds = pd.DataFrame(found["per_characteristic"])
     print(f"\nThe {min(most, len(kinds))} characteristics that references state most, of {len(kinds)}:")

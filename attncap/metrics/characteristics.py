@@ -212,10 +212,10 @@ def baselines(
     facts: Facts | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The system's claims beside what costs nothing.
+    """Compare the claims of a system with trivial baselines.
 
-    Rows: the system; its own claims said of a random image (the expected value, exactly); the most common training
-    caption for every image; a random training caption (mean of 20 draws).
+    Rows: the system; its own claims applied to a random image (the exact expectation); the most common training caption
+    for every image; a random training caption (mean of 20 draws).
 
     Args:
         predictions: image_id -> caption.

@@ -29,7 +29,7 @@ def read_predictions(path: PathLike) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is not JSON, not a list, an entry lacks a key or has another type, or an id comes twice;
+        ValueError: when it is not JSON, not a list, an entry lacks a key or has another type, or an id occurs twice;
             the message names file and index.
 
     Example:
@@ -51,7 +51,7 @@ def read_predictions(path: PathLike) -> dict[str, str]:
         if image_id in captions:
             raise ValueError(
                 f"{path}: entry {index}: image_id {image_id!r} came already in entry {first_index[image_id]}; "
-                "keep one caption to a picture"
+                "keep one caption per image"
             )
         captions[image_id], first_index[image_id] = caption, index
     return captions
@@ -63,7 +63,7 @@ def write_predictions(path: PathLike, captions: Mapping[str, str], integer_ids: 
     Args:
         path: the file; its folder is made where missing.
         captions: image_id -> caption.
-        integer_ids: write ids as integers, as COCO's own tools want for COCO's pictures; default strings.
+        integer_ids: write ids as integers, as COCO's own tools expect; default strings.
 
     Raises:
         ValueError: when integer_ids is set and an id is not an integer.
@@ -78,15 +78,15 @@ def read_references(path: PathLike) -> dict[str, list[str]]:
     """Read a COCO captions JSON: `{"images": [...], "annotations": [{"id", "image_id", "caption"}, ...]}`.
 
     Args:
-        path: the file. Only `images` (where present) and `annotations` are read.
+        path: the file. Only `images` (if present) and `annotations` are read.
 
     Returns:
         image_id (str) -> its captions, in the file's order.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is not JSON, not of this form, an annotation names no listed picture or comes twice, or a
-            listed picture has no caption; the message names file and index.
+        ValueError: when it is not JSON, not of this form, an annotation names no listed image or occurs twice, or a
+            listed image has no caption; the message names file and index.
 
     Example:
         >>> read_references("captions_val.json")["7"]  # doctest: +SKIP
@@ -122,7 +122,7 @@ def read_references(path: PathLike) -> dict[str, list[str]]:
         references.setdefault(image_id, []).append(caption)
     bare = [image_id for image_id, captions in references.items() if not captions]
     if bare:
-        raise ValueError(f"{path}: {len(bare)} pictures have no caption, first {bare[0]!r}; take them out of images")
+        raise ValueError(f"{path}: {len(bare)} images have no caption, first {bare[0]!r}; take them out of images")
     return references
 
 
@@ -132,7 +132,7 @@ def write_references(path: PathLike, references: Mapping[str, Sequence[str]], in
     Args:
         path: the file; its folder is made where missing.
         references: image_id -> captions.
-        integer_ids: write picture ids as integers; default strings, which the COCO tools take too.
+        integer_ids: write image ids as integers; default strings, which the COCO tools accept too.
 
     Raises:
         ValueError: when integer_ids is set and an id is not an integer.
@@ -163,7 +163,7 @@ def write_json(path: PathLike, value: Any, indent: int | None = None) -> None:
     Args:
         path: the file; its folder is made where missing.
         value: what `json.dumps` takes.
-        indent: blanks a level; None for one line.
+        indent: spaces per level; None for one line.
     """
     _write(path, value, indent)
 

@@ -303,7 +303,7 @@ def test_bad_predictions(tmp_path: Path, content: Any, message: str) -> None:
             r"r\.json: annotations\[1\]: id '5' came already in annotations\[0\]",
         ),
         ({"annotations": [{"image_id": 2, "caption": 5}]}, r'annotations\[0\]: "caption" should be a string'),
-        ({"images": [{"id": 1}, {"id": 2}], "annotations": []}, r"r\.json: 2 pictures have no caption, first '1'"),
+        ({"images": [{"id": 1}, {"id": 2}], "annotations": []}, r"r\.json: 2 images have no caption, first '1'"),
     ],
 )
 def test_bad_references(tmp_path: Path, content: Any, message: str) -> None:

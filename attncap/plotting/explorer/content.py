@@ -149,9 +149,9 @@ def _number(value: float) -> float | None:
     return float(f"{value:.5g}") if math.isfinite(value) else None  # JSON knows no infinity
 
 
-def jpeg_of(photo: np.ndarray) -> str:
+def jpeg_of(photo: np.ndarray, quality: int) -> str:
     contents = BytesIO()
-    Image.fromarray(photo).save(contents, "JPEG", quality=82, optimize=True)
+    Image.fromarray(photo).save(contents, "JPEG", quality=quality, optimize=True)
     return base64.b64encode(contents.getvalue()).decode("ascii")
 
 

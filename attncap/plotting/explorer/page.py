@@ -10,7 +10,6 @@ import base64
 import hashlib
 import html
 import json
-import math
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -45,6 +44,7 @@ from attncap.plotting.predictions import plot_predictions
 from attncap.plotting.style import Picture
 
 PIXELS, FULL_SIZE = 480, 200  # the longer side of the photographs; up to so many images they have that size
+SHRINK = 0.66  # power of the number of images above that: 1,000 photographs with three captions each take 15 MB
 STATIC = 6  # images in the picture that a notebook shows without scripts
 
 
@@ -163,7 +163,8 @@ def explore(
         if given is not None and len(given) != len(groups):
             raise ValueError(f"{what} needs one entry per image, {len(groups)}, got {len(given)}")
     if picture_pixels is None:
-        picture_pixels = round(PIXELS * min(1.0, math.sqrt(FULL_SIZE / len(groups))))
+        picture_pixels = round(PIXELS * min(1.0, (FULL_SIZE / len(groups)) ** SHRINK))
+    quality = 82 if len(groups) <= FULL_SIZE else 70
     photos = []
     entries = []
     for number, (group, name, own) in enumerate(zip(groups, names, weighed, strict=True)):
@@ -172,7 +173,7 @@ def explore(
         entry: dict[str, Any] = {
             "name": name or f"picture {number + 1}",
             "size": [photo.shape[1], photo.shape[0]],
-            "jpeg": jpeg_of(photo),
+            "jpeg": jpeg_of(photo, quality),
             "references": list((references or {}).get(name, ())),
             "scores": table.get(name, {}),
             "beams": [

@@ -235,8 +235,8 @@ def test_boxes_and_a_second_run_are_in_the_page() -> None:
 
 def test_many_images_are_embedded_smaller() -> None:
     large = photo(1000, 500)
-    assert content(explore([caption()] * 201, [large] * 201))["pictures"][0]["size"] == [479, 240]
-    assert content(explore([caption()] * 800, [large] * 800))["pictures"][0]["size"] == [240, 120]
+    assert content(explore([caption()] * 201, [large] * 201))["pictures"][0]["size"] == [478, 239]
+    assert content(explore([caption()] * 800, [large] * 800))["pictures"][0]["size"] == [192, 96]
     assert content(explore([caption()] * 800, [large] * 800, picture_pixels=60))["pictures"][0]["size"] == [60, 30]
 
 

@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import add_command, add_decoding, add_run, captioner_of, decoding
+from attncap.cli.options import (
+    OutputFile,
+    add_command,
+    add_decoding,
+    add_run,
+    captioner_of,
+    decoding,
+    heatmap_files,
+)
 
 METHODS = ("occlusion", "gradient", "attention")
 
@@ -23,8 +31,14 @@ def add_commands(commands: Any) -> None:
         "attncap explain --run runs/demo/run me.jpg --out why.png --method occlusion --method attention",
     )
     add_run(parser)
-    parser.add_argument("picture", nargs="+", metavar="IMAGE")
-    parser.add_argument("--out", required=True, metavar="PNG", help="figure to write; of several images, one each")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=OutputFile,
+        metavar="PNG",
+        help="figure to write; of several images, NAME_image.png for each",
+    )
     parser.add_argument(
         "--method",
         action="append",
@@ -52,35 +66,37 @@ def _explain(options: argparse.Namespace) -> None:
     from attncap.explain.faithfulness import measure_maps
     from attncap.explain.plots import plot_explanations
     from attncap.explain.words import check_method, explain_captions
+    from attncap.paths import find_images
 
     captioner = captioner_of(options)
     methods = options.methods or [*METHODS[:1], *(METHODS[2:] if captioner.has_attention else ())]
     for method in methods:
         check_method(captioner, method)
-    rejects: list[tuple[str, str, str]] = []
-    encoded = list(encoded_pictures(captioner, options.picture, options.picture, rejects, progress=False))
+    images, unnamed = find_images(options.images)
+    rejects = list(unnamed.itertuples(index=False, name=None))
+    path_of = dict(zip(images["image_id"], images["path"], strict=True))
+    file_of = dict(zip(path_of, heatmap_files(Path(options.out), list(path_of)), strict=True))
+    encoded = list(encoded_pictures(captioner, list(path_of.values()), list(path_of), rejects, progress=False))
     if encoded:
-        paths = [path for kept, _ in encoded for path in kept]
+        image_ids = [image_id for kept, _ in encoded for image_id in kept]
         features = np.concatenate([features for _, features in encoded])
         if options.caption is None:
-            captions = Decoder(captioner, batch_size=32, **decoding(options))(features, paths)
+            captions = Decoder(captioner, batch_size=32, **decoding(options))(features, image_ids)
         else:
-            captions = [options.caption] * len(paths)
+            captions = [options.caption] * len(image_ids)
         explained = {
             method: explain_captions(captioner, features, captions, method) for method in dict.fromkeys(methods)
         }
-        for number, path in enumerate(paths):
+        for number, (image_id, path) in enumerate((image_id, path_of[image_id]) for image_id in image_ids):
             own = {method: found[number] for method, found in explained.items()}
             text = next(iter(own.values())).text
             if not options.json:
-                print(f"{path}: {text}" if len(paths) > 1 else text)
+                print(f"{path}: {text}" if len(path_of) > 1 else text)
             if not text:
                 print(f"{path}: the caption is empty: nothing to explain", file=sys.stderr)
                 continue
-            out = Path(options.out)
-            file = out.with_name(f"{out.stem}_{Path(path).stem}{out.suffix}") if len(options.picture) > 1 else out
-            plot_explanations(path, own, mode=options.mode).savefig(file)
-            print(f"figure: {file}", file=sys.stderr)
+            plot_explanations(path, own, mode=options.mode).savefig(file_of[image_id])
+            print(f"figure: {file_of[image_id]}", file=sys.stderr)
         if options.faithfulness:
             measured = measure_maps(captioner, features, explained)
             print(json.dumps(measured.to_json_dict(), indent=2) if options.json else measured.to_text())

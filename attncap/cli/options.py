@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from attncap._files import check_output
@@ -181,12 +181,11 @@ def heatmap_files(out: Path, image_ids: Sequence[str]) -> list[Path]:
     """
     if len(image_ids) == 1:
         return [out]
-    names = [Path(image_id).stem for image_id in image_ids]
-    counts = Counter(name.lower() for name in names)  # on some systems upper and lower case are one name
-    names = [
-        name if counts[name.lower()] == 1 else image_id.replace("/", "_")
-        for name, image_id in zip(names, image_ids, strict=True)
-    ]
+    paths = list(map(PurePosixPath, image_ids))
+    names = [image_id.replace("/", "_") for image_id in image_ids]
+    for shorter in ([str(path.with_suffix("")).replace("/", "_") for path in paths], [path.stem for path in paths]):
+        counts = Counter(name.lower() for name in shorter)  # on some systems upper and lower case are one name
+        names = [new if counts[new.lower()] == 1 else old for new, old in zip(shorter, names, strict=True)]
     taken: set[str] = set()
     for at, name in enumerate(names):
         number = 2

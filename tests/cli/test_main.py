@@ -190,7 +190,7 @@ def test_equal_names_in_two_folders_and_beside_each_other(
     assert main(["caption", *run, *files, "--beam-width", "1", "--heatmap", str(heatmap)]) == 0
     assert [line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()] == files
     drawn = sorted(path.name for path in tmp_path.glob("map*.png"))
-    assert drawn == ["map_a_1.png.png", "map_b_1.png.png", "map_me.jpg.png", "map_me.png.png"]
+    assert drawn == ["map_a_1.png", "map_b_1.png", "map_me.jpg.png", "map_me.png.png"]
 
     page = tmp_path / "page.html"
     assert main(["explore", *run, "--images", str(folder), "--out", str(page), "--beam-width", "1"]) == 0

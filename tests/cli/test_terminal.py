@@ -132,6 +132,8 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path, capsys: pytest.Capt
 def test_no_two_figures_have_one_name() -> None:
     out = Path("maps/map.png")
     assert heatmap_files(out, ["me.jpg"]) == [out]
+    names = [file.name for file in heatmap_files(out, ["a/1.jpg", "b/1.jpg", "me.jpg"])]
+    assert names == ["map_a_1.png", "map_b_1.png", "map_me.png"]
     ids = ["a/1.jpg", "b/1.jpg", "a_1.jpg", "A_1.JPG", "me.jpg", "me.png", "x.y.jpg"]
     names = [file.name for file in heatmap_files(out, ids)]
     assert names[4:] == ["map_me.jpg.png", "map_me.png.png", "map_x.y.png"]

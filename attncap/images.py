@@ -52,7 +52,7 @@ TURNS = {
 
 
 class UnreadableImage(ValueError):
-    """A picture that cannot be shown; `path` and `reason` say which and why, the message both."""
+    """An image that cannot be read; `path` and `reason` say which and why, the message says both."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"{os.fspath(path)}: {reason}")
@@ -70,25 +70,25 @@ def open_image(
     max_pixels: int = MAX_PIXELS,
     target_size: tuple[int, int] | None = None,
 ) -> Image.Image:
-    """Decodes a picture to 8-bit RGB as a person sees it.
+    """Decode an image file to 8-bit RGB as a person sees it.
 
-    Turned as its EXIF orientation says; CMYK with Adobe's inverted polarity; color profiles other than sRGB
-    applied; alpha and palette transparency over white; 16-bit grey divided by 257 (not clipped); the first frame of an
-    animation. The contents decide the format, not the ending of the name.
+    The EXIF orientation and color profiles other than sRGB are applied. Transparency is put over white, 16-bit gray is
+    divided by 257, CMYK follows Adobe's inverted polarity, and of an animation the first frame is taken. The contents
+    decide the format, not the ending of the name.
 
     Args:
-        path: the file; with `data` it only names the picture in messages.
-        data: the file's contents, where the caller has them already.
-        max_pixels: the largest width * height decoded; compared with the header, before memory is taken.
-            Pillow's own bound (twice `Image.MAX_IMAGE_PIXELS`) holds as well.
+        path: the file; with `data` it only names the image in messages.
+        data: the contents of the file, where the caller has them already.
+        max_pixels: largest width * height; compared with the header before memory is allocated. Pillow's own limit
+            (twice `Image.MAX_IMAGE_PIXELS`) holds as well.
         target_size: (width, height) that the caller will resize to. A large JPEG is then decoded at 1/2, 1/4 or
-            1/8 of its size, never below target_size: quicker, in less memory. The result is not resized further.
+            1/8 of its size, never below target_size: faster, and in less memory. The result is not resized further.
 
     Returns:
-        The picture, mode "RGB", loaded, with no file left open.
+        The image, mode "RGB", loaded, with no file left open.
 
     Raises:
-        UnreadableImage: missing, empty, truncated, damaged, too large, or not a picture; the message names the
+        UnreadableImage: missing, empty, truncated, damaged, too large, or not an image; the message names the
             file and the reason.
 
     Example:
@@ -193,7 +193,7 @@ def _is_heic(path: str | os.PathLike[str], data: bytes | None) -> bool:
 
 
 def image_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The contents of a picture file, for a caller that also hashes them; refuses as `open_image` does.
+    """Return the contents of an image file, for a caller that also hashes them; refuses what `open_image` refuses.
 
     Raises:
         UnreadableImage: missing, a folder, a pipe, larger than MAX_FILE_BYTES, or not to be read.
@@ -221,7 +221,7 @@ def _too_large(size: str, max_pixels: int) -> str:
 
 
 def _open_file(path: str | os.PathLike[str]) -> Any:
-    """Opens a regular file for reading; a named pipe or a device would hang or never end."""
+    """Open a regular file for reading; reading a named pipe or a device might never end."""
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
@@ -260,7 +260,7 @@ def _decoded(picture: Image.Image) -> Image.Image:
 
 
 def _scans(source: IO[bytes]) -> int:
-    """How many scans a JPEG has up to its end; what follows there (telephones append a film) is not looked at."""
+    """Count the scans of a JPEG up to its end; what follows (telephones append a film) is ignored."""
     place = source.tell()
     source.seek(0)
     data = source.read()

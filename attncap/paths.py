@@ -121,14 +121,14 @@ def _listed(file: Path) -> list[Path]:
 
 
 def inside_folder(folder: str | os.PathLike[str], name: str) -> Path:
-    """Joins folder and name, and refuses a name that leaves the folder.
+    """Join a folder and a name, and refuse a name that leaves the folder.
 
-    A backslash counts as a separator on every system, so that a list written on Windows reads anywhere and hides no
-    `..`. Links are followed: a name is refused when the file that it stands for lies outside. Where no file has the
-    name as written, a file whose name differs only in how accents are written (Unicode NFC or NFD) is taken.
+    A backslash counts as a separator on every system, so that lists written on Windows can be read everywhere. Links
+    are followed: a name is refused when the file that it stands for lies outside. Where no file has the name as
+    written, a file whose name differs only in how accents are written (Unicode NFC or NFD) is taken.
 
     Args:
-        folder: the pictures' folder.
+        folder: the folder of the images.
         name: a file name, or a path below the folder, as a data set's list has it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Checks a data set before hours are spent on it: decodes every picture, and lists what it leaves out and why."""
+"""Check a data set before training: decode every image, and list what is left out and why."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ from attncap.data.dataset import CaptionData
 from attncap.data.readers.base import REJECT_COLUMNS, has_text, reject_table
 from attncap.images import PICTURE_ENDINGS, UnreadableImage, image_bytes, open_image
 
-CHECKED_AT_ONCE = 1024  # pictures handed to the threads at a time: the memory of a check does not grow with the set
+CHECKED_AT_ONCE = 1024  # images handed to the threads at a time, so that memory does not grow with the data set
 DECODE_SIZE = (299, 299)  # every byte is read whatever the size; a large JPEG is quicker at a smaller one
 Finding = tuple[Any, ...]  # in the order of REJECT_COLUMNS
 
 
 def check(data: CaptionData, workers: int | None = None, progress: bool = True) -> tuple[CaptionData, pd.DataFrame]:
-    """Decodes every picture, and separates what is sound from what is not.
+    """Decode every image, and separate what can be used from what cannot.
 
-    Left out, and listed in the clean data's `rejects`: pictures that are missing, unreadable or without caption;
-    captions that have no word, or are of a picture left out. Only reported: pictures whose files
-    are equal byte by byte (above all across splits), a caption that a picture has twice (two people may well say
-    the same; rows that repeat in the source were rejected by the reader), and picture files beside the others that no
-    row names. Rows that the reader rejected are reported as well.
+    Left out, and listed in the clean data's `rejects`: images that are missing, unreadable or without caption;
+    captions without a word, or of an image that is left out. Only reported: images whose files are equal byte by byte
+    (which matters most across splits), a caption that an image has twice (two people may write the same), and image
+    files beside the others that no row names. Rows that the reader rejected are reported as well.
 
     Every row of `data` is in the clean tables or in `rejects`, once.
 
     Args:
-        data: what `load` gave, or made by hand.
-        workers: threads that decode; default one a core, at most 8.
-        progress: show a bar with pictures/s.
+        data: from `load`, or made by hand.
+        workers: threads that decode; default one per core, at most 8.
+        progress: show a bar with images/s.
 
     Returns:
-        clean: the data without what was left out; `rejects` grown by it.
-        report: a row a finding: the columns of `rejects` and `rejected` (False for what is only reported).
+        clean: the data without what was left out, which is added to its `rejects`.
+        report: one row per finding: the columns of `rejects`, and `rejected` (False for what is only reported).
 
     Example:
         >>> clean, report = check(load("flickr8k:flickr8k"))
@@ -66,14 +65,14 @@ def check(data: CaptionData, workers: int | None = None, progress: bool = True) 
 
 
 def leave_out(data: CaptionData, reasons: Mapping[str, str]) -> CaptionData:
-    """Leaves out pictures that turned out unreadable later than `check`, and lists them and their captions as it does.
+    """Leave out images that turned out to be unreadable after `check`, and list them and their captions.
 
     Args:
         data: the data.
-        reasons: path of a picture -> why it cannot be read; paths that `data` does not have count for nothing.
+        reasons: path of an image -> why it cannot be read; paths that are not in `data` are ignored.
 
     Returns:
-        The data without these pictures; every row that went is in `rejects`, once.
+        The data without these images; every row that was left out is in `rejects`, once.
 
     Example:
         >>> kept = leave_out(data, {"images/7.jpg": "empty file (0 bytes): copy it again"})
@@ -97,7 +96,7 @@ def leave_out(data: CaptionData, reasons: Mapping[str, str]) -> CaptionData:
 
 
 def check_summary(clean: CaptionData, report: pd.DataFrame, examples: int = 3) -> str:
-    """The report in a few lines, for the command line: the count of every kind and its first examples."""
+    """Return the report in a few lines, for the command line: the count of every kind and its first examples."""
     lines = [clean.summary()]
     for (kind, rejected), rows in report.groupby(["kind", "rejected"], sort=False):
         lines.append(f"  {len(rows):>7,}  {kind}{'' if rejected else ' (only noted)'}")
@@ -124,7 +123,7 @@ def _check_pictures(
     found: list[Finding],
     notes: list[Finding],
 ) -> tuple[dict[str, str], list[bool]]:
-    """Pictures refused, by id, with the kind of reason; and which rows of the table stay."""
+    """Return the refused images, image_id -> kind of reason, and which rows of the table stay."""
     refused: dict[str, str] = {}
     kept: list[bool] = []
     first_with: dict[bytes, tuple[str, str]] = {}
@@ -168,7 +167,7 @@ def _check_captions(
 
 
 def _decoded(data: CaptionData, workers: int | None, progress: bool) -> Iterator[tuple[bytes, str | None]]:
-    """(digest of the file, what is wrong with it or None) of every picture, in the table's order."""
+    """Yield (digest of the file, what is wrong with it or None) of every image, in the table's order."""
 
     def decode(path: str) -> tuple[bytes, str | None]:
         try:
@@ -179,7 +178,7 @@ def _decoded(data: CaptionData, workers: int | None, progress: bool) -> Iterator
             return b"", error.reason
 
     paths = data.pictures["path"].tolist()
-    bar = tqdm(total=len(paths), unit=" pictures", desc="checking", disable=not progress)
+    bar = tqdm(total=len(paths), unit=" images", desc="checking", disable=not progress)
     with bar, ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(paths), CHECKED_AT_ONCE):
             for result in threads.map(decode, paths[start : start + CHECKED_AT_ONCE]):

@@ -1,4 +1,4 @@
-"""`CaptionData`: a captioned data set as tables, whatever it was read from; and its splits."""
+"""`CaptionData`: a data set with captions as tables, whatever it was read from; and its splits."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def _check_unique(pictures: pd.DataFrame) -> None:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CaptionData:
-    """Pictures and their captions, in tables keyed by `image_id` (text).
+    """Images and their captions, in tables keyed by `image_id` (text).
 
     Args:
         name: of the data set, for titles and manifests.
-        pictures: `image_id`, `path`, `split` ("train", "val" or "test"); one row a picture.
-        captions: `image_id`, `caption` as written; one row a caption.
-        attributes: `image_id` and one column a characteristic; optional.
+        pictures: `image_id`, `path`, `split` ("train", "val" or "test"); one row per image.
+        captions: `image_id`, `caption` as written; one row per caption.
+        attributes: `image_id` and one column per characteristic; optional.
         boxes: `image_id`, `label`, `left`, `top`, `right`, `bottom` in fractions of width and height; optional.
-        rejects: what was left out: `source` file, `line` (from 1; NA where lines mean nothing), `image_id`, `reason`;
-            and `kind` of the reason, `table` ("pictures" or "captions") that the row would have been in.
-        integer_ids: the source's ids were whole numbers (COCO), as its results JSON must carry them.
+        rejects: what was left out: `source` file, `line` (from 1; NA where there are no lines), `image_id`, `reason`,
+            `kind` of the reason, and the `table` ("pictures" or "captions") that the row would have been in.
+        integer_ids: the ids of the source are whole numbers (COCO); its results JSON needs them as numbers.
 
     Raises:
         ValueError: a table lacks a column, an unknown split, an id that is not text, an image with two rows in
@@ -101,7 +101,7 @@ class CaptionData:
         return f"CaptionData({self.summary()})"
 
     def summary(self) -> str:
-        """One line: pictures by split, captions, rejects."""
+        """Return one line: images by split, captions, rejects."""
         counts = self.pictures["split"].value_counts()
         splits = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
         return (
@@ -110,7 +110,7 @@ class CaptionData:
         )
 
     def split(self, name: str) -> CaptionData:
-        """The rows of one split; "dev" is another name of "val". `rejects` belong to no split and stay whole."""
+        """Return the rows of one split; "dev" is another name of "val". All `rejects` are kept."""
         split = SPLIT_NAMES.get(name.lower())
         if split is None:
             counts = self.pictures["split"].value_counts()
@@ -119,7 +119,7 @@ class CaptionData:
         return self.only(self.pictures.loc[self.pictures["split"] == split, "image_id"])
 
     def only(self, image_ids: Iterable[str]) -> CaptionData:
-        """The rows of these pictures, in the tables' order."""
+        """Return the rows of these images, in the tables' order."""
         wanted = set(image_ids)
 
         def rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +134,7 @@ class CaptionData:
         )
 
     def references(self, split: str | None = None) -> dict[str, list[str]]:
-        """The captions of every picture, `image_id` to list, in the tables' order; pictures without any left out."""
+        """Return image_id -> captions, in the tables' order; images without captions are left out."""
         data = self if split is None else self.split(split)
         references: dict[str, list[str]] = {}
         for image_id, caption in zip(data.captions["image_id"], data.captions["caption"], strict=True):
@@ -154,19 +154,19 @@ def split_pictures(
     test: float = TEST_FRACTION,
     given: Sequence[str | None] | None = None,
 ) -> list[str]:
-    """Assigns every picture to train, val or test, so that pictures added later move none.
+    """Assign every image to train, val or test, so that images added later move none.
 
     u(image_id) = blake2b(seed, image_id) / 2^64, uniform in [0, 1): test where u < test, val where u < test + val, else
-    train. The shares hold on average; a small set may miss one.
+    train. The shares hold on average; in a small data set a split may be empty.
 
     Args:
-        image_ids: ids of the pictures.
-        seed: another seed, another split.
+        image_ids: ids of the images.
+        seed: of the draw.
         val, test: shares in [0, 1], together at most 1.
-        given: splits that are kept, one to a picture; None where there is none.
+        given: splits that are kept, one per image; None where there is none.
 
     Returns:
-        "train", "val" or "test", one to an id.
+        "train", "val" or "test", one per id.
 
     Raises:
         ValueError: shares out of range.

@@ -1,8 +1,8 @@
-"""`ImageDatabase`: the SQLite file in which pictures' names, labels and codes live.
+"""`ImageDatabase`: the SQLite file that holds the names, labels and codes of images.
 
 SQLite, because it is in Python's standard library, keeps each commit through a killed process and a power cut, and is
-one file that copies. DuckDB and LanceDB are made for scans and vector search inside the database; here the codes are
-searched in memory, where they fit (64 bits or 2.5 KB a picture), and nothing else is asked of the database.
+one file that can be copied. DuckDB and LanceDB are made for scans and vector search inside the database; here the codes
+are searched in memory, where they fit (64 bits or 2.5 KB per image).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SCHEMA = (
 
 
 class Entry(NamedTuple):
-    """A picture to be stored: its labels, its code's bytes, and a digest of the file it was made from, if any."""
+    """An image to be stored: its labels, the bytes of its code, and a digest of the file it was made from, if any."""
 
     image_id: str
     labels: tuple[str, ...]
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 class ImageDatabase:
     """Entries of one encoder in an SQLite file; each `add` is one transaction, whole or not at all.
 
-    SQLite has no check sums, so each entry carries one, which is compared when it is read.
+    SQLite has no checksums, so each entry has one, which is compared when the entry is read.
 
     Args:
         file: the database; None keeps it in memory.
@@ -62,7 +62,7 @@ class ImageDatabase:
     ) -> None:
         self.file = None if file is None else Path(file)
         if self.file is not None and not create and not self.file.is_file():
-            raise FileNotFoundError(f"{self.file}: no such picture index: build it first (attncap index build)")
+            raise FileNotFoundError(f"{self.file}: no such image index: build it first (attncap index build)")
         with self._named():
             if self.file is None:
                 self._sql = sqlite3.connect(":memory:", isolation_level=None)
@@ -88,13 +88,13 @@ class ImageDatabase:
             return int(self._sql.execute("PRAGMA data_version").fetchone()[0]), self._sql.total_changes
 
     def about(self, name: str) -> Any:
-        """Return a kept setting, None where there is none."""
+        """Return a stored setting, None where there is none."""
         with self._named():
             row = self._sql.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
         return None if row is None else self._json(row[0])
 
     def set_about(self, name: str, value: Any) -> None:
-        """Keep a setting, whatever JSON can say."""
+        """Store a setting: any value that JSON can hold."""
         with self._writing() as sql:
             sql.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
 
@@ -166,7 +166,7 @@ class ImageDatabase:
                 target.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._sql.close()
 
     # -- the file ------------------------------------------------------------------------------------------------
@@ -183,12 +183,12 @@ class ImageDatabase:
                 sql.execute("INSERT OR IGNORE INTO about VALUES ('header', ?)", (json.dumps(header),))
         elif owner != APPLICATION_ID:
             what = "an empty file" if not tables and not owner else "the database of another program"
-            raise ValueError(f"{self._name}: not a picture index, but {what}: name another file")
+            raise ValueError(f"{self._name}: not an image index, but {what}: name another file")
         pages = self._sql.execute("PRAGMA page_count").fetchone()[0]
         size = pages * self._sql.execute("PRAGMA page_size").fetchone()[0]
         if self.file is not None and self.file.stat().st_size < size:
             raise self._damaged(f"{self.file.stat().st_size:,} bytes, {size:,} expected: cut off")
-        # A view or a trigger of a stranger's would be run where an entry is read, and could compute without end.
+        # A view or a trigger in a file from a stranger would run when an entry is read, and might never end.
         inside = self._sql.execute("SELECT type, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
         if sorted(inside) != sorted(("table", made.replace("IF NOT EXISTS ", "")) for made in _SCHEMA):
             raise self._damaged("it has other tables than its own")
@@ -197,7 +197,7 @@ class ImageDatabase:
             raise self._damaged("it has no header")
         if found.get("version") != FORMAT_VERSION:
             raise ValueError(
-                f"{self._name}: a picture index of version {found.get('version')}, {FORMAT_VERSION} expected: "
+                f"{self._name}: an image index of version {found.get('version')}, {FORMAT_VERSION} expected: "
                 "build it anew"
             )
         self.encoder: dict[str, Any] = found["encoder"]
@@ -234,7 +234,7 @@ class ImageDatabase:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Let SQLite's errors say which file they are about, and what to do."""
+        """Turn SQLite's errors into ones that name the file and say what to do."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -253,7 +253,7 @@ class ImageDatabase:
 
     @property
     def _name(self) -> str:
-        return "picture index in memory" if self.file is None else str(self.file)
+        return "image index in memory" if self.file is None else str(self.file)
 
     def _json(self, text: str) -> Any:
         try:
@@ -262,7 +262,7 @@ class ImageDatabase:
             raise self._damaged(f"{text!r:.40} is not JSON") from None
 
     def _damaged(self, why: str) -> ValueError:
-        return ValueError(f"{self._name}: not a picture index, or damaged ({why}): restore a copy, or build it anew")
+        return ValueError(f"{self._name}: not an image index, or damaged ({why}): restore a copy, or build it anew")
 
 
 def _check_sum(image_id: str, labels: str, code: bytes) -> int:

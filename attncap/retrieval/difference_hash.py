@@ -1,4 +1,4 @@
-"""`DifferenceHash`: a picture as a few bits that say where its brightness rises; by imagehash's dHash."""
+"""`DifferenceHash`: an image as a few bits that say where its brightness rises, by dHash of imagehash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attncap.images import AnyImage, UnreadableImage, read_image
 
 
 class PictureEncoder(Protocol):
-    """What turns pictures into codes that a `ImageIndex` compares."""
+    """What turns images into codes that an `ImageIndex` compares."""
 
     @property
     def measure(self) -> str:
@@ -29,17 +29,17 @@ class PictureEncoder(Protocol):
         """Return what two encoders must agree on for their codes to be comparable, for JSON; `name` is not compared."""
 
     def encode(self, pictures: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
-        """Return a code for each picture, or why there is none."""
+        """Return a code for each image, or why there is none."""
 
 
 class DifferenceHash:
-    """Difference hash: the picture in grey, shrunk to (n+1) x n; each bit says whether a pixel is darker than the next.
+    """Difference hash: the image in gray, shrunk to (n+1) x n; each bit says whether a pixel is darker than the next.
 
     bit[row, col] = grey[row, col + 1] > grey[row, col]. 64 bits (n = 8) is what most tools call dHash. Twice n^2 bits
     compare downward as well: 128 is n = 8 in both directions.
 
     Args:
-        bits: n^2 or 2 n^2, n from 2 to 64; default 64. 256 tells pictures apart better, in four times the room.
+        bits: n^2 or 2 n^2, n from 2 to 64; default 64. 256 tells images apart better, in four times the space.
 
     Raises:
         ValueError: another number of bits; the message names the nearest that there are.
@@ -72,7 +72,7 @@ class DifferenceHash:
         return {"encoder": "dhash", "bits": self.size}
 
     def encode(self, pictures: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
-        """Return a code for each picture: uint8, shape (ceil(bits / 8),), or the `UnreadableImage`."""
+        """Return a code for each image: uint8, shape (ceil(bits / 8),), or the `UnreadableImage`."""
         check_list(pictures, "pictures", "images")
         return [self._code(picture) for picture in tqdm(pictures, unit=" pictures", disable=not progress)]
 

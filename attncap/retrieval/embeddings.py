@@ -1,4 +1,4 @@
-"""`PooledEmbedding`: a picture as the mean of its region features, for an index that compares by cosine."""
+"""`PooledEmbedding`: an image as the mean of its region features, for an index that compares by cosine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`LookAlikes`: what people said of the labeled pictures that look most like a new one."""
+"""`LookAlikes`: the captions of the labeled images that look most like a new one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attncap.retrieval.search import CosineSearch
 
 
 class LookAlikes:
-    """The captions of the n pictures of an index that look most like a picture, by the features it is captioned from.
+    """The captions of the n images of an index that look most like an image, by the features that it is captioned from.
 
     Likeness is the cosine of pooled features, each of the D numbers standardized over the index first: without that a
     few large ones decide.
@@ -54,7 +54,7 @@ class LookAlikes:
         self._search = CosineSearch(self._standardized(codes))
 
     def __call__(self, features: np.ndarray) -> list[list[str]]:
-        """Return, for each picture of the captioner's features (B, ...), all captions of the n nearest pictures."""
+        """Return, for each image of the captioner's features (B, ...), all captions of the n nearest images."""
         rows, _ = self._search.nearest(self._standardized(pooled(np.asarray(features))), self._n)
         return [[caption for row in near for caption in self._captions[row]] for near in rows]
 

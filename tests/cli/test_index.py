@@ -76,7 +76,7 @@ def test_mistakes_are_said_in_one_line(faces: Any, tmp_path: Path, capsys: pytes
     picture = table["path"].iloc[0]
     cases = [
         (("query", "--db", db, picture), r"m.db: 0 images in it, at least 1 needed"),
-        (("query", "--db", str(tmp_path / "no.db"), picture), "no.db: no such picture index"),
+        (("query", "--db", str(tmp_path / "no.db"), picture), "no.db: no such image index"),
         (("query", "--db", db), "give images, or --images FOLDER together with --out JSON"),
         (("tune", "--db", db, "--match", "color"), "match 'color': label, or cider_d"),
         (("tune", "--db", db, "--match", "copies"), "--match copies needs --index-data"),
@@ -86,7 +86,7 @@ def test_mistakes_are_said_in_one_line(faces: Any, tmp_path: Path, capsys: pytes
         ),
         (("build", "--data", spec, "--db", db, "--encoder", "dhash:many"), "expected a number of bits after dhash"),
         (("build", "--data", spec, "--db", db, "--image-size", "150"), "--image-size 150: is for InceptionV3 layers"),
-        (("build", "--data", spec, "--db", str(folder / "captions.csv")), "captions.csv: not a picture index"),
+        (("build", "--data", spec, "--db", str(folder / "captions.csv")), "captions.csv: not an image index"),
     ]
     for arguments, said in cases:
         status, _, err = run(capsys, *arguments)

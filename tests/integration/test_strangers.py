@@ -375,7 +375,7 @@ def test_an_index_of_a_later_version_is_refused(place: Path) -> None:
         opened.execute("UPDATE about SET value = ? WHERE name = 'header'", (json.dumps({**header, "version": 99}),))
     opened.close()
     message = refused_by_name("index.db", place / "index.db", load_index)
-    assert "a picture index of version 99, 1 expected: build it anew" in message
+    assert "an image index of version 99, 1 expected: build it anew" in message
 
 
 # ---------------------------------------------------------------- feature stores

@@ -1,4 +1,4 @@
-"""Picture indexes: hashes against recorded values, search against all pairs, the file through kills and damage."""
+"""Image indexes: hashes against recorded values, search against all pairs, the file through kills and damage."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def test_plain_images_do_not_match_each_other(tmp_path: Path) -> None:
 def test_an_empty_index_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"e\.db: 0 images in it, at least 1 needed; add images first"):
         ImageIndex(tmp_path / "e.db", DifferenceHash()).query(picture(0))
-    with pytest.raises(FileNotFoundError, match=r"f\.db: no such picture index: build it first"):
+    with pytest.raises(FileNotFoundError, match=r"f\.db: no such image index: build it first"):
         ImageIndex.load(tmp_path / "f.db")
 
 
@@ -315,9 +315,9 @@ def test_other_files_are_refused_by_name(folder: Path) -> None:
     with sqlite3.connect(folder / "other.db") as other:
         other.execute("CREATE TABLE entries (a)")
     for name, why in (("text", "file is not a database"), ("empty", "an empty file"), ("other", "another program")):
-        with pytest.raises(ValueError, match=rf"{name}\.db: not a picture index.*{why}"):
+        with pytest.raises(ValueError, match=rf"{name}\.db: not an image index.*{why}"):
             ImageIndex.load(folder / f"{name}.db")
-    with pytest.raises(ValueError, match=r"other\.db: not a picture index, but the database of another program"):
+    with pytest.raises(ValueError, match=r"other\.db: not an image index, but the database of another program"):
         ImageIndex(folder / "other.db", DifferenceHash())
 
 
@@ -346,7 +346,7 @@ def test_a_file_that_is_cut_off_is_refused(folder: Path, share: float) -> None:
     filled(folder).close()
     whole = (folder / "index.db").read_bytes()
     (folder / "cut.db").write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(ValueError, match=r"cut\.db: not a picture index, or damaged"):
+    with pytest.raises(ValueError, match=r"cut\.db: not an image index, or damaged"):
         ImageIndex.load(folder / "cut.db").query(picture(1))
 
 

@@ -79,7 +79,7 @@ def test_an_index_file_is_opened_with_the_captioners_encoder(
     ImageIndex(tmp_path / "hash.db", DifferenceHash(64)).close()
     with pytest.raises(ValueError, match="the index holds codes of dhash, and the captioner reads mixed0"):
         index_for(tmp_path / "hash.db", captioner)
-    with pytest.raises(FileNotFoundError, match=r"none\.db: no such picture index"):
+    with pytest.raises(FileNotFoundError, match=r"none\.db: no such image index"):
         index_for(tmp_path / "none.db", captioner)
 
 

@@ -128,6 +128,12 @@ def test_python_of_a_page_runs(name: str, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr[-3000:]
 
 
+def test_the_recipe_for_own_features_is_short() -> None:
+    page = ROOT / "docs" / "from_python.md"
+    code = next(block for _, block in blocks(page, "python") if "np.savez" in block)
+    assert "features=" in code and len([line for line in code.splitlines() if line.strip()]) <= 15
+
+
 def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "ATTNCAP_CACHE": str(folder / "cache"), "TF_CPP_MIN_LOG_LEVEL": "2"}
 

@@ -6,7 +6,14 @@ import re
 import tomllib
 from pathlib import Path
 
-RUNTIME_EXTRAS = ("lab", "jax", "index", "heic", "safetensors", "ray")  # the tools of tests and documentation stay at their newest
+RUNTIME_EXTRAS = (
+    "lab",
+    "jax",
+    "index",
+    "heic",
+    "safetensors",
+    "ray",
+)  # the tools of tests and documentation stay at their newest
 
 
 def main() -> None:

@@ -148,3 +148,19 @@ def test_drawn_files_and_captions(benchmark: Any, tmp_path: Path) -> None:
     assert np.mean(lengths) == pytest.approx(10.79, abs=0.15)  # Flickr8k's: its 30,000 captions have 323,648 words
     words = {word for own in texts for text in own for word in text.split()}
     assert words == {f"w{n}" for n in range(100)}
+
+
+@pytest.mark.slow
+def test_the_gpu_check_tests_itself_on_a_cpu_without_tensorflow(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('no TensorFlow here')\n")
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(ROOT)])
+    script = [sys.executable, ROOT / "scripts" / "check_gpu.py", "--small", "--json", tmp_path / "gpu.json"]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "no GPU was found, and none was measured" in done.stdout
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["gpu"] is False and found["equal"] == 1.0 and found["difference"] == 0.0
+    assert sorted(found["cpu"]) == ["decoding, captions/s", "extraction, images/s", "training, tokens/s"]
+    assert all(value > 0 for value in (*found["cpu"].values(), *found["other"].values()))

@@ -30,6 +30,40 @@ def _with_separators(caption: str) -> list[str]:
     return words
 
 
+def pad_token_ids(
+    captions: Sequence[Sequence[Sequence[int]]],
+    *,
+    length: int = 0,
+    multiple_of: int = 1,
+    images: int | None = None,
+    captions_each: int | None = None,
+) -> np.ndarray:
+    """Return the token ids of captions as one array, filled up with `<pad>`.
+
+    Args:
+        captions: for each image, the token ids of its captions.
+        length: T is at least this.
+        multiple_of: T is rounded up to a multiple of it, so that few shapes are compiled.
+        images: B, where it is to be larger than the number of images.
+        captions_each: K, where it is to be larger than the number of captions of an image.
+
+    Returns:
+        token_ids: int32, shape (B, K, T).
+
+    Example:
+        >>> pad_token_ids([[[4, 2], [4, 5, 2]], [[6, 2]]], multiple_of=4)[1].tolist()
+        [[6, 2, 0, 0], [0, 0, 0, 0]]
+    """
+    longest = max((len(row) for rows in captions for row in rows), default=0)
+    length = -(-max(length, longest) // multiple_of) * multiple_of
+    most = max(map(len, captions), default=0)
+    token_ids = np.full((images or len(captions), captions_each or most, length), PAD, np.int32)  # (B, K, T)
+    for image, rows in enumerate(captions):
+        for number, row in enumerate(rows):
+            token_ids[image, number, : len(row)] = row
+    return token_ids
+
+
 class CaptionTokenizer:
     """What both tokenizers share: special tokens, packing, saving. Not made directly.
 
@@ -100,11 +134,7 @@ class CaptionTokenizer:
         """
         if max_length < 2:
             raise ValueError(f"max_length counts <start> and <end>: at least 2, got {max_length}")
-        rows = [[START, *self.tokenize(caption)[: max_length - 2], END] for caption in captions]
-        packed = np.full((len(rows), max(map(len, rows), default=0)), PAD, np.int32)
-        for row, token_ids in zip(packed, rows, strict=True):
-            row[: len(token_ids)] = token_ids
-        return packed
+        return pad_token_ids([[[START, *self.tokenize(text)[: max_length - 2], END] for text in captions]])[0]
 
     def digest(self) -> str:
         """Return a hexadecimal digest of the vocabulary, for manifests: equal digests, equal ids."""

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from attncap.captions import Caption, join_words
-from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, UNK, CaptionTokenizer, WordPieceTokenizer, WordTokenizer
+from attncap.tokenizers import (
+    END,
+    PAD,
+    SPECIAL_TOKENS,
+    START,
+    UNK,
+    CaptionTokenizer,
+    WordPieceTokenizer,
+    WordTokenizer,
+    pad_token_ids,
+)
 from attncap.words import are_lists, split_items
 
 CAPTIONS = ["A dog runs.", "the dog and a cat", "A cat sleeps!", "Two dogs"]
@@ -217,3 +227,13 @@ def test_join_words() -> None:
 def test_caption_as_metrics_and_as_people_read_it(words: tuple[str, ...], text: str, sentence: str) -> None:
     caption = Caption(words, (), 0.0)
     assert (caption.text, caption.sentence) == (text, sentence)
+
+
+def test_padding_by_hand() -> None:
+    captions = [[[4, 2], [4, 5, 6, 7, 2]], [[6, 2]]]
+    assert pad_token_ids(captions).tolist() == [[[4, 2, 0, 0, 0], [4, 5, 6, 7, 2]], [[6, 2, 0, 0, 0], [0] * 5]]
+    assert pad_token_ids(captions, multiple_of=4).shape == (2, 2, 8)
+    assert pad_token_ids(captions, length=7).shape == (2, 2, 7)
+    assert pad_token_ids(captions, length=3, images=5, captions_each=3).shape == (5, 3, 5)
+    assert pad_token_ids(captions, images=5)[2:].sum() == 0 and pad_token_ids(captions).dtype == np.int32
+    assert pad_token_ids([]).shape == (0, 0, 0) and pad_token_ids([[], []], length=1).shape == (2, 0, 1)

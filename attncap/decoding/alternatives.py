@@ -18,7 +18,7 @@ from attncap.metrics.evaluate import evaluate
 from attncap.models.captioner import CaptionerState
 from attncap.plotting.explorer.page import Explorer, explore
 from attncap.plotting.style import Picture
-from attncap.tokenizers import END, PAD
+from attncap.tokenizers import END, pad_token_ids
 
 Words = list[tuple[str, float]]  # (word, log-probability), the likeliest first
 FORBIDDEN = -1e8  # below it: a token that decoding may not emit
@@ -92,23 +92,14 @@ def top_alternatives(
     found: list[list[list[Words]]] = []
     for begin in range(0, len(groups), batch_size):
         part = groups[begin : begin + batch_size]
-        token_ids = _padded(part, batch_size if len(groups) > batch_size else len(groups))
+        rows = [[[*caption.token_ids, END] for caption in group] for group in part]
+        token_ids = pad_token_ids(rows, length=1, multiple_of=LENGTH_STEP, images=min(batch_size, len(groups)))
         full = filled(features[begin : begin + batch_size], len(token_ids))
         reader = reads.setdefault(token_ids.shape, compiled(read, model))
         ids, log_probs = map(ops.convert_to_numpy, reader(full, token_ids))
         for row, group in enumerate(part):
             found.append([_words(captioner, c, ids[row, k], log_probs[row, k]) for k, c in enumerate(group)])
     return [own[0] if isinstance(item, Caption) else own for item, own in zip(captions, found, strict=True)]
-
-
-def _padded(groups: Sequence[Sequence[Caption]], batch: int) -> np.ndarray:
-    longest = max((len(caption.token_ids) for group in groups for caption in group), default=0) + 1  # with the end
-    length = -(-longest // LENGTH_STEP) * LENGTH_STEP
-    token_ids = np.full((batch, max(map(len, groups)), length), PAD, np.int32)  # (B, K, T)
-    for row, group in enumerate(groups):
-        for k, caption in enumerate(group):
-            token_ids[row, k, : len(caption.token_ids) + 1] = [*caption.token_ids, END]
-    return token_ids
 
 
 def _words(captioner: Any, caption: Caption, ids: np.ndarray, log_probs: np.ndarray) -> list[Words]:

@@ -1,8 +1,11 @@
-"""`ConsensusDecoder`: of the likeliest captions of a picture the one that others of it, or of its like, agree with."""
+"""Minimum Bayes risk decoding: `ConsensusDecoder` returns the candidate caption closest to the sampled captions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,47 +15,82 @@ from keras import ops
 from attncap.captions import Caption
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.decoder import Decoder
-from attncap.decoding.repetition import RepetitionCost
+from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.sampling import sample
 from attncap.metrics.cider import CiderD
 from attncap.tokenizers import END, PAD
 
+Neighbors = Callable[[np.ndarray], Sequence[Sequence[str]]]  # features (B, rows, cols, D) -> captions of each image
 
-class ConsensusDecoder:
-    """Decode by agreement: minimum Bayes risk with CIDEr-D as the gain, in place of the largest probability.
 
-    The likeliest caption is the safest, not the one that is most like what people would say. So beam search proposes
-    captions, the captioner draws others, which stand for people's, and the proposal is taken that has the highest
-
-        agreement(y) + likelihood * log p(y) / n ** length_penalty,    agreement(y) = mean_s CIDEr-D(y, s)
-
-    over the samples s, n its tokens. Words that are said of every picture weigh little in CIDEr-D, so that captions
-    stay varied. It takes several times the time of the search alone.
-
-    Given neighbors, what people said of the pictures that look most like this one is added, with a weight of its own:
-
-        agreement(y) = mean_s CIDEr-D(y, s) + neighbor_weight * mean_c CIDEr-D(y, c)
-
-    Nor do people say "a black hat and hat": repetition times the cost of words said again, see `RepetitionCost`, is
-    taken off.
+@dataclass(frozen=True)
+class ConsensusConfig:
+    """Settings of `ConsensusDecoder`, tuned on Flickr8k's dev split.
 
     Args:
-        captioner: anything that `Decoder` takes.
-        references: picture -> its captions, of the training pictures: how telling each n-gram is, and which words are
-            said again.
-        beam_width: proposals a picture.
-        samples: captions drawn a picture; twice as many gain little.
-        temperature: of drawing; below 1, for label smoothing leaves probability on words that do not fit.
-        likelihood: weight of the log-probability; 0 lets agreement alone decide.
-        repetition: weight of the cost of words said again; 0 lets them be said.
-        neighbors: features -> captions c of each picture, such as `LookAlikes`; None: the samples alone.
-        neighbor_weight: of those captions' agreement to that of the samples.
+        beam_width: candidates per image.
+        samples: captions drawn per image; twice as many gain little.
+        temperature: of drawing; below 1, since label smoothing leaves probability on words that do not fit.
+        likelihood: weight of the candidate's log-probability; 0 lets agreement alone decide.
+        repetition: weight of the cost of repeated words, see `RepetitionCost`; 0 turns it off.
+        neighbor_weight: weight of the agreement with the neighbors' captions, that with the samples having 1.
         length_penalty, max_length: see `beam_search`.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         seed: of drawing.
 
     Raises:
-        ValueError: no references, fewer than one sample, or what `Decoder` refuses.
+        ValueError: no samples; a weight, or a temperature, that is not a finite number or is below 0.
+    """
+
+    beam_width: int = 10
+    samples: int = 40
+    temperature: float = 0.7
+    likelihood: float = 0.5
+    repetition: float = 0.1
+    neighbor_weight: float = 4.0
+    length_penalty: float = 0.7
+    max_length: int = 40
+    batch_size: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1 per image, got {self.samples}")
+        for name in ("temperature", "likelihood", "repetition", "neighbor_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0) or (name == "temperature" and value == 0):
+                least = "above 0" if name == "temperature" else "of at least 0"
+                raise ValueError(f"{name} is a finite number {least}, got {value}")
+
+
+class ConsensusDecoder:
+    """Minimum Bayes risk decoding with CIDEr-D as the gain: return the candidate closest to the sampled captions.
+
+    The most probable caption is the safest one, and not the one that is most like what people would say. Here, beam
+    search proposes candidates, the captioner samples captions that stand for people's, and the candidate is returned
+    that has the highest
+
+        mean_s CIDEr-D(y, s) + likelihood * log p(y) / n ** length_penalty - repetition * cost(y)
+
+    over the samples s, n its tokens, cost(y) that of its repeated words (`RepetitionCost`). Words that fit every image
+    have little weight in CIDEr-D, so that captions are more varied. It takes several times the time of the search.
+
+    With neighbors, the captions c that people wrote for the most similar training images count as well:
+
+        + neighbor_weight * mean_c CIDEr-D(y, c)
+
+    Args:
+        captioner: anything that `Decoder` takes.
+        references: image_id -> captions, of the training images: for the document frequencies of n-grams, and for how
+            often people repeat a word.
+        neighbors: features -> captions of similar images, such as `LookAlikes`; None: the samples alone.
+        config: settings; default: a `ConsensusConfig`.
+        logits_processors: of the search and of sampling, see `Decoder`.
+        settings: of `ConsensusConfig`, by name, in place of config.
+
+    Raises:
+        ValueError: no references, or what `ConsensusConfig` and `Decoder` refuse.
+        TypeError: both config and settings.
 
     Example:
         >>> captions = ConsensusDecoder(captioner, data.split("train").references())(features, image_ids)
@@ -67,76 +105,112 @@ class ConsensusDecoder:
         captioner: Any,
         references: Mapping[str, Sequence[str]],
         *,
-        beam_width: int = 10,
-        samples: int = 40,
-        temperature: float = 0.7,
-        likelihood: float = 0.5,
-        repetition: float = 0.1,
-        neighbors: Callable[[np.ndarray], Sequence[Sequence[str]]] | None = None,
-        neighbor_weight: float = 4.0,
-        length_penalty: float = 0.7,
-        max_length: int = 40,
-        batch_size: int = 32,
-        seed: int = 0,
+        neighbors: Neighbors | None = None,
+        config: ConsensusConfig | None = None,
+        logits_processors: Sequence[LogitsProcessor] = (),
+        **settings: Any,
     ):
-        import keras_nlp  # takes seconds, which other decoding need not wait
+        import keras_nlp  # takes seconds, which other decoding does not need
 
-        if samples < 1:
-            raise ValueError(f"agreement needs at least 1 sample a picture, got {samples}")
+        if config is not None and settings:
+            raise TypeError(f"give either config or settings, got config and {', '.join(settings)}")
+        self.config = config = config or ConsensusConfig(**settings)
         self._propose = Decoder(
             captioner,
-            beam_width=beam_width,
-            n_best=beam_width,
-            length_penalty=length_penalty,
-            max_length=max_length,
-            batch_size=batch_size,
+            beam_width=config.beam_width,
+            n_best=config.beam_width,
+            length_penalty=config.length_penalty,
+            max_length=config.max_length,
+            logits_processors=logits_processors,
+            batch_size=config.batch_size,
         )
         self._tokenize = captioner.tokenizer.tokenize
-        said = {i: self._tokens(texts) for i, texts in references.items()}
-        self._gain = CiderD(said.values())
-        self._repeated = RepetitionCost(tokens for captions in said.values() for tokens in captions)
-        self._repetition = repetition
+        tokens = [self._tokens(captions) for captions in references.values()]
+        self._gain = CiderD(tokens)
+        self._repetition_cost = RepetitionCost(row for rows in tokens for row in rows)
         self._neighbors = neighbors
-        self._neighbor_weight = neighbor_weight
-        self._likelihood = likelihood
-        self._length_penalty = length_penalty
-        self._max_length = max_length
-        self._batch_size = batch_size
-        sampler = keras_nlp.samplers.RandomSampler(temperature=temperature, seed=seed)
+        sampler = keras_nlp.samplers.RandomSampler(temperature=config.temperature, seed=config.seed)
         model = captioner if isinstance(captioner, keras.Model) else None
 
         def draw(features: Any) -> Any:
-            state = captioner.init_state(features, captions=samples)
-            return sample(captioner.step, state, sampler, max_length=max_length, model=model)
+            state = captioner.init_state(features, captions=config.samples)
+            return sample(
+                captioner.step,
+                state,
+                sampler,
+                max_length=config.max_length,
+                model=model,
+                logits_processors=logits_processors,
+            )
 
         self._draw = compiled(draw, model, sampler)
 
     def __call__(self, features: np.ndarray, image_ids: Sequence[str] | None = None) -> list[Caption]:
         """Decode features (N, rows, cols, D) to N captions."""
         proposals = self._propose(features, image_ids)
-        if self._propose.n_best == 1:
+        if self.config.beam_width == 1:
             proposals = [[caption] for caption in proposals]
         chosen = []
-        for start in range(0, len(features), self._batch_size):
-            part = features[start : start + self._batch_size]
-            full = filled(part, min(self._batch_size, len(features)))
-            drawn = ops.convert_to_numpy(self._draw(full))[: len(part)]  # (B, S, T)
-            heard = [()] * len(part) if self._neighbors is None else self._neighbors(part)
-            for own, rows, captions in zip(proposals[start : start + len(part)], drawn, heard, strict=True):
+        size = self.config.batch_size
+        for start in range(0, len(features), size):
+            part = features[start : start + size]
+            drawn = ops.convert_to_numpy(self._draw(filled(part, min(size, len(features)))))[: len(part)]  # (B, S, T)
+            of_neighbors = [()] * len(part) if self._neighbors is None else self._neighbors(part)
+            for candidates, rows, captions in zip(
+                proposals[start : start + len(part)], drawn, of_neighbors, strict=True
+            ):
                 samples = [[int(token) for token in row if token != PAD] for row in rows]
-                chosen.append(own[int(np.argmax(self._scores(own, samples, self._tokens(captions))))])
+                scores = self._scores(candidates, samples, self._tokens(captions))
+                chosen.append(candidates[int(np.argmax(scores))])
         return chosen
 
     def _tokens(self, captions: Sequence[str]) -> list[list[int]]:
         return [[*self._tokenize(caption), END] for caption in captions]
 
     def _scores(
-        self, proposals: Sequence[Caption], samples: Sequence[Sequence[int]], neighbors: Sequence[Sequence[int]]
+        self, candidates: Sequence[Caption], samples: Sequence[Sequence[int]], neighbors: Sequence[Sequence[int]]
     ) -> np.ndarray:
-        tokens = [[*caption.token_ids, END][: self._max_length] for caption in proposals]  # a longest one has no end
+        config = self.config
+        tokens = [[*caption.token_ids, END][: config.max_length] for caption in candidates]  # a longest one has no end
         ranks = [
-            caption.log_prob / len(row) ** self._length_penalty for caption, row in zip(proposals, tokens, strict=True)
+            caption.log_prob / len(row) ** config.length_penalty
+            for caption, row in zip(candidates, tokens, strict=True)
         ]
-        scores = self._gain.agreement(tokens, samples) + self._likelihood * np.array(ranks)
-        scores -= self._repetition * self._repeated(tokens)
-        return scores + self._neighbor_weight * self._gain.agreement(tokens, neighbors) if neighbors else scores
+        scores = self._gain.agreement(tokens, samples) + config.likelihood * np.array(ranks)
+        scores -= config.repetition * self._repetition_cost(tokens)
+        return scores + config.neighbor_weight * self._gain.agreement(tokens, neighbors) if neighbors else scores
+
+
+class RepetitionCost:
+    """Cost of the words that a caption repeats, in nats: people repeat "a", but not "hat".
+
+        cost(y) = sum_w (n_w - 1) * -log r(w),    r(w) = (again(w) + 1/2) / (once(w) + 1), at most 1
+
+    over the words w of the caption, each said n_w times. once(w) is the number of people's captions that have w,
+    again(w) how often they have it after the first time. It is learned from captions, and so fits any language.
+
+    Args:
+        captions: token ids of people's captions.
+
+    Example:
+        >>> RepetitionCost([[4, 5, 4], [4, 5]])([[5, 4, 5], [4, 5, 4]]).round(2)
+        array([1.79, 0.69])
+    """
+
+    def __init__(self, captions: Iterable[Sequence[int]]) -> None:
+        once: Counter[int] = Counter()
+        again: Counter[int] = Counter()
+        for caption in captions:
+            counts = Counter(caption)
+            once.update(counts.keys())
+            again.update({word: times - 1 for word, times in counts.items()})
+        self._cost = {word: -math.log(min((again[word] + 0.5) / (once[word] + 1), 1.0)) for word in once}
+
+    def __call__(self, captions: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the cost of each caption, token ids: float, shape (N,), 0 where nothing is repeated."""
+        return np.array([self._of(caption) for caption in captions])
+
+    def _of(self, caption: Sequence[int]) -> float:
+        unknown = math.log(2.0)  # r of a word of no caption: (0 + 1/2) / (0 + 1)
+        counts = Counter(caption)
+        return sum((times - 1) * self._cost.get(word, unknown) for word, times in counts.items() if times > 1)

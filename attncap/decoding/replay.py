@@ -20,7 +20,7 @@ from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.store import FeatureStore
 from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits
 from attncap.models.ensemble import Ensemble
-from attncap.tokenizers import END, PAD, START, UNK, CaptionTokenizer
+from attncap.tokenizers import END, PAD, START, UNK, CaptionTokenizer, pad_token_ids
 
 
 def replay(step: Step, state: CaptionerState, token_ids: Any) -> tuple[Any, Any]:
@@ -132,8 +132,9 @@ class CaptionReplay:
             image_ids: for the `Caption`s.
 
         Returns:
-            captions: N lists. The words are those that `tokenizer.split` gives; one outside the vocabulary stays at
-                its place, has a map, and the log-probability -inf.
+            captions: N lists. The words are those of the text; one outside the vocabulary stays at its place, has a
+                map, and the log-probability -inf. Of a tokenizer with other words than those that its `split` gives,
+                they are the words of the tokens.
         """
         check_list(captions, "captions", "lists of captions")
         for number, own in enumerate(captions):
@@ -150,13 +151,10 @@ class CaptionReplay:
     ) -> list[list[Caption]]:
         tokenizer = self.captioner.tokenizer
         rows = [[[*tokenizer.tokenize(caption), END] for caption in own] for own in captions]
-        longest = max((len(row) for own in rows for row in own), default=0)
-        length = max(1, -(-longest // self.round_length_to)) * self.round_length_to
         each = max(1, *map(len, rows))
-        token_ids = np.full((self.batch_size, each, length), PAD, np.int32)  # (B, K, T)
-        for picture, own in enumerate(rows):
-            for number, row in enumerate(own):
-                token_ids[picture, number, : len(row)] = row
+        token_ids = pad_token_ids(
+            rows, length=1, multiple_of=self.round_length_to, images=self.batch_size, captions_each=each
+        )
         log_probs, weights = self._read(filled(features, self.batch_size), token_ids)
         log_probs = np.where(token_ids == UNK, -np.inf, np.asarray(keras.ops.convert_to_numpy(log_probs)))
         maps = None if weights is None else keras.ops.convert_to_numpy(weights)
@@ -174,7 +172,8 @@ class CaptionReplay:
                     None if image_ids is None else str(image_ids[picture]),
                     getattr(self.captioner, "grid_box", WHOLE_PICTURE),
                 )
-                read[-1].append(replace(caption, words=tuple(tokenizer.split(text))))
+                words = tuple(tokenizer.split(text)) if hasattr(tokenizer, "split") else ()
+                read[-1].append(replace(caption, words=words) if len(words) == len(caption.words) else caption)
         return read
 
 
@@ -231,10 +230,7 @@ def member_captions(ensemble: Ensemble, features: Any, captions: Sequence[Captio
         raise ValueError(f"one caption a picture is needed, got {len(captions)} for {len(features)} pictures")
     if not captions:
         return [[] for _ in ensemble.members]
-    longest = max(len(caption.token_ids) for caption in captions) + 1  # with the end
-    token_ids = np.full((len(captions), 1, longest), PAD, np.int32)  # (N, 1, T)
-    for row, caption in zip(token_ids, captions, strict=True):
-        row[0, : len(caption.token_ids) + 1] = [*caption.token_ids, END]
+    token_ids = pad_token_ids([[[*caption.token_ids, END]] for caption in captions])  # (N, 1, T)
     return [_read_with(member, ensemble.tokenizer, features, token_ids, captions) for member in ensemble.members]
 
 

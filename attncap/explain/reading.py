@@ -13,7 +13,7 @@ from keras import ops
 from attncap.captions import WHOLE_PICTURE, Caption
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.replay import replay
-from attncap.tokenizers import END, PAD, UNK
+from attncap.tokenizers import END, UNK, pad_token_ids
 
 LENGTH_STEP = 8  # captions are padded to multiples of it: few shapes, few compiled graphs
 GridBox = tuple[float, float, float, float]
@@ -45,11 +45,7 @@ def token_groups(captioner: Any, caption: Caption) -> list[list[int]]:
 
 def padded(token_ids: Sequence[Sequence[int]]) -> np.ndarray:
     """Return token ids, an end after each, padded to a multiple of `LENGTH_STEP`: int32, shape (N, T)."""
-    longest = max((len(row) for row in token_ids), default=0) + 1
-    filled_up = np.full((len(token_ids), -(-longest // LENGTH_STEP) * LENGTH_STEP), PAD, np.int32)
-    for row, own in zip(filled_up, token_ids, strict=True):
-        row[: len(own) + 1] = [*own, END]
-    return filled_up
+    return pad_token_ids([[[*row, END] for row in token_ids]], length=1, multiple_of=LENGTH_STEP)[0]
 
 
 def stored_grid(captioner: Any) -> tuple[int, int, GridBox]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from attncap._files import check_list
 from attncap.grounding.phrases import NamedRegion
-from attncap.tokenizers import END, PAD, CaptionTokenizer
+from attncap.tokenizers import END, PAD, CaptionTokenizer, pad_token_ids
 
 
 class CaptionBatches(keras.utils.PyDataset):
@@ -99,10 +99,7 @@ class CaptionBatches(keras.utils.PyDataset):
         length = -(-longest // self.round_length_to) * self.round_length_to
         image_ids = self._batches[index][own]
         rows = [self._chosen[image_id] for image_id in image_ids]
-        token_ids = np.full((len(rows), self.captions_each, length + 1), PAD, np.int32)  # (B, K, T + 1)
-        for picture, captions in enumerate(rows):
-            for caption, row in enumerate(captions):
-                token_ids[picture, caption, : len(row)] = row
+        token_ids = pad_token_ids(rows, length=length + 1, captions_each=self.captions_each)  # (B, K, T + 1)
         inputs = {"features": self.features(index, own), "token_ids": token_ids[:, :, :-1]}
         if self._regions is not None:
             inputs["regions"] = self._covers(image_ids, token_ids[:, :, 1:])

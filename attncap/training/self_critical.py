@@ -15,7 +15,7 @@ from attncap.decoding.sampling import sample
 from attncap.metrics.reward import CaptionReward
 from attncap.models.captioner import Captioner, forbidden_logits
 from attncap.models.losses import MaskedCrossentropy
-from attncap.tokenizers import PAD, START, UNK
+from attncap.tokenizers import PAD, START, UNK, pad_token_ids
 from attncap.training.batches import CaptionBatches
 
 
@@ -173,21 +173,12 @@ class SelfCriticalTrainer:
                 told = self.references[image_id]
                 own.append(list(told[int(rng.integers(len(told)))]))
             weights = np.pad(weights, ((0, 0), (0, 1)), constant_values=self.crossentropy)  # (B, K + 1)
-        targets = self._padded(captions)
+        targets = pad_token_ids(captions, multiple_of=self.batches.round_length_to)
         starts = np.full_like(targets[:, :, :1], START)
         inputs = {"features": features, "token_ids": np.concatenate([starts, targets[:, :, :-1]], axis=2)}
         targets[targets == UNK] = PAD  # references have it; the policy cannot say it
         self._policy.reset_metrics()
         return float(self._train(inputs, targets, weights)["loss"]), float(rewards.mean())
-
-    def _padded(self, captions: list[list[list[int]]]) -> np.ndarray:
-        longest = max(len(row) for own in captions for row in own)
-        length = -(-longest // self.batches.round_length_to) * self.batches.round_length_to
-        targets = np.full((len(captions), len(captions[0]), length), PAD, np.int32)  # (B, K, T)
-        for picture, own in enumerate(captions):
-            for caption, row in enumerate(own):
-                targets[picture, caption, : len(row)] = row
-        return targets
 
 
 def _train_function(policy: Policy, features: np.ndarray) -> Callable[..., dict[str, Any]]:

@@ -14,7 +14,7 @@ from keras import ops
 from attncap.captions import Caption
 from attncap.decoding.beam_search import beam_search
 from attncap.decoding.decoder import Decoder
-from attncap.decoding.replay import replay
+from attncap.decoding.replay import CaptionReplay, replay
 from attncap.decoding.sampling import sample
 from attncap.decoding.to_caption import caption_of
 from attncap.models.attention_captioner import AttentionCaptioner
@@ -254,6 +254,32 @@ def test_a_captioner_without_attention_has_no_maps() -> None:
     caption = Decoder(captioner, max_length=MAX_LENGTH)(captioner.features())[0]
     assert caption.attention_weights is None
     assert caption.word_log_probs is not None
+
+
+class Letters(WordTokenizer):
+    """A tokenizer of a user: each letter is a word."""
+
+    def tokenize(self, caption: str) -> list[int]:
+        return [self.token_to_id(letter) for letter in caption if letter != " "]
+
+
+@pytest.mark.parametrize("with_split", [True, False])
+def test_captions_are_read_with_any_tokenizer(with_split: bool) -> None:
+    captioner = FakeCaptioner()
+    letters = Letters(captioner.tokenizer.vocabulary)
+    if with_split:
+        captioner.tokenizer = letters
+    else:  # one that is not of this package
+
+        class Bare:
+            vocabulary, tokenize, words = letters.vocabulary, letters.tokenize, letters.words
+
+        captioner.tokenizer = Bare()  # type: ignore[assignment]
+    [[one, other]] = CaptionReplay(captioner)(captioner.features(), [["abc", "ab cz"]])
+    assert one.words == ("a", "b", "c") and one.token_ids == (4, 5, 6)
+    assert other.words == ("a", "b", "c", "<unk>")
+    assert other.word_log_probs is not None and np.isneginf(other.word_log_probs).tolist() == [False] * 3 + [True]
+    assert other.attention_weights is not None and other.attention_weights.shape == (4, MAX_LENGTH, V)
 
 
 def test_an_empty_caption() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder
-from attncap.decoding.mbr import ConsensusDecoder
-from attncap.decoding.repetition import RepetitionCost
+from attncap.decoding.logits import ForbiddenWords
+from attncap.decoding.mbr import ConsensusConfig, ConsensusDecoder, RepetitionCost
 from attncap.metrics.cider import CiderD
 from attncap.metrics.reward import CaptionReward
 from attncap.tokenizers import END
@@ -140,7 +140,23 @@ def test_words_said_again_cost(captioner: FakeCaptioner) -> None:
 
 
 def test_what_is_refused(captioner: FakeCaptioner) -> None:
-    with pytest.raises(ValueError, match="agreement needs at least 1 sample a picture, got 0"):
+    with pytest.raises(ValueError, match="samples must be at least 1 per image, got 0"):
         decoder(captioner, samples=0)
     with pytest.raises(ValueError, match="needs reference captions, got none"):
         ConsensusDecoder(captioner, {})
+    for name in ("temperature", "likelihood", "repetition", "neighbor_weight"):
+        for value in (-1.0, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match=f"{name} is a finite number"):
+                ConsensusConfig(**{name: value})
+    with pytest.raises(TypeError, match="give either config or settings, got config and samples"):
+        ConsensusDecoder(captioner, REFERENCES, config=ConsensusConfig(), samples=3)
+
+
+def test_settings_as_one_object_and_words_that_are_forbidden(captioner: FakeCaptioner) -> None:
+    config = ConsensusConfig(beam_width=4, samples=3, max_length=MAX_LENGTH, batch_size=5)
+    by_name = decoder(captioner, samples=3)(captioner.features())
+    as_one = ConsensusDecoder(captioner, REFERENCES, config=config)(captioner.features())
+    assert [c.text for c in as_one] == [c.text for c in by_name]
+    processors = [ForbiddenWords(captioner.tokenizer, ["a"])]
+    without = ConsensusDecoder(captioner, REFERENCES, config=config, logits_processors=processors)(captioner.features())
+    assert {word for caption in without for word in caption.words} == {"b", "c"}

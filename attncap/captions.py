@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -58,14 +58,14 @@ class Caption:
         image_id: the picture's id, where there is one.
         grid_box: left, top, right, bottom, as fractions, of the part of the picture that the maps' cells tile, from
             `FeatureExtractor.grid_box`; default the whole. What lies beyond belongs to the cells at its border.
-        visual_probs: float array, shape (T,): the share, 0 to 1, of what was read for each word that came from the
-            picture; 1 everywhere for a model that always looks, 1 - beta with a visual sentinel.
+        extras: what else the captioner says of each word: name -> float array, shape (T,), from 0 to 1. A captioner
+            whose maps may sum to less than 1 gives "looked": the share of what was read that came from the image.
         boxes: float array, shape (L, 4): left, top, right, bottom, as fractions of the image, of each region, where the
             regions are boxes and not a grid; the maps then have shape (T, 1, L).
 
     Raises:
         TypeError: `words` is one text.
-        ValueError: when the maps, the log-probabilities or the visual probabilities are not one to a word.
+        ValueError: the maps, the log-probabilities or the extras are not one per word.
     """
 
     words: tuple[str, ...]
@@ -75,7 +75,7 @@ class Caption:
     word_log_probs: np.ndarray | None = None
     image_id: str | None = None
     grid_box: tuple[float, float, float, float] = WHOLE_PICTURE
-    visual_probs: np.ndarray | None = None
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
     boxes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -85,10 +85,9 @@ class Caption:
             raise ValueError(
                 f"attention_weights needs shape (T, rows, cols) with T = {len(self.words)} words, got {maps.shape}"
             )
-        for name in ("word_log_probs", "visual_probs"):
-            values = getattr(self, name)
-            if values is not None and values.shape != (len(self.words),):
-                raise ValueError(f"{name} needs shape ({len(self.words)},), one to a word, got {values.shape}")
+        for name, values in {"word_log_probs": self.word_log_probs, **self.extras}.items():
+            if values is not None and np.shape(values) != (len(self.words),):
+                raise ValueError(f"{name} needs shape ({len(self.words)},), one per word, got {np.shape(values)}")
 
         if self.boxes is not None and (
             self.boxes.shape[1:] != (4,) or (maps is not None and maps.shape[1:] != (1, len(self.boxes)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import keras
 import numpy as np
@@ -18,6 +18,17 @@ from attncap.decoding.replay import replay
 from attncap.decoding.sampling import sample
 from attncap.decoding.to_caption import caption_of
 from attncap.tokenizers import CaptionTokenizer
+
+
+class DecoderSettings(TypedDict, total=False):
+    """Keywords of `Decoder` that functions pass on to it; their meaning and defaults are there."""
+
+    beam_width: int
+    length_penalty: float | None
+    max_length: int
+    n_best: int
+    sampler: Any
+    logits_processors: Sequence[LogitsProcessor]
 
 
 class Decoder:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import pandas as pd
 
 from attncap._files import check_list
 from attncap.captions import Caption
-from attncap.decoding.decoder import Decoder
+from attncap.decoding.decoder import Decoder, DecoderSettings
+from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.to_caption import boxes_of, with_boxes
 from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.pipeline import encode_images
@@ -22,22 +23,72 @@ from attncap.paths import check_ids
 from attncap.paths import image_ids as ids_of
 
 
-def caption(captioner: Captioner | Ensemble, picture: AnyImage, **settings: Any) -> Caption:
+@overload
+def caption(  # type: ignore[overload-overlap]  # 1 is an int as well
+    captioner: Captioner | Ensemble,
+    picture: AnyImage,
+    *,
+    beam_width: int = 3,
+    length_penalty: float | None = None,
+    max_length: int = 40,
+    n_best: Literal[1] = 1,
+    sampler: Any = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
+) -> Caption: ...
+
+
+@overload
+def caption(
+    captioner: Captioner | Ensemble,
+    picture: AnyImage,
+    *,
+    beam_width: int = 3,
+    length_penalty: float | None = None,
+    max_length: int = 40,
+    n_best: int,
+    sampler: Any = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
+) -> list[Caption]: ...
+
+
+def caption(
+    captioner: Captioner | Ensemble,
+    picture: AnyImage,
+    *,
+    beam_width: int = 3,
+    length_penalty: float | None = None,
+    max_length: int = 40,
+    n_best: int = 1,
+    sampler: Any = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
+) -> Caption | list[Caption]:
     """Caption one image.
 
     Args:
         captioner: from `load_captioner`, its encoder inside; or an `Ensemble`.
         picture: the file, a Pillow image, or an array as `read_image` takes it.
-        settings: of `Decoder`, such as beam_width.
+        beam_width, length_penalty, max_length, sampler, logits_processors: see `Decoder`.
+        n_best: how many captions; with more than 1 the result is a list, best first.
 
     Raises:
-        UnreadableImage: the file is not a picture, or damaged.
+        UnreadableImage: the file is not an image, or damaged.
+        ValueError, TypeError: what `Decoder` refuses.
 
     Example:
         >>> attncap.caption(captioner, "me.jpg", beam_width=5).text
         'a man with a black beard and round glasses'
     """
-    captions, rejects = caption_pictures(captioner, [picture], progress=False, **settings)
+    captions, rejects = caption_pictures(
+        captioner,
+        [picture],
+        progress=False,
+        beam_width=beam_width,
+        length_penalty=length_penalty,
+        max_length=max_length,
+        n_best=n_best,
+        sampler=sampler,
+        logits_processors=logits_processors,
+    )
     if not captions:
         raise UnreadableImage(rejects["path"].iloc[0], rejects["reason"].iloc[0])
     return captions[0]
@@ -51,7 +102,7 @@ def caption_pictures(
     batch_size: int = 32,
     progress: bool = True,
     decoder: Any = None,
-    **settings: Any,
+    **settings: Unpack[DecoderSettings],
 ) -> tuple[list[Any], pd.DataFrame]:
     """Caption picture files with the encoder that the captioner was trained on.
 
@@ -114,7 +165,7 @@ def caption_stored(
     pictures: pd.DataFrame,
     *,
     part: int = 256,
-    **settings: Any,
+    **settings: Unpack[DecoderSettings],
 ) -> list[Any]:
     """Caption pictures whose features are in a store, `part` pictures in memory at a time.
 
@@ -148,7 +199,7 @@ def caption_features(
     image_ids: Sequence[str],
     *,
     decoder: Any = None,
-    **settings: Any,
+    **settings: Unpack[DecoderSettings],
 ) -> tuple[list[Any], pd.DataFrame]:
     """Caption images by features computed elsewhere.
 

@@ -30,7 +30,7 @@ def caption_of(
     Without keep_repeated, items of a list that repeat an earlier one are left out; `log_prob` stays that of all tokens.
 
     A word of several pieces has the product of their probabilities and the mean of their maps. A map that does not sum
-    to 1 is that of a model which may look away: what it sums to are the caption's `visual_probs`.
+    to 1 is that of a model which may look away: what it sums to is `extras["looked"]` of the caption.
     """
     real = [(place, int(token_id)) for place, token_id in enumerate(token_ids) if token_id not in (PAD, END)]
     separator = getattr(tokenizer, "separator_id", None)
@@ -39,20 +39,21 @@ def caption_of(
     places, kept = [place for place, _ in real], [token_id for _, token_id in real]
     words = tokenizer.words(kept)
     positions = [np.array([places[index] for index in where]) for _, where in words]
-    maps = visual_probs = None
+    maps, extras = None, {}
     if attention_weights is not None:
         rows = [attention_weights[where].mean(axis=0).reshape(grid) for where in positions]  # (rows, cols) each
         maps = np.array(rows, np.float32).reshape(-1, *grid)
-        visual_probs = maps.sum(axis=(1, 2), dtype=np.float64)
-        looks_away = np.abs(visual_probs - 1.0) > SUMS_TO_1
-        maps[looks_away] /= np.maximum(visual_probs[looks_away], 1e-30)[:, None, None]
-        visual_probs = np.where(looks_away, visual_probs, 1.0).astype(np.float32)
+        looked = maps.sum(axis=(1, 2), dtype=np.float64)
+        looks_away = np.abs(looked - 1.0) > SUMS_TO_1
+        maps[looks_away] /= np.maximum(looked[looks_away], 1e-30)[:, None, None]
+        if looks_away.any():
+            extras["looked"] = np.where(looks_away, looked, 1.0).astype(np.float32)
     return Caption(
         words=tuple(word for word, _ in words),
         token_ids=tuple(kept),
         log_prob=float(log_probs.sum()),
         attention_weights=maps,
-        visual_probs=visual_probs,
+        extras=extras,
         word_log_probs=np.array([log_probs[where].sum() for where in positions], np.float32),
         image_id=image_id,
         grid_box=grid_box,

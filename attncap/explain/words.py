@@ -127,7 +127,7 @@ def explain_captions(
                 log_prob=float(log_probs.sum()),
                 word_log_probs=log_probs[:-1],
                 attention_weights=to_maps(relevance),
-                visual_probs=None,
+                extras={},
                 grid_box=stored_grid(captioner)[2],
             )
         )

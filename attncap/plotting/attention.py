@@ -98,8 +98,7 @@ def plot_attention(
     note = f"{NOTES[mode]}. max: that maximum in times uniform (1×: all places alike)."
     note += "" if boxes is None else " Boxes: the regions with the largest shares of the attention."
     note += "" if caption.word_log_probs is None else " p: the word's probability."
-    looked = None if caption.visual_probs is None or (caption.visual_probs == 1).all() else caption.visual_probs
-    note += "" if looked is None else " looked: how much of what was read for the word came from the picture."
+    note += "".join(f" {name}: a share that the captioner gives with each word." for name in caption.extras)
     if fig is None:
         box_width = min(max(1.75 * sqrt(ratio), 1.35), 2.8)
         columns = columns or balanced_columns(panels, max(int(12 // (box_width + GAP)), 1))
@@ -119,7 +118,7 @@ def plot_attention(
         max(size * LINE * len(lines) for lines, size in words[n : n + columns]) for n in range(0, panels, columns)
     ]
     above = np.array(titles) + 0.08  # inches over each row's pictures
-    below = 9.5 * LINE * (1 if looked is None else 2) + 0.12
+    below = 9.5 * LINE * (1 + len(caption.extras)) + 0.12
     top = MARGIN + len(heading) * 13 * LINE + 0.12
     bottom = max(len(legend) * 10 * LINE, 0.4) + MARGIN + 0.1
     box_height = box_width / ratio
@@ -147,7 +146,7 @@ def plot_attention(
             draw_boxes(ax, (width, height), regions[panel - 1, 0], boxes)
         probability = [] if caption.word_log_probs is None else [f"p {exp(caption.word_log_probs[panel - 1]):.2f}"]
         peak = f"max {_times(float(maps[panel - 1].max()) * maps[panel - 1].size)}"
-        share = "" if looked is None else f"\nlooked {looked[panel - 1]:.0%}"
+        share = "".join(f"\n{name} {values[panel - 1]:.0%}" for name, values in caption.extras.items())
         ax.set_xlabel(" · ".join([*probability, peak]) + share, fontsize=9.5, labelpad=3, color=MUTED)
     down = sheet_height - bottom + 0.1
     draw_scale(place_axes(fig, MARGIN + 0.1, down + 0.02, 1.7, 0.16), mode, INK, cmap, alpha)

@@ -223,21 +223,21 @@ def test_a_caption_has_the_map_and_the_share_that_looked_apart() -> None:
     weights = np.array([[0.1, 0.3, 0.0], [0.2, 0.5, 0.3], [0.0, 0.0, 0.1], [0.0, 0.0, 0.0]], np.float32)
     caption = caption_of(tokenizer, token_ids, np.full(4, -1.0), weights, (1, 3))
     assert caption.words == ("a", "b")
-    assert caption.attention_weights is not None and caption.visual_probs is not None
+    assert caption.attention_weights is not None and caption.extras.keys() == {"looked"}
     np.testing.assert_allclose(caption.attention_weights[:, 0], [[0.25, 0.75, 0.0], [0.2, 0.5, 0.3]], atol=1e-6)
-    np.testing.assert_allclose(caption.visual_probs, [0.4, 1.0], atol=1e-6)
+    np.testing.assert_allclose(caption.extras["looked"], [0.4, 1.0], atol=1e-6)
     # A model that always looks: its maps stay as they are, bit for bit.
     np.testing.assert_array_equal(caption.attention_weights[1, 0], weights[1])
-    assert caption.visual_probs[1] == 1.0
-    with pytest.raises(ValueError, match=r"visual_probs needs shape \(2,\), one to a word, got \(3,\)"):
-        Caption(("a", "b"), (4, 5), -1.0, visual_probs=np.ones(3))
+    assert caption.extras["looked"][1] == 1.0
+    with pytest.raises(ValueError, match=r"looked needs shape \(2,\), one per word, got \(3,\)"):
+        Caption(("a", "b"), (4, 5), -1.0, extras={"looked": np.ones(3)})
 
 
 def test_a_figure_shows_when_the_model_does_not_look() -> None:
     maps = np.full((2, 3, 5), 1 / 15, np.float32)
-    caption = Caption(("a", "face"), (4, 5), -1.0, maps, np.full(2, -0.5), visual_probs=np.array([0.254, 0.9]))
+    caption = Caption(("a", "face"), (4, 5), -1.0, maps, np.full(2, -0.5), extras={"looked": np.array([0.254, 0.9])})
     photo = np.zeros((30, 50, 3), np.uint8)
     panels = plot_attention(photo, caption).axes[1:3]
     assert [ax.get_xlabel().splitlines()[1] for ax in panels] == ["looked 25%", "looked 90%"]
-    always = plot_attention(photo, replace(caption, visual_probs=np.ones(2)))
+    always = plot_attention(photo, replace(caption, extras={}))
     assert not any("looked" in text.get_text() for text in always.findobj(Text))

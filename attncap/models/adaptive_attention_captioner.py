@@ -103,8 +103,8 @@ class AdaptiveAttentionCaptioner(AttentionCaptioner):
     before, not before. beta_t is the share of z_t that comes from the sentinel: 1 does not look at all.
 
     `step` gives (1 - beta_t) alpha_t, whose sum is 1 - beta_t. In a `Caption` the two are apart: `attention_weights`
-    has alpha_t, which sums to 1, and `extras["looked"]` has 1 - beta_t. The losses on maps are on alpha_t, and leave the
-    choice to look to the words.
+    has alpha_t, which sums to 1, and `extras["looked"]` has 1 - beta_t. The losses on maps are on alpha_t, and leave
+    the choice to look to the words.
 
     Departures from the paper: a GRU for its LSTM, so that the state h_t stands where its memory cell's tanh(m_t) does;
     the deep output of `AttentionCaptioner`; the sentinel is projected, W_r, from H to the values' size.

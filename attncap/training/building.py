@@ -7,14 +7,50 @@ from typing import Any
 import keras
 import numpy as np
 
-from attncap.features.extractor import FeatureExtractor, best_dtype_policy
+from attncap.data.load import CaptionData
+from attncap.decoding.predict import check_shape
+from attncap.features.external import ExternalFeatures, key_column
+from attncap.features.extractor import FeatureExtractor
 from attncap.models.captioner import AttendingCaptioner, Captioner
 from attncap.models.registry import captioner_class, settings_of
 from attncap.models.show_and_tell import ShowAndTell
 from attncap.models.trainable_encoder import EncoderTail
 from attncap.tokenizers import CaptionTokenizer
 from attncap.training.config import TrainConfig
+from attncap.training.features import FeatureSource, policy_of
 from attncap.training.finetuning import with_tail
+
+
+def captioner_to_train(
+    config: TrainConfig,
+    model: Any,
+    start: Captioner | None,
+    tokenizer: CaptionTokenizer,
+    source: FeatureSource,
+    training: CaptionData,
+) -> Captioner:
+    """Return the captioner that a training begins with.
+
+    Args:
+        config: settings.
+        model: of `train`: a captioner is taken as it is, a class is made with the settings that it takes.
+        start: the captioner to continue from; None: a new one.
+        tokenizer: the vocabulary.
+        source: of features.
+        training: images whose pooled features some captioners are standardized with.
+    """
+    store = source.store
+    if start is not None:
+        if isinstance(store, ExternalFeatures):
+            check_shape(start, store)
+        return continued(start, config, source.encoder, source.tail)
+    if isinstance(model, Captioner):
+        return model
+    kind = model if isinstance(model, type) and issubclass(model, Captioner) else None
+    masked = getattr(store, "masked", False)
+    captioner = new_captioner(config, tokenizer, source.encoder, store.feature_shape, source.tail, kind, masked)
+    standardize(captioner, store, list(training.pictures[key_column(store)]), source.tail)
+    return captioner
 
 
 def new_captioner(
@@ -53,7 +89,7 @@ def standardize(captioner: Captioner, store: Any, keys: list[str], tail: Encoder
 
 
 def continued(
-    captioner: Captioner, config: TrainConfig, extractor: FeatureExtractor, tail: EncoderTail | None
+    captioner: Captioner, config: TrainConfig, extractor: FeatureExtractor | None, tail: EncoderTail | None
 ) -> Captioner:
     """Return the captioner to continue from, with this training's attention losses and trained encoder blocks.
 
@@ -68,28 +104,11 @@ def continued(
     if isinstance(captioner, AttendingCaptioner):
         captioner.attention_penalty = config.attention_penalty
         captioner.attention_supervision = config.attention_supervision
-    if tail is not None and captioner.tail is None:
+    if tail is not None and extractor is not None and captioner.tail is None:
         captioner = with_tail(captioner, extractor, tail)
     if captioner.tail is not None:
         captioner.tail.trainable = tail is not None
     return captioner
-
-
-def encoder_of(captioner: Captioner, config: TrainConfig) -> FeatureExtractor:
-    """Return the encoder of the captioner to continue from."""
-    if captioner.encoder is None:
-        raise ValueError(f"{config.start}: has no encoder inside, so that its features cannot be computed")
-    if config.image_size not in (None, captioner.encoder.image_size):
-        raise ValueError(
-            f"image_size is {config.image_size}, but {config.start} was trained at {captioner.encoder.image_size}: "
-            "leave image_size out"
-        )
-    return captioner.encoder
-
-
-def policy_of(config: TrainConfig) -> str:
-    """Return the dtype policy of the decoder."""
-    return best_dtype_policy() if config.dtype == "auto" else config.dtype
 
 
 def pooled_statistics(

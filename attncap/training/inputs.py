@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -39,6 +39,42 @@ def readable_data(data: CaptionData, store: Any, folder: RunFolder, resume: bool
             what = "readable image" if key == "path" else f"image with features in {store.name}"
             raise ValueError(f"{data.name}: no {what} with a caption in the split {name!r}")
     return kept
+
+
+class TrainingImages(NamedTuple):
+    """The readable images of a training, with their captions.
+
+    Attributes:
+        training, validation: the two splits.
+        phrases: of the training images, with boxes that supervise attention; None: attention is not supervised.
+    """
+
+    training: CaptionData
+    validation: CaptionData
+    phrases: Phrases | None = None
+
+
+def training_images(
+    data: CaptionData, store: Any, folder: RunFolder, resume: bool, boxes: str | None
+) -> TrainingImages:
+    """Compute the features of training and validation images, and read the boxes of phrases where they are asked for.
+
+    Raises:
+        ValueError: as `readable_data` and `load_phrases`.
+    """
+    readable = readable_data(data, store, folder, resume)
+    training, validation = readable.split("train"), readable.split("val")
+    if boxes is None:
+        return TrainingImages(training, validation)
+    training, phrases = with_phrases(boxes, training)
+    return TrainingImages(training, validation, phrases)
+
+
+def given_tokenizer(tokenizer: CaptionTokenizer | None, model: Any, start: Captioner | None) -> CaptionTokenizer | None:
+    """Return the vocabulary of the captioner to continue from or to train, else the given one."""
+    if start is not None:
+        return start.tokenizer
+    return model.tokenizer if isinstance(model, Captioner) else tokenizer
 
 
 def tokenizer_of(config: TrainConfig, captions: list[str]) -> CaptionTokenizer:

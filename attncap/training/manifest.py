@@ -11,22 +11,27 @@ import keras
 import pandas as pd
 
 from attncap.data.load import CaptionData
+from attncap.features.external import ExternalFeatures
 from attncap.grounding.annotations import Phrases
 from attncap.tokenizers import CaptionTokenizer
 from attncap.training.config import BEFORE, TrainConfig
+from attncap.training.features import FeatureSource
+from attncap.training.inputs import TrainingImages
 from attncap.training.run_folder import RunFolder, environment
 
 
 def manifest_of(
     data: CaptionData,
-    training: CaptionData,
-    validation: CaptionData,
+    images: TrainingImages,
     tokenizer: CaptionTokenizer,
-    store: Any,
+    source: FeatureSource,
     config: TrainConfig,
+    boxes: str | None = None,
 ) -> dict[str, Any]:
-    """Return what a resumed run must find unchanged: digests of data, splits, vocabulary and encoder."""
-    return {
+    """Return what a resumed run must find unchanged: digests of data, splits, vocabulary, encoder, boxes and start."""
+    training, validation, phrases = images
+    store = source.store
+    manifest = {
         "data": data.name,
         "images": {"train": len(training.pictures), "val": len(validation.pictures)},
         "captions": {"train": len(training.captions), "val": len(validation.captions)},
@@ -40,6 +45,15 @@ def manifest_of(
         "backend": keras.backend.backend(),
         "environment": environment(),
     }
+    if isinstance(store, ExternalFeatures) and store.file is not None:
+        manifest["features_file"] = str(store.file.absolute())
+    if config.start is not None:
+        manifest["start_digest"] = file_digest(config.start)
+    elif source.tail is not None and source.whole is not None:
+        manifest["tail_digest"] = source.whole.fingerprint()
+    if phrases is not None:
+        manifest |= {"boxes": boxes, "boxes_digest": boxes_digest(phrases)}
+    return manifest
 
 
 def check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -> None:

@@ -11,29 +11,25 @@ from typing import Any
 
 import keras
 
-from attncap.data.load import CaptionData, cache_folder
+from attncap.data.load import CaptionData
 from attncap.decoding.collapse import collapse_warnings
-from attncap.decoding.predict import check_shape
-from attncap.features.external import ExternalFeatures, key_column
-from attncap.features.extractor import FeatureExtractor
-from attncap.features.inception import NAME
-from attncap.features.store import FeatureStore
+from attncap.features.external import ExternalFeatures
 from attncap.models.captioner import Captioner
 from attncap.models.registry import captioner_classes
 from attncap.models.saving import load_captioner
 from attncap.tokenizers import CaptionTokenizer
-from attncap.training.building import continued, encoder_of, new_captioner, policy_of, standardize
+from attncap.training.building import captioner_to_train
 from attncap.training.callbacks import RunRecorder
 from attncap.training.config import TrainConfig
 from attncap.training.defaults import fit_to_data
 from attncap.training.distributed.base import SharedTraining
 from attncap.training.external import check_external, given_features
-from attncap.training.finetuning import encoder_and_tail
+from attncap.training.features import feature_source
 from attncap.training.fit import fit
-from attncap.training.inputs import check_supervision, readable_data, tokenizer_of, training_batches, with_phrases
-from attncap.training.manifest import boxes_digest, check_or_write, file_digest, manifest_of, same_settings
+from attncap.training.inputs import check_supervision, given_tokenizer, tokenizer_of, training_batches, training_images
+from attncap.training.manifest import check_or_write, manifest_of, same_settings
 from attncap.training.run_folder import RunFolder
-from attncap.training.validation import Metric, Validator
+from attncap.training.validation import SCORES, Metric, Validator
 
 
 def train(
@@ -94,65 +90,43 @@ def train(
             `attention_supervision`, or that without boxes; tensorboard is not installed.
         FloatingPointError: the loss is not a number.
     """
-    config = _checked(data, config or TrainConfig(), model, tensorboard)
+    config = _checked(data, config or TrainConfig(), model, metrics, tensorboard)
     with _run_folder(run, resume, distribution) as folder:
-        if resume:
-            config = same_settings(folder, config)
+        config = same_settings(folder, config) if resume else config
         check_supervision(config, boxes)
         if distribution is not None:
             distribution.check(config)
         keras.utils.set_random_seed(config.seed)  # weights="random" are the same ones when the run is resumed
-        beginning = None if config.start is None else load_captioner(config.start)
+        start = None if config.start is None else load_captioner(config.start)
         features = given_features(features, folder, resume)
         if isinstance(features, ExternalFeatures):
             check_external(config, features, boxes)
-        store, whole, encoder, tail = _features(config, features, beginning)
+        source = feature_source(config, features, start)
         if not resume:  # before the images are read, which takes long: a run killed there can be resumed as well
             folder.write_json(folder.config_file, asdict(config))
-        readable = readable_data(data, store, folder, resume)
-        training, validation = readable.split("train"), readable.split("val")
-        training, phrases = (training, None) if boxes is None else with_phrases(boxes, training)
-        tokenizer = _given_tokenizer(tokenizer, model, beginning)
-        config, reasons = fit_to_data(
-            config, training.references(), None if tokenizer is None else tokenizer.separator_id is not None
-        )
+
+        images = training_images(data, source.store, folder, resume, boxes)
+        given = given_tokenizer(tokenizer, model, start)
+        lists = None if given is None else given.separator_id is not None
+        config, reasons = fit_to_data(config, images.training.references(), lists)
         if not resume:
             folder.write_json(folder.config_file, asdict(config))
         if reasons and verbose not in (0, False):
             print("settings that follow from the data:", *reasons, sep="\n  ")
-        tokenizer = tokenizer or tokenizer_of(config, list(training.captions["caption"]))
-        manifest = manifest_of(data, training, validation, tokenizer, store, config)
-        if isinstance(features, ExternalFeatures) and features.file is not None:
-            manifest["features_file"] = str(features.file.absolute())
-        if config.start is not None:
-            manifest["start_digest"] = file_digest(config.start)
-        elif tail is not None and whole is not None:
-            manifest["tail_digest"] = whole.fingerprint()
-        if phrases is not None:
-            manifest |= {"boxes": boxes, "boxes_digest": boxes_digest(phrases)}
+        tokenizer = given or tokenizer_of(config, list(images.training.captions["caption"]))
+        manifest = manifest_of(data, images, tokenizer, source, config, boxes)
         if distribution is not None:
             distribution.check_same(manifest, config)
         check_or_write(folder, manifest, resume)
-        captioner: Captioner
-        if beginning is not None:
-            if isinstance(features, ExternalFeatures):
-                check_shape(beginning, features)
-            captioner = continued(beginning, config, encoder, tail)
-        elif isinstance(model, Captioner):
-            captioner = model  # type: ignore[assignment]
-        else:
-            kind = model if isinstance(model, type) and issubclass(model, Captioner) else None
-            masked = getattr(store, "masked", False)
-            captioner = new_captioner(config, tokenizer, encoder, store.feature_shape, tail, kind, masked)
-            standardize(captioner, store, list(training.pictures[key_column(store)]), tail)
-        batches = training_batches(config, captioner, store, training, phrases)
-        validator = Validator(config, store, validation, distribution, metrics)
-        recorder = recorder_of(folder, config, validator, batches)
+
+        captioner = captioner_to_train(config, model, start, tokenizer, source, images.training)
+        batches = training_batches(config, captioner, source.store, images.training, images.phrases)
+        validator = Validator(config, source.store, images.validation, distribution, metrics)
         logs = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if tensorboard else []
         (fit if distribution is None else distribution.fit)(
             captioner,
             batches,
-            recorder,
+            recorder_of(folder, config, validator, batches),
             config,
             optimizer=optimizer,
             loss=loss,
@@ -180,13 +154,16 @@ def recorder_of(
     )
 
 
-def _checked(data: Any, config: TrainConfig, model: Any, tensorboard: bool) -> TrainConfig:
+def _checked(data: Any, config: TrainConfig, model: Any, metrics: Any, tensorboard: bool) -> TrainConfig:
     if not isinstance(data, CaptionData):
         raise TypeError(f"data is a CaptionData, got {str(data)[:60]!r}: load it with attncap.load(...)")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:  # else found out after the first epoch
         raise ValueError(
             "tensorboard logs need the package tensorboard, which is not installed: pip install tensorboard"
         )
+    monitored = (*SCORES, *(metrics or {}))
+    if config.monitor not in (None, *monitored):  # else found out after the first epoch
+        raise ValueError(f"monitor is one of {', '.join(monitored)}, got {config.monitor!r}")
     if isinstance(model, str):
         given = {name: value for name, value in asdict(config).items() if value is not None}
         default = asdict(TrainConfig(model=config.model))
@@ -212,37 +189,6 @@ def _run_folder(run: str | Path, resume: bool, distribution: SharedTraining | No
         raise
     finally:
         folder.close()
-
-
-def _features(config: TrainConfig, features: Any, beginning: Captioner | None) -> tuple[Any, Any, Any, Any]:
-    # The store; the whole encoder, the part of it that is stored, and the blocks after that which are trained.
-    if isinstance(features, FeatureExtractor):
-        features = FeatureStore(cache_folder() / "features", features)
-    if features is not None and not isinstance(features, str | Path):
-        encoder = getattr(features, "extractor", None)
-        return features, None, encoder if isinstance(encoder, FeatureExtractor) else None, None
-    if config.finetune_to is not None and config.backbone != NAME:
-        raise ValueError(
-            f"finetune_to is {config.finetune_to}: blocks of InceptionV3 alone are trained, and backbone is "
-            f"{config.backbone}: leave one of them out"
-        )
-    whole = (
-        FeatureExtractor(
-            config.finetune_to or config.layer, config.weights, config.image_size, backbone=config.backbone
-        )
-        if beginning is None
-        else encoder_of(beginning, config)
-    )
-    encoder, tail = encoder_and_tail(whole, config.layer, config.finetune_to, beginning, policy_of(config))
-    return FeatureStore(features or cache_folder() / "features", encoder), whole, encoder, tail
-
-
-def _given_tokenizer(
-    tokenizer: CaptionTokenizer | None, model: Any, beginning: Captioner | None
-) -> CaptionTokenizer | None:
-    if beginning is not None:
-        return beginning.tokenizer
-    return model.tokenizer if isinstance(model, Captioner) else tokenizer
 
 
 def _best(folder: RunFolder, captioner: Captioner) -> Captioner:

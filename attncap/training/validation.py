@@ -21,6 +21,7 @@ from attncap.tokenizers import PAD
 from attncap.training.batches import CaptionBatches
 from attncap.training.config import TrainConfig
 
+SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "cider_d", "loss")  # of every epoch, "val_" before each
 Metric = Callable[[Mapping[str, str], Mapping[str, list[str]]], float]
 
 

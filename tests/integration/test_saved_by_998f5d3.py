@@ -23,7 +23,7 @@ from attncap.features.store import FeatureStore
 from attncap.models.registry import captioner_name
 from attncap.models.saving import load_captioner, model_name
 from attncap.retrieval.index import ImageIndex
-from attncap.training import building
+from attncap.training import features as training_features
 from attncap.training.train import train
 
 SAVED = Path(__file__).resolve().parents[1] / "saved_by_998f5d3" / "saved.zip"
@@ -51,7 +51,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> CaptionData:
 @pytest.fixture(autouse=True)
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The arithmetic of the files, whatever this processor has."""
-    for module in (extractor, building):
+    for module in (extractor, training_features):
         monkeypatch.setattr(module, "best_dtype_policy", lambda: "float32")
 
 

@@ -29,6 +29,7 @@ from attncap.models.captioner import Captioner
 from attncap.models.losses import MaskedCrossentropy
 from attncap.models.saving import load_captioner
 from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
+from attncap.training import features as training_features
 from attncap.training import train as training
 from attncap.training.batches import CaptionBatches
 from attncap.training.callbacks import averaged_weights
@@ -127,7 +128,7 @@ def encoder(undisturbed: Run, monkeypatch: pytest.MonkeyPatch) -> FeatureExtract
     """The encoder of the undisturbed run, used again by later ones: building the network takes seconds."""
     found = undisturbed.captioner.encoder
     assert found is not None
-    monkeypatch.setattr(training, "FeatureExtractor", lambda *asked: found)
+    monkeypatch.setattr(training_features, "new_encoder", lambda config: found)
     return found
 
 

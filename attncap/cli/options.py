@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -105,15 +106,37 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Declare the options that `decoding` reads."""
     options = group(parser, "decoding")
     options.add_argument(
-        "--beam-width", type=int, default=3, metavar="K", help="number of beams; 1 is greedy search (default 3)"
+        "--beam-width", type=beams, default=3, metavar="K", help="number of beams; 1 is greedy search (default 3)"
     )
     options.add_argument(
         "--length-penalty",
-        type=float,
+        type=finite,
         metavar="A",
         help="larger makes captions longer: beams are ranked by log-probability / length ** A (default: 0.7; 1.5 for "
         "captioners of lists)",
     )
+
+
+def beams(text: str) -> int:
+    """Read a number of beams, for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 expected, got {text!r}")
+    return value
+
+
+def finite(text: str) -> float:
+    """Read a finite number, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"a finite number expected, got {text!r}")
+    return value
 
 
 def decoding(options: argparse.Namespace) -> dict[str, Any]:

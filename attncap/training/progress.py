@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ from attncap.training.callbacks import RunRecorder
 
 
 class ProgressTable(keras.callbacks.Callback):
-    """Print one row per epoch: epoch, loss, validation, whether it is the best, time left.
+    """Print one row per epoch: epoch, loss, validation loss and score, whether it is the best, time left.
 
     Args:
         recorder: of the same training; called before this callback.
@@ -28,10 +29,8 @@ class ProgressTable(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self._done = 0
         self._began = time.monotonic()
-        self._score = (
-            "" if self.recorder.monitor == "val_loss" else f"{self.recorder.monitor.removeprefix('val_'):>8}  "
-        )
-        tqdm.write(f"{'epoch':>7}  {'loss':>8}  {'val_loss':>8}  {self._score}{'best':>5}  time left")
+        columns = "".join(f"  {name:>{_width(name)}}" for name in ("loss", *self._validated()))
+        tqdm.write(f"{'epoch':>7}{columns}  {'best':>4}  time left")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self.bar_wanted:
@@ -48,16 +47,21 @@ class ProgressTable(keras.callbacks.Callback):
             self._bar.close()
         self._done += 1
         row, epochs = self.recorder.history[-1], int(self.params.get("epochs", epoch + 1))
-        loss = row.get("loss", row.get("policy_loss", float("nan")))
+        numbers = {"loss": row.get("loss", row.get("policy_loss", math.nan))}
+        numbers |= {name: row.get(name, math.nan) for name in self._validated()}
         best = "*" if self.recorder.best_epoch() == len(self.recorder.history) - 1 else ""
         left = (time.monotonic() - self._began) / self._done * (epochs - epoch - 1)
         if self.model.stop_training:
             left = 0.0
-        score = f"{row[self.recorder.monitor]:>8.4f}  " if self._score else ""
-        tqdm.write(
-            f"{epoch + 1:>3}/{epochs:<3}  {loss:>8.4f}  {row.get('val_loss', float('nan')):>8.4f}  "
-            f"{score}{best:>5}  {_duration(left)}"
-        )
+        columns = "".join(f"  {value:>{_width(name)}.4f}" for name, value in numbers.items())
+        tqdm.write(f"{epoch + 1:>3}/{epochs:<3}{columns}  {best:>4}  {_duration(left)}")
+
+    def _validated(self) -> list[str]:
+        return list(dict.fromkeys(["val_loss", self.recorder.monitor]))  # once, where the loss is monitored
+
+
+def _width(name: str) -> int:
+    return max(8, len(name))
 
 
 def _duration(seconds: float) -> str:

@@ -145,6 +145,7 @@ def test_check_lists_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             r"at least 75x75",
         ),
         (["train", "--data", "faces:9", "--run", "r", "--epochs", "0"], r"epochs must be at least 1"),
+        (["train", "--data", "faces:9", "--run", "r", "--clip-norm", "nan"], r"clip_norm is a finite number"),
         (["caption", "--run", "no_run", "a.png"], r"no_run.*no such captioner"),
         (["predict", "--run", "r", "--images", "no_folder", "--out", "p.json"], r"no_folder.*neither a folder"),
         (["evaluate", "--predictions", "none.json", "--references", "faces:9"], r"none\.json"),
@@ -226,3 +227,13 @@ def test_an_unreadable_picture_is_named_once(
     assert main(["caption", "--run", str(demo_folder / "run"), str(broken)]) == 2
     error = capsys.readouterr().err
     assert error.count(str(broken)) == 1 and "empty" in error
+
+
+@pytest.mark.parametrize("wrong", [["--length-penalty", "nan"], ["--length-penalty", "inf"], ["--beam-width", "0"]])
+def test_a_number_of_decoding_is_refused_before_anything_is_loaded(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["caption", "a.png"], ["predict", "--images", "a", "--out", "b.json"]):
+        with pytest.raises(SystemExit):
+            main([command[0], "--run", "r", *command[1:], *wrong])
+        assert re.search(rf"{wrong[0]}: a (finite|whole) number .*expected, got '{wrong[1]}'", capsys.readouterr().err)

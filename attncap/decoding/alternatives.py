@@ -1,4 +1,4 @@
-"""What else a captioner could have said: the likeliest words at each word of finished captions, and a page of them."""
+"""`top_alternatives`: the most probable words at each place of finished captions, and an explorer page of them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def replay_top(step: Step, state: CaptionerState, token_ids: Any, top: int) -> t
     """Read finished captions through `step` again: the `top` likeliest tokens at each place, given those before it.
 
     Args:
-        step, state: as in `decoding.replay`, of K captions a picture.
+        step, state: as in `decoding.replay`, of K captions per image.
         token_ids: int, shape (B, K, T), without `<start>`.
-        top: how many tokens a place.
+        top: how many tokens per place.
 
     Returns:
         top_ids: int32, shape (B, K, T, top), the likeliest first; among the tokens that decoding may emit.
@@ -61,16 +61,16 @@ def top_alternatives(
     Args:
         captioner: anything with `init_state`, `step` and `tokenizer`.
         features: shape (N, rows, cols, D).
-        captions: N captions as the captioner's decoding gave them, or N lists of captions of one picture.
-        top: how many words a place, at most the vocabulary.
-        batch_size: pictures at a time.
+        captions: N captions as the captioner's decoding gave them, or N lists of captions of one image.
+        top: how many words per place, at most the vocabulary.
+        batch_size: images at a time.
 
     Returns:
         alternatives: in the nesting of `captions`, for each caption a list of T lists of (word, log-probability), the
             likeliest first; the end of the caption is the word `<end>`. `explore` takes them.
 
     Raises:
-        ValueError: captions that are not one to a picture, or `top` below 1.
+        ValueError: captions that are not one per image, or `top` below 1.
 
     Example:
         >>> top_alternatives(captioner, features, captions)[0][2]
@@ -88,7 +88,7 @@ def top_alternatives(
         return replay_top(captioner.step, state, token_ids, top)
 
     model = captioner if isinstance(captioner, keras.Model) else None
-    reads: dict[tuple[int, ...], Any] = {}  # one compiled function a shape, as in `CaptionReplay`
+    reads: dict[tuple[int, ...], Any] = {}  # one compiled function per shape, as in `CaptionReplay`
     found: list[list[list[Words]]] = []
     for begin in range(0, len(groups), batch_size):
         part = groups[begin : begin + batch_size]
@@ -126,15 +126,15 @@ def explore_features(
     phrases: Callable[[list[Caption]], Sequence[Sequence[Any]]] | None = None,
     **settings: Any,
 ) -> Explorer:
-    """Caption pictures and make the page of `explore` of all their beams, with the words weighed at each place.
+    """Caption images and make the page of `explore` of all their beams, with the words weighed at each place.
 
     Args:
         captioner: of any kind.
         features: shape (N, rows, cols, D), of the captioner's encoder.
         image_ids: N names.
-        pictures: N pictures in order, or image_id -> picture.
+        pictures: N images in order, or image_id -> image.
         references: image_id -> what people wrote; with references of all N the page sorts by the captions' scores.
-        top: how many alternatives a word.
+        top: how many alternatives per word.
         beam_width: beams of the search, all shown.
         title: heading of the page.
         against: another captioner, and the features of the same images of its encoder: its captions are shown beside.

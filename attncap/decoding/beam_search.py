@@ -93,7 +93,7 @@ def beam_search(
 
 def _of_parents(values: Any, parent: Any) -> Any:
     # values (B, K, ...), parent (B, K): row k of the result is the row of beam k's parent. Rows are taken whole: a
-    # Transformer's state has tens of thousands of numbers a caption.
+    # Transformer's state has tens of thousands of numbers per caption.
     batch, beams = ops.shape(parent)
     rows = parent + beams * ops.arange(batch, dtype="int32")[:, None]  # (B, K) of B K
     return ops.take(ops.reshape(values, (-1, *ops.shape(values)[2:])), rows, axis=0)

@@ -1,4 +1,4 @@
-"""From picture files to captions: decode, encode and search, a bounded number of pictures at a time."""
+"""From image files to captions: decode, encode and search, a bounded number of images at a time."""
 
 from __future__ import annotations
 
@@ -104,20 +104,20 @@ def caption_pictures(
     decoder: Any = None,
     **settings: Unpack[DecoderSettings],
 ) -> tuple[list[Any], pd.DataFrame]:
-    """Caption picture files with the encoder that the captioner was trained on.
+    """Caption image files with the encoder that the captioner was trained on.
 
     Args:
         captioner: from `load_captioner`, or an `Ensemble`.
         paths: the files, or Pillow images or arrays.
         image_ids: names for the captions, one per path, each once; default those of `attncap.paths.image_ids`.
-        batch_size: pictures in memory at a time.
-        progress: show a bar with pictures/s.
+        batch_size: images in memory at a time.
+        progress: show a bar with images/s.
         decoder: of the captioner, such as a `ConsensusDecoder`; None makes a `Decoder` with settings.
         settings: of `Decoder`, such as beam_width.
 
     Returns:
-        captions: one a readable picture, in order, each with its image_id (lists of them when n_best > 1).
-        rejects: DataFrame (image_id, path, reason) of pictures that cannot be read.
+        captions: one a readable image, in order, each with its image_id (lists of them when n_best > 1).
+        rejects: DataFrame (image_id, path, reason) of images that cannot be read.
 
     Raises:
         ValueError: the captioner was saved without an encoder.
@@ -138,11 +138,11 @@ def encoded_pictures(
     batch_size: int = 32,
     progress: bool = True,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield the image_ids and the features of picture files, batch by batch; what cannot be read goes to `rejects`.
+    """Yield the image_ids and the features of image files, batch by batch; what cannot be read goes to `rejects`.
 
     Args:
         captioner, paths, image_ids, batch_size, progress: as in `caption_pictures`.
-        rejects: (image_id, path, reason) of each unreadable picture is appended to it.
+        rejects: (image_id, path, reason) of each unreadable image is appended to it.
 
     Raises:
         ValueError: the captioner was saved without an encoder.
@@ -167,7 +167,7 @@ def caption_stored(
     part: int = 256,
     **settings: Unpack[DecoderSettings],
 ) -> list[Any]:
-    """Caption pictures whose features are in a store, `part` pictures in memory at a time.
+    """Caption images whose features are in a store, `part` images in memory at a time.
 
     Args:
         captioner: trained on the store's encoder.
@@ -176,7 +176,7 @@ def caption_stored(
         settings: of `Decoder`.
 
     Returns:
-        captions: one a picture, in order.
+        captions: one per image, in order.
     """
     return decode_stored(Decoder(captioner, **settings), store, pictures, part=part)
 

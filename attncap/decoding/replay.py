@@ -27,7 +27,7 @@ def replay(step: Step, state: CaptionerState, token_ids: Any) -> tuple[Any, Any]
     """Read finished captions through `step` again: the probability and the map of every token.
 
     Args:
-        step, state: as in `beam_search`, of K captions a picture.
+        step, state: as in `beam_search`, of K captions per image.
         token_ids: int, shape (B, K, T), without `<start>`.
 
     Returns:
@@ -92,7 +92,7 @@ class CaptionReplay:
 
     Args:
         captioner: anything with `init_state`, `step`, `tokenizer` and `feature_shape`.
-        batch_size: pictures at a time, with all their captions side by side.
+        batch_size: images at a time, with all their captions side by side.
 
     Example:
         >>> [[caption]] = CaptionReplay(captioner)(features[:1], [["A dog runs."]])
@@ -106,7 +106,7 @@ class CaptionReplay:
         self.captioner = captioner
         self.batch_size = batch_size
 
-        # One compiled function a shape: given two shapes, TensorFlow would leave the length open, and Keras's scan
+        # One compiled function per shape: given two shapes, TensorFlow would leave the length open, and Keras's scan
         # needs to know it.
         self._reads: dict[tuple[int, ...], Any] = {}
 
@@ -124,7 +124,7 @@ class CaptionReplay:
     def __call__(
         self, features: np.ndarray, captions: Sequence[Sequence[str]], image_ids: Sequence[str] | None = None
     ) -> list[list[Caption]]:
-        """Read captions of N pictures.
+        """Read captions of N images.
 
         Args:
             features: shape (N, rows, cols, D).
@@ -192,9 +192,9 @@ def replay_captions(
         captioner: trained on the store's encoder.
         store: with the features of all of `pictures`.
         pictures: DataFrame with `image_id` and `path`.
-        captions: image_id -> its captions; pictures without any are left out.
-        part: pictures whose features are in memory at a time.
-        batch_size: pictures a pass, with all their captions side by side.
+        captions: image_id -> its captions; images without any are left out.
+        part: images whose features are in memory at a time.
+        batch_size: images per pass, with all their captions side by side.
 
     Returns:
         captions: image_id -> a `Caption` for each of its captions, in order; see `CaptionReplay`.

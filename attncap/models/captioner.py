@@ -1,7 +1,7 @@
-"""`Captioner`, what all captioners share: `init_state` reads the picture, `step` adds a word, training runs all steps.
+"""`Captioner`, what all captioners share: `init_state` reads the image, `step` adds a word, training runs all steps.
 
-Every captioner works on B pictures with K captions of each side by side: K references in training, K beams in
-decoding, 1 in greedy decoding. What depends on the picture alone is computed once and shared by its K captions.
+Every captioner works on B images with K captions of each side by side: K references in training, K beams in
+decoding, 1 in greedy decoding. What depends on the image alone is computed once and shared by its K captions.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class CaptionerState(NamedTuple):
     """The state that `step` takes and returns.
 
     Args:
-        memory: tensors of shape (B, ...), a function of the picture alone; no step changes them.
-        recurrent: tensors of shape (B, K, ...), one row a caption; each step returns new ones.
+        memory: tensors of shape (B, ...), a function of the image alone; no step changes them.
+        recurrent: tensors of shape (B, K, ...), one row per caption; each step returns new ones.
     """
 
     memory: dict[str, Any]
@@ -43,7 +43,7 @@ class Captioner(keras.Model):
 
     Args:
         tokenizer: the vocabulary; saved inside the model.
-        feature_shape: (rows, cols, D) of the picture's features; None takes the encoder's.
+        feature_shape: (rows, cols, D) of the image's features; None takes the encoder's.
         encoder: the `FeatureExtractor` whose features the captioner was trained on, saved inside, never trained here.
         tail: blocks after the encoder's last that make the features into regions, trained with the decoder and saved
             inside, see `EncoderTail`; None: the features are the regions.
@@ -130,7 +130,7 @@ class Captioner(keras.Model):
     # -- what a subclass gives -----------------------------------------------------------------------------------
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
-        """Read the picture: features (B, rows, cols, D) -> the state before the first word of K = captions captions."""
+        """Read the image: features (B, rows, cols, D) -> the state before the first word of K = captions captions."""
         raise NotImplementedError
 
     def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class Captioner(keras.Model):
             logits: float32, shape (B, K, V).
             state: with a new recurrent part.
             attention_weights: float32, shape (B, K, rows cols), rows sum to 1, or, of a model that may look away, to
-                the share of what was read that came from the picture; None without attention.
+                the share of what was read that came from the image; None without attention.
         """
         embedded = self.embedding(token_ids)  # (B, K, E)
         recurrent = self.advance(embedded, state)
@@ -238,11 +238,11 @@ class Captioner(keras.Model):
     def regions_of(self, features: Any) -> Any:
         """Return the regions (B, L, D') of features (B, rows, cols, D), in the layers' arithmetic.
 
-        A tail is applied here: once a picture, however many captions and steps there are.
+        A tail is applied here: once per image, however many captions and steps there are.
         """
         rows, cols, size = self.feature_shape
         given = tuple(features.shape[1:])
-        if None not in given and given != self.feature_shape:  # a reshape alone would take regions for other pictures
+        if None not in given and given != self.feature_shape:  # a reshape alone would take regions for other images
             raise ValueError(f"features need shape (B, {rows}, {cols}, {size}), got {tuple(features.shape)}")
         regions = ops.cast(features, self.compute_dtype)
         if self.tail is not None:

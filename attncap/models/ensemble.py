@@ -1,4 +1,4 @@
-"""`Ensemble`: several captioners that speak as one, by the mean of their probabilities at every word."""
+"""`Ensemble`: several captioners as one, by the mean of their probabilities at every word."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Ensemble(keras.Model):
 
     At each word, each of the M members having read the words so far:
 
-        p(y_t | y_<t, picture) = 1/M sum_m p_m(y_t | y_<t, picture)
+        p(y_t | y_<t, image) = 1/M sum_m p_m(y_t | y_<t, image)
         map_t = mean of the maps of the members that have one
 
     `step` gives log p as logits. Members may be of any kind. All read the same features.
 
     Args:
         members: captioners, or run folders and `.keras` files of captioners, which are loaded. A captioner is anything
-            with `init_state`, `step`, `tokenizer`, `feature_shape` and, to read picture files, `encoder`.
+            with `init_state`, `step`, `tokenizer`, `feature_shape` and, to read image files, `encoder`.
 
     Attributes:
         members: the captioners.
@@ -94,7 +94,7 @@ class Ensemble(keras.Model):
         self.encoder: Any = encoders[0]
 
     def init_state(self, features: Any, captions: int = 1) -> CaptionerState:
-        """Read the picture with each member, as `Captioner.init_state`; their states side by side, names numbered."""
+        """Read the image with each member, as `Captioner.init_state`; their states side by side, names numbered."""
         memory, recurrent = {}, {}
         for number, member in enumerate(self.members):
             state = member.init_state(features, captions=captions)

@@ -1,5 +1,4 @@
-"""What training minimizes: cross-entropy over real tokens, a penalty that makes attention visit every region, and, with
-boxes, the cross-entropy between the map of a word and the region that it names."""
+"""The losses: cross-entropy over real tokens, the doubly stochastic penalty, and supervision of attention by boxes."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ class MaskedCrossentropy(keras.losses.Loss):
     where m_t is 0 on padding and s the label smoothing. Dividing by the number of real tokens, not by the padded
     size, keeps the loss (and the step size) independent of how long the longest caption of the batch is.
 
-    With `sample_weight` of shape (B, K), one a caption, each token's term is multiplied by its caption's weight and the
+    With `sample_weight` of shape (B, K), one per caption, each token's term is multiplied by its caption's weight; the
     divisor stays: with the advantages of sampled captions (and s = 0), this is the self-critical objective.
 
     Args:
@@ -49,7 +48,7 @@ class MaskedCrossentropy(keras.losses.Loss):
 
 
 def doubly_stochastic_penalty(attention_weights: Any, token_ids: Any, mask: Any = None) -> Any:
-    """Return the mean over captions and regions of (1 - sum_t alpha_{t,l})^2: each region is to be looked at once.
+    """Return the mean over captions and regions of (1 - sum_t alpha_{t,l})^2: 0 where each region is attended to once.
 
     Args:
         attention_weights: float, shape (B, K, T, L).

@@ -1,4 +1,4 @@
-"""`ShowAndTell`: an LSTM that reads the picture once; no attention."""
+"""`ShowAndTell`: an LSTM that reads the image once; no attention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attncap.tokenizers import CaptionTokenizer
 @register_captioner("show-and-tell")
 @keras.saving.register_keras_serializable("attncap")
 class ShowAndTell(Captioner):
-    """Captioning without attention: an LSTM reads the whole picture once, as if it were the word before the first.
+    """Captioning without attention: an LSTM reads the whole image once, as if it were the word before the first.
 
     x_{-1} = dropout(norm(W_p (mean_l f_l - m) / s)) of the features f_l; then, for each word y:
 
@@ -25,11 +25,11 @@ class ShowAndTell(Captioner):
         h_t, c_t = LSTM(E y_{t-1}, h_{t-1}, c_{t-1})
         p(y_t) = softmax(W_o dropout(h_t))
 
-    m and s are the mean and the deviation of mean_l f_l over the training pictures, which `train` sets. All pictures
+    m and s are the mean and the deviation of mean_l f_l over the training images, which `train` sets. All images
     are much alike in mean_l f_l, and without them it takes many times as long until the LSTM tells one from another:
     9 epochs on 2,250 drawn faces gave captions of which 25% was true, chance being 20%.
 
-    Departures from the paper: the picture is the mean over the encoder's grid, which stays frozen, standardized as
+    Departures from the paper: the image is the mean over the encoder's grid, which stays frozen, standardized as
     above; its embedding is normalized; the words' size E and the state's H may differ.
 
     There are no attention maps: `step` gives None for them.
@@ -68,7 +68,7 @@ class ShowAndTell(Captioner):
         self.build()
 
     def standardize(self, mean: Any, deviation: Any) -> None:
-        """Set what pooled features are standardized with: m and s of the training pictures, shape (D,) each.
+        """Set what pooled features are standardized with: m and s of the training images, shape (D,) each.
 
         Raises:
             ValueError: another shape, or a deviation that is not above 0.

@@ -17,12 +17,12 @@ class EncoderTail(keras.layers.Layer):
         regions = blocks(features),    features: of the frozen encoder, up to `after`, stored once
 
     So an epoch costs the blocks' forward and backward passes and not the whole network's. What it costs on disk is the
-    grid at `after`, at 299 pixels and in half precision, a picture: 160 KB at `mixed8`, 434 KB at `mixed3` to `mixed7`,
-    612 KB at `mixed0`, 689 KB at `mixed1` and `mixed2` (7,000 pictures: 1.1, 3.1, 4.4 and 4.9 GB). `after="mixed0"` is
+    grid at `after`, at 299 pixels and in half precision, an image: 160 KB at `mixed8`, 434 KB at `mixed3` to `mixed7`,
+    612 KB at `mixed0`, 689 KB at `mixed1` and `mixed2` (7,000 images: 1.1, 3.1, 4.4 and 4.9 GB). `after="mixed0"` is
     as near to training the whole encoder as it gets: it leaves out the stem alone, and wants an accelerator.
 
     Batch normalization stays as in inference, in training too: it uses the means and variances that came with the
-    weights. A batch of a few pictures would give noisy ones, and those of a small data set would not be those that the
+    weights. A batch of a few images would give noisy ones, and those of a small data set would not be those that the
     kernels were made for; and what is trained is then what is used. Kernels and the normalization's offsets are
     trained (InceptionV3's has no scales).
 

@@ -30,8 +30,8 @@ class DecoderBlock(keras.layers.Layer):
         dropout: share of each line's update dropped in training; attention weights are not dropped.
 
     Call arguments:
-        x: float, shape (B, K, T, H): T words of K captions of each picture.
-        picture: keys and values of the picture, shape (B, 2, L, N, H / N), from `project`.
+        x: float, shape (B, K, T, H): T words of K captions of each image.
+        picture: keys and values of the image, shape (B, 2, L, N, H / N), from `project`.
         mask: bool, shape (1, T, S): which of S places a word may look at; S is T without a cache.
         cache: keys and values of S words, shape (B, K, 2, S, N, H / N); None where x has all words.
         here: bool, shape (S,): the place in the cache of the one word of x.
@@ -75,7 +75,7 @@ class DecoderBlock(keras.layers.Layer):
         self.built = True
 
     def project(self, values: Any) -> Any:
-        """Return keys and values of a picture, (B, 2, L, N, H / N), of its values (B, L, H): once a picture."""
+        """Return keys and values of an image, (B, 2, L, N, H / N), of its values (B, L, H): once per image."""
         return _keys_and_values(self.cross_attention, values)
 
     def call(
@@ -99,7 +99,7 @@ class DecoderBlock(keras.layers.Layer):
         update, _ = self.self_attention(normal, normal, attention_mask=mask, cache=words, training=training)
         x = x + self.dropout(update, training=training)
 
-        # The picture is shared by its captions: all words of all of them are queries of one product.
+        # The image is shared by its captions: all words of all of them are queries of one product.
         normal = ops.reshape(self.cross_norm(x), (-1, captions * steps, self.units))  # (B, K T, H)
         update, weights, _ = self.cross_attention(
             normal,
@@ -161,14 +161,14 @@ def _keys_and_values(attention: Any, x: Any) -> Any:
 @register_captioner("transformer")
 @keras.saving.register_keras_serializable("attncap")
 class TransformerCaptioner(AttendingCaptioner):
-    """Captioning with a Transformer: each word looks at the words before it, then at the picture's regions.
+    """Captioning with a Transformer: each word looks at the words before it, then at the image's regions.
 
     values a_l as in `AttendingCaptioner`, of size H; x_t = sqrt(H) E y_{t-1} + sine of the position t; then
     `decoder_layers` layers of `DecoderBlock`, and p(y_t) = softmax(W_o dropout(norm(x_t))).
 
     Maps are the cross-attention of the last layer, mean over its heads. Training runs all words at once. Decoding keeps
     keys and values of the last `window` words of each caption in the state, so that a step computes one word and a
-    beam's past goes where the beam goes; those of the picture are computed once and shared by all its captions.
+    beam's past goes where the beam goes; those of the image are computed once and shared by all its captions.
     Padding needs no mask: it comes last, and no word looks at later ones.
 
     Departures from the paper: layers normalize first; no encoder of the regions' own; a word sees `window` words back.

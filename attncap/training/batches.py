@@ -1,4 +1,4 @@
-"""`CaptionBatches`: training batches in which a picture's captions share its features."""
+"""`CaptionBatches`: training batches in which an image's captions share its features."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from attncap.tokenizers import END, PAD, CaptionTokenizer, pad_token_ids
 
 
 class CaptionBatches(keras.utils.PyDataset):
-    """Batches of B pictures with K captions each: features are read, and projected to keys, once for all K.
+    """Batches of B images with K captions each: features are read, and projected to keys, once for all K.
 
-    Pictures are shuffled every epoch and then bucketed by their longest caption, so that a batch holds little padding.
+    Images are shuffled every epoch and then bucketed by their longest caption, so that a batch holds little padding.
     The order depends on (seed, epoch) alone: a resumed run sees the batches that a run never stopped would have seen.
 
     Args:
         get_features: image paths -> float16 or float32 array (B, rows, cols, D), such as `FeatureStore.get`.
         paths: image_id -> image file, or whatever else get_features takes.
-        captions: picture id -> its captions; a picture with fewer than K has rows of padding, which count for nothing,
+        captions: image id -> its captions; an image with fewer than K has rows of padding, which count for nothing,
             one with more has K of them drawn anew every epoch.
         tokenizer: turns captions into ids.
         batch_size: B, images per batch.
-        captions_each: K; None takes the largest number of captions that a picture has, 5 at most.
-        max_length: most tokens a caption, `<start>` and `<end>` included; longer ones are cut (`self.cut` counts them).
+        captions_each: K; None takes the largest number of captions that an image has, 5 at most.
+        max_length: most tokens of a caption, `<start>` and `<end>` included; longer ones are cut (`self.cut` of them).
         seed: of shuffling.
         epoch: the epoch to begin with, when a run is resumed.
         shuffle_lists: shuffle the items of captions in every epoch, where the vocabulary has a separator token.
-        regions: picture id -> a list for each of its captions of `NamedRegion`s, for supervised attention; pictures and
+        regions: image id -> a list for each of its captions of `NamedRegion`s, for supervised attention; images and
             captions without any are fine.
         region_cells: L, cells of the attention grid; needed with regions.
 
@@ -41,7 +41,7 @@ class CaptionBatches(keras.utils.PyDataset):
     and regions have the same index.
 
     Raises:
-        ValueError: no picture has a caption; the regions are not one list to a caption, or of another grid.
+        ValueError: no image has a caption; the regions are not one list to a caption, or of another grid.
     """
 
     round_length_to = 4  # few different T: backends that compile for each shape compile few graphs
@@ -94,7 +94,7 @@ class CaptionBatches(keras.utils.PyDataset):
         return self.part(index, slice(None))
 
     def part(self, index: int, own: slice) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return item `index` of the `own` pictures of the batch alone, captions padded as in the whole batch."""
+        """Return item `index` of the `own` images of the batch alone, captions padded as in the whole batch."""
         longest = max(len(row) for image_id in self._batches[index] for row in self._chosen[image_id]) - 1
         length = -(-longest // self.round_length_to) * self.round_length_to
         image_ids = self._batches[index][own]
@@ -134,15 +134,15 @@ class CaptionBatches(keras.utils.PyDataset):
         return regions
 
     def features(self, index: int, own: slice = slice(None)) -> np.ndarray:
-        """Return the features of (the `own` of) the pictures of batch `index`, (B, rows, cols, D) float16."""
+        """Return the features of (the `own` of) the images of batch `index`, (B, rows, cols, D) float16."""
         return self._get_features([self._paths[image_id] for image_id in self._batches[index][own]])
 
     def references(self) -> dict[str, list[list[int]]]:
-        """Return the token ids of every caption of every picture, `<end>` included and `<start>` not."""
+        """Return the token ids of every caption of every image, `<end>` included and `<start>` not."""
         return {image_id: [row[1:] for row in self._token_ids[image_id]] for image_id in self._image_ids}
 
     def image_ids(self, index: int) -> list[str]:
-        """Return the pictures of batch `index` in this epoch."""
+        """Return the images of batch `index` in this epoch."""
         return list(self._batches[index])
 
     def for_fit(self) -> Any:
@@ -155,7 +155,7 @@ class CaptionBatches(keras.utils.PyDataset):
         return dataset_of(self, self.signature())
 
     def signature(self) -> Any:
-        """Return the `tf.TensorSpec`s of an item; the length of captions, and how many pictures, are left open."""
+        """Return the `tf.TensorSpec`s of an item; the length of captions, and how many images, are left open."""
         import tensorflow as tf
 
         tokens = tf.TensorSpec((None, self.captions_each, None), tf.int32)
@@ -169,11 +169,11 @@ class CaptionBatches(keras.utils.PyDataset):
         self.start_epoch(self.epoch + 1)
 
     def start_epoch(self, epoch: int) -> None:
-        """Arrange the batches of an epoch: which captions, which pictures together, in which order."""
+        """Arrange the batches of an epoch: which captions, which images together, in which order."""
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self._image_ids))
-        self._chosen_captions = {}  # picture id -> which of its captions, in the order of the batch's rows
+        self._chosen_captions = {}  # image id -> which of its captions, in the order of the batch's rows
         self._chosen = {}
         for image_id in self._image_ids:
             rows = self._token_ids[image_id]

@@ -1,4 +1,4 @@
-"""Training on the score: sample captions, reward them with CIDEr-D, make the better ones of a picture more likely."""
+"""Training on the score: sample captions, reward them with CIDEr-D, make the better ones of an image more likely."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from attncap.training.batches import CaptionBatches
 
 
 def advantages(rewards: np.ndarray) -> np.ndarray:
-    """Return how much better each caption is than the mean of the picture's other samples.
+    """Return how much better each caption is than the mean of the image's other samples.
 
         advantage_k = r_k - mean_{j != k} r_j
 
@@ -61,20 +61,20 @@ class SelfCriticalTrainer:
 
         loss = - sum_{b,k,t} (r_{b,k} - mean_{j != k} r_{b,j}) log p(y_{b,k,t}) / sum_{b,k,t} 1
 
-    Departures from the paper: K samples a picture with each other's mean as baseline, where the paper decodes greedily
+    Departures from the paper: K samples per image with each other's mean as baseline, where the paper decodes greedily
     for one (Luo 2020 measured the former to be better); captions are sampled without dropout and their gradient is
     taken without, so that it is that of the distribution that was sampled.
 
     Args:
         captioner: trained before with cross-entropy: captions of an untrained model have no reward to tell apart.
         optimizer: of this training; the captioner's own from now on.
-        batches: pictures, features, and the reference captions that make the reward.
-        samples: K, captions sampled a picture.
+        batches: images, features, and the reference captions that make the reward.
+        samples: K, captions sampled per image.
         temperature: of sampling. Below 1, samples are better than the model's distribution, and the gradient is no
             longer exactly that of the distribution's mean reward.
         max_length: most tokens of a sample, `<end>` included.
         bleu: weight of BLEU-4 in the reward.
-        crossentropy: weight of the cross-entropy of one reference a picture, which is put beside the samples; it keeps
+        crossentropy: weight of the cross-entropy of one reference per image, which is put beside the samples; it keeps
             captions varied, at the cost of some score.
         seed: of sampling.
 

@@ -32,6 +32,7 @@ def add_commands(commands: Any) -> None:
         "train a captioner; a run folder holds all about it",
         "attncap train --data table:captions.csv:photographs --run runs/mine --layer mixed8",
     )
+    train.usage = "attncap train --data SPEC --run DIR [OPTION ...]"
     groups = {name: train.add_argument_group(name, what) for name, what in GROUPS.items()}
     groups["data"].add_argument("--data", metavar="SPEC", help=SPEC_HELP)
     groups["data"].add_argument(

@@ -69,8 +69,12 @@ class TrainConfig:
     layer: str | None = _data(
         None, "layer of the encoder whose grid is read; default: InceptionV3's by the weights, else the last"
     )
-    image_size: int | None = _data(None, "side of the encoder's input in pixels: more gives more regions", low=75)
-    finetune_to: str | None = _data(None, "train InceptionV3's blocks from `layer` up to this later layer as well")
+    image_size: int | None = _data(
+        None, "side of the encoder's input in pixels, more gives more regions; default: the encoder's own", low=75
+    )
+    finetune_to: str | None = _data(
+        None, "train InceptionV3's blocks from `layer` up to this later layer as well; default: none"
+    )
     finetune_rate: float = _data(
         0.1, "learning rate of those blocks, as a factor of the decoder's: they are trained already", low=0
     )
@@ -138,7 +142,9 @@ class TrainConfig:
     objective: str = _score(
         "crossentropy", "crossentropy, or cider: after it, self-critical training on CIDEr-D, the score itself"
     )
-    start: str | None = _training(None, "run or .keras file to continue from, with its vocabulary and encoder")
+    start: str | None = _training(
+        None, "run or .keras file to continue from, with its vocabulary and encoder; default: a new captioner"
+    )
     cider_epochs: int = _score(12, "epochs on the score; most of the gain comes in the first three", low=1)
     cider_samples: int = _score(5, "captions sampled per image, each judged by the mean of the others", low=2)
     cider_learning_rate: float = _score(1e-4, "a tenth of cross-entropy's: the model is trained already", low=0)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from attncap.training.config import CHOICES, TrainConfig, kinds_of
+from attncap.cli.main import main
+from attncap.training.config import CHOICES, TrainConfig, describe_setting, kinds_of
 
 SETTINGS = {setting.name: setting for setting in fields(TrainConfig)}
 KINDS = kinds_of(TrainConfig)
@@ -65,6 +66,19 @@ def test_a_word_that_is_no_choice_is_refused(name: str) -> None:
         TrainConfig(**{name: "other"})
     for value in CHOICES[name]:
         assert getattr(TrainConfig(**{name: value}), name) == value
+
+
+def test_the_help_says_what_each_setting_is_and_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for title in ("data:", "model:", "training:", "score:", "output:"):
+        assert f" {title} " in shown
+    for name, setting in SETTINGS.items():
+        option = "--from" if name == "start" else f"--{name.replace('_', '-')}"
+        assert f" {option} " in shown
+        said = describe_setting(setting)
+        assert "default:" in said, f"{name}: say its default in config.py"
 
 
 def without_backend(program: str) -> None:

@@ -113,7 +113,11 @@ def to_statements(
             columns.append(stated.astype(np.float32))
         if len(names) == first + 2:
             pairs.append((first, first + 1))
-    warnings = [f"{what}: {', '.join(listed)}" for what, listed in ((UNCERTAIN, rare), (LEFT_OUT, too_few)) if listed]
+    warnings = [
+        f"{what}: {', '.join(listed[:10])}" + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
+        for what, listed in ((UNCERTAIN, rare), (LEFT_OUT, too_few))
+        if listed
+    ]
     if not names:
         raise ValueError(f"{data.name}: no statement is made in at least {FEWEST} training texts: give more texts")
     labels = np.stack(columns, axis=1)  # (N, A)

@@ -30,6 +30,7 @@ from attncap.data.load import cache_folder
 from attncap.features.store import FeatureStore
 from attncap.training.run_folder import RunFolder, environment, read_object
 
+PHRASES = "phrases.json"  # in the run folder: the words of statements
 TYPICAL = 0.99  # quantile of the held-out probabilities of a statement: what it reaches where the classifier is sure
 
 
@@ -51,7 +52,7 @@ def train_attributes(
             `to_statements`, unless the setting `silence` says otherwise.
         run: run folder: `best.keras`, `config.json`, `manifest.json`, `history.csv`, `split.csv`, `rejects.csv`.
         config: settings. With `resume` those of the run are used.
-        phrases: words of each statement, from `read_phrases`.
+        phrases: words of each statement, from `read_phrases`. With `resume` those of the run, unless others are given.
         features: folder of feature stores, shared by runs; default `features` in the cache folder.
         resume: go on with the run in the folder, with its settings and its split.
         verbose: 0 prints no progress, 2 a row per epoch, else also a progress bar.
@@ -68,7 +69,7 @@ def train_attributes(
     folder = RunFolder(run, resume)
     try:
         if resume:
-            config, data = _begun(folder, data)
+            config, data, phrases = _begun(folder, data, phrases)
         config = config or AttributeConfig()
         keras.utils.set_random_seed(config.seed)
         for split in ("train", "val"):
@@ -85,6 +86,9 @@ def train_attributes(
         if not resume:  # before the images are read, which takes long: a run killed there can be resumed as well
             folder.write_json(folder.config_file, asdict(config))
             write_csv(folder.path / "split.csv", data.pictures[["image_id", "split"]])
+            if phrases:
+                words = [[name, value, phrase] for (name, value), phrase in phrases.items()]
+                folder.write_json(folder.path / PHRASES, {"phrases": words})
         wanted = data.rows(data.pictures["split"].isin(["train", "val"]).to_numpy())
         readable = readable_images(wanted, store, config.mirror, folder.rejects_file)
         training, validation = readable.split("train"), readable.split("val")
@@ -139,12 +143,17 @@ def check_classes(data: AttributeData) -> None:
             )
 
 
-def _begun(folder: RunFolder, data: AttributeData) -> tuple[AttributeConfig, AttributeData]:
-    """Return the settings of a run that is resumed, and the data with its split."""
+def _begun(
+    folder: RunFolder, data: AttributeData, phrases: dict[tuple[str, int], str] | None
+) -> tuple[AttributeConfig, AttributeData, dict[tuple[str, int], str] | None]:
+    """Return the settings of a run that is resumed, the data with its split, and its phrases unless others are given."""
+    if phrases is None and (folder.path / PHRASES).exists():
+        listed = folder.read_json(folder.path / PHRASES)["phrases"]
+        phrases = {(str(name), int(value)): str(phrase) for name, value, phrase in listed}
     known = splits_of_run(folder.path)
     splits = [known.get(name, "") for name in data.pictures["image_id"]]
     config = AttributeConfig.from_dict(folder.read_json(folder.config_file))
-    return config, replace(data, pictures=data.pictures.assign(split=splits))
+    return config, replace(data, pictures=data.pictures.assign(split=splits)), phrases
 
 
 def _targets(

@@ -140,8 +140,9 @@ def _label(options: argparse.Namespace) -> None:
         print(f"the texts of {silent:,} images state none of the characteristics", file=sys.stderr)
     rare = rare_characteristics(counts)
     if rare:
+        more = f" and {len(rare) - 10} more" if len(rare) > 10 else ""
         print(
-            f"stated of fewer than {RARE} images, too rare to learn: {', '.join(rare)}: merge them with others or "
-            f"clear their first column in {options.characteristics}",
+            f"stated of fewer than {RARE} images, too rare to learn: {', '.join(rare[:10])}{more}: merge them with others "
+            f"or clear their first column in {options.characteristics}",
             file=sys.stderr,
         )

@@ -124,7 +124,8 @@ def _characteristics(options: argparse.Namespace, references: Mapping[str, Any])
         if len(unknown) == len(lexicon.characteristics):
             raise ValueError(f"{options.facts}: no column is named like a characteristic of {options.characteristics}")
         if unknown:
-            print(f"{options.facts}: no column for {', '.join(unknown)}: not judged", file=sys.stderr)
+            more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+            print(f"{options.facts}: no column for {', '.join(unknown[:10])}{more}: not judged", file=sys.stderr)
     return Characteristics(lexicon, facts)
 
 

@@ -116,13 +116,14 @@ def test_a_killed_training_is_refused_and_resumes_to_the_same_classifier(
     fewer = data.rows(np.arange(len(data.pictures)) > 5)
     with pytest.raises(ValueError, match="cannot be resumed: train of the data or the encoder changed"):
         train_attributes(fewer, tmp_path / "run", phrases=phrases, features=features, resume=True, verbose=0)
-    again, _ = train_attributes(data, tmp_path / "run", phrases=phrases, features=features, resume=True, verbose=0)
+    again, _ = train_attributes(data, tmp_path / "run", features=features, resume=True, verbose=0)
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     whole, _ = train_attributes(data, tmp_path / "whole", small, phrases=phrases, features=features, verbose=0)
     expected = pd.read_csv(tmp_path / "whole" / "history.csv")
     np.testing.assert_allclose(history["val_map"], expected["val_map"], atol=1e-6)
     np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)
     np.testing.assert_allclose(again.slopes, whole.slopes, rtol=1e-3)
+    assert again.statements is not None and again.statements.phrases[0] == "shades"
     assert again.finished and load_classifier(tmp_path / "run").names == whole.names
 
 

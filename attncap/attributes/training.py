@@ -146,7 +146,7 @@ def check_classes(data: AttributeData) -> None:
 def _begun(
     folder: RunFolder, data: AttributeData, phrases: dict[tuple[str, int], str] | None
 ) -> tuple[AttributeConfig, AttributeData, dict[tuple[str, int], str] | None]:
-    """Return the settings of a run that is resumed, the data with its split, and its phrases unless others are given."""
+    """Return the settings of a run that is resumed, the data with its split, and its phrases or those given."""
     if phrases is None and (folder.path / PHRASES).exists():
         listed = folder.read_json(folder.path / PHRASES)["phrases"]
         phrases = {(str(name), int(value)): str(phrase) for name, value, phrase in listed}

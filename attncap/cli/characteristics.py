@@ -142,7 +142,7 @@ def _label(options: argparse.Namespace) -> None:
     if rare:
         more = f" and {len(rare) - 10} more" if len(rare) > 10 else ""
         print(
-            f"stated of fewer than {RARE} images, too rare to learn: {', '.join(rare[:10])}{more}: merge them with others "
+            f"stated of fewer than {RARE} images, too rare: {', '.join(rare[:10])}{more}: merge them with others "
             f"or clear their first column in {options.characteristics}",
             file=sys.stderr,
         )

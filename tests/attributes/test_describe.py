@@ -91,6 +91,7 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["describe", "--run", str(run), str(tmp_path / "broken.jpg")]) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_refused_and_resumes_to_the_same_classifier(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from attncap.words import has_no_spaces, has_stray_separator, is_list, split_wor
 
 MIN_COUNTS = (1, 2, 3, 5, 10)
 SHORT_WORDS = 4  # BLEU-4 needs four words in a row
+SPACELESS_SHARE = 0.1  # of the captions: with more, check and train advise word pieces
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class DataProfile:
         spaceless_share: share of the captions without spaces between words, as Chinese and Thai are written.
         stray_separator_share: share of the captions with a separator at an end, or two side by side.
         short_share: share of the captions with fewer than 4 words, for which BLEU-4 is zero.
+        words: number of words of all captions.
         covered: min_count -> share of all words that the vocabulary covers, 0 to 1.
     """
 
@@ -44,6 +46,7 @@ class DataProfile:
     spaceless_share: float
     stray_separator_share: float = 0.0
     short_share: float = 0.0
+    words: int = 0
     covered: dict[int, float] = field(default_factory=dict)
 
     def table(self) -> str:
@@ -90,7 +93,7 @@ class DataProfile:
             hard.append(f"at min_count 5 the vocabulary covers {rare:.0%} of the words: lower min_count")
         if self.capitals_share > 0.02:
             hard.append(f"{self.capitals_share:.0%} of the captions are in capitals: words are compared in lower case")
-        if self.spaceless_share > 0.1:
+        if self.spaceless_share > SPACELESS_SHARE:
             hard.append(
                 f"{self.spaceless_share:.0%} of the captions have no spaces between words: train with word pieces "
                 "(--set tokenizer=wordpiece), or insert spaces first"
@@ -146,6 +149,7 @@ def describe_texts(texts: Sequence[str], images: int) -> DataProfile:
         spaceless_share=share(sum(map(has_no_spaces, texts))),
         stray_separator_share=share(sum(map(has_stray_separator, texts))),
         short_share=share(sum(len(words) < SHORT_WORDS for words in split)),
+        words=total,
         covered={least: sum(reaching(least)) / total if total else 0.0 for least in MIN_COUNTS},
     )
 

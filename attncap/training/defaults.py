@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from attncap.data.describe import SPACELESS_SHARE, describe_texts
 from attncap.training.config import LEAST_EPOCHS, TrainConfig
-from attncap.words import are_lists, has_no_spaces, split_words
+from attncap.words import are_lists
 
 BATCH_SIZE = 32  # an image costs more than its captions, so larger batches save no time
 LEAST_STEPS = 20  # of an epoch: with fewer, the average of weights over an epoch is that of a few steps
 CAPTIONS_READ = 128_000  # in all: 6,400 short texts need 20 epochs; Flickr8k's 30,000 captions no more than 12
 MOST_EPOCHS = 30
-SPACELESS_SHARE = 0.1  # of the captions: with more, train warns
-SHORT_WORDS = 5  # the median text has fewer than these plus one: its 4-grams are one or two, and hardly any is right
+FEW_WORDS = 5  # the median text has fewer than these plus one: its 4-grams are one or two, and hardly any is right
 
 
 def fit_to_data(
@@ -33,8 +32,8 @@ def fit_to_data(
         reasons: one line per setting that was filled in (its value and why), and warnings.
     """
     texts = [text for own in captions.values() for text in own]
-    each = min(5, round(len(texts) / max(1, len(captions))))
-    n_words = [len(split_words(text)) for text in texts]
+    profile = describe_texts(texts, len(captions))
+    each = min(5, round(profile.texts_per_image))
     chosen: dict[str, Any] = {}
     reasons = []
 
@@ -43,24 +42,23 @@ def fit_to_data(
             chosen[name] = value
             reasons.append(f"{name} = {str(value).lower() if isinstance(value, bool) else value}: {why}")
 
-    spaceless = sum(map(has_no_spaces, texts)) / max(1, len(texts))
-    if spaceless > SPACELESS_SHARE and config.tokenizer == "words":
+    if profile.spaceless_share > SPACELESS_SHARE and config.tokenizer == "words":
         reasons.append(
-            f"warning: {spaceless:.0%} of the captions have no spaces between words, so that a whole one is a word: "
-            "train with word pieces (--set tokenizer=wordpiece)"
+            f"warning: {profile.spaceless_share:.0%} of the captions have no spaces between words, so that a whole one "
+            "is a word: train with word pieces (--set tokenizer=wordpiece)"
         )
     found = are_lists(texts) if lists is None else lists
     why = "most captions are lists of short items" if found else "captions are sentences"
     choose("lists", found, why if lists is None else "as the vocabulary that it continues with")
-    total = sum(n_words)
+    total = profile.words
     choose("min_count", 5 if total >= 20_000 else 3 if total >= 5_000 else 2, f"the captions have {total:,} words")
     choose("batch_size", _batch_size(len(captions)), f"there are {len(captions):,} training images")
     epochs = min(MOST_EPOCHS, max(LEAST_EPOCHS, round(CAPTIONS_READ / max(1, len(texts)))))
     choose("epochs", epochs, f"there are {len(texts):,} training captions")
     epochs = config.epochs or epochs
     choose("patience", max(5, epochs // 4), f"a quarter of {epochs} epochs, at least 5")
-    median = statistics.median(n_words) if n_words else 0
-    if each == 1 and (found or median <= SHORT_WORDS):
+    median = profile.words_per_text
+    if each == 1 and (found or median <= FEW_WORDS):
         # CIDEr-D exists for such texts too, but it is noisy; on the score itself it is what is trained.
         monitor = "cider_d" if config.objective == "cider" else "loss"
         choose("monitor", monitor, f"one text of {median:g} words per image: BLEU-4 is close to zero")

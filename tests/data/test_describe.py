@@ -34,6 +34,7 @@ def test_counts_and_shares() -> None:
         spaceless_share=0.0,
         stray_separator_share=0.25,
         short_share=0.25,
+        words=16,
         covered={1: 1.0, 2: 14 / 16, 3: 4 / 16, 5: 0.0, 10: 0.0},
     )
     for expected in ("1.33", "4.5 (median)", "6 (min_count 2, covers 87.5%)"):

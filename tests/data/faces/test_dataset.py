@@ -328,3 +328,10 @@ def test_true_share_by_hand() -> None:
     assert np.isnan(share) and stated == 0
     with pytest.raises(ValueError, match=r"no row for image_id 'c' \(1 missing\)"):
         true_share({"c": "a nose"}, table)
+
+
+def test_faces_that_are_there_need_no_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = make_faces(3, tmp_path, seed=4)
+    monkeypatch.setattr("os.replace", None)  # as on a disk that cannot be written
+    for first, again in zip(drawn, make_faces(3, tmp_path, seed=4), strict=True):
+        pd.testing.assert_frame_equal(first, again)

@@ -16,9 +16,9 @@ import os
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attncap.features.pipeline import Computed, Decoded, decode_file, file_stamp, through_network
+from attncap.features.ray_cluster import connected, import_ray, last_line
 from attncap.images import UnreadableImage, image_bytes
 
 IN_FLIGHT = 2  # batches a worker holds: one is decoded while the network runs on the other
@@ -34,9 +35,6 @@ BATCH_KILLS = 2  # workers that a batch may end before its pictures are given ou
 PICTURE_KILLS = 2  # workers that a picture may end, alone, before it is a reject
 FAILED_STARTS = 3  # workers in a row that may end before they are ready
 START_MINUTES = 10.0  # without any worker, before it is an error
-REACH_SECONDS = 10.0  # for a connection to a cluster
-LOCAL_STARTS = 3  # Ray gives its processes 30 seconds, which on a busy machine is not always enough
-LOCAL_OBJECTS = 300 * 2**20  # shared memory of a local Ray, bytes: a batch at `mixed8` takes 5 MB
 THREADS = 4  # cores a worker takes where a machine has as many: the network gains little by more
 
 
@@ -88,8 +86,8 @@ class RayEngine:
             OSError: no Ray at the address; a worker cannot see a picture that this process sees, or sees another file.
             RuntimeError: workers end before they are ready, whatever the picture; or a worker fails.
         """
-        ray = _ray()
-        with _connected(ray, self.address, (self.workers or 0) * (self.cores or 1)):
+        ray = import_ray()
+        with connected(ray, self.address, (self.workers or 0) * (self.cores or 1)):
             workers, cores = self._sizes(ray, batches=-(-len(paths) // batch_size))
             packed = ray.put((type(extractor), extractor.get_config(), extractor.network.get_weights()))
             create = (
@@ -226,7 +224,7 @@ class _Crew:
         try:
             result: Result = ray.get(done[0])
         except ray.exceptions.RayTaskError as error:
-            raise RuntimeError(f"a worker of Ray failed: {_last_line(error)}") from None
+            raise RuntimeError(f"a worker of Ray failed: {last_line(error)}") from None
         except ray.exceptions.RayError:  # it ended, or its machine did
             self._forget(worker)
             return task, None
@@ -242,7 +240,7 @@ class _Crew:
             self.failed += 1
             if self.failed >= FAILED_STARTS:
                 raise RuntimeError(
-                    f"{self.failed} workers of Ray in a row ended before they were ready ({_last_line(error)}): "
+                    f"{self.failed} workers of Ray in a row ended before they were ready ({last_line(error)}): "
                     "is the same attncap installed on every machine, and has each memory for the encoder?"
                 ) from None
             return
@@ -325,66 +323,3 @@ def _name(path: str) -> bytes:
 
 def _path(name: bytes) -> str:
     return name.decode("utf-8", "surrogatepass")
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
-def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers
-    try:
-        import ray
-    except ImportError:
-        raise ValueError("the engine ray needs the package ray: pip install 'attncap[ray]'") from None
-    return ray
-
-
-def _last_cluster() -> str:
-    with suppress(Exception):  # no public name of Ray's: without it a cluster that has ended is noticed late
-        from ray._private.utils import read_ray_address
-
-        return read_ray_address() or ""
-    return ""
-
-
-def _reach(address: str) -> None:
-    # Ray itself waits for minutes, and then ends the process.
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS") or _last_cluster()
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon:
-        if not port.isdecimal():
-            raise ValueError("local, auto, HOST:PORT or ray://HOST:PORT expected")
-        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
-
-
-@contextmanager
-def _connected(ray: Any, address: str, cores: int) -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
-    local = {
-        "num_cpus": max(os.cpu_count() or 1, cores),
-        "object_store_memory": LOCAL_OBJECTS,
-        "include_dashboard": False,
-    }
-    tries = LOCAL_STARTS if address == "local" else 1
-    while not ray.is_initialized():
-        try:
-            _reach(address)
-            ray.init(address, log_to_driver=False, logging_level="ERROR", **(local if address == "local" else {}))
-        except Exception as error:  # whatever Ray raises: the mend is the same
-            ray.shutdown()
-            tries -= 1
-            if not tries:
-                there = (
-                    "start one there with `ray start --head`; one that asks for a token wants RAY_AUTH_MODE=token here"
-                )
-                mend = "is there memory left?" if address == "local" else there
-                raise OSError(f"no Ray at {address} ({_last_line(error)}): {mend}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -25,23 +25,20 @@ from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap.features.pipeline import Decoded, Engine, compute_here, file_stamp
-from attncap.features.store_files import file_key, hold_alone, refuse_old, row_checksum
+from attncap.features.store_files import (
+    OF_THE_SYSTEM,
+    SCHEMA,
+    RowFile,
+    file_key,
+    hold_alone,
+    refuse_old,
+    row_checksum,
+    why_not_written,
+)
 
 FORMAT_VERSION = 2  # 1 was an LMDB file, up to commit 998f5d3
 BUSY_SECONDS = 60.0  # another process holds the index for milliseconds, when it commits a batch
 KEYS_AT_ONCE = 500  # SQLite takes at most 999 values in a statement on old systems
-OF_THE_SYSTEM = tuple(  # errors of SQLite that say nothing of what is in the file
-    f"SQLITE_{name}"
-    for name in ("BUSY", "CANTOPEN", "FULL", "IOERR", "LOCKED", "NOLFS", "PERM", "PROTOCOL", "READONLY")
-)
-SCHEMA = (
-    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE rows (row INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, checksum INTEGER NOT NULL)",
-    "CREATE TABLE images (path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, "
-    "digest BLOB NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE rejects (path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, "
-    "reason TEXT NOT NULL) WITHOUT ROWID",
-)
 
 
 class FeatureStore:
@@ -73,7 +70,7 @@ class FeatureStore:
         refuse_old(Path(folder) / f"{name}.lmdb", self.path)
         self._row_bytes = 2 * int(np.prod(self.feature_shape))
         self._lock = threading.RLock()  # one connection to the index, used by one thread at a time
-        self._rows: int | None = None
+        self._rows: RowFile | None = None
         self._index: sqlite3.Connection | None = None
         with self._named("the feature store cannot be opened"):
             with suppress(FileExistsError):
@@ -151,7 +148,9 @@ class FeatureStore:
             if key not in found:
                 raise KeyError(f"{path}: no features in {self.path}; call extract first")
             row, checksum, digest = found[key]
-            if not self._read_row(row, features[at]) or row_checksum(digest, features[at]) != checksum:
+            if self._rows is None:
+                raise ValueError(f"{self.path}: this store was closed")
+            if not self._rows.read(row, features[at]) or row_checksum(digest, features[at]) != checksum:
                 raise ValueError(
                     f"{self.path}: damaged (features of {path} are not those written): delete it to start anew"
                 )
@@ -183,7 +182,7 @@ class FeatureStore:
             if self._index is not None:
                 self._index.close()
             if self._rows is not None:
-                os.close(self._rows)
+                self._rows.close()
             self._index = self._rows = None
 
     def __del__(self) -> None:
@@ -229,7 +228,8 @@ class FeatureStore:
         with self._reading() as index:
             first = index.execute("SELECT coalesce(max(row) + 1, 0) FROM rows").fetchone()[0]
         if new:
-            self._write_rows(first, kept)
+            assert self._rows is not None
+            self._rows.write(first, kept)
         with self._lock, self._changing() as index:
             index.executemany(
                 "INSERT INTO rows VALUES (?, ?, ?)",
@@ -254,9 +254,9 @@ class FeatureStore:
         rows, index = self.path / "rows.f16", self.path / "index.sqlite"
         self._read_only = not os.access(self.path, os.W_OK) or (index.exists() and not os.access(index, os.W_OK))
         if not self._read_only:
-            self._rows = os.open(rows, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            self._rows = RowFile(rows, self._row_bytes, write=True)
         elif index.exists():
-            self._rows = os.open(rows, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._rows = RowFile(rows, self._row_bytes)
         else:
             raise OSError("the folder is read-only and holds no complete store")
         if index.is_file() and 0 < index.stat().st_size < 512:  # SQLite would take it for an empty file
@@ -288,7 +288,7 @@ class FeatureStore:
             text = "no header" if found is None else str(found[0])[:200]
             raise ValueError(f"{self.path}: a store of another version or shape: {text}; expected {expected}")
         assert self._rows is not None
-        if last is not None and not 0 <= (last + 1) * self._row_bytes <= os.fstat(self._rows).st_size:
+        if last is not None and not 0 <= last < self._rows.count():
             raise sqlite3.DatabaseError("rows.f16 is cut off")
 
     def _schema(self) -> list[str]:
@@ -304,27 +304,6 @@ class FeatureStore:
                 places = ", ".join("?" * len(part))
                 found.update((row[0], row[1:]) for row in index.execute(f"{select} ({places})", part))
         return found
-
-    def _read_row(self, row: int, into: np.ndarray) -> bool:
-        """Read a row into an array (rows, cols, D); return whether it is there in full."""
-        if self._rows is None:
-            raise ValueError(f"{self.path}: this store was closed")
-        target = into.data.cast("B")
-        done = 0
-        while done < self._row_bytes:
-            got = os.preadv(self._rows, [target[done:]], row * self._row_bytes + done)
-            if got == 0:
-                return False
-            done += got
-        return True
-
-    def _write_rows(self, first: int, features: np.ndarray) -> None:
-        assert self._rows is not None
-        data = features.data.cast("B")
-        done = 0
-        while done < len(data):
-            done += os.pwrite(self._rows, data[done:], first * self._row_bytes + done)
-        getattr(os, "fdatasync", os.fsync)(self._rows)  # before the index names them
 
     # -- errors and locks ----------------------------------------------------------------------------------------
 
@@ -367,19 +346,13 @@ class FeatureStore:
                     f"{self.path}: not a feature store, or damaged ({error}): delete it to start anew"
                 ) from error
             if writing or name == "SQLITE_FULL":
-                raise OSError(self._why_not_written(error)) from error
+                raise OSError(why_not_written(self.path, error)) from error
             raise OSError(f"{self.path}: {what} ({error})") from error
         except OSError as error:
             if str(self.path) in str(error) and error.errno is None:
                 raise
             if writing and error.filename is None and error.errno is not None:
-                raise OSError(self._why_not_written(error)) from error
+                raise OSError(why_not_written(self.path, error)) from error
             if writing:
                 raise  # of an image, or of another machine
             raise OSError(f"{self.path}: {what} ({error.strerror or error})") from error
-
-    def _why_not_written(self, error: Exception) -> str:
-        return (
-            f"{self.path}: features cannot be written: disk full? ({error}) What was there before is intact: make room "
-            "and start again"
-        )

@@ -1,4 +1,4 @@
-"""What the feature store asks of its files: a lock for one writer, keys of files, checksums of rows, the old format."""
+"""The files of a feature store: rows of equal size, a lock for one writer, keys of images, checksums of rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ from pathlib import Path
 
 import filelock
 import numpy as np
+
+OF_THE_SYSTEM = tuple(  # errors of SQLite that say nothing of what is in the file
+    f"SQLITE_{name}"
+    for name in ("BUSY", "CANTOPEN", "FULL", "IOERR", "LOCKED", "NOLFS", "PERM", "PROTOCOL", "READONLY")
+)
+SCHEMA = (
+    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE rows (row INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, checksum INTEGER NOT NULL)",
+    "CREATE TABLE images (path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, "
+    "digest BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE rejects (path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, "
+    "reason TEXT NOT NULL) WITHOUT ROWID",
+)
 
 
 @contextmanager
@@ -47,3 +60,53 @@ def file_key(path: str | os.PathLike[str], mirrored: bool = False) -> bytes:
 def row_checksum(digest: bytes, row: np.ndarray) -> int:
     """Return a checksum of a row that also depends on the image: another image's row does not pass for it."""
     return zlib.crc32(row.data.cast("B"), zlib.crc32(digest))
+
+
+class RowFile:
+    """A file of rows of equal size, read with `pread` and never mapped into memory.
+
+    Args:
+        path: the file; made where it is missing and may be written.
+        row_bytes: size of a row.
+        write: whether rows are written as well.
+    """
+
+    def __init__(self, path: Path, row_bytes: int, write: bool = False):
+        flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
+        self._file = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._row_bytes = row_bytes
+
+    def count(self) -> int:
+        """Return how many whole rows there are."""
+        return os.fstat(self._file).st_size // self._row_bytes
+
+    def read(self, row: int, into: np.ndarray) -> bool:
+        """Read a row into an array; return whether it is there in full."""
+        target = into.data.cast("B")
+        done = 0
+        while done < self._row_bytes:
+            got = os.preadv(self._file, [target[done:]], row * self._row_bytes + done)
+            if got == 0:
+                return False
+            done += got
+        return True
+
+    def write(self, first: int, rows: np.ndarray) -> None:
+        """Write rows from a place on, and wait until they are on the disk."""
+        data = rows.data.cast("B")
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._file, data[done:], first * self._row_bytes + done)
+        getattr(os, "fdatasync", os.fsync)(self._file)  # before the index names them
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+def why_not_written(folder: Path, error: Exception) -> str:
+    """Return the message for a store that cannot be written, most often since the disk is full."""
+    return (
+        f"{folder}: features cannot be written: disk full? ({error}) What was there before is intact: make room "
+        "and start again"
+    )

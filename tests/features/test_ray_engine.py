@@ -196,7 +196,7 @@ def test_a_full_disk_stops_ray_too_and_what_was_there_stays(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "_write_rows", full)
+    monkeypatch.setattr(store._rows, "write", full)
     with pytest.raises(OSError, match="features cannot be written: disk full"):
         store.extract(paths, batch_size=2, progress=False, engine=RayEngine(workers=1, cores=1))
     assert store.get(paths[:2]).shape == (2, *SHAPE)

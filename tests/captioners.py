@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from keras import ops
 
 from attncap.models.captioner import Captioner, CaptionerState
@@ -24,6 +25,43 @@ class Store:
 
     def get(self, paths: Any) -> np.ndarray:
         return self.features[[int(path) for path in paths]]
+
+
+def pictures_of(count: int) -> pd.DataFrame:
+    """A table of images whose paths are the rows of a `Store`."""
+    names = [str(number) for number in range(count)]
+    return pd.DataFrame({"image_id": [f"{name}.jpg" for name in names], "path": names})
+
+
+class LooksAtOneCell(Captioner):
+    """A captioner by hand: it attends to the brightest cell alone, and log p(dog) grows with that cell's feature.
+
+    Function words have the same probability whatever is seen.
+    """
+
+    has_attention = True
+
+    def __init__(self) -> None:
+        super().__init__(TOKENIZER, (ROWS, COLS, D), embedding_units=3, hidden_units=5)
+
+    def init_state(self, features: Any, captions: int = 1, training: bool = False) -> Any:
+        seen = ops.reshape(ops.cast(features, "float32")[..., 0], (-1, L))  # (B, L)
+        batch = ops.shape(seen)[0]
+        return CaptionerState({"seen": seen}, {"attention_weights": ops.zeros((batch, captions, L), "float32")})
+
+    def step(self, token_ids: Any, state: Any) -> Any:
+        seen = state.memory["seen"]
+        weights = ops.one_hot(ops.argmax(seen, axis=-1), L)[:, None, :]  # (B, 1, L)
+        weights = ops.broadcast_to(weights, ops.shape(state.recurrent["attention_weights"]))
+        brightest = ops.max(seen, axis=-1)[:, None, None]  # (B, 1, 1)
+        # p(a) = 1/2 always; the other half is shared by dog and the rest, by what is seen.
+        dog = 0.5 * ops.sigmoid(brightest)
+        after_dog = ops.one_hot(TOKENIZER.token_to_id("dog"), TOKENIZER.vocabulary_size()) * dog
+        a = ops.one_hot(TOKENIZER.token_to_id("a"), TOKENIZER.vocabulary_size()) * 0.5
+        end = ops.one_hot(2, TOKENIZER.vocabulary_size()) * (0.5 - dog)
+        logits = ops.log(after_dog + a + end + 1e-12)
+        logits = ops.broadcast_to(logits, (*ops.shape(token_ids), TOKENIZER.vocabulary_size()))
+        return logits, type(state)(state.memory, {"attention_weights": weights}), weights
 
 
 class ReadsCells(Captioner):
@@ -74,3 +112,25 @@ def seeded(kind: Any, **settings: Any) -> Any:
     """A captioner of a kind with random weights, the same in every test."""
     keras.utils.set_random_seed(0)
     return kind(TOKENIZER, (ROWS, COLS, D), **settings)
+
+
+class CountingCaptioner:
+    """At each step, log-probabilities that depend on the last token alone: 0.5, 0.3, 0.2 for the next three tokens."""
+
+    feature_shape = (1, 1, 1)
+
+    class tokenizer:
+        vocabulary = ("<pad>", "<start>", "<end>", "<unk>", "a", "b", "c", "d")
+
+        @staticmethod
+        def words(token_ids: Any) -> list[tuple[str, list[int]]]:
+            return [(CountingCaptioner.tokenizer.vocabulary[i], [at]) for at, i in enumerate(token_ids)]
+
+    def init_state(self, features: Any, captions: int = 1) -> Any:
+        shift = ops.cast(ops.reshape(features, (-1, 1)), "int32")  # (B, 1): the picture decides where counting begins
+        return CaptionerState({}, {"shift": ops.broadcast_to(shift, (ops.shape(features)[0], captions))})
+
+    def step(self, token_ids: Any, state: Any) -> Any:
+        nexts = [(token_ids + state.recurrent["shift"] + i) % 4 + 4 for i in range(3)]  # (B, K) each, of a to d
+        chances = sum(p * ops.one_hot(token, 8) for p, token in zip((0.5, 0.3, 0.2), nexts, strict=True))
+        return ops.log(ops.maximum(chances, 1e-20)), state, None

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 
 from attncap.captions import Caption
@@ -17,26 +16,7 @@ from attncap.grounding.phrases import Phrase
 from attncap.grounding.probes import blank, compare_with_uniform, measure_faithfulness, uniform_attention
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import Captioner
-from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
-
-ROWS, COLS, D = 3, 5, 7
-L = ROWS * COLS
-TOKENIZER = WordTokenizer([*SPECIAL_TOKENS, "a", "dog", "red", "hat", "runs", "cat"])
-
-
-class Store:
-    """Features by path: what the probes ask of a feature store."""
-
-    def __init__(self, features: np.ndarray):
-        self.features = features
-
-    def get(self, paths: Any) -> np.ndarray:
-        return self.features[[int(path) for path in paths]]
-
-
-def pictures_of(count: int) -> pd.DataFrame:
-    names = [str(number) for number in range(count)]
-    return pd.DataFrame({"image_id": [f"{name}.jpg" for name in names], "path": names})
+from tests.captioners import COLS, ROWS, TOKENIZER, D, L, LooksAtOneCell, Store, pictures_of
 
 
 @pytest.fixture(scope="module")
@@ -136,39 +116,6 @@ def test_blank_by_hand() -> None:
     np.testing.assert_array_equal(blank(features, 1, 2)[..., 0], [[0, 1, 2], [3, 4, 2.5]])
     np.testing.assert_array_equal(blank(features, 1, 2, radius=1)[..., 0], [[0, 2.5, 2.5], [3, 2.5, 2.5]])
     assert features[1, 2, 0] == 5
-
-
-class LooksAtOneCell(Captioner):
-    """A captioner by hand: it attends to the brightest cell alone, and log p(dog) grows with that cell's feature.
-
-    Function words have the same probability whatever is seen.
-    """
-
-    has_attention = True
-
-    def __init__(self) -> None:
-        super().__init__(TOKENIZER, (ROWS, COLS, D), embedding_units=3, hidden_units=5)
-
-    def init_state(self, features: Any, captions: int = 1, training: bool = False) -> Any:
-        from attncap.models.captioner import CaptionerState
-
-        seen = keras.ops.reshape(keras.ops.cast(features, "float32")[..., 0], (-1, L))  # (B, L)
-        batch = keras.ops.shape(seen)[0]
-        return CaptionerState({"seen": seen}, {"attention_weights": keras.ops.zeros((batch, captions, L), "float32")})
-
-    def step(self, token_ids: Any, state: Any) -> Any:
-        seen = state.memory["seen"]
-        weights = keras.ops.one_hot(keras.ops.argmax(seen, axis=-1), L)[:, None, :]  # (B, 1, L)
-        weights = keras.ops.broadcast_to(weights, keras.ops.shape(state.recurrent["attention_weights"]))
-        brightest = keras.ops.max(seen, axis=-1)[:, None, None]  # (B, 1, 1)
-        # p(a) = 1/2 always; the other half is shared by dog and the rest, by what is seen.
-        dog = 0.5 * keras.ops.sigmoid(brightest)
-        after_dog = keras.ops.one_hot(TOKENIZER.token_to_id("dog"), TOKENIZER.vocabulary_size()) * dog
-        a = keras.ops.one_hot(TOKENIZER.token_to_id("a"), TOKENIZER.vocabulary_size()) * 0.5
-        end = keras.ops.one_hot(2, TOKENIZER.vocabulary_size()) * (0.5 - dog)
-        logits = keras.ops.log(after_dog + a + end + 1e-12)
-        logits = keras.ops.broadcast_to(logits, (*keras.ops.shape(token_ids), TOKENIZER.vocabulary_size()))
-        return logits, type(state)(state.memory, {"attention_weights": weights}), weights
 
 
 def test_blanking_hurts_the_word_where_the_model_looks() -> None:

@@ -182,3 +182,20 @@ def test_plot_grounding_errors() -> None:
         plot_grounding(table, measure="uniform")
     with pytest.raises(ValueError, match="no phrase was measured"):
         plot_grounding(table.iloc[:0])
+
+
+# ------------------------------------------------------------------ attncap explain
+
+
+def test_explain_draws_methods_side_by_side(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(load("faces:17", seed=5).pictures["path"].iloc[0])
+    command = ["explain", "--run", str(folder / "run"), path, "--out", str(tmp_path / "why.png")]
+    assert main([*command, "--caption", "a smiling person", "--faithfulness"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("a smiling person\n") and "deletion (low)" in said and "\nrandom" in said
+    with Image.open(tmp_path / "why.png") as figure:
+        assert figure.width > 400 and np.asarray(figure.convert("L")).std() > 10
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    assert main(["explain", "--run", str(folder / "run"), str(broken), "--out", str(tmp_path / "b.png")]) == 2
+    assert "broken.png" in capsys.readouterr().err and not (tmp_path / "b.png").exists()

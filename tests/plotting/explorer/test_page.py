@@ -19,6 +19,7 @@ from PIL import Image
 
 from attncap.captions import Caption
 from attncap.plotting.explorer.page import Explorer, explore
+from tests.captioners import CountingCaptioner
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -255,34 +256,6 @@ def test_200_photographs_take_less_than_15_mb() -> None:
 
 
 # ---------------------------------------------------------------- the words that were weighed
-
-
-class CountingCaptioner:
-    """At each step, log-probabilities that depend on the last token alone: 0.5, 0.3, 0.2 for the next three tokens."""
-
-    feature_shape = (1, 1, 1)
-
-    class tokenizer:
-        vocabulary = ("<pad>", "<start>", "<end>", "<unk>", "a", "b", "c", "d")
-
-        @staticmethod
-        def words(token_ids: Any) -> list[tuple[str, list[int]]]:
-            return [(CountingCaptioner.tokenizer.vocabulary[i], [at]) for at, i in enumerate(token_ids)]
-
-    def init_state(self, features: Any, captions: int = 1) -> Any:
-        from keras import ops
-
-        from attncap.models.captioner import CaptionerState
-
-        shift = ops.cast(ops.reshape(features, (-1, 1)), "int32")  # (B, 1): the picture decides where counting begins
-        return CaptionerState({}, {"shift": ops.broadcast_to(shift, (ops.shape(features)[0], captions))})
-
-    def step(self, token_ids: Any, state: Any) -> Any:
-        from keras import ops
-
-        nexts = [(token_ids + state.recurrent["shift"] + i) % 4 + 4 for i in range(3)]  # (B, K) each, of a to d
-        chances = sum(p * ops.one_hot(token, 8) for p, token in zip((0.5, 0.3, 0.2), nexts, strict=True))
-        return ops.log(ops.maximum(chances, 1e-20)), state, None
 
 
 def test_top_alternatives_of_a_captioner_that_is_known() -> None:

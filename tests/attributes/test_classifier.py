@@ -373,6 +373,14 @@ def test_predict_and_report_from_the_command_line(
     assert [entry["image_id"] for entry in json.loads(sentences.read_text())] == ["0.png", "1.png"]
     assert pd.read_csv(tmp_path / "p.rejects.csv")["file"].tolist() == ["broken.jpg"]
     assert "1 images cannot be read (first" in capsys.readouterr().err
+    (tmp_path / "in" / "b").mkdir()
+    (tmp_path / "in" / "1.png").rename(tmp_path / "in" / "b" / "0.png")  # a name in two folders
+    (tmp_path / "list.txt").write_text("in/0.png\nin/b/0.png\n", encoding="utf-8")
+    assert main([*command[:5], str(tmp_path / "list.txt"), *command[6:]]) == 0
+    assert pd.read_csv(out)["file"].tolist() == ["0.png", "b/0.png"]
+    assert not (tmp_path / "p.rejects.csv").exists()  # of the call before
+    assert main([*command[:5], str(tmp_path / "list.txt"), "--out", str(tmp_path / "list.txt")]) == 2
+    assert "is the input: name another file" in capsys.readouterr().err
     command = ["attributes", "report", "--run", run, "--data", "faces:120", "--features", str(place / "features")]
     assert main([*command, "--json", "--aim", "balanced_accuracy", "--captions", str(sentences)]) == 0
     content = json.loads(capsys.readouterr().out)

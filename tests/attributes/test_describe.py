@@ -89,6 +89,12 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     lines = capsys.readouterr().out.splitlines()
     assert lines[0][0].isupper() and "of people would say" in lines[1] and lines[-1] == WHAT_IT_MEANS
     assert main(["describe", "--run", str(run), str(tmp_path / "broken.jpg")]) == 2
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "face.png").write_bytes((tmp_path / "face.png").read_bytes())
+    capsys.readouterr()
+    assert main(["describe", "--run", str(run), str(tmp_path / "face.png"), str(tmp_path / "b"), "--json"]) == 0
+    images = [entry["image"] for entry in json.loads(capsys.readouterr().out)]
+    assert images == [str(tmp_path / "face.png"), str(tmp_path / "b" / "face.png")]
 
 
 @pytest.mark.slow

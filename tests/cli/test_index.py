@@ -118,6 +118,32 @@ def test_rows_that_are_gone_leave_the_index_and_plain_images_are_named(
     assert "argument -k: expected 1 or more, got 0" in capsys.readouterr().err
 
 
+def test_equal_names_in_two_folders_and_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, db = tmp_path / "images", str(tmp_path / "i.db")
+    names = ["a/1.png", "b/1.png", "me.jpg", "me.png"]
+    for turn, name in enumerate(names):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        blocks = np.random.default_rng(turn).integers(0, 256, (9, 9), np.uint8)
+        Image.fromarray(blocks).resize((90, 90), Image.Resampling.BICUBIC).save(images / name)
+    table = tmp_path / "captions.csv"
+    table.write_text("file,caption\n" + "".join(f"{name},ramp {at}\n" for at, name in enumerate(names)))
+    (tmp_path / "i.rejects.csv").write_text("of a call before\n")
+    status, out, _ = run(capsys, "build", "--data", f"table:{table}:{images}", "--db", db)
+    assert status == 0 and "4 images in" in out and not (tmp_path / "i.rejects.csv").exists()
+    (tmp_path / "list.txt").write_text("".join(f"images/{name}\n" for name in names[:2]), encoding="utf-8")
+    for where, expected in ((images, names), (tmp_path / "list.txt", names[:2])):
+        status, _, _ = run(capsys, "query", "--db", db, "--images", str(where), "--out", str(tmp_path / "p.json"))
+        rows = json.loads((tmp_path / "p.json").read_text())
+        assert status == 0 and [row["image_id"] for row in rows] == expected
+        assert [row["caption"] for row in rows] == [f"ramp {names.index(name)}" for name in expected]
+    files = [str(images / name) for name in names]
+    status, out, _ = run(capsys, "query", "--db", db, *files)
+    assert status == 0 and out.split("\n")[::2][:4] == [f"{file}:" for file in files]
+    assert [line.split()[1] for line in out.splitlines()[1::2]] == names
+    status, _, err = run(capsys, "query", "--db", db, "--images", str(images), "--out", db)
+    assert status == 2 and "is the input" in err
+
+
 def test_an_index_keeps_the_size_that_its_encoder_reads(
     faces: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

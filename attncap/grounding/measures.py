@@ -1,7 +1,7 @@
 """Does the model look at what it names? Attention maps against the boxes of the phrases that name them.
 
-Two measures, each beside what it costs nothing to reach: a uniform map, and the average of all maps (center-weighted,
-since photographers aim). No model is needed here: `Caption`s with maps, and `Phrase`s with boxes, come in.
+Two measures, each compared with two trivial baselines: a uniform map, and the average of all maps, which is centered
+because photographers aim. The input is `Caption`s with maps and `Phrase`s with boxes; no model is needed.
 
 The map of a word was computed *before* the word was chosen, from the state that the words before it left (`shift=0`:
 the word's own step). `shift=1` reads the map of the following step, the first one computed with the word known;
@@ -40,8 +40,8 @@ class Grounding:
 
     Attributes:
         attention_correctness: mass of the map inside the region, the largest over the phrase's words.
-        mean_correctness: the mean over the phrase's words in place of the largest; this one compares with the baselines
-            word for word: a map of pure noise has its own average's mass, no more.
+        mean_correctness: the mean over the phrase's words in place of the largest; this one can be compared with
+            the baselines: a map of noise has the mass of its average, no more.
         uniform, center: the same mass of a uniform map (all cells weigh the same; the region's share of the picture
             where the cells do) and of the average map.
         pointing_game: share of phrases whose maximum falls into the region; `pointing_uniform`, `pointing_center`
@@ -52,8 +52,8 @@ class Grounding:
         shift: 0, the maps of the words' own steps; 1, one step later; -1, one earlier.
         tolerance: of the pointing game and its baselines, as a fraction of the picture's sides.
         intervals: measure -> (low, high), bootstrap over pictures; also of `correctness_over_uniform`.
-        per_type: DataFrame, one row a type with the measures and `n_phrases`, most frequent first.
-        phrases: DataFrame, one row a measured phrase (`image_id`, `caption` its place in the input, `start`, `end`,
+        per_type: DataFrame, one row per type with the measures and `n_phrases`, most frequent first.
+        phrases: DataFrame, one row per measured phrase (`image_id`, `caption` its place in the input, `start`, `end`,
             `type` and the measures), for sorting.
     """
 
@@ -99,7 +99,7 @@ class Grounding:
         }
 
     def to_text(self) -> str:
-        """A table for people: a row a type, then all phrases with their intervals."""
+        """A table as text: one row per type, then all phrases with their intervals."""
         width = max([12, *(len(str(kind)) for kind in self.per_type.index)])
         head = ("phrases", "correct.", "mean", "uniform", "center", "pointing", "uniform", "center")
         rows = [f"{'type':<{width}}" + "".join(f"{name:>10}" for name in head)]
@@ -152,7 +152,7 @@ def measure_grounding(
         phrases: N lists, those of each caption.
         shift: 0 reads the map of the word's own step, 1 the following step's, -1 the step before.
         pointing_words: whose maximum counts. "strongest": the largest weight of all the phrase's maps (default: does
-            not peek at the box, like one map a phrase); "last": the map of the last word, as a rule the noun;
+            not use the box); "last": the map of the last word, as a rule the noun;
             "any": one word that points into the region is enough, the analogue of the maximum above.
         upsample, tolerance: see `attncap.grounding.phrases.point_in_boxes`.
         comparable_with: further shifts at which a phrase must have a map, so that a table's rows have the same phrases.
@@ -176,7 +176,9 @@ def measure_grounding(
         "Top-down Neural Attention by Excitation Backprop", section 4.1.
     """
     if len(captions) != len(phrases):
-        raise ValueError(f"expected one list of phrases a caption, got {len(captions)} captions, {len(phrases)} lists")
+        raise ValueError(
+            f"expected one list of phrases per caption, got {len(captions)} captions, {len(phrases)} lists"
+        )
     captions = [caption.on_grid() for caption in captions]  # maps on boxes become grids
     maps = [_checked_maps(caption) for caption in captions]
     grids = sorted({array.shape[1:] for array in maps})

@@ -1,8 +1,8 @@
-"""Does attention matter, and are its maps faithful? Two probes that change the model or the picture and look again.
+"""Does attention matter, and are its maps faithful? Two probes that change the model or the image.
 
-`uniform_attention` takes attention away: what the captions lose is what looking somewhere was worth.
-`measure_faithfulness` blanks the cell that a word's map points at: a map that shows what the word was read from points
-where blanking hurts more than elsewhere.
+`uniform_attention` makes attention uniform: what the captions lose is what attention contributes.
+`measure_faithfulness` blanks the cell that a word's map points at: if the map is faithful, blanking it lowers the
+word's probability more than blanking another cell.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ class Faithfulness:
     """Change of words' log-probabilities when a cell of the picture is blanked.
 
     Attributes:
-        words: DataFrame, a row a word: `image_id`, `caption` and `position` (its place in the input), `word`, `kind`
+        words: DataFrame, one row per word: `image_id`, `caption` and `position` (in the input), `word`, `kind`
             ("region", "content" or "function"), `log_prob`, and the changes `attended` and `random`, in nats, negative
             where blanking makes the word less probable.
-        per_kind: DataFrame, a row a kind: `n_words`, the means `attended` and `random`, `difference` attended - random
-            with `low` and `high` (95% bootstrap over pictures), and `attended_worse`, the share of words that the
-            attended cell's blanking hurts more than the random one's.
+        per_kind: DataFrame, one row per kind: `n_words`, the means `attended` and `random`, `difference` (attended -
+            random) with `low` and `high` (95% bootstrap over images), and `attended_worse`, the share of words that
+            blanking the attended cell hurts more than blanking the random one.
         radius: cells around the blanked one that were blanked with it.
     """
 
@@ -180,7 +180,7 @@ def measure_faithfulness(
             None where there are no boxes: all words but those of `FUNCTION_WORDS` are content words.
         words_each: words of each kind, drawn at random.
         radius: cells around the one that are blanked with it; 1 blanks 3 x 3.
-        batch_size: captions a pass.
+        batch_size: captions per pass.
         n_bootstrap: resamples of pictures.
         seed: of draws and resamples.
 

@@ -20,7 +20,7 @@ ROW, GAP, SIZE = 0.33, 0.35, 10.0  # inches a word, inches between columns, poin
 def plot_beam_tree(
     steps: Sequence[Sequence[Beam]], *, end: str = "<end>", ax: Axes | None = None, title: str | None = None
 ) -> Axes:
-    """Draw the beams of one picture, a row a word: which beam each one grew from, and which were given up.
+    """Draw the beams of one image, one row per word: which beam each one grew from, and which were dropped.
 
     A beam is a column; the further left, the better its rank after that word. Each word has its probability given those
     before it. The way to the best caption is drawn in color; what was given up before the last row is grey. Below a

@@ -187,8 +187,9 @@ def _underline(ax: Axes, lines: Sequence[str], wrong: Collection[str]) -> None:
         start = 0
         for word in line.split(" "):
             if _plain(word) in plain:
-                ends = [text_width(line[:end], TITLE_SIZE, "bold") / 1.04 for end in (start, start + len(word))]
-                place = [box.x0 * across + end for end in ends]
+                # The width of a text that ends in a blank leaves the blank out: the start is measured from the end.
+                widths = [text_width(text, TITLE_SIZE, "bold") / 1.04 for text in (line[: start + len(word)], word)]
+                place = [box.x0 * across + end for end in (widths[0] - widths[1], widths[0])]
                 mark = Line2D(place, [y, y], color=WRONG, linewidth=2.5, transform=figure.dpi_scale_trans)
                 mark.set_gid("wrong")
                 figure.add_artist(mark)

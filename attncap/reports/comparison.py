@@ -46,12 +46,12 @@ class SystemComparison:
 
     Args:
         title: data set, split and number of pictures.
-        table: a row a system: BLEU-1..4, CIDEr (CIDEr-D, as the COCO tools' "CIDEr"), ROUGE-L, `true` and `stated`
+        table: one row per system: BLEU-1..4, CIDEr (CIDEr-D, as the COCO tools' "CIDEr"), ROUGE-L, `true` and `stated`
             (share of stated characteristics that are true, how many a caption states; NaN without attributes),
             `seconds_a_picture`, `training_seconds`, `megabytes`.
-        intervals: a row a system and measure: `system`, `metric`, `score`, `low`, `high` (95%, bootstrap of pictures).
+        intervals: one row per system and measure: `system`, `metric`, `score`, `low`, `high` (95%, by images).
         best: the system with the highest BLEU-4.
-        tests: a row a system other than the best and measure: `system`, `metric`, `difference` (best minus system),
+        tests: one row per measure and system other than the best: `system`, `metric`, `difference` (best minus system),
             `low`, `high`, `p` (two-sided, paired randomization).
         captions: system -> image_id -> caption.
         absent: system -> why it is not in the table.
@@ -136,7 +136,7 @@ def compare_systems(
         bootstrap: samples for the intervals.
         samples: of the paired tests.
         seed: of both.
-        progress: show a bar a system.
+        progress: show one bar per system.
 
     Returns:
         The comparison, systems in the order given.
@@ -204,7 +204,7 @@ def plot_comparison(comparison: SystemComparison) -> Figure:
     found = comparison.intervals[comparison.intervals["score"].notna()]
     for ax, wanted, title in ((left, names, comparison.title), (right, {"CIDEr": "CIDEr"}, "CIDEr-D, 95% intervals")):
         rows = found[found["metric"].isin(wanted)]
-        # A row a system, a color a measure: eight systems in eight colors could not be told apart.
+        # One row per system and one color per measure: eight colors could not be told apart.
         turned = pd.DataFrame({"system": rows["metric"].map(wanted), "metric": rows["system"]})
         order = turned["system"].map({name: at for at, name in enumerate(wanted.values())})
         drawn = pd.concat([turned, rows[["score", "low", "high"]]], axis=1).loc[order.sort_values(kind="stable").index]

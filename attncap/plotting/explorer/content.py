@@ -36,7 +36,7 @@ def grouped(captions: Caption | Sequence[Caption | Sequence[Caption]]) -> list[l
     listed = [captions] if isinstance(captions, Caption) else captions
     groups = [[item.on_grid()] if isinstance(item, Caption) else [one.on_grid() for one in item] for item in listed]
     if not groups or not all(groups):
-        raise ValueError("captions needs at least one caption a picture, got none: caption some pictures first")
+        raise ValueError("captions needs at least one caption per image, got none: caption some images first")
     return groups
 
 
@@ -46,7 +46,7 @@ def grouped_alternatives(alternatives: Any, captions: Any, groups: list[list[Cap
     listed = [captions] if isinstance(captions, Caption) else captions
     alternatives = [alternatives] if isinstance(captions, Caption) else alternatives
     if len(alternatives) != len(groups):
-        raise ValueError(f"alternatives needs one entry a picture, {len(groups)}, got {len(alternatives)}")
+        raise ValueError(f"alternatives needs one entry per image, {len(groups)}, got {len(alternatives)}")
     own = [
         [entry] if isinstance(item, Caption) else list(entry) for item, entry in zip(listed, alternatives, strict=True)
     ]
@@ -69,7 +69,7 @@ def picture_of(pictures: Any, number: int, name: str, count: int) -> Picture:
         return pictures
     if pictures is not None and not single:
         if len(pictures) != count:
-            raise ValueError(f"pictures needs one picture a caption, {count}, got {len(pictures)}")
+            raise ValueError(f"pictures needs one image per caption, {count}, got {len(pictures)}")
         return pictures[number]
     if not name:
         raise ValueError(f"caption {number + 1} has no image_id: give the pictures themselves, in the captions' order")

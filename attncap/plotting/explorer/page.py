@@ -130,7 +130,7 @@ def explore(
         references: image_id -> what people wrote.
         alternatives: for each caption, in the nesting of `captions`, the words that were weighed at each of its words,
             as `attncap.decoding.alternatives.top_alternatives` gives them.
-        scores: a row a picture: `image_id` and numbers to sort by, such as `evaluate(...).per_image`.
+        scores: one row per image: `image_id` and numbers to sort by, such as `evaluate(...).per_image`.
         against: N captions of another run, shown beside these; words that only one of the two says are marked.
         runs: names of the two runs.
         phrases: for each image, phrases of its best caption with boxes (`attncap.grounding.annotations.phrases_in`);

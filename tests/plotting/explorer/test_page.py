@@ -187,11 +187,11 @@ def test_a_caption_without_attention_probabilities_or_words() -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least one caption a picture, got none"):
+    with pytest.raises(ValueError, match="at least one caption per image, got none"):
         explore([])
-    with pytest.raises(ValueError, match="at least one caption a picture, got none"):
+    with pytest.raises(ValueError, match="at least one caption per image, got none"):
         explore([[]], [photo()])
-    with pytest.raises(ValueError, match="one picture a caption, 2, got 1"):
+    with pytest.raises(ValueError, match="one image per caption, 2, got 1"):
         explore([caption()] * 2, [photo()])
     with pytest.raises(ValueError, match="2 pictures, got one"):
         explore([caption()] * 2, photo())
@@ -203,7 +203,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         explore([caption(image_id="../dog.png")], tmp_path)
     with pytest.raises(ValueError, match=r"cat.png: .*no such file|cat.png: .*not"):
         explore([caption(image_id="cat.png")], tmp_path)
-    with pytest.raises(ValueError, match="one entry a picture, 1, got 2"):
+    with pytest.raises(ValueError, match="one entry per image, 1, got 2"):
         explore([caption()], [photo()], alternatives=[[], []])
     with pytest.raises(ValueError, match=r"alternatives of picture 1: lists for \[2\] words expected, got \[1\]"):
         explore([caption()], [photo()], alternatives=[[[("a", 0.0)]]])

@@ -76,9 +76,8 @@ def mostly(strategy: st.SearchStrategy[Any], other: st.SearchStrategy[Any] = any
 
 def objects(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Draw JSON objects, now and then with another value for a field, or without it."""
-    return mostly(st.fixed_dictionaries({}, optional={name: mostly(value) for name, value in fields.items()})) | (
-        st.fixed_dictionaries({name: mostly(value) for name, value in fields.items()})
-    )
+    whole = st.fixed_dictionaries({name: mostly(value) for name, value in fields.items()})
+    return mostly(whole, st.fixed_dictionaries({}, optional=fields) | anything)
 
 
 def to_json(contents: Any) -> bytes:

@@ -48,7 +48,8 @@ class MapFaithfulness:
     def to_json_dict(self) -> dict[str, Any]:
         """Numbers and strings only: `json.dumps` takes it."""
         rows = {str(method): {str(k): float(v) for k, v in row.items()} for method, row in self.table.iterrows()}
-        return {"n_words": self.n_words, "n_images": self.n_images, "methods": rows}
+        curves = self.curves.to_dict("records")
+        return {"n_words": self.n_words, "n_images": self.n_images, "methods": rows, "curves": curves}
 
     def to_text(self) -> str:
         """A table for people: each measure with its 95% interval."""

@@ -16,7 +16,6 @@ from attncap.plotting.layout import (
     constrained_layout,
     fit_word,
     label_graph,
-    legends_above,
     place_axes,
     place_text,
     read_image,
@@ -132,7 +131,7 @@ def plot_faithfulness(measured: MapFaithfulness, *, title: str | None = None) ->
     Example:
         >>> plot_faithfulness(measure_maps(captioner, features, explained)).savefig("faithfulness.png")
     """
-    figure = SheetFigure(figsize=(9.0, 3.9), layout=constrained_layout())
+    figure = SheetFigure(figsize=(9.0, 3.7), layout=constrained_layout())
     if title is not None:
         figure.suptitle(title, fontweight="bold", fontsize=12)
     axes: Any = [figure.add_subplot(1, 2, n + 1, axes_class=PanelAxes) for n in range(2)]
@@ -153,5 +152,6 @@ def plot_faithfulness(measured: MapFaithfulness, *, title: str | None = None) ->
         label_graph(ax, what, across, "mean probability of the word")
         ax.set_xlim(0, 1)
         ax.set_ylim(0, float(np.ceil(10 * measured.curves[["deletion", "insertion"]].max().max()) / 10))
-    legends_above(axes)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
     return figure

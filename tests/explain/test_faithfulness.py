@@ -175,6 +175,11 @@ def test_spearman_by_hand() -> None:
 # ------------------------------------------------------------------ plots
 
 
+def check_drawn(figure: Any) -> None:
+    assert_nothing_cut_off(figure)
+    assert_texts_apart(figure)
+
+
 def test_plots_of_explanations_and_faithfulness() -> None:
     captioner = ReadsCells(dog=6, red=11, attends=2)
     features = np.stack([picture_with({6: 3.0, 11: 3.0})] * 2)
@@ -183,17 +188,17 @@ def test_plots_of_explanations_and_faithfulness() -> None:
     photo = np.full((40, 60, 3), 200, np.uint8)
     figure = plot_explanations(photo, {name: own[0] for name, own in explained.items()})
     assert len([ax for ax in figure.axes if ax.get_label().startswith("attention word")]) == 2
-    assert_nothing_cut_off(figure)
-    assert_texts_apart(figure)
+    check_drawn(figure)
     found = measure_maps(captioner, features, explained, n_bootstrap=10)
+    renamed = {"gradient, 16 steps": explained["attention"], **explained}
+    check_drawn(plot_faithfulness(measure_maps(captioner, features, renamed, n_bootstrap=10)))
     figure = plot_faithfulness(found)
     assert [ax.get_title(loc="left") for ax in figure.axes[:2]] == [
         "Deletion: lower is better",
         "Insertion: higher is better",
     ]
     assert len(figure.axes[0].lines) == 3
-    assert_nothing_cut_off(figure)
-    assert_texts_apart(figure)
+    check_drawn(figure)
     with pytest.raises(ValueError, match="at least one method"):
         plot_explanations(photo, {})
     with pytest.raises(ValueError, match="occlusion: other words"):

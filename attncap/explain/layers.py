@@ -80,7 +80,7 @@ def layer_maps(
                 groups = token_groups(captioner, caption)
                 each = [maps[where].mean(axis=0) for where in groups]
                 drawn = np.array(each, np.float32).reshape(-1, rows, cols)
-                explained = replace(caption, attention_weights=drawn, visual_probs=None, grid_box=captioner.grid_box)
+                explained = replace(caption, attention_weights=drawn, extras={}, grid_box=captioner.grid_box)
                 found.setdefault(name, []).append(explained)
     return found
 

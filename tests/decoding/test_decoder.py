@@ -323,7 +323,7 @@ def test_a_caption_has_a_map_and_a_probability_a_word() -> None:
         Caption(("a", "b"), (4, 5), -1.0, np.zeros((3, 5, 7)))
     with pytest.raises(ValueError, match=r"\(T, rows, cols\) with T = 2 words, got \(2, 35\)"):
         Caption(("a", "b"), (4, 5), -1.0, np.zeros((2, 35)))
-    with pytest.raises(ValueError, match=r"word_log_probs needs shape \(2,\), one to a word, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"word_log_probs needs shape \(2,\), one per word, got \(3,\)"):
         Caption(("a", "b"), (4, 5), -1.0, None, np.zeros(3))
 
 

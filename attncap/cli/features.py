@@ -1,4 +1,4 @@
-"""`attncap features`: the features of a data set's pictures, before any run needs them, on one machine or many."""
+"""`attncap features`: the features of a data set's images, before any run needs them, on one machine or many."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def add_commands(commands: Any) -> None:
         commands,
         "features",
         _features,
-        "compute the features of all pictures, once for all runs; interrupted, it goes on",
+        "compute the features of all images, once for all runs; interrupted, it goes on",
         "attncap features --data table:captions.csv:photographs --layer mixed8 --engine ray --ray-address auto",
     )
     features.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
@@ -24,14 +24,14 @@ def add_commands(commands: Any) -> None:
     features.add_argument("--layer", metavar="L", help="as in train (default: of the weights)")
     features.add_argument("--image-size", type=int, metavar="I", help="as in train (default: of the weights)")
     features.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
-    features.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default 32)")
-    features.add_argument("--out", type=OutputFile, metavar="CSV", help="list the pictures that cannot be read here")
+    features.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (default 32)")
+    features.add_argument("--out", type=OutputFile, metavar="CSV", help="list the images that cannot be read here")
     features.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
     features.add_argument(
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="what computes: this process (default), or Ray's workers on many machines, which see the pictures under "
+        help="what computes: this process (default), or Ray's workers on many machines, which see the images under "
         "the same paths; this process alone writes",
     )
     features.add_argument(
@@ -63,15 +63,15 @@ def _features(options: argparse.Namespace) -> None:
 
         engine = RayEngine(**given)
     data = load(options.data, seed=options.seed)
-    pictures = data.split(options.split).pictures if options.split else data.pictures
+    images = (data.split(options.split) if options.split else data).pictures
     extractor = FeatureExtractor(options.layer, options.weights, options.image_size, backbone=options.backbone)
     store = FeatureStore(options.features or cache_folder() / "features", extractor)
-    paths = list(pictures["path"])
+    paths = list(images["path"])
     rejects = store.extract(paths, options.batch_size, engine=engine)
-    print(f"features of {len(paths) - len(rejects):,} of {len(paths):,} pictures are in {store.path}")
+    print(f"features of {len(paths) - len(rejects):,} of {len(paths):,} images are in {store.path}")
     if options.out:
         write_csv(options.out, rejects)
     for path, reason in rejects.head(3).itertuples(index=False):
         print(f"not read: {path}: {reason}")
     if len(rejects) > 3:
-        print(f"{len(rejects):,} pictures cannot be read{f': see {options.out}' if options.out else ''}")
+        print(f"{len(rejects):,} images cannot be read{f': see {options.out}' if options.out else ''}")

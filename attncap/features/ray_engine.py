@@ -1,8 +1,8 @@
 """`RayEngine`: features computed on many machines with Ray, written by one.
 
-Workers read the picture files, decode them and run the network; their results come back to the process that has the
+Workers read the image files, decode them and run the network; their results come back to the process that has the
 store open, which alone writes. So the store's guarantees hold as on one machine: a batch is in it whole or not at all,
-an interrupted extraction goes on, a second process waits. The pictures must lie where every machine sees them under the
+an interrupted extraction goes on, a second process waits. The images must lie where every machine sees them under the
 same path (a shared file system); the store need not.
 
 Plain Ray actors, not Ray Data: Ray Data needs pyarrow, and where that is installed pandas 3 refuses text that is not
@@ -31,8 +31,8 @@ from attncap.features.ray_cluster import connected, import_ray, last_line
 from attncap.images import UnreadableImage, image_bytes
 
 IN_FLIGHT = 2  # batches a worker holds: one is decoded while the network runs on the other
-BATCH_KILLS = 2  # workers that a batch may end before its pictures are given out one by one
-PICTURE_KILLS = 2  # workers that a picture may end, alone, before it is a reject
+BATCH_KILLS = 2  # workers that a batch may end before its images are given out one by one
+IMAGE_KILLS = 2  # workers that an image may end, alone, before it is a reject
 FAILED_STARTS = 3  # workers in a row that may end before they are ready
 START_MINUTES = 10.0  # without any worker, before it is an error
 THREADS = 4  # cores a worker takes where a machine has as many: the network gains little by more
@@ -43,7 +43,7 @@ class RayEngine:
     """Engine for `FeatureStore.extract`: decode and run the network in Ray's workers.
 
     The encoder goes to the workers from here, weights included, and is loaded once in each; a worker whose copy has
-    another fingerprint is refused. A worker that dies is replaced, and its pictures are given to another; a picture
+    another fingerprint is refused. A worker that dies is replaced, and its images are given to another; an image
     that ends two workers when alone in them is a reject, tried again when its file changes.
 
     Args:
@@ -55,7 +55,7 @@ class RayEngine:
 
     Example:
         >>> store = FeatureStore("features", FeatureExtractor("mixed8"))
-        >>> rejects = store.extract(pictures["path"], engine=RayEngine("auto"))
+        >>> rejects = store.extract(images["path"], engine=RayEngine("auto"))
     """
 
     address: str = "local"
@@ -83,8 +83,8 @@ class RayEngine:
 
         Raises:
             ValueError: Ray is not installed, or the cluster has no room for a worker.
-            OSError: no Ray at the address; a worker cannot see a picture that this process sees, or sees another file.
-            RuntimeError: workers end before they are ready, whatever the picture; or a worker fails.
+            OSError: no Ray at the address; a worker cannot see an image that this process sees, or sees another file.
+            RuntimeError: workers end before they are ready, whatever the image; or a worker fails.
         """
         ray = import_ray()
         with connected(ray, self.address, (self.workers or 0) * (self.cores or 1)):
@@ -126,7 +126,7 @@ class RayEngine:
 
 
 class Worker:
-    """Decodes pictures and runs the network on them, in a process of Ray's: a copy of the encoder, and where it is."""
+    """Decode images and run the network on them, in a process of Ray's: a copy of the encoder, and where it is."""
 
     def __init__(self, packed: Any, fingerprint: str, batch_size: int, mirrored: bool, cores: int) -> None:
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(cores)  # read when TensorFlow computes for the first time
@@ -145,7 +145,7 @@ class Worker:
         return True
 
     def compute(self, names: list[bytes]) -> Result:
-        """Return what is known of each picture, and the features of the `fresh` ones."""
+        """Return what is known of each image, and the features of the `fresh` ones."""
         paths = [_path(name) for name in names]
         seen = {path: file_stamp(path) for path in paths}
         decode = partial(
@@ -154,22 +154,22 @@ class Worker:
         batch = list(self.decoders.map(decode, paths))
         with self.one_batch:
             done = through_network(self.network, self.extractor, batch, self.batch_size)
-        pictures = [(item.digest, item.reason, seen[item.path][0]) for item in batch]
-        return Result(socket.gethostname(), pictures, [batch.index(item) for item in done.fresh], done.features)
+        images = [(item.digest, item.reason, seen[item.path][0]) for item in batch]
+        return Result(socket.gethostname(), images, [batch.index(item) for item in done.fresh], done.features)
 
 
 class Result(NamedTuple):
     """What a worker sends back for a batch."""
 
     machine: str
-    pictures: list[tuple[bytes, str | None, int]]  # of each: digest, why it cannot be read, bytes of the file
+    images: list[tuple[bytes, str | None, int]]  # of each: digest, why it cannot be read, bytes of the file
     fresh: list[int]  # places in the batch
     features: np.ndarray
 
 
 @dataclass
 class Task:
-    """A batch of pictures that is to be computed, or is being computed."""
+    """A batch of images that is to be computed, or is being computed."""
 
     paths: list[str]
     kills: int = 0  # workers that ended with it
@@ -262,7 +262,7 @@ def _computed(
 ) -> Generator[Computed, None, None]:
     tasks = (Task(paths[start : start + batch_size]) for start in range(0, len(paths), batch_size))
     waiting = deque(islice(tasks, 1))
-    suspects: deque[Task] = deque()  # pictures to be tried alone, when nothing else is left
+    suspects: deque[Task] = deque()  # images to be tried alone, when nothing else is left
     while waiting or suspects or crew.running:
         crew.fill()
         for queue in (waiting, suspects):
@@ -277,9 +277,9 @@ def _computed(
             yield _accepted(task, result, mirrored)
             continue
         task.kills += 1
-        if len(task.paths) == 1 and task.kills > PICTURE_KILLS:  # the first of them may be that of a whole batch
+        if len(task.paths) == 1 and task.kills > IMAGE_KILLS:  # the first of them may be that of a whole batch
             (path,) = task.paths
-            reason = f"{PICTURE_KILLS} workers ended with it alone: too large for their memory, or harmful"
+            reason = f"{IMAGE_KILLS} workers ended with it alone: too large for their memory, or harmful"
             nothing = np.empty((0, *extractor.feature_shape), np.float16)
             yield Computed([Decoded(path, task.stamps[path], b"", None, reason, mirrored)], [], nothing)
         elif len(task.paths) == 1:
@@ -292,7 +292,7 @@ def _computed(
 
 def _accepted(task: Task, result: Result, mirrored: bool) -> Computed:
     batch = []
-    for path, (digest, reason, size) in zip(task.paths, result.pictures, strict=True):
+    for path, (digest, reason, size) in zip(task.paths, result.images, strict=True):
         stamp = task.stamps[path]
         if not digest:  # the worker could not read it at all: a reject only where this machine cannot either
             stamp, reason = [0, 0], _why_unreadable(path, result.machine, reason)

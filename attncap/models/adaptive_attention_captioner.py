@@ -91,7 +91,7 @@ class AdaptiveAttention(BahdanauAttention):
 @register_captioner("adaptive-attention")
 @keras.saving.register_keras_serializable("attncap")
 class AdaptiveAttentionCaptioner(AttentionCaptioner):
-    """Captioning with adaptive attention: a GRU that, at each word, looks at the picture or at what it knows already.
+    """Captioning with adaptive attention: a GRU that, at each word, looks at the image or at what it knows already.
 
     values a_l and h_0 as in `AttentionCaptioner`; then, for each word y, with v = mean_l a_l:
 
@@ -99,8 +99,8 @@ class AdaptiveAttentionCaptioner(AttentionCaptioner):
         z_t, beta_t = `AdaptiveAttention` of the query h_t over the a_l and the sentinel sigmoid(W_x [x_t, h_{t-1}]) h_t
         p(y_t) = softmax(W_o dropout(tanh(E y_{t-1} + W_h h_t + W_z z_t)))
 
-    So it differs from `AttentionCaptioner` in two things: the sentinel, and that it looks after it has read the word
-    before, not before. beta_t is the share of z_t that comes from the sentinel: 1 does not look at all.
+    It differs from `AttentionCaptioner` in two ways: it has a sentinel, and it looks after it has read the previous
+    word. beta_t is the share of z_t that comes from the sentinel; at 1 the model does not look at all.
 
     `step` gives (1 - beta_t) alpha_t, whose sum is 1 - beta_t. In a `Caption` the two are apart: `attention_weights`
     has alpha_t, which sums to 1, and `extras["looked"]` has 1 - beta_t. The losses on maps are on alpha_t, and leave

@@ -486,7 +486,7 @@ def test_the_command_fills_the_store_and_lists_rejects(
     asked = ["features", "--data", spec, "--features", str(tmp_path / "features"), "--out", str(tmp_path / "out.csv")]
     assert main(asked) == 0
     said = capsys.readouterr().out
-    assert "features of 4 of 5 pictures are in " in said and "3.png: empty file" in said
+    assert "features of 4 of 5 images are in " in said and "3.png: empty file" in said
     assert (tmp_path / "out.csv").read_text().splitlines()[0] == "path,reason"
     assert "3.png,empty file" in (tmp_path / "out.csv").read_text()
 

@@ -15,7 +15,7 @@ from attncap.models.captioner import Captioner
 from attncap.training.batches import CaptionBatches
 from attncap.training.callbacks import RunRecorder
 from attncap.training.config import TrainConfig
-from attncap.training.distributed.shares import LossOfRealPictures, Shares
+from attncap.training.distributed.shares import LossOfRealImages, Shares
 from attncap.training.fit import fit
 from attncap.training.run_folder import RunFolder
 
@@ -27,7 +27,7 @@ class SharedTraining:
         process: number of this process; only process 0 writes the run folder.
         processes: how many there are.
         replicas: how many devices, of all processes, share a batch. A batch that they do not divide is filled up with
-            pictures without captions, which count for nothing: neither loss nor weights see them.
+            images without captions, which count for nothing: neither loss nor weights see them.
     """
 
     process = 0
@@ -54,7 +54,7 @@ class SharedTraining:
 
     def check_same(self, manifest: dict[str, Any], config: TrainConfig) -> None:
         """Raise ValueError, in all processes, where one has other data, settings or encoder."""
-        same = re.compile("digest|fingerprint|pictures|backend")
+        same = re.compile("digest|fingerprint|images|backend")
         what: dict[str, Any] = {name: value for name, value in manifest.items() if same.search(name)}
         elsewhere = {"weights": None, "start": None}  # paths may differ between machines: digests tell
         seen = self.gather(what | asdict(config) | elsewhere)
@@ -68,7 +68,7 @@ class SharedTraining:
                 )
 
     def gather(self, value: Any) -> list[Any]:
-        """Return what every process gave, in their order; each gives something that JSON can hold."""
+        """Return the values of all processes, in their order; a value is anything that JSON can hold."""
         return [value]
 
     def fit(
@@ -83,9 +83,9 @@ class SharedTraining:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: Any = "auto",
     ) -> None:
-        """Do as `objectives.fit`, with a replica of the captioner on every device."""
+        """Train as `attncap.training.fit.fit` does, with a replica of the captioner on every device."""
         shares = self.shares(batches)
-        real_loss = LossOfRealPictures(shares)
+        real_loss = LossOfRealImages(shares)
         validate = recorder.validate
         with self.scope():
             replica = self._replica(captioner)
@@ -110,11 +110,11 @@ class SharedTraining:
         return Shares(batches, self.replicas, self.own)
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Inside it what is made is made for every device."""
+        """Return a context: variables created inside are replicated on every device."""
         return nullcontext()
 
     def aside(self) -> AbstractContextManager[Any]:
-        """Inside it this process computes alone again."""
+        """Return a context: inside, this process computes alone again."""
         return nullcontext()
 
     def _replica(self, captioner: Captioner) -> Captioner:

@@ -1,9 +1,9 @@
-"""Training shared by processes, machines or devices: each reads its part of a batch, and the loss is that of all.
+"""Training shared by processes, machines or devices: each reads its part of a batch, and the loss is that of the whole.
 
 On the JAX backend processes share a training (`keras.distribution.DataParallel`): the batch is one array over all their
 devices, so that the loss is the whole batch's mean over real tokens and the random masks are the whole batch's. On
-TensorFlow the devices of one machine do (`MirroredStrategy`). What one device did alone stays as it was: the captioner
-that is validated and saved lives on one device, and gets the replicas' weights after every epoch.
+TensorFlow the devices of one machine do (`MirroredStrategy`). The captioner that is validated and saved lives on one
+device and gets the replicas' weights after every epoch.
 """
 
 from __future__ import annotations

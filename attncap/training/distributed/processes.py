@@ -30,18 +30,18 @@ CLUSTERS = ("SLURM_STEP_NUM_NODES", "OMPI_COMM_WORLD_SIZE")  # set where JAX can
 class ProcessTraining(SharedTraining):
     """Training of several processes, on one machine or many, with `keras.distribution` on the JAX backend.
 
-    Every process loads the same data and computes the features of all pictures, where its folder of features does not
-    have them. Where one process ends, all end with an error: at once where the connection shows it, else after
-    `HEARTBEAT_SECONDS`. `resume` goes on, with any number of processes.
+    Every process loads the same data, and computes the features of all images that its feature store lacks. When one
+    process ends, all end with an error: at once where the connection shows it, else after `HEARTBEAT_SECONDS`. The run
+    can be resumed with any number of processes.
 
     Args:
-        coordinator: host and port where process 0 listens; None: of the environment, see `shared_training`.
+        coordinator: host and port where process 0 listens; None: from the environment, see `shared_training`.
         processes: how many there are; 1 shares the work among this machine's devices alone.
         process: which one this is, from 0.
 
     Raises:
         ValueError: the processes have different numbers of devices.
-        RuntimeError: it cannot listen or connect; where the others do not come within `START_SECONDS`, it ends.
+        RuntimeError: it cannot listen or connect. When the others do not come within `START_SECONDS`, the process ends.
     """
 
     def __init__(self, coordinator: str | None, processes: int | None, process: int | None):

@@ -20,7 +20,7 @@ class Shares(keras.utils.PyDataset):
         own: which of them are here.
 
     Example:
-        >>> Shares(batches, 4, range(1, 2))[0]  # of a batch of 10 pictures, those from 3 to 5
+        >>> Shares(batches, 4, range(1, 2))[0]  # of a batch of 10 images, those from 3 to 5
     """
 
     def __init__(self, batches: CaptionBatches, replicas: int, own: range):
@@ -74,10 +74,10 @@ class MirroredShares(Shares):
         return dataset_of(self, signature)
 
 
-class LossOfRealPictures(keras.callbacks.Callback):
-    """The mean loss of an epoch, each batch weighed by its pictures.
+class LossOfRealImages(keras.callbacks.Callback):
+    """The mean loss of an epoch, each batch weighted by its images.
 
-    Keras weighs a batch by its rows, those that fill it up included; one device alone has none of these.
+    Keras weights a batch by all its rows, including those that fill it up, which one device alone does not have.
 
     Args:
         shares: of the training.
@@ -89,18 +89,18 @@ class LossOfRealPictures(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._sum = self._rows = 0.0  # of loss times rows, and of rows
-        self._real_sum = self._pictures = 0.0
+        self._real_sum = self._images = 0.0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        rows, pictures = self.shares.rows(batch), len(self.shares.batches.image_ids(batch))
+        rows, images = self.shares.rows(batch), len(self.shares.batches.image_ids(batch))
         before, self._rows = self._sum, self._rows + rows
         self._sum = float((logs or {})["loss"]) * self._rows  # Keras gives the mean of the epoch so far
-        self._real_sum += (self._sum - before) * pictures / rows
-        self._pictures += pictures
+        self._real_sum += (self._sum - before) * images / rows
+        self._images += images
 
     def corrected(self) -> dict[str, float]:
         """Return {"loss": the epoch's mean}; nothing where no batch was filled up, and Keras is right."""
-        return {} if self._pictures == self._rows else {"loss": self._real_sum / self._pictures}
+        return {} if self._images == self._rows else {"loss": self._real_sum / self._images}
 
 
 def _filled(values: np.ndarray, rows: int) -> np.ndarray:

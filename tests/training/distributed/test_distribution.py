@@ -25,7 +25,7 @@ from attncap.features import extractor as features
 from attncap.models.saving import load_captioner
 from attncap.training.config import TrainConfig
 from attncap.training.distributed.distribution import SharedTraining, shared_training
-from attncap.training.distributed.shares import LossOfRealPictures, Shares
+from attncap.training.distributed.shares import LossOfRealImages, Shares
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = "faces:40"  # 26 pictures to train on
@@ -345,12 +345,12 @@ def test_the_loss_of_an_epoch_weighs_batches_by_their_pictures() -> None:
         def image_ids(self, index: int) -> list[str]:
             return list("abcde" if index == 0 else "ab")
 
-    mean = LossOfRealPictures(Shares(TwoSizes(), 4, range(4)))  # type: ignore[arg-type]
+    mean = LossOfRealImages(Shares(TwoSizes(), 4, range(4)))  # type: ignore[arg-type]
     mean.on_epoch_begin(0)
     mean.on_train_batch_end(0, {"loss": 7.0})
     mean.on_train_batch_end(1, {"loss": (8 * 7.0 + 4 * 1.0) / 12})  # what Keras says after a batch of loss 1
     assert mean.corrected() == {"loss": pytest.approx((5 * 7.0 + 2 * 1.0) / 7)}
-    whole = LossOfRealPictures(Shares(TwoSizes(), 1, range(1)))  # type: ignore[arg-type]
+    whole = LossOfRealImages(Shares(TwoSizes(), 1, range(1)))  # type: ignore[arg-type]
     whole.on_epoch_begin(0)
     whole.on_train_batch_end(0, {"loss": 7.0})
     assert whole.corrected() == {}

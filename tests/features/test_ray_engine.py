@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from attncap.cli.main import main
+from attncap.features import ray_cluster
 from attncap.features import ray_engine as ray_features
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.ray_engine import RayEngine, Result, Task
@@ -83,7 +84,7 @@ def ray() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patched:  # of the workers
         patched.setenv("KERAS_BACKEND", "numpy")  # imports in half the time
         patched.setenv("PYTHONPATH", os.pathsep.join(map(str, [ROOT])))
-        with ray_features._connected(ray_features._ray(), "local", 2):
+        with ray_cluster.connected(ray_cluster.import_ray(), "local", 2):
             yield ray
     assert not ray.is_initialized()
 
@@ -421,7 +422,7 @@ def test_an_address_where_nothing_listens_is_named_at_once(address: str, message
         nobody = SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: None)
         with (
             pytest.raises(OSError, match=message),
-            ray_features._connected(nobody, address.format(port=port), 1),
+            ray_cluster.connected(nobody, address.format(port=port), 1),
         ):
             pass
 
@@ -481,7 +482,8 @@ def test_the_command_fills_the_store_and_lists_rejects(
 ) -> None:
     (tmp_path / "processes").mkdir()
     monkeypatch.setattr(
-        "attncap.features.extractor.FeatureExtractor", lambda *asked: CarriedExtractor(str(tmp_path / "processes"))
+        "attncap.features.extractor.FeatureExtractor",
+        lambda *asked, backbone: CarriedExtractor(str(tmp_path / "processes")),
     )
     asked = ["features", "--data", spec, "--features", str(tmp_path / "features"), "--out", str(tmp_path / "out.csv")]
     assert main(asked) == 0

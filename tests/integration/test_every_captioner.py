@@ -19,6 +19,7 @@ from attncap.data.dataset import CaptionData
 from attncap.data.load import load
 from attncap.decoding.alternatives import top_alternatives
 from attncap.decoding.decoder import Decoder
+from attncap.features.extractor import FeatureExtractor
 from attncap.grounding.probes import uniform_attention
 from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
 from attncap.models.attention_captioner import AttentionCaptioner
@@ -29,7 +30,6 @@ from attncap.models.saving import load_captioner, model_name, save_captioner
 from attncap.models.show_and_tell import ShowAndTell
 from attncap.models.transformer_captioner import TransformerCaptioner
 from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, UNK, WordTokenizer
-from attncap.training import train as training
 from attncap.training.config import TrainConfig
 from attncap.training.train import train
 
@@ -268,9 +268,9 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> CaptionData:
 def folder(faces: CaptionData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of each new model."""
     folder = tmp_path_factory.mktemp("runs")
-    extractor = training.FeatureExtractor(None, "faces")
+    extractor = FeatureExtractor(None, "faces")
     with pytest.MonkeyPatch.context() as patched:  # made once
-        patched.setattr(training, "FeatureExtractor", lambda *asked: extractor)
+        patched.setattr("attncap.training.features.new_encoder", lambda config: extractor)
         for model in ("adaptive-attention", "transformer"):
             train(faces, folder / model, TrainConfig(model=model, **SMALL), features=folder / "features", verbose=0)
     return folder

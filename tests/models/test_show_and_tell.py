@@ -29,7 +29,6 @@ from attncap.plotting.attention import plot_attention
 from attncap.reports.grounding import ground
 from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, START, WordTokenizer
 from attncap.training import building
-from attncap.training import train as training
 from attncap.training.callbacks import RunRecorder
 from attncap.training.config import TrainConfig
 from attncap.training.train import train
@@ -371,7 +370,7 @@ def test_stopped_and_resumed_it_is_the_run_that_was_never_stopped(
     folder: Path, faces: CaptionData, trained: ShowAndTell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert trained.encoder is not None
-    monkeypatch.setattr(training, "FeatureExtractor", lambda *asked: trained.encoder)
+    monkeypatch.setattr("attncap.training.features.new_encoder", lambda config: trained.encoder)
     ended = RunRecorder.on_epoch_end
 
     def end_and_stop(self: RunRecorder, epoch: int, logs: Any = None) -> None:

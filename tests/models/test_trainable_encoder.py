@@ -262,7 +262,7 @@ def test_killed_and_resumed_it_is_the_run_that_was_never_killed(
 ) -> None:
     data, folder, captioner = run
     whole = FeatureExtractor("mixed2", "faces")
-    monkeypatch.setattr(training, "FeatureExtractor", lambda *asked: whole)  # building it takes seconds
+    monkeypatch.setattr("attncap.training.features.new_encoder", lambda config: whole)  # building it takes seconds
     monkeypatch.setattr(training, "load_captioner", lambda path: None)
 
     def die(self: RunRecorder, batch: int, logs: Any = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,31 @@ def test_explain_draws_methods_side_by_side(folder: Path, tmp_path: Path, capsys
     broken.write_bytes(b"no image")
     assert main(["explain", "--run", str(folder / "run"), str(broken), "--out", str(tmp_path / "b.png")]) == 2
     assert "broken.png" in capsys.readouterr().err and not (tmp_path / "b.png").exists()
+
+
+def test_explore_shows_two_runs_and_boxes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(folder / "run")
+    page = tmp_path / "page.html"
+    command = [
+        "explore",
+        "--run",
+        run,
+        "--against",
+        run,
+        *FACES,
+        "--boxes",
+        "faces",
+        "--limit",
+        "2",
+        "--beam-width",
+        "1",
+    ]
+    assert main([*command, "--out", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    [block] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    content = json.loads(block)
+    assert content["runs"] == ["run", "run"] and len(content["pictures"]) == 2
+    for picture in content["pictures"]:
+        assert picture["other"]["words"] == picture["beams"][0]["words"] and "boxes" in picture["beams"][0]
+    assert main(["explore", "--run", run, "--images", str(tmp_path), "--boxes", "faces", "--out", str(page)]) == 2
+    assert "--boxes needs --data" in capsys.readouterr().err

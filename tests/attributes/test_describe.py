@@ -50,6 +50,8 @@ def test_a_run_on_statements_describes_images_in_the_users_words(run: Path) -> N
     assert classifier.names == ("sunglasses", "no sunglasses", "long hair", "smile")
     assert classifier.statements is not None and classifier.statements.phrases[0] == "shades"
     assert len(classifier.statements.typical) == 4 and len(set(classifier.slopes)) == 1
+    history = pd.read_csv(run / "history.csv")
+    assert {"loss", "val_loss", "val_map"} <= set(history) and len(history) > 1  # epochs of the grid head
     paths = list(load_attributes("faces:150").split("test").pictures["path"])
     descriptions = describe(classifier, paths, most=2)
     assert all(len(one.claims) <= 2 for one in descriptions) and any(one.claims for one in descriptions)

@@ -91,8 +91,9 @@ def _ground(options: argparse.Namespace) -> None:
         raise ValueError("--plot draws what is measured against boxes: add --boxes")
     if options.plot:
         from attncap.grounding.plots import plot_grounding
+        from attncap.plotting.style import root_figure
 
-        figure = plot_grounding(report.grounding).get_figure(root=True)
+        figure = root_figure(plot_grounding(report.grounding))
         assert figure is not None
         figure.savefig(options.plot)
     print(json.dumps(report.to_json_dict(), indent=2) if options.json else report.to_text())

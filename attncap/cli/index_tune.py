@@ -38,9 +38,10 @@ def tune(options: argparse.Namespace) -> None:
     if options.out:
         write_csv(options.out, curve.table)
     if options.plot:
+        from attncap.plotting.style import root_figure
         from attncap.retrieval.plots import plot_threshold
 
-        figure = plot_threshold(curve.table, curve.threshold, curve.queries, measure=measure).get_figure(root=True)
+        figure = root_figure(plot_threshold(curve.table, curve.threshold, curve.queries, measure=measure))
         assert figure is not None
         figure.savefig(options.plot)
     if options.json:

@@ -23,7 +23,7 @@ from attncap.plotting.layout import (
 )
 from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale
 from attncap.plotting.regions import MAP_CELLS, draw_boxes
-from attncap.plotting.style import GAP, INK, LINE, MARGIN, MUTED, PANEL_PIXELS, STYLE, Picture, SheetFigure
+from attncap.plotting.style import GAP, INK, LINE, MARGIN, MUTED, PANEL_PIXELS, STYLE, Picture, SheetFigure, root_figure
 
 NOTES = {
     "heat": "Color and opacity follow attention, from 0 to each map's own maximum",
@@ -151,7 +151,7 @@ def plot_attention(
     down = sheet_height - bottom + 0.1
     draw_scale(place_axes(fig, MARGIN + 0.1, down + 0.02, 1.7, 0.16), mode, INK, cmap, alpha)
     place_text(fig, MARGIN + 2.2, down, legend, 10, color=MUTED)
-    return fig.get_figure(root=True)
+    return root_figure(fig)
 
 
 def _times(value: float) -> str:
@@ -174,4 +174,4 @@ def _plot_without_maps(
     ax.set_label("picture")
     show_photo(ax, photo, size)
     ax.set_xlabel("\n".join(reason), fontstyle="italic", color=MUTED)
-    return fig.get_figure(root=True)
+    return root_figure(fig)

@@ -19,7 +19,7 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from attncap import images
-from attncap.plotting.style import INK, MISSING, MUTED, RULE, STYLE, PanelAxes, Picture
+from attncap.plotting.style import INK, MISSING, MUTED, RULE, STYLE, PanelAxes, Picture, root_figure
 
 
 def place_axes(fig: Figure | SubFigure, left: float, top: float, width: float, height: float) -> Axes:
@@ -39,7 +39,7 @@ def bare(ax: Axes) -> None:
 
 def size_inches(part: Figure | SubFigure | Axes) -> tuple[float, float]:
     """Current (width, height) of a figure or of axes."""
-    dpi = part.get_figure(root=True).dpi  # type: ignore[union-attr]
+    dpi = root_figure(part).dpi
     box = part.bbox
     return float(box.width / dpi), float(box.height / dpi)
 
@@ -158,7 +158,7 @@ def image_extent(size: tuple[int, int]) -> tuple[float, float, float, float]:
 
 def ink_of(ax: Axes) -> tuple[str, str, str]:
     """Colors of text, of minor text and of rules that are legible on the background behind these axes."""
-    figure = ax.get_figure(root=True)
+    figure = root_figure(ax)
     behind = to_rgba(figure.get_facecolor()) if figure is not None else (1.0, 1.0, 1.0, 1.0)
     red, green, blue, opacity = behind
     brightness = (0.299 * red + 0.587 * green + 0.114 * blue) * opacity + (1 - opacity)
@@ -196,7 +196,7 @@ def legends_above(axes: Sequence[Axes], most_columns: int = 4) -> None:
 def _room(ax: Axes) -> float:
     """Width in inches for what stands above axes: their cell of the figure's grid, or the axes where there is none."""
     cell = ax.get_subplotspec()
-    if cell is None or ax.get_figure(root=True).get_layout_engine() is None:  # type: ignore[union-attr]
+    if cell is None or root_figure(ax).get_layout_engine() is None:
         return max(size_inches(ax)[0], 1.0)
     part: Any = ax.get_figure(root=False)
     share = len(cell.colspan) / cell.get_gridspec().ncols
@@ -217,6 +217,6 @@ def constrained_layout() -> ConstrainedLayoutEngine:
 
 def figure_of(ax: Axes) -> Figure:
     """The figure that holds these axes."""
-    figure = ax.get_figure(root=True)
+    figure = root_figure(ax)
     assert figure is not None
     return figure

@@ -35,6 +35,7 @@ from attncap.plotting.style import (
     WRONG,
     Picture,
     SheetFigure,
+    root_figure,
 )
 
 TITLE_SIZE, TITLE_PAD = 12, 5  # points
@@ -179,7 +180,7 @@ def _score_colors(scores: Sequence[float] | None, count: int) -> list[Any]:
 def _underline(ax: Axes, lines: Sequence[str], wrong: Collection[str]) -> None:
     """Underline words of a left-aligned title; positions come from the widths that the title was wrapped with."""
     plain = {_plain(word) for word in wrong} - {""}
-    figure: Any = ax.get_figure(root=True)
+    figure: Any = root_figure(ax)
     across, down = figure.get_size_inches()
     box = ax.get_position(original=True)  # anchored northwest, so that its left and upper edges stay
     for n, line in enumerate(lines):

@@ -52,6 +52,14 @@ MARGIN, GAP, LINE = 0.18, 0.14, 1.25 / 72  # inches; LINE is the height of a lin
 Picture = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
+def root_figure(part: Any) -> Any:
+    """Return the figure that holds axes or a subfigure, None for axes of none.
+
+    Matplotlib's own `get_figure(root=True)` came with version 3.10.
+    """
+    return None if part.figure is None else part.figure.figure
+
+
 class SheetFigure(Figure):
     """A figure without pyplot that Jupyter shows when it is the last value of a cell."""
 
@@ -63,7 +71,7 @@ class PanelAxes(Axes):
     """Axes that Jupyter shows as their figure when they are the last value of a cell."""
 
     def _repr_png_(self) -> bytes:
-        return _png(cast(Figure, self.get_figure(root=True)))
+        return _png(cast(Figure, root_figure(self)))
 
 
 def _png(figure: Figure) -> bytes:

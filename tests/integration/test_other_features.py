@@ -141,7 +141,7 @@ def test_a_numpy_file_of_grids(faces: CaptionData, grids: Path, tmp_path: Path) 
         ["caption", *run, image["path"], "--heatmap", heatmap],
         ["predict", *run, "--data", FACES, "--split", "test", "--out", predictions],
     )
-    assert printed[0].strip() == caption.text
+    assert printed[0].strip() == caption.sentence
     assert np.asarray(Image.open(heatmap)).std() > 10
     written = {row["image_id"]: row["caption"] for row in json.loads(Path(predictions).read_text())}
     assert written[image["image_id"]] == caption.text and len(written) == len(faces.split("test").pictures)
@@ -164,7 +164,7 @@ def test_masked_regions_with_boxes(faces: CaptionData, regions: Path, tmp_path: 
         ["caption", *run, test["path"].iloc[0], "--heatmap", heatmap],
         ["ground", *run, "--data", FACES, "--split", "test", "--boxes", "faces", "--json"],
     )
-    assert printed[0].strip() == captions[0].text
+    assert printed[0].strip() == captions[0].sentence
     assert np.asarray(Image.open(heatmap)).std() > 10
     measured = json.loads(printed[1])  # one that looks at boxes alone has more of its map in them than a uniform one
     assert measured["n_phrases"] > 0 and measured["attention_correctness"] > measured["uniform"] > 0
@@ -233,5 +233,5 @@ def test_other_encoders(faces: CaptionData, tmp_path: Path, backbone: str) -> No
     caption = attncap.caption(captioner, image["path"], beam_width=3)
     heatmap = str(tmp_path / "map.png")
     (printed,) = in_a_fresh_process(["caption", "--run", str(tmp_path / "run"), image["path"], "--heatmap", heatmap])
-    assert printed.strip() == caption.text
+    assert printed.strip() == caption.sentence
     assert np.asarray(Image.open(heatmap)).std() > 10

@@ -198,7 +198,7 @@ def _room(ax: Axes) -> float:
     cell = ax.get_subplotspec()
     if cell is None or root_figure(ax).get_layout_engine() is None:
         return max(size_inches(ax)[0], 1.0)
-    part: Any = ax.get_figure(root=False)
+    part: Any = ax.figure
     share = len(cell.colspan) / cell.get_gridspec().ncols
     return max(size_inches(part)[0] * share - 0.9, 1.0)  # less the axis labels and the padding
 

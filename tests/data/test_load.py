@@ -402,7 +402,7 @@ def test_check_with_nothing_to_report_shows_its_progress(tmp_path: Path, capsys:
     data = made([("a", str(tmp_path / "a.png"), "train")], [("a", "x")])
     clean, report = check(data)
     assert check_summary(clean, report).endswith("nothing to report") and report.empty
-    assert "pictures/s" in capsys.readouterr().err
+    assert "images/s" in capsys.readouterr().err
 
 
 def test_leaving_out_lists_pictures_and_captions_as_check_does(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(there), f"{title(page)} links to {target}: no such heading"
 
 
-@pytest.mark.parametrize("name", ["extending.md", "from_python.md"])
+@pytest.mark.parametrize("name", ["extending.md", pytest.param("from_python.md", marks=pytest.mark.slow)])
 def test_python_of_a_page_runs(name: str, tmp_path: Path) -> None:
     page = ROOT / "docs" / name
     code = blocks(page, "python")

@@ -41,4 +41,4 @@ def check_captioner_name(name: str) -> None:
 
 def unknown_captioner(name: str, known: Iterable[str]) -> str:
     """Return the message that refuses the name of a captioner, beside the names that are known."""
-    return f"model is one of {', '.join(known)}, got {name!r}; a captioner of your own comes with --plugin FILE"
+    return f"model is one of {', '.join(sorted(known))}, got {name!r}; a captioner of your own comes with --plugin FILE"

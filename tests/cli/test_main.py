@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from attncap.captions import as_sentence
 from attncap.cli.main import main
 
 PICTURES = 120
@@ -47,6 +48,7 @@ def test_demo_writes_scores_figures_and_a_run(demo_folder: Path) -> None:
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
 
+@pytest.mark.slow
 def test_a_second_demo_trains_nothing_and_finds_the_same(demo_folder: Path) -> None:
     from attncap.reports.demo import CONFIG, demo
 
@@ -92,7 +94,7 @@ def test_predict_evaluate_and_caption(demo_folder: Path, tmp_path: Path, capsys:
 
     heatmap = tmp_path / "heatmap.png"
     assert main(["caption", "--run", str(run), str(faces[0]), "--beam-width", "2", "--heatmap", str(heatmap)]) == 0
-    assert capsys.readouterr().out.strip() == rows[0]["caption"]
+    assert capsys.readouterr().out.strip() == as_sentence(rows[0]["caption"])
     assert main(["caption", "--run", str(run), str(faces[0]), "--beam-width", "4", "--consensus", "faces:40"]) == 0
     assert len(capsys.readouterr().out.split()) > 1
     db, agreed = str(tmp_path / "train.db"), ["--beam-width", "4", "--consensus", "faces:40", "--neighbors"]
@@ -167,6 +169,7 @@ def test_errors_are_one_line(
     assert re.search(message, error[0])
 
 
+@pytest.mark.slow
 def test_equal_names_in_two_folders_and_beside_each_other(
     demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

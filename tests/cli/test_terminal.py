@@ -75,7 +75,8 @@ def test_closed_streams_and_readers_that_are_gone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_clean_up(number: signal.Signals, tmp_path: Path) -> None:
     program = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so\n"
         "from attncap import cli\nfrom attncap._files import replacing\nfrom attncap.cli import check, main\n"
         "def work(options):\n"
         "    with replacing('scores.json') as temporary:\n"

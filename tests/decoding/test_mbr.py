@@ -40,6 +40,7 @@ def test_agreement_is_the_mean_of_cider_d_over_the_others() -> None:
     assert gain.agreement([other], [[8, END]])[0] == pytest.approx(as_references(["y"], [[other]])[0, 0])
 
 
+@pytest.mark.slow
 def test_the_choice_is_nearly_the_best_of_the_proposals_by_the_exact_gain(captioner: FakeCaptioner) -> None:
     temperature = 0.7
     settings = {"likelihood": 0.0, "repetition": 0.0}

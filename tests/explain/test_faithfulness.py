@@ -153,6 +153,7 @@ def test_layers_go_from_the_output_down_and_come_back(captioner: AttentionCaptio
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), kept)
 
 
+@pytest.mark.slow
 def test_attention_does_not_depend_on_the_readout_and_occlusion_does(
     captioner: AttentionCaptioner, features: np.ndarray
 ) -> None:

@@ -442,6 +442,7 @@ def test_best_dtype_policy_goes_by_the_processor(monkeypatch: pytest.MonkeyPatch
     best_dtype_policy.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_bfloat16_stays_close_to_float32_on_photographs(shared_data: Path) -> None:
     file = shared_data / "inception_v3" / "inception_v3_imagenet_notop.weights.h5"
@@ -452,6 +453,7 @@ def test_bfloat16_stays_close_to_float32_on_photographs(shared_data: Path) -> No
     assert relative_error(found, expected) < 0.06  # measured: 3.7%, where two photographs differ by 110%
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_holes_in_a_damaged_file_are_found(shared_data: Path) -> None:
     file = shared_data / "inception_v3" / "inception_v3_imagenet_notop.weights.h5"

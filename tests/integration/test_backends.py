@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow",
-    reason="this process runs on another backend already: every test is a test of it",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow",
+        reason="this process runs on another backend already: every test is a test of it",
+    ),
+]
 BACKENDS = {  # name -> what its process needs in the environment
     # Optimization of graphs that run once takes longer than running them.
     "jax": {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"},

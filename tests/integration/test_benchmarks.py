@@ -69,6 +69,7 @@ def test_operations_of_inception_are_as_published(benchmark: Any) -> None:
     assert module.operations_of(network) / 1e9 == pytest.approx(11.4, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_training_rival_has_our_loss(benchmark: Any, tmp_path: Path) -> None:
     module = benchmark("bench_training")
     sizes = "--vocabulary 53 --regions 4 --features 12 --embedding 8 --hidden 10 --attention 7 --projection 6"
@@ -106,6 +107,7 @@ def test_the_decoding_rival_finds_our_captions(benchmark: Any, tmp_path: Path) -
     assert found["ratios"].keys() == {"attncap: 5 pictures at a time, in the graph"}
 
 
+@pytest.mark.slow
 def test_growth_in_processes_of_their_own(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     arguments = "--sizes 41 --full 0 --steps 1 --vocabulary 53 --feature-shape 2 2 3 --dimensions 19 --queries 2"

@@ -110,6 +110,7 @@ def click_menu(browser: Any, menu: str, entry: str) -> None:
     wait_for(f"its entry {entry}", lambda: click(".lm-Menu-itemLabel", entry), START)
 
 
+@pytest.mark.slow
 def test_all_cells_run_and_the_heatmap_is_seen(jupyterlab: str, browser: Any, tmp_path: Path) -> None:
     browser.get(jupyterlab)
     ready = (

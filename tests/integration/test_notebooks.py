@@ -34,6 +34,7 @@ DERIVED = {
 }
 NUMBER = re.compile(r"(?<![\w.,/-])(-?\d+(?:,\d{3})*(?:\.\d+)?)(?:e([+-]\d+))?(%?)(?![\w/]|-\w|\.\d)")
 
+RUN_QUICKLY = {"01_data", "03_attention_captioner", "11_your_own_pictures"}  # the others run with the slow tests
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -68,7 +69,11 @@ def shared_captioners(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("notebooks")
 
 
-@every_notebook
+@pytest.mark.parametrize(
+    "path",
+    [path if path.stem in RUN_QUICKLY else pytest.param(path, marks=pytest.mark.slow) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_runs_from_top_to_bottom(path: Path, tmp_path: Path, shared_captioners: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in ROOT.glob("notebooks/*")}
     notebook = read(path)

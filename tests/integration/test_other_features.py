@@ -170,6 +170,7 @@ def test_masked_regions_with_boxes(faces: CaptionData, regions: Path, tmp_path: 
     assert measured["n_phrases"] > 0 and measured["attention_correctness"] > measured["uniform"] > 0
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_with_its_file(faces: CaptionData, regions: Path, tmp_path: Path) -> None:
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -96,6 +96,7 @@ def test_texts_become_characteristics_a_classifier_and_descriptions(
     assert "claims in the references" in out and "median rank" in out
 
 
+@pytest.mark.slow
 def test_ids_of_coco_are_integers_on_both_sides(
     spec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,5 +123,5 @@ def test_an_output_that_is_an_input_is_refused(spec: str, tmp_path: Path, capsys
     predictions.write_text("[]")
     arguments = ["evaluate", "--predictions", str(predictions), "--references", spec, "--out", str(predictions)]
     assert main(arguments) == 2
-    assert f"--out {predictions}: is an input file" in capsys.readouterr().err
+    assert f"--out {predictions} is the input: name another file" in capsys.readouterr().err
     assert predictions.read_text() == "[]"

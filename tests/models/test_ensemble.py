@@ -276,6 +276,7 @@ def test_members_share_one_encoder_and_one_store(several: Ensemble, folder: Path
         Ensemble([folder / "a.keras", folder / "d.keras"])
 
 
+@pytest.mark.slow
 def test_several_runs_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [part for name in "abc" for part in ("--run", str(folder / f"{name}.keras"))]
     picture, heatmap = str(folder / "1.png"), tmp_path / "map.png"

@@ -98,6 +98,7 @@ def test_it_trains_from_the_shell_and_captions(tmp_path: Path) -> None:
     assert (tmp_path / "map.png").exists()
 
 
+@pytest.mark.slow
 def test_an_installed_package_needs_no_plugin(tmp_path: Path) -> None:
     (tmp_path / "luong_captioner.py").write_text(recipe())
     about = tmp_path / "luong_captioner-1.0.dist-info"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from attncap.captions import as_sentence
 from attncap.cli.main import main
 from attncap.data.dataset import CaptionData
 from attncap.data.load import load
@@ -422,7 +423,7 @@ def test_the_command_line(folder: Path, faces: CaptionData, tmp_path: Path, caps
     capsys.readouterr()
     picture = Path(pictures["path"].iloc[0])
     assert main(["caption", *run, str(picture)]) == 0
-    assert capsys.readouterr().out.strip() == predicted[picture.name]
+    assert capsys.readouterr().out.strip() == as_sentence(predicted[picture.name])
 
     assert main(["caption", *run, str(picture), "--heatmap", str(tmp_path / "map.png")]) == 2
     said = capsys.readouterr()
@@ -431,7 +432,7 @@ def test_the_command_line(folder: Path, faces: CaptionData, tmp_path: Path, caps
 
     train_faces = ["train", "--data", f"faces:{FACES}", "--run", str(tmp_path / "new"), "--model"]
     for more, says in (
-        (["lstm"], "model is one of attention, adaptive-attention, show-and-tell, transformer, got 'lstm'"),
+        (["lstm"], "model is one of adaptive-attention, attention, show-and-tell, transformer, got 'lstm'"),
         (["show-and-tell", "--set", "attention_penalty=1.0"], "attention_penalty is 1.0, but the model show-and-tell"),
         (
             ["show-and-tell", "--boxes", "faces"],

@@ -257,6 +257,7 @@ def test_a_run_trains_the_tail_from_the_encoders_own_weights(run: Any) -> None:
     assert manifest["tail_digest"] == whole.fingerprint()
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_is_the_run_that_was_never_killed(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +285,7 @@ def test_killed_and_resumed_it_is_the_run_that_was_never_killed(
         np.testing.assert_array_equal(state[name], expected[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_training_on_the_score_goes_on_with_the_tail_or_leaves_it(run: Any, tmp_path: Path) -> None:
     data, folder, before = run
     config = replace(CONFIG, layer=None, start=str(folder / "run"), objective="cider")

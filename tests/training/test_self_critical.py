@@ -216,6 +216,7 @@ CONFIG = replace(
 )
 
 
+@pytest.mark.slow
 def test_cross_entropy_then_the_score_and_resumed_it_is_the_run_that_was_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +246,7 @@ def test_cross_entropy_then_the_score_and_resumed_it_is_the_run_that_was_never_s
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_training_on_the_score_starts_from_another_run(tmp_path: Path) -> None:
     data = test_training.squares(tmp_path / "pictures")
     first, second = tmp_path / "first", tmp_path / "second"
@@ -277,6 +279,7 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> Non
         TrainConfig(**settings)
 
 
+@pytest.mark.slow
 def test_cross_entropy_goes_on_from_another_run_with_its_own_attention_losses(tmp_path: Path) -> None:
     data = test_training.squares(tmp_path / "pictures")
     features = tmp_path / "features"

@@ -135,6 +135,7 @@ def encoder(undisturbed: Run, monkeypatch: pytest.MonkeyPatch) -> FeatureExtract
 # ---------------------------------------------------------------- from pictures to a run folder
 
 
+@pytest.mark.slow
 def test_larger_pictures_give_more_regions(tmp_path: Path) -> None:
     data = squares(tmp_path / "pictures")
     config = replace(CONFIG, epochs=1, image_size=107, scheduled_sampling=0.0)
@@ -399,7 +400,7 @@ def test_a_validation_picture_without_caption_is_left_out_of_the_score(
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"tokenizer": "letters"}, "tokenizer is 'words' or 'wordpiece', got 'letters'"),
-        ({"epoch": 3}, "unknown settings epoch; known: model, weights, layer, "),
+        ({"epoch": 3}, "unknown settings epoch; known: model, weights, backbone, "),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> None:

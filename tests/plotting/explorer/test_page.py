@@ -234,6 +234,7 @@ def test_boxes_and_a_second_run_are_in_the_page() -> None:
         explore([caption()], [photo()], phrases=[[Named(1, 3, "x", [])]])
 
 
+@pytest.mark.slow
 def test_many_images_are_embedded_smaller() -> None:
     large = photo(1000, 500)
     assert content(explore([caption()] * 201, [large] * 201))["pictures"][0]["size"] == [478, 239]

@@ -1,4 +1,4 @@
-"""attncap: captions for pictures, with a map of where the model looked for every word.
+"""attncap: captions for images, with a map of where the model looked for every word.
 
 The names below are what most programs need; each is imported from its module when it is first used, so that
 `import attncap` is quick and TensorFlow loads only for what needs it.

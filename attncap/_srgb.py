@@ -93,7 +93,7 @@ def _in_srgb(colors: Image.Image, picture: Image.Image) -> Image.Image:
     """RGB of `colors` through the profile that `picture` carries, if any."""
     profile = _foreign_profile(picture)
     if profile is not None:
-        # A profile that does not fit the picture is ignored, as viewers do.
+        # A profile that does not fit the image is ignored, as viewers do.
         with contextlib.suppress(ImageCms.PyCMSError, ValueError, OSError):
             return _through_profiles(colors, profile)
     return colors.convert("RGB")  # a copy, also of what is RGB already

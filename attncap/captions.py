@@ -55,8 +55,8 @@ class Caption:
         attention_weights: float array, shape (T, rows, cols); entry t is the map of the step that emitted
             word t, non-negative, summing to 1. None for a model without attention.
         word_log_probs: float array, shape (T,), natural log-probability of each word given those before it.
-        image_id: the picture's id, where there is one.
-        grid_box: left, top, right, bottom, as fractions, of the part of the picture that the maps' cells tile, from
+        image_id: the image's id, where there is one.
+        grid_box: left, top, right, bottom, as fractions, of the part of the image that the maps' cells tile, from
             `FeatureExtractor.grid_box`; default the whole. What lies beyond belongs to the cells at its border.
         extras: what else the captioner says of each word: name -> float array, shape (T,), from 0 to 1. A captioner
             whose maps may sum to less than 1 gives "looked": the share of what was read that came from the image.

@@ -35,8 +35,8 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 1 << 29
-MAX_SCANS = 100  # of a progressive JPEG, which has about 10: each of a few bytes can cost as much as a whole picture
-LARGE_PIXELS = 20_000_000  # above, one picture at a time is decoded: the largest take up to 2 GB while they are
+MAX_SCANS = 100  # of a progressive JPEG, which has about 10: each of a few bytes can cost as much as a whole image
+LARGE_PIXELS = 20_000_000  # above, one image at a time is decoded: the largest take up to 2 GB while they are
 ORIENTATION_TAG = 0x0112
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those that begin a segment, and the end
 _one_large_picture = threading.Lock()
@@ -278,5 +278,5 @@ def _orientation(picture: Image.Image) -> int:
     try:
         value = picture.getexif().get(ORIENTATION_TAG, 1)
         return int(value) if value in TURNS else 1
-    except Exception:  # broken EXIF hides no picture: viewers show it unturned
+    except Exception:  # broken EXIF hides no image: viewers show it unturned
         return 1

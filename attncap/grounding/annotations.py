@@ -29,20 +29,20 @@ def load_phrases(spec: str, data: CaptionData) -> tuple[CaptionData, dict[str, l
     """Load the phrases of captions that name a region, with its boxes.
 
     Args:
-        spec: `entities:FOLDER_OR_ZIP`, Flickr30k Entities, whose pictures are found by the number before the `_` of
+        spec: `entities:FOLDER_OR_ZIP`, Flickr30k Entities, whose images are found by the number before the `_` of
             Flickr8k's file names; `table:CSV`, boxes of words of one's own, see `read_box_table`; or `faces`, for data
             with boxes of its own: the words that state a characteristic.
-        data: the pictures; one split of a data set, as a rule.
+        data: the images; one split of a data set, as a rule.
 
     Returns:
-        data: the pictures that are annotated; the others are listed in `rejects` (kind "picture without boxes"). With
+        data: the images that are annotated; the others are listed in `rejects` (kind "picture without boxes"). With
             entities its captions are the sentences of Entities, a few of which differ from Flickr8k's.
         phrases: image_id -> a list of phrases for each of its captions, in the order of `data.references()`; start and
             end count the words of `attncap.words.split_words`.
 
     Raises:
-        ValueError: an unknown spec, data without pictures or boxes, a damaged annotation.
-        FileNotFoundError: no such source, or none of the pictures is annotated there.
+        ValueError: an unknown spec, data without images or boxes, a damaged annotation.
+        FileNotFoundError: no such source, or none of the images is annotated there.
 
     Example:
         >>> dev = load("flickr8k:flickr8k").split("dev")
@@ -98,7 +98,7 @@ def phrases_in(captions: Sequence[Caption], data: CaptionData, phrases: Phrases)
     """Return the phrases of generated captions: what in them names a region that is known.
 
     Args:
-        captions: N captions of pictures of `data`.
+        captions: N captions of images of `data`.
         data, phrases: from `load_phrases`. Words of a table of boxes are matched as they are, faces by stated
             characteristic, entities by head noun, see `attncap.grounding.entities.match_head_nouns`.
 
@@ -133,12 +133,12 @@ def named_regions(
         data, phrases: from `load_phrases`.
         tokenizer: of the captioner; a word of several pieces names its region with each.
         rows, cols: the attention grid.
-        grid_box: the part of the picture that it tiles, `FeatureExtractor.grid_box`.
+        grid_box: the part of the image that it tiles, `FeatureExtractor.grid_box`.
 
     Returns:
         regions: image_id -> a list for each caption; phrases without box name nothing.
     """
-    covers: dict[bytes, np.ndarray] = {}  # the five captions of a picture name the same few regions
+    covers: dict[bytes, np.ndarray] = {}  # the five captions of an image name the same few regions
     regions: dict[str, list[list[NamedRegion]]] = {}
     for image_id, own in data.references().items():
         regions[image_id] = []

@@ -1,6 +1,6 @@
 """Flickr30k Entities: sentences whose phrases are linked to boxes, from the folder or the zip as published.
 
-`Sentences/ID.txt` has a sentence a line, phrases marked `[/EN#id/type words]`; `Annotations/ID.xml` has the picture's
+`Sentences/ID.txt` has a sentence a line, phrases marked `[/EN#id/type words]`; `Annotations/ID.xml` has the image's
 size and the boxes of each id in pixels. The photographs include all of Flickr8k. Nothing is extracted to disk.
 """
 
@@ -27,10 +27,10 @@ _LARGEST_FILE = 1_000_000  # bytes; the longest of the published files has under
 
 @dataclass(frozen=True, eq=False)
 class Sentence:
-    """A person's sentence on a picture, with the phrases that name regions.
+    """A person's sentence on an image, with the phrases that name regions.
 
     Args:
-        image_id: the picture.
+        image_id: the image.
         words: as written, split at blanks.
         phrases: in order; `phrase.start` and `phrase.end` count `words`.
     """
@@ -76,23 +76,23 @@ class Sentence:
 def read_entities(
     source: str | Path, image_ids: Iterable[str] | None = None, missing: Literal["error", "skip"] = "error"
 ) -> dict[str, list[Sentence]]:
-    """Read sentences, phrases and boxes of pictures.
+    """Read sentences, phrases and boxes of images.
 
     A box in pixels counts from 1 and includes its last pixel, so its left edge is (xmin - 1) / width and its right
-    edge xmax / width: fractions hold for any resized copy of the picture. An object may carry several ids, and an id
+    edge xmax / width: fractions hold for any resized copy of the image. An object may carry several ids, and an id
     several boxes; an id with none (`nobndbox`, `scene`, or not listed) gives a phrase without boxes.
 
     Args:
         source: folder or zip that holds `Annotations/` and `Sentences/`, at its top or in one folder.
-        image_ids: pictures to read; the annotation's ID is what stands before the first `_` or `.`, so that
+        image_ids: images to read; the annotation's ID is what stands before the first `_` or `.`, so that
             "1000268201_693b08cb0e.jpg" and "1000268201.jpg" are both 1000268201. None reads all, named by ID.
-        missing: what to do with a picture that is not annotated: "error", or "skip" it.
+        missing: what to do with an image that is not annotated: "error", or "skip" it.
 
     Returns:
         sentences: image_id -> its sentences (five in the published set) in order.
 
     Raises:
-        FileNotFoundError: no such source, or a picture has no annotation.
+        FileNotFoundError: no such source, or an image has no annotation.
         ValueError: a file is damaged or malformed (named with its line, where it has one), an XML file declares a
             document type or an entity, the zip holds a name that leaves its folder, an image_id is no file name.
 
@@ -116,7 +116,7 @@ def read_entities(
 
 
 def match_head_nouns(captions: Sequence[Caption], sentences: dict[str, list[Sentence]]) -> list[list[Phrase]]:
-    """Make phrases of the words in generated captions that people used as head nouns for the same picture.
+    """Make phrases of the words in generated captions that people used as head nouns for the same image.
 
     The head noun of a phrase is its last word ("dress" of "a pink dress"). A word of the caption that is the head noun
     of several phrases is linked to all their boxes, since nothing says which of two dogs "dog" means.
@@ -279,7 +279,7 @@ def _parse_boxes(content: bytes, where: str) -> dict[str, list[list[float]]]:
         for corners in thing.findall("bndbox"):
             at = f"{where}, object {' '.join(names)}"
             left, top, right, bottom = (_whole_number(corners, edge, at) for edge in ("xmin", "ymin", "xmax", "ymax"))
-            # Published boxes count pixels from 1; some tools write 0. Neither may leave the picture.
+            # Published boxes count pixels from 1; some tools write 0. Neither may leave the image.
             left, top, right, bottom = max(left - 1, 0), max(top - 1, 0), min(right, width), min(bottom, height)
             if not (left < right and top < bottom):
                 raise ValueError(f"{at}: box without area in a picture of {width} x {height} pixels")

@@ -42,16 +42,16 @@ class Grounding:
         attention_correctness: mass of the map inside the region, the largest over the phrase's words.
         mean_correctness: the mean over the phrase's words in place of the largest; this one can be compared with
             the baselines: a map of noise has the mass of its average, no more.
-        uniform, center: the same mass of a uniform map (all cells weigh the same; the region's share of the picture
+        uniform, center: the same mass of a uniform map (all cells weigh the same; the region's share of the image
             where the cells do) and of the average map.
         pointing_game: share of phrases whose maximum falls into the region; `pointing_uniform`, `pointing_center`
             likewise for the two baselines.
-        n_phrases: phrases measured, in `n_pictures` pictures.
+        n_phrases: phrases measured, in `n_pictures` images.
         n_without_box: phrases left out since their region has no box.
         n_without_map: phrases left out since the caption has no map `shift` steps away.
         shift: 0, the maps of the words' own steps; 1, one step later; -1, one earlier.
-        tolerance: of the pointing game and its baselines, as a fraction of the picture's sides.
-        intervals: measure -> (low, high), bootstrap over pictures; also of `correctness_over_uniform`.
+        tolerance: of the pointing game and its baselines, as a fraction of the image's sides.
+        intervals: measure -> (low, high), bootstrap over images; also of `correctness_over_uniform`.
         per_type: DataFrame, one row per type with the measures and `n_phrases`, most frequent first.
         phrases: DataFrame, one row per measured phrase (`image_id`, `caption` its place in the input, `start`, `end`,
             `type` and the measures), for sorting.
@@ -156,7 +156,7 @@ def measure_grounding(
             "any": one word that points into the region is enough, the analogue of the maximum above.
         upsample, tolerance: see `attncap.grounding.phrases.point_in_boxes`.
         comparable_with: further shifts at which a phrase must have a map, so that a table's rows have the same phrases.
-        n_bootstrap: resamples of pictures for the intervals; 0 gives none.
+        n_bootstrap: resamples of images for the intervals; 0 gives none.
         confidence: of the intervals.
         seed: of the resampling.
 

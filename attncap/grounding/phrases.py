@@ -29,17 +29,17 @@ class NamedRegion(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Phrase:
-    """Words of a caption that name a region of its picture, and where that region is.
+    """Words of a caption that name a region of its image, and where that region is.
 
     Args:
-        image_id: the picture.
+        image_id: the image.
         start, end: the phrase is `caption.words[start:end]`.
         type: what kind of thing it names ("people", "clothing", "hat"), for the table by type.
-        boxes: float array, shape (n, 4): left, top, right, bottom as fractions of the picture's width and height.
+        boxes: float array, shape (n, 4): left, top, right, bottom as fractions of the image's width and height.
             Several boxes are one region, their union. n = 0: nothing to look at (a scene, not visible).
 
     Raises:
-        ValueError: no word in it, or a box that is empty or leaves the picture.
+        ValueError: no word in it, or a box that is empty or leaves the image.
     """
 
     image_id: str
@@ -67,7 +67,7 @@ class Phrase:
 
 def cell_edges(cells: int, first: float, last: float) -> np.ndarray:
     """Return where cells begin and end along a side: `cells` of one size from first to last, the outer two drawn out to
-    the picture's edges, since no other cell is nearer to what lies there. Shape (cells + 1,), from 0 to 1."""
+    the image's edges, since no other cell is nearer to what lies there. Shape (cells + 1,), from 0 to 1."""
     edges = first + (last - first) * np.arange(cells + 1) / cells
     edges[0], edges[-1] = 0.0, 1.0
     return edges
@@ -76,17 +76,17 @@ def cell_edges(cells: int, first: float, last: float) -> np.ndarray:
 def cell_cover(boxes: np.ndarray, rows: int, cols: int, grid_box: GridBox = WHOLE_PICTURE) -> np.ndarray:
     """Return how much of each grid cell the union of boxes covers; exact, nothing is resampled.
 
-    The cells' edges and the boxes' edges cut the picture into rectangles that lie in one cell each and are covered
+    The cells' edges and the boxes' edges cut the image into rectangles that lie in one cell each and are covered
     wholly or not at all; their areas are summed by cell.
 
     Args:
         boxes: shape (n, 4), left, top, right, bottom as fractions.
         rows, cols: the attention grid.
-        grid_box: the part of the picture that the grid tiles, see `Caption`; its border cells reach to the edges.
+        grid_box: the part of the image that the grid tiles, see `Caption`; its border cells reach to the edges.
 
     Returns:
         cover: float64, shape (rows, cols), each in [0, 1]; its mean is the mass that a uniform map has in the region
-            (with the default grid_box, the region's share of the picture).
+            (with the default grid_box, the region's share of the image).
 
     Example:
         >>> cell_cover(np.array([[0.0, 0.0, 0.75, 1.0]]), rows=1, cols=2)
@@ -124,9 +124,9 @@ def point_in_boxes(
         weights: shape (rows, cols).
         boxes: shape (n, 4), fractions; a point in any of them counts, its edge included.
         upsample: factor; 1 takes the grid as it is, 8 draws the map as the figures do.
-        grid_box: the part of the picture that the grid tiles, see `Caption`: that is where the cells' centers are.
-        tolerance: how far outside a box a point may lie and still count, as a fraction of the picture's sides; default
-            0. The paper's 15 pixels are about 0.03 of its pictures' 500.
+        grid_box: the part of the image that the grid tiles, see `Caption`: that is where the cells' centers are.
+        tolerance: how far outside a box a point may lie and still count, as a fraction of the image's sides; default
+            0. The paper's 15 pixels are about 0.03 of its images' 500.
 
     Returns:
         hit: in [0, 1]; 0 or 1 where the maximum is a single one.
@@ -160,7 +160,7 @@ def faces_phrases(
         boxes: the data set's table of boxes, whose `label` is the characteristic; several rows are one region.
 
     Returns:
-        phrases: N lists; of one word each, typed by characteristic; without box where the picture does not show it.
+        phrases: N lists; of one word each, typed by characteristic; without box where the image does not show it.
     """
     corners = ["left", "top", "right", "bottom"]
     regions = {key: rows[corners].to_numpy(float) for key, rows in boxes.groupby(["image_id", "label"])}

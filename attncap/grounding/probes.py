@@ -27,7 +27,7 @@ from attncap.metrics.significance import bootstrap, interval
 from attncap.models.captioner import AttendingCaptioner, Captioner
 from attncap.models.ensemble import Ensemble
 
-# Words that language alone predicts; none of them names something that has a place in the picture.
+# Words that language alone predicts; none of them names something that has a place in the image.
 _WRITTEN_OUT = (
     "a an the this that these those of in on at to from with by for into onto over through while as and or but is are "
     "was were be being been has have his her its their who which there it he she they him them"
@@ -83,7 +83,7 @@ def compare_with_uniform(
     seed: int = 0,
     **decoding: Any,
 ) -> Comparison:
-    """Score a captioner against itself with uniform attention, on the same pictures: a paired test.
+    """Score a captioner against itself with uniform attention, on the same images: a paired test.
 
     The model was trained to attend, so this is what it loses without, not how well a model without attention does.
 
@@ -105,7 +105,7 @@ def compare_with_uniform(
 
 @dataclass(frozen=True, eq=False)
 class Faithfulness:
-    """Change of words' log-probabilities when a cell of the picture is blanked.
+    """Change of words' log-probabilities when a cell of the image is blanked.
 
     Attributes:
         words: DataFrame, one row per word: `image_id`, `caption` and `position` (in the input), `word`, `kind`
@@ -164,7 +164,7 @@ def measure_faithfulness(
 ) -> Faithfulness:
     """Blank the cell that a word's map points at, feed the caption in again, and see what the word's probability does.
 
-        change = log p(y_t | y_<t, blanked picture) - log p(y_t | y_<t, picture)
+        change = log p(y_t | y_<t, blanked image) - log p(y_t | y_<t, image)
 
     Blanked: the features of the cell (and those within `radius`) become the image's mean feature. The whole caption
     is read from the blanked image, its first state included. The random cell is drawn among those whose blanking
@@ -181,7 +181,7 @@ def measure_faithfulness(
         words_each: words of each kind, drawn at random.
         radius: cells around the one that are blanked with it; 1 blanks 3 x 3.
         batch_size: captions per pass.
-        n_bootstrap: resamples of pictures.
+        n_bootstrap: resamples of images.
         seed: of draws and resamples.
 
     Returns:

@@ -32,7 +32,7 @@ class AdaptiveAttention(BahdanauAttention):
     Call arguments:
         query: float, shape (B, K, H).
         values: float, shape (B, L, D).
-        gate_inputs: x, float, shape (B, K, G): the word, the picture and the state before the word.
+        gate_inputs: x, float, shape (B, K, G): the word, the image and the state before the word.
         keys: float, shape (B, L, A), from `project(values)`; None projects here.
         mask, values_mask: bool, shape (B, L), as in `BahdanauAttention`; the sentinel is never masked.
 

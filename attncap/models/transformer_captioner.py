@@ -18,7 +18,7 @@ class DecoderBlock(keras.layers.Layer):
     """One layer of a Transformer decoder, normalized first, which returns its cross-attention.
 
         x <- x + dropout(self-attention(norm(x)))
-        x <- x + dropout(cross-attention(norm(x), picture))
+        x <- x + dropout(cross-attention(norm(x), image))
         x <- x + dropout(W_2 relu(W_1 norm(x)))
 
     The attention layers are keras-nlp's. Its `TransformerDecoder` is not used, since it gives no attention weights.

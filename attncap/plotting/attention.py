@@ -117,7 +117,7 @@ def plot_attention(
     titles = [
         max(size * LINE * len(lines) for lines, size in words[n : n + columns]) for n in range(0, panels, columns)
     ]
-    above = np.array(titles) + 0.08  # inches over each row's pictures
+    above = np.array(titles) + 0.08  # inches over each row's images
     below = 9.5 * LINE * (1 + len(caption.extras)) + 0.12
     top = MARGIN + len(heading) * 13 * LINE + 0.12
     bottom = max(len(legend) * 10 * LINE, 0.4) + MARGIN + 0.1

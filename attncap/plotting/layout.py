@@ -131,10 +131,10 @@ def read_image(picture: Picture, longest: int) -> tuple[np.ndarray, tuple[int, i
         longest: pixels along the longer side, at most, of what is returned.
 
     Returns:
-        uint8 array, shape (height', width', 3), and (width, height) of the picture itself.
+        uint8 array, shape (height', width', 3), and (width, height) of the image itself.
 
     Raises:
-        ValueError: an array of another shape or type, or a file that is no picture.
+        ValueError: an array of another shape or type, or a file that is no image.
     """
     shown = images.read_image(picture)
     size = shown.size

@@ -25,7 +25,7 @@ from attncap.plotting.scores import plot_scores
 from attncap.plotting.style import STYLE, PanelAxes, SheetFigure
 from attncap.reports.systems import System
 
-BATCH = 32  # pictures that a system is given at a time
+BATCH = 32  # images that a system is given at a time
 # What a table calls a score -> its name in `Scores.values`.
 MEASURES = {
     "BLEU-1": "bleu_1",
@@ -42,10 +42,10 @@ COSTS = {"seconds_a_picture": "s a picture", "training_seconds": "training, s", 
 
 @dataclass(frozen=True, eq=False)
 class SystemComparison:
-    """What several systems reach on the same pictures, and what they cost.
+    """What several systems reach on the same images, and what they cost.
 
     Args:
-        title: data set, split and number of pictures.
+        title: data set, split and number of images.
         table: one row per system: BLEU-1..4, CIDEr (CIDEr-D, as the COCO tools' "CIDEr"), ROUGE-L, `true` and `stated`
             (share of stated characteristics that are true, how many a caption states; NaN without attributes),
             `seconds_a_picture`, `training_seconds`, `megabytes`.
@@ -124,13 +124,13 @@ def compare_systems(
     seed: int = 0,
     progress: bool = True,
 ) -> SystemComparison:
-    """Ask every system for captions of the same pictures, from their files, with the clock running; score and test.
+    """Ask every system for captions of the same images, from their files, with the clock running; score and test.
 
-    Seconds a picture are the median over batches of 32 after the first, in which networks are compiled.
+    Seconds an image are the median over batches of 32 after the first, in which networks are compiled.
 
     Args:
         systems: those of `attncap.reports.systems`, each name once.
-        held_out: pictures that can be read, with captions; nobody trained on them. Where it has a table of attributes,
+        held_out: images that can be read, with captions; nobody trained on them. Where it has a table of attributes,
             the drawn faces' or one of 0 and 1 with names such as CelebA's, what the captions claim is checked by it.
         absent: systems that cannot be asked here, and why: the table says so.
         bootstrap: samples for the intervals.
@@ -142,7 +142,7 @@ def compare_systems(
         The comparison, systems in the order given.
 
     Raises:
-        ValueError: no system, a name twice, or no picture with a caption.
+        ValueError: no system, a name twice, or no image with a caption.
 
     Example:
         >>> found = compare_systems([most_common_system(train), random_system(train)], test, progress=False)
@@ -216,7 +216,7 @@ def plot_comparison(comparison: SystemComparison) -> Figure:
 
 
 def _ask(system: System, paths: Sequence[str], progress: bool) -> tuple[list[str], float]:
-    # All batches have one size, so that a network is compiled once: the last is filled up with its last picture.
+    # All batches have one size, so that a network is compiled once: the last is filled up with its last image.
     size = max(1, min(BATCH, len(paths) // 3))
     said: list[str] = []
     seconds = []

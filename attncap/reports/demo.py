@@ -34,7 +34,7 @@ BEAM_WIDTH = 3
 EXPLORED = 200  # faces on the page to explore: the first held-out ones
 EXTREMES = 4  # best and worst captions in predictions.png
 HEATMAPS = 6  # figures of single faces: the first held-out ones
-TOLERANCE = 0.03  # of the second pointing game: the 15 pixels that Zhang et al. allow on pictures of about 500
+TOLERANCE = 0.03  # of the second pointing game: the 15 pixels that Zhang et al. allow on images of about 500
 CONFIG = TrainConfig.from_dict(read_recipe("faces"))
 
 

@@ -1,7 +1,7 @@
 """The systems that `attncap.reports.comparison` compares: each captions a list of image files.
 
-Two captioners, attributes said in a sentence, the caption of the nearest picture by difference hash or by embedding (or
-the caption that the k nearest agree on), and two that do not look at the picture at all.
+Two captioners, attributes said in a sentence, the caption of the nearest image by difference hash or by embedding (or
+the caption that the k nearest agree on), and two that do not look at the image at all.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ NEIGHBORS = (
     20,
     40,
     80,
-)  # k that `choose_k` tries: more neighbors agree better, and are less like the picture
+)  # k that `choose_k` tries: more neighbors agree better, and are less like the image
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A way to caption pictures, ready to be asked.
+    """A way to caption images, ready to be asked.
 
     Args:
         name: as tables and figures call it.
-        answer: picture files -> captions, one each, in order; everything from decoding the file on.
+        answer: image files -> captions, one each, in order; everything from decoding the file on.
         training_seconds: of learning or of building the index, without the encoder's features, which are computed once
             and shared; NaN where it is not known.
         megabytes: what has to be kept in order to answer, encoder included.
@@ -111,10 +111,10 @@ def attribute_system(
 
 
 def build_index(training: CaptionData, encoder: PictureEncoder, progress: bool = False) -> tuple[ImageIndex, float]:
-    """Put pictures with their captions into an index in memory.
+    """Put images with their captions into an index in memory.
 
     Args:
-        training: pictures and captions.
+        training: images and captions.
         encoder: `DifferenceHash`, or `PooledEmbedding` with a store that holds their features.
         progress: show a bar.
 
@@ -122,7 +122,7 @@ def build_index(training: CaptionData, encoder: PictureEncoder, progress: bool =
         index, and the seconds that it took.
 
     Raises:
-        ValueError: none of the pictures can be read.
+        ValueError: none of the images can be read.
     """
     began = time.perf_counter()
     index = ImageIndex(None, encoder)
@@ -139,14 +139,14 @@ def build_index(training: CaptionData, encoder: PictureEncoder, progress: bool =
 def choose_k(
     index: ImageIndex, candidates: Sequence[int] = NEIGHBORS, sample: int = 300, seed: int = 0
 ) -> tuple[int, dict[int, float]]:
-    """Choose how many neighbors to ask: leave-one-out over pictures of the index, by CIDEr-D.
+    """Choose how many neighbors to ask: leave-one-out over images of the index, by CIDEr-D.
 
-    No held-out picture is looked at.
+    No held-out image is looked at.
 
     Args:
         index: with captions as labels.
-        candidates: k to try; those with too few pictures for them are left out.
-        sample: pictures of the index, drawn at random, that are captioned by the others.
+        candidates: k to try; those with too few images for them are left out.
+        sample: images of the index, drawn at random, that are captioned by the others.
         seed: of the draw.
 
     Returns:
@@ -169,7 +169,7 @@ def choose_k(
 
 
 def neighbor_system(name: str, index: ImageIndex, k: int = 1, *, training_seconds: float = math.nan) -> System:
-    """The caption of the nearest picture of an index, or the one that the k nearest agree on.
+    """The caption of the nearest image of an index, or the one that the k nearest agree on.
 
     Args:
         name: of the system.
@@ -180,7 +180,7 @@ def neighbor_system(name: str, index: ImageIndex, k: int = 1, *, training_second
     encoder, megabytes = index.encoder, index.codes.nbytes / 1e6
     if isinstance(encoder, PooledEmbedding):
         megabytes += 4 * sum(int(np.prod(weight.shape)) for weight in encoder.extractor.network.weights) / 1e6
-        encoder = PooledEmbedding(encoder.extractor)  # without the store: a new picture has no features there
+        encoder = PooledEmbedding(encoder.extractor)  # without the store: a new image has no features there
     neighbors = CaptionNeighbors(index)
 
     def answer(paths: Sequence[str]) -> list[str]:
@@ -228,7 +228,7 @@ def all_systems(
     progress: bool = True,
     decoding: Mapping[str, Any] | None = None,
 ) -> tuple[list[System], CaptionData, dict[str, str]]:
-    """Make trained runs, retrieval over the training pictures and two baselines ready to be compared.
+    """Make trained runs, retrieval over the training images and two baselines ready to be compared.
 
     Args:
         data: its training split is what retrieval and baselines know; runs must have been trained on it.
@@ -238,18 +238,18 @@ def all_systems(
         weights, layer: of the encoder whose pooled features are the embedding; see `FeatureExtractor`.
         features: folder of feature stores; default `features` in the cache folder.
         bits: of the difference hash.
-        k: neighbors that are asked for a consensus; None: `choose_k` on training pictures.
-        limit: the first pictures of the split only.
+        k: neighbors that are asked for a consensus; None: `choose_k` on training images.
+        limit: the first images of the split only.
         seed: of the random captions and of `choose_k`.
         progress: show bars.
         decoding: of the captioners' `Decoder`, such as {"beam_width": 5}.
 
     Returns:
-        systems, the held-out pictures that can be read and have captions, and absent systems with the reason: the
+        systems, the held-out images that can be read and have captions, and absent systems with the reason: the
         arguments of `attncap.reports.comparison.compare_systems`.
 
     Raises:
-        ValueError: no readable training or held-out picture with a caption.
+        ValueError: no readable training or held-out image with a caption.
 
     Example:
         >>> systems, held_out, absent = all_systems(data, attention="runs/mine", layer="mixed8")

@@ -108,7 +108,7 @@ def neighbor_captions(
         index: with captions as labels.
         codes: of the images to caption, from the encoder of the index.
         image_ids: their names.
-        k: 1 for the nearest picture's first caption, more for consensus.
+        k: 1 for the nearest image's first caption, more for consensus.
         agree_with: share of the candidates, as in `CaptionNeighbors.captions`.
 
     Example:

@@ -22,9 +22,9 @@ class LookAlikes:
 
     Args:
         index: `ImageIndex` of `PooledEmbedding` with the captioner's own encoder, captions as labels; of training
-            pictures alone, for a picture that is in it hears its own captions.
+            images alone, for an image that is in it hears its own captions.
         captioner: with that encoder inside.
-        n: how many pictures.
+        n: how many images.
 
     Raises:
         ValueError: the index is of another encoder than the captioner's, or has no captions; n below 1.

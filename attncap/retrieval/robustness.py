@@ -106,12 +106,12 @@ def changed_copies(
         index: holds all of `image_ids`.
         pictures: their files.
         image_ids: their names in the index.
-        changes: name -> change of a PIL picture; default CHANGES.
+        changes: name -> change of a PIL image; default CHANGES.
         progress: show a bar with copies/s.
 
     Returns:
         DataFrame (image_id, change, distance, found), one row per copy: the nearest neighbor's distance, and whether it
-        is the picture that the copy was made from.
+        is the image that the copy was made from.
 
     Raises:
         UnreadableImage: a file cannot be decoded.
@@ -138,7 +138,7 @@ def robustness_table(
 
     Args:
         copies: of `changed_copies`.
-        strangers: nearest distances of pictures that are not in the index.
+        strangers: nearest distances of images that are not in the index.
         thresholds: distances.
 
     Returns:

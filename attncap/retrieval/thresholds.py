@@ -74,7 +74,7 @@ def tune_threshold(
     Args:
         distances: (N,), of each query's nearest neighbor.
         matched: (N,), whether that neighbor is a match; the user's choice: `same_label`, `similar_captions`, or that
-            it is the picture that the query was made from.
+            it is the image that the query was made from.
         wrong_weight: cost of a wrong label; a missed label costs 1.
         whole: round the threshold down: distances are bits.
         seed: of the folds of `held_out_errors`.
@@ -165,16 +165,16 @@ def similar_captions(
     """Return for each pair whether the neighbor's first caption is similar to the query's own captions.
 
     Args:
-        queries: for each of N pictures its own captions, one or more.
+        queries: for each of N images its own captions, one or more.
         neighbors: for each its nearest neighbor's captions, one or more.
         level: a match is a similarity of `level` or more.
-        measure: cider_d (0 to 10), bleu_1, bleu_4 or rouge_l (0 to 1), of one caption against the picture's own.
+        measure: cider_d (0 to 10), bleu_1, bleu_4 or rouge_l (0 to 1), of one caption against the image's own.
 
     Returns:
         bool array, shape (N,).
 
     Raises:
-        ValueError: a picture without a caption, another measure.
+        ValueError: an image without a caption, another measure.
     """
     if measure not in SIMILARITIES:
         raise ValueError(f"similarity is one of {', '.join(SIMILARITIES)}, got {measure!r}")

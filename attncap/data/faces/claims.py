@@ -131,7 +131,7 @@ def true_share(captions: Mapping[str, str], attributes: pd.DataFrame) -> tuple[f
         stated: number of claims.
 
     Raises:
-        ValueError: a captioned picture is not in the table.
+        ValueError: a captioned image is not in the table.
 
     Example:
         >>> true_share({"face_000000.png": "a person with a red cap"}, data.attributes)
@@ -152,7 +152,7 @@ def stated_claims(captions: Mapping[str, str], attributes: pd.DataFrame) -> pd.D
         claims: DataFrame (image_id, characteristic, value, true), in the order of captions and words.
 
     Raises:
-        ValueError: a captioned picture is not in the table.
+        ValueError: a captioned image is not in the table.
     """
     table: dict[str, dict[Any, Any]] = {str(row["image_id"]): row for row in attributes.to_dict("records")}
     missing = [image_id for image_id in captions if image_id not in table]

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 SIZE = 192  # pixels of a side
-VERSION = 2  # raise it when the same seed would give another face, caption or picture
+VERSION = 2  # raise it when the same seed would give another face, caption or image
 Box = tuple[float, float, float, float]
 
 # Two values that a face of the test split may have together and one of train or val never has: a captioner that learned
@@ -152,7 +152,7 @@ def draw_face(attributes: Mapping[str, str], rng: np.random.Generator) -> tuple[
 
     Returns:
         picture: RGB, 192 x 192 pixels.
-        boxes: of each visible characteristic, one or more (left, top, right, bottom) as fractions of the picture: two
+        boxes: of each visible characteristic, one or more (left, top, right, bottom) as fractions of the image: two
             for a pair of ears. A color's boxes are those of what has it. Generous by 2 pixels.
 
     Example:
@@ -259,13 +259,13 @@ def make_faces(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Draw n faces into a folder and return their tables.
 
-    Face i depends on (seed, i) alone: 4,000 faces begin with the 2,000 of the same seed, and pictures that the folder
+    Face i depends on (seed, i) alone: 4,000 faces begin with the 2,000 of the same seed, and images that the folder
     already holds are kept. Splits: of (seed, i), about 75% train, 10% val, 15% test. No face of train or val has one of
     `HELD_OUT_COMBINATIONS`; a third of the test faces has, twice as many as by chance.
 
     Args:
         n: how many.
-        folder: pictures go to `folder/images/face_000123.png`, each written whole or not at all.
+        folder: images go to `folder/images/face_000123.png`, each written whole or not at all.
         seed: of everything, 0 or more; a folder holds the faces of one seed.
 
     Returns:
@@ -275,7 +275,7 @@ def make_faces(
         boxes: `image_id`, `label` (a characteristic), `left`, `top`, `right`, `bottom` as fractions.
 
     Raises:
-        ValueError: n or seed out of range, or a folder with other faces or pictures in it.
+        ValueError: n or seed out of range, or a folder with other faces or images in it.
 
     Example:
         >>> pictures, captions, attributes, boxes = make_faces(4, "faces")

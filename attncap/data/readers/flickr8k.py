@@ -82,7 +82,7 @@ def read_flickr8k(folder: Path) -> Parts:
 def _split_lists(collected: Collector, folder: Path) -> tuple[dict[str, str], dict[str, Path]]:
     listed: dict[str, str] = {}
     list_files: dict[str, Path] = {}
-    # Test first: a picture in two lists stays out of training.
+    # Test first: an image in two lists stays out of training.
     for split, word in (("test", "test"), ("val", "dev"), ("train", "train")):
         places = (folder / text_folder / f"Flickr_8k.{word}Images.txt" for text_folder in TEXT_FOLDERS)
         path = next((place for place in places if place.is_file()), None)

@@ -1,6 +1,6 @@
-"""`explore`: captions in, one self-contained HTML page out, on which every word lays its map over the picture.
+"""`explore`: captions in, one self-contained HTML page out, on which every word lays its map over the image.
 
-The page loads nothing: pictures, maps, style and script are inside, and a Content-Security-Policy forbids any request.
+The page loads nothing: images, maps, style and script are inside, and a Content-Security-Policy forbids any request.
 Whatever a caption holds stays text: it travels as JSON and enters the page as text nodes alone.
 """
 
@@ -45,7 +45,7 @@ from attncap.plotting.style import Picture
 
 PIXELS, FULL_SIZE = 480, 200  # the longer side of the photographs; up to so many images they have that size
 SHRINK = 0.66  # power of the number of images above that: 1,000 photographs with three captions each take 15 MB
-STATIC = 6  # images in the picture that a notebook shows without scripts
+STATIC = 6  # images in the image that a notebook shows without scripts
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +54,9 @@ class Explorer:
 
     Args:
         page: the whole HTML document.
-        n_pictures: how many pictures it shows.
+        n_pictures: how many images it shows.
         height: of the frame in a notebook, in pixels.
-        first: photographs and captions of the first images, for the static picture in a notebook.
+        first: photographs and captions of the first images, for the static image in a notebook.
     """
 
     page: str
@@ -72,7 +72,7 @@ class Explorer:
 
     def _repr_html_(self) -> str:
         # A document of its own, in a frame that may run its script and nothing else: neither can touch the other.
-        # Where scripts are not trusted the frame is removed, and the picture below it remains.
+        # Where scripts are not trusted the frame is removed, and the image below it remains.
         return (
             f'<div style="position:relative;height:{self.height}px;overflow:hidden">{self._static()}'
             f'<iframe title="Attention explorer, {_count(self.n_pictures)}" sandbox="allow-scripts" '
@@ -123,10 +123,10 @@ def explore(
     Maps are kept in 256 steps of their own maximum and enlarged in the page as `upsample_attention` does.
 
     Args:
-        captions: N captions; for a picture a list of them, best first, shows the other beams as well
+        captions: N captions; for an image a list of them, best first, shows the other beams as well
             (`Decoder(captioner, beam_width=5, n_best=5)`). Captions without maps are shown without.
-        pictures: where the pictures are: image_id -> picture, N pictures in order, or the folder in which the image_ids
-            are file names; default: the image_ids are paths. A picture is a path, Pillow picture or uint8 array.
+        pictures: where the images are: image_id -> image, N images in order, or the folder in which the image_ids
+            are file names; default: the image_ids are paths. An image is a path, Pillow image or uint8 array.
         references: image_id -> what people wrote.
         alternatives: for each caption, in the nesting of `captions`, the words that were weighed at each of its words,
             as `attncap.decoding.alternatives.top_alternatives` gives them.
@@ -145,12 +145,12 @@ def explore(
         height: of the frame in a notebook, in pixels.
 
     Returns:
-        explorer: JupyterLab shows it; `explorer.save("page.html")` writes it. In a notebook, a few dozen pictures:
+        explorer: JupyterLab shows it; `explorer.save("page.html")` writes it. In a notebook, a few dozen images:
             the page becomes part of the notebook's file.
 
     Raises:
-        ValueError: no caption; pictures, maps or alternatives that do not fit the captions.
-        UnreadableImage: a picture cannot be read.
+        ValueError: no caption; images, maps or alternatives that do not fit the captions.
+        UnreadableImage: an image cannot be read.
 
     Example:
         >>> explore(captions, "photographs", references=data.references("test")).save("explore.html")

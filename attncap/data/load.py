@@ -52,7 +52,7 @@ def load(spec: str | os.PathLike[str], *, seed: int = 0, folder: str | os.PathLi
 
     Example:
         >>> load("table:captions.csv:photographs").summary()
-        'captions: 13,000 images (train 10,391, val 1,310, test 1,299), 13,000 captions, 0 rejects'
+        'captions: 13,000 pictures (train 10,391, val 1,310, test 1,299), 13,000 captions, 0 rejects'
     """
     text = os.fspath(spec)
     found = reader_of(text)

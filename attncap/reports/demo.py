@@ -148,7 +148,7 @@ def _table(scores: Scores, content: dict[str, Any], out: Path) -> str:
             *_claims(content["true_characteristics"], content["grounding"]),
             f"{content['seconds']['all']:.0f} s in all; scores, captions and figures are in {out}",
             f"see every word's map:  open {out / 'explore.html'} in a browser",
-            f"caption a picture of yours:  attncap caption --run {out / 'run'} face.png --heatmap heatmap.png",
+            f"caption an image of yours:  attncap caption --run {out / 'run'} face.png --heatmap heatmap.png",
         ]
     )
 

@@ -22,7 +22,8 @@ def plot_history(history: Any, *, axes: Sequence[Axes] | None = None, best: str 
 
     Args:
         history: DataFrame (or what makes one) with `epoch` and any of `loss`, `val_loss`, `val_bleu_1` .. `val_bleu_4`;
-            NaN where an epoch was not validated. Epochs count from 1.
+            NaN where an epoch was not validated. Epochs are drawn from 1, also those
+            that are counted from 0, as in `history.csv` and by Keras's `CSVLogger`.
         axes: a pair (or one, where there is only loss or BLEU); default: a new figure's, side by side.
         best: the column whose highest value marks the best epoch (the first such).
 
@@ -43,6 +44,8 @@ def plot_history(history: Any, *, axes: Sequence[Axes] | None = None, best: str 
         raise ValueError(
             f"history needs rows with epoch and loss, val_loss or val_bleu_4, got {len(table)} rows of {list(table)}"
         )
+    if table["epoch"].min() == 0:
+        table = table.assign(epoch=table["epoch"] + 1)
     if axes is None:
         fig = SheetFigure(figsize=(5.2 * len(panels), 4.2), layout=constrained_layout())
         axes = [fig.add_subplot(1, len(panels), n + 1, axes_class=PanelAxes) for n in range(len(panels))]

@@ -27,6 +27,12 @@ def test_history_marks_the_best_epoch() -> None:
     assert_nothing_cut_off(loss.figure)
 
 
+def test_epochs_counted_from_zero_are_drawn_from_one() -> None:
+    loss, bleu = plot_history(HISTORY.assign(epoch=HISTORY["epoch"] - 1)).axes
+    np.testing.assert_array_equal(loss.lines[0].get_xydata(), HISTORY[["epoch", "loss"]].to_numpy())
+    assert bleu.get_title(loc="left") == "Best validation BLEU-4 0.223, epoch 3"
+
+
 def test_history_of_one_epoch_of_loss_alone_and_on_given_axes() -> None:
     assert_nothing_cut_off(plot_history(HISTORY.head(1)))
     (ax,) = plot_history([{"epoch": 1, "loss": 2.0}]).axes

@@ -148,6 +148,7 @@ def test_form(path: Path) -> None:
         assert phrase in markdown
     sources = [cell.source for cell in code_cells(notebook)]
     assert 'find_spec("attncap")' in sources[0]
+    assert "attncap.notebook_setup(" in sources[1]
     settings = [source for source in sources if re.search(r"^(?:DATA|WEIGHTS|FAST)\b.*=", source, re.MULTILINE)]
     assert len(settings) == 1, "one cell of settings"
     assert {"DATA", "WEIGHTS", "FAST"} <= set(re.findall(r"^(\w+) =", settings[0], re.MULTILINE))

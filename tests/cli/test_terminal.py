@@ -102,6 +102,7 @@ def test_signals_clean_up(number: signal.Signals, tmp_path: Path) -> None:
 
 def test_signals_that_are_ignored_stay_so() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    own = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # where Ray was loaded, it has a handler of its own
     try:
         with signals_as_exceptions():
             os.kill(os.getpid(), signal.SIGHUP)
@@ -112,6 +113,7 @@ def test_signals_that_are_ignored_stay_so() -> None:
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, own)
 
 
 def test_outputs_are_checked_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,8 +23,9 @@ from attncap.decoding.predict import caption_stored
 from attncap.explain.faithfulness import measure_maps
 from attncap.explain.interventions import measure_interventions, measure_randomization
 from attncap.explain.layers import layer_maps
+from attncap.explain.methods import METHODS
 from attncap.explain.plots import plot_faithfulness
-from attncap.explain.words import METHODS, explain_captions
+from attncap.explain.words import explain_captions
 from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import load_phrases, phrases_in
 from attncap.grounding.measures import measure_grounding

@@ -17,8 +17,7 @@ from attncap.cli.options import (
     decoding,
     heatmap_files,
 )
-
-METHODS = ("occlusion", "gradient", "attention")
+from attncap.explain.methods import METHODS
 
 
 def add_commands(commands: Any) -> None:
@@ -69,7 +68,7 @@ def _explain(options: argparse.Namespace) -> None:
     from attncap.paths import find_images
 
     captioner = captioner_of(options)
-    methods = options.methods or [*METHODS[:1], *(METHODS[2:] if captioner.has_attention else ())]
+    methods = options.methods or ["occlusion", *(["attention"] if captioner.has_attention else [])]
     for method in methods:
         check_method(captioner, method)
     images, unnamed = find_images(options.images)

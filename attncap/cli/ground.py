@@ -18,6 +18,7 @@ from attncap.cli.options import (
     decoding,
 )
 from attncap.cli.outside_features import add_features_file, features_file_of
+from attncap.explain.methods import METHODS
 
 
 def add_commands(commands: Any) -> None:
@@ -35,7 +36,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}; needed unless --probes is given")
     parser.add_argument(
         "--method",
-        choices=("attention", "occlusion", "gradient"),
+        choices=METHODS,
         default="attention",
         help="whose maps: those of attention, or of attncap explain, for captioners without attention as well (default "
         "attention)",

@@ -15,8 +15,9 @@ from scipy.stats import rankdata
 from attncap.captions import Caption
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.replay import replay_each
+from attncap.explain.methods import METHODS, Method
 from attncap.explain.reading import as_caption, padded
-from attncap.explain.words import METHODS, Method, explain_captions
+from attncap.explain.words import explain_captions
 from attncap.grounding.probes import uniform_attention
 from attncap.metrics.significance import bootstrap, interval
 from attncap.models.captioner import CaptionerState

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from attncap.captions import Caption
 from attncap.decoding.to_caption import caption_of
 from attncap.explain.gradients import integrated_gradients, word_scores
+from attncap.explain.methods import METHODS, Method
 from attncap.explain.occlusion import Baseline, occlusion_relevance, to_maps
 from attncap.explain.reading import WordReader, as_caption, of_words, padded, stored_grid, token_groups
 from attncap.features.pipeline import encode_images
 from attncap.images import AnyImage, UnreadableImage, image_name
 from attncap.tokenizers import UNK
-
-Method = Literal["occlusion", "gradient", "attention"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def explain_word(

@@ -13,7 +13,8 @@ from attncap.captions import Caption
 from attncap.data.load import CaptionData, cache_folder, leave_out
 from attncap.decoding.predict import caption_stored, check_shape
 from attncap.decoding.replay import replay_captions
-from attncap.explain.words import Method, check_method, explain_captions
+from attncap.explain.methods import Method
+from attncap.explain.words import check_method, explain_captions
 from attncap.features.external import ExternalFeatures, as_features, key_column
 from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import load_phrases, phrases_in
@@ -36,7 +37,7 @@ class GroundReport:
         n_left_out: images without annotation.
         n_unreadable: images that cannot be read.
         uniform, faithfulness: the probes, where asked for; faithfulness with one cell and with 3 x 3 blanked.
-        method: whose maps were measured, "attention" or another of `attncap.explain.words.METHODS`.
+        method: whose maps were measured, "attention" or another of `attncap.explain.methods.METHODS`.
     """
 
     grounding: Grounding | None

@@ -25,7 +25,7 @@ from attncap.explain.interventions import measure_interventions, measure_randomi
 from attncap.explain.layers import layer_maps
 from attncap.explain.methods import METHODS
 from attncap.explain.plots import plot_faithfulness
-from attncap.explain.words import explain_captions
+from attncap.explain.words import Explainer
 from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import load_phrases, phrases_in
 from attncap.grounding.measures import measure_grounding
@@ -66,7 +66,7 @@ def main() -> None:
     for method in methods:
         began = time.monotonic()
         settings = {"baseline": baseline, "steps": options.steps, "window": options.window}
-        explained[method] = explain_captions(captioner, features, captions, method, **settings)
+        explained[method] = Explainer(captioner, method, **settings)(features, captions)
         seconds[method] = (time.monotonic() - began) / len(captions)
         print(f"{method}: {seconds[method]:.2f} s per caption", flush=True)
 

@@ -64,13 +64,12 @@ def _explain(options: argparse.Namespace) -> None:
     from attncap.decoding.predict import encoded_pictures
     from attncap.explain.faithfulness import measure_maps
     from attncap.explain.plots import plot_explanations
-    from attncap.explain.words import check_method, explain_captions
+    from attncap.explain.words import Explainer
     from attncap.paths import find_images
 
     captioner = captioner_of(options)
     methods = options.methods or ["occlusion", *(["attention"] if captioner.has_attention else [])]
-    for method in methods:
-        check_method(captioner, method)
+    explainers = {method: Explainer(captioner, method) for method in methods}
     images, unnamed = find_images(options.images)
     rejects = list(unnamed.itertuples(index=False, name=None))
     path_of = dict(zip(images["image_id"], images["path"], strict=True))
@@ -83,9 +82,7 @@ def _explain(options: argparse.Namespace) -> None:
             captions = Decoder(captioner, batch_size=32, **decoding(options))(features, image_ids)
         else:
             captions = [options.caption] * len(image_ids)
-        explained = {
-            method: explain_captions(captioner, features, captions, method) for method in dict.fromkeys(methods)
-        }
+        explained = {method: explainer(features, captions) for method, explainer in explainers.items()}
         for number, (image_id, path) in enumerate((image_id, path_of[image_id]) for image_id in image_ids):
             own = {method: found[number] for method, found in explained.items()}
             text = next(iter(own.values())).text

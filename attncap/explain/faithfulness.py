@@ -103,8 +103,8 @@ def measure_maps(
     Args:
         captioner: of any kind, or an `Ensemble`.
         features: shape (N, rows, cols, D).
-        explained: name of a method -> N captions with maps, see `attncap.explain.words.explain_captions`; the same
-            words in each. Maps may lie on another grid than the features.
+        explained: name of a method -> N captions with maps, see `attncap.explain.words.Explainer`; the same words in
+            each. Maps may lie on another grid than the features.
         words: (caption, word) by index; default: all words of the vocabulary.
         baseline: see `attncap.explain.occlusion.baseline_of`. The same for all methods; give the one that occlusion and
             gradients were computed with, or another to see whether the result depends on it.
@@ -120,7 +120,7 @@ def measure_maps(
         ValueError: no method, captions without maps or of other words, no word to measure, fractions out of order.
 
     Example:
-        >>> maps = {name: explain_captions(captioner, features, captions, name) for name in ("attention", "occlusion")}
+        >>> maps = {name: Explainer(captioner, name)(features, captions) for name in ("attention", "occlusion")}
         >>> print(measure_maps(captioner, features, maps).to_text())
 
     Reference: deletion and insertion: Petsiuk, Das and Saenko 2018, "RISE", section 4.3; comprehensiveness and

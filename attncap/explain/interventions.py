@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -17,7 +17,7 @@ from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.replay import replay_each
 from attncap.explain.methods import METHODS, Method
 from attncap.explain.reading import as_caption, padded
-from attncap.explain.words import explain_captions
+from attncap.explain.words import Explainer
 from attncap.grounding.probes import uniform_attention
 from attncap.metrics.significance import bootstrap, interval
 from attncap.models.captioner import CaptionerState
@@ -198,7 +198,7 @@ def measure_randomization(
     *,
     n_bootstrap: int = 1000,
     seed: int = 0,
-    **options: Any,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Measure whether maps depend on what was learned: randomize the captioner from the output down, and compare maps.
 
@@ -210,10 +210,10 @@ def measure_randomization(
         captioner: one captioner, not an ensemble.
         features: shape (N, rows, cols, D).
         captions: N captions.
-        methods: of `explain_word`.
+        methods: of `Explainer`.
         n_bootstrap: resamples of images.
         seed: of the shuffles and resamples.
-        options: of `explain_captions`, such as `window` and `steps`.
+        settings: of `Explainer`, such as `window` and `steps`.
 
     Returns:
         table: DataFrame, one row per method and layer, in order: `method`, `layers` (how many are randomized), `layer`
@@ -228,17 +228,15 @@ def measure_randomization(
     if isinstance(captioner, Ensemble):
         raise ValueError("an ensemble has no order of layers: randomize its members one by one")
     layers = layers_from_the_output(captioner)
+    explainers = {method: Explainer(captioner, method, **settings) for method in methods}
 
     def maps(method: Method) -> list[np.ndarray]:
-        explained = explain_captions(captioner, features, captions, method, **options)
-        return [np.asarray(caption.attention_weights) for caption in explained]
+        return [np.asarray(caption.attention_weights) for caption in explainers[method](features, captions)]
 
     before = {method: maps(method) for method in methods}
     rows = []
     for count in range(len(layers) + 1):
-        scope: Any = randomized(layers[:count], seed) if count else nullcontext()
-        with ExitStack() as stack:
-            stack.enter_context(scope)
+        with randomized(layers[:count], seed):
             for method in methods:
                 after = maps(method) if count else before[method]
                 correlation, low, high = _similarity(before[method], after, n_bootstrap, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,9 @@ from attncap.images import AnyImage, UnreadableImage, image_name
 from attncap.tokenizers import UNK
 
 
-def explain_word(
-    captioner: Any,
-    picture: AnyImage,
-    caption: Caption | str,
-    method: Method = "occlusion",
-    *,
-    baseline: Baseline = "mean",
-    window: int | None = None,
-    steps: int = 16,
-    batch_size: int = 64,
-) -> Caption:
-    """Explain each word of a caption: a map of the parts of the image that made it probable.
+@dataclass(eq=False)
+class Explainer:
+    """Explains the words of captions: for each word, a map of the parts of the image that made it probable.
 
     Each method reads the caption word by word, the words before each given:
 
@@ -46,8 +37,6 @@ def explain_word(
 
     Args:
         captioner: of any kind, or an `Ensemble`.
-        picture: features of one image, shape (rows, cols, D), or an image: file, Pillow image, or array.
-        caption: generated, or a text that a person wrote.
         method: see above.
         baseline: what stands in place of hidden features: "mean" (of the image's own cells), "zero", or an array, such
             as the mean features of a data set. `ShowAndTell` reads only the mean over all cells: replacing all cells
@@ -56,108 +45,140 @@ def explain_word(
         steps: of gradient: points between baseline and image.
         batch_size: changed images per pass.
 
-    Returns:
-        caption: the same words, with `attention_weights` and `word_log_probs`; every plot, `explore` and
-            `measure_grounding` take it. A word outside the vocabulary has a uniform map and the log-probability -inf
-            (with "attention" its own map).
-
     Raises:
-        ValueError: an unknown method or baseline, attention of a captioner that has none, features of another shape,
-            an image and a captioner without encoder.
-        UnreadableImage: the file is no image, or damaged.
+        ValueError: an unknown method, or attention of a captioner that has none.
 
     Example:
-        >>> said = attncap.caption(captioner, "me.jpg")
-        >>> attncap.plot_attention("me.jpg", attncap.explain_word(captioner, "me.jpg", said, "occlusion"))
+        >>> explained = Explainer(captioner, "gradient", steps=8)(features, captions)
 
     Reference: Zeiler and Fergus 2014; Sundararajan et al. 2017; Xu et al. 2015.
     """
-    [explained] = explain_captions(
-        captioner,
-        features_of(captioner, picture)[None],
-        [caption],
-        method,
-        baseline=baseline,
-        window=window,
-        steps=steps,
-        batch_size=batch_size,
-    )
-    return explained
 
+    captioner: Any
+    method: Method = "occlusion"
+    baseline: Baseline = "mean"
+    window: int | None = None
+    steps: int = 16
+    batch_size: int = 64
 
-def explain_captions(
-    captioner: Any,
-    features: np.ndarray,
-    captions: Sequence[Caption | str],
-    method: Method = "occlusion",
-    *,
-    baseline: Baseline = "mean",
-    window: int | None = None,
-    steps: int = 16,
-    batch_size: int = 64,
-) -> list[Caption]:
-    """Explain the captions of N images: `explain_word` for each, with one compiled function for all.
+    def __post_init__(self) -> None:
+        check_method(self.captioner, self.method)
+        self._reader = WordReader(self.captioner, self.batch_size)
 
-    Args:
-        captioner, method, baseline, window, steps, batch_size: as in `explain_word`.
-        features: shape (N, rows, cols, D).
-        captions: N captions.
+    def __call__(self, features: np.ndarray, captions: Sequence[Caption | str]) -> list[Caption]:
+        """Explain the captions of N images.
 
-    Returns:
-        captions: N captions with maps.
-    """
-    check_method(captioner, method)
-    if len(features) != len(captions):
-        raise ValueError(f"one caption per image is needed, got {len(captions)} for {len(features)} images")
-    expected = tuple(captioner.feature_shape)
-    if tuple(features.shape[1:]) != expected:
-        raise ValueError(f"features need shape (N, {', '.join(map(str, expected))}), got {features.shape}")
-    reader = WordReader(captioner, batch_size)
-    own = [as_caption(captioner, caption) for caption in captions]
-    if method == "attention":
-        return _attention(captioner, reader, features, own)
-    explained = []
-    for image, caption in zip(features, own, strict=True):
-        relevance, log_probs = _relevance(captioner, reader, image, caption, method, baseline, window, steps)
-        explained.append(
-            replace(
-                caption,
-                log_prob=float(log_probs.sum()),
-                word_log_probs=log_probs[:-1],
-                attention_weights=to_maps(relevance),
-                extras={},
-                grid_box=stored_grid(captioner)[2],
+        Args:
+            features: shape (N, rows, cols, D).
+            captions: N captions, generated, or texts that people wrote.
+
+        Returns:
+            captions: the same words, with `attention_weights` and `word_log_probs`; every plot, `explore` and
+                `measure_grounding` take them. A word outside the vocabulary has a uniform map and the log-probability
+                -inf (with "attention" its own map).
+
+        Raises:
+            ValueError: features of another shape, not one caption per image, an unknown baseline.
+        """
+        if len(features) != len(captions):
+            raise ValueError(f"one caption per image is needed, got {len(captions)} for {len(features)} images")
+        expected = tuple(self.captioner.feature_shape)
+        if tuple(features.shape[1:]) != expected:
+            raise ValueError(f"features need shape (N, {', '.join(map(str, expected))}), got {features.shape}")
+        own = [as_caption(self.captioner, caption) for caption in captions]
+        if self.method == "attention":
+            return self._attention(features, own)
+        explained = []
+        for image, caption in zip(features, own, strict=True):
+            relevance, log_probs = self._relevance(image, caption)
+            explained.append(
+                replace(
+                    caption,
+                    log_prob=float(log_probs.sum()),
+                    word_log_probs=log_probs[:-1],
+                    attention_weights=to_maps(relevance),
+                    extras={},
+                    grid_box=stored_grid(self.captioner)[2],
+                )
             )
-        )
-    return explained
+        return explained
+
+    def relevance(self, features: np.ndarray, caption: Caption | str) -> np.ndarray:
+        """Return the signed relevance behind the maps of one caption: negative where a part speaks against the word.
+
+        Args:
+            features: shape (rows, cols, D).
+            caption: generated, or a text.
+
+        Returns:
+            relevance: float64, shape (T, rows, cols), in nats.
+
+        Raises:
+            ValueError: the method is "attention".
+        """
+        if self.method == "attention":
+            raise ValueError("attention has no sign: take method='occlusion' or method='gradient'")
+        return self._relevance(features, as_caption(self.captioner, caption))[0]
+
+    def _relevance(self, features: np.ndarray, caption: Caption) -> tuple[np.ndarray, np.ndarray]:
+        """The relevance of each word, (W, rows, cols), and the log-probabilities of words and end, (W + 1,)."""
+        groups = token_groups(self.captioner, caption)
+        with_end = [*groups, [len(caption.token_ids)]]
+
+        def read(several: np.ndarray) -> np.ndarray:
+            token_ids = np.repeat(padded([caption.token_ids]), len(several), axis=0)
+            return of_words(self._reader(several, token_ids)[0], with_end)
+
+        log_probs = read(np.asarray(features)[None])[0]
+        if self.method == "occlusion":
+            return occlusion_relevance(read, features, self.baseline, self.window)[:-1], log_probs
+        score = word_scores(self.captioner, caption.token_ids, groups)
+        relevance = integrated_gradients(score, features, len(groups), self.baseline, self.steps)
+        known = np.array([UNK not in [caption.token_ids[at] for at in where] for where in groups], bool)
+        return relevance * known[:, None, None], log_probs
+
+    def _attention(self, features: np.ndarray, captions: Sequence[Caption]) -> list[Caption]:
+        captioner = self.captioner
+        token_ids = padded([caption.token_ids for caption in captions])
+        log_probs, maps = self._reader(features, token_ids)
+        assert maps is not None
+        grid = getattr(captioner, "map_shape", tuple(captioner.feature_shape[:2]))
+        explained = []
+        for row, caption in enumerate(captions):
+            place = getattr(captioner, "grid_box", caption.grid_box)
+            read = caption_of(
+                captioner.tokenizer, token_ids[row], log_probs[row], maps[row], grid, caption.image_id, place
+            )
+            explained.append(replace(read, words=caption.words, boxes=caption.boxes))
+        return explained
 
 
-def word_relevance(
-    captioner: Any,
-    picture: AnyImage,
-    caption: Caption | str,
-    method: Method = "occlusion",
-    *,
-    baseline: Baseline = "mean",
-    window: int | None = None,
-    steps: int = 16,
-    batch_size: int = 64,
-) -> np.ndarray:
-    """Return the signed relevance behind the maps of `explain_word`: negative where a part speaks against the word.
+def explain_word(
+    captioner: Any, picture: AnyImage, caption: Caption | str, method: Method = "occlusion", **settings: Any
+) -> Caption:
+    """Explain each word of a caption: a map of the parts of the image that made it probable.
 
     Args:
-        see `explain_word`; method "occlusion" or "gradient".
+        captioner: of any kind, or an `Ensemble`.
+        picture: features of one image, shape (rows, cols, D), or an image: file, Pillow image, or array.
+        caption: generated, or a text that a person wrote.
+        method: "occlusion" (hide parts of the image), "gradient" (integrated gradients) or "attention".
+        settings: of `Explainer`: `baseline`, `window`, `steps`, `batch_size`.
 
     Returns:
-        relevance: float64, shape (T, rows, cols), in nats.
+        caption: the same words, with maps, see `Explainer`.
+
+    Raises:
+        ValueError: as `Explainer`; an image and a captioner without encoder.
+        UnreadableImage: the file is no image, or damaged.
+
+    Example:
+        >>> generated = attncap.caption(captioner, "me.jpg")
+        >>> attncap.plot_attention("me.jpg", attncap.explain_word(captioner, "me.jpg", generated, "occlusion"))
     """
-    check_method(captioner, method)
-    if method == "attention":
-        raise ValueError("attention has no sign: take explain_word for its maps, or method='occlusion' or 'gradient'")
-    reader = WordReader(captioner, batch_size)
-    own = as_caption(captioner, caption)
-    image = features_of(captioner, picture)
-    return _relevance(captioner, reader, image, own, method, baseline, window, steps)[0]
+    explainer = Explainer(captioner, method, **settings)
+    [explained] = explainer(features_of(captioner, picture)[None], [caption])
+    return explained
 
 
 def check_method(captioner: Any, method: str) -> None:
@@ -196,45 +217,3 @@ def encode_image(encoder: Any, picture: AnyImage) -> np.ndarray:
     if batch.rejects:
         raise UnreadableImage(image_name(picture, 0), batch.rejects[0][1])
     return batch.features[0][0]
-
-
-def _relevance(
-    captioner: Any,
-    reader: WordReader,
-    features: np.ndarray,
-    caption: Caption,
-    method: Method,
-    baseline: Baseline,
-    window: int | None,
-    steps: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The relevance of each word, (W, rows, cols), and the log-probabilities of the words and of the end, (W + 1,)."""
-    groups = token_groups(captioner, caption)
-    with_end = [*groups, [len(caption.token_ids)]]
-
-    def read(several: np.ndarray) -> np.ndarray:
-        token_ids = np.repeat(padded([caption.token_ids]), len(several), axis=0)
-        return of_words(reader(several, token_ids)[0], with_end)
-
-    log_probs = read(np.asarray(features)[None])[0]
-    if method == "occlusion":
-        return occlusion_relevance(read, features, baseline, window)[:-1], log_probs
-    score = word_scores(captioner, caption.token_ids, groups)
-    relevance = integrated_gradients(score, features, len(groups), baseline, steps)
-    known = np.array([UNK not in [caption.token_ids[at] for at in where] for where in groups], bool)
-    return relevance * known[:, None, None], log_probs
-
-
-def _attention(captioner: Any, reader: WordReader, features: np.ndarray, captions: Sequence[Caption]) -> list[Caption]:
-    token_ids = padded([caption.token_ids for caption in captions])
-    log_probs, maps = reader(features, token_ids)
-    assert maps is not None
-    rows, cols = getattr(captioner, "map_shape", tuple(captioner.feature_shape[:2]))
-    read = []
-    for row, caption in enumerate(captions):
-        place = getattr(captioner, "grid_box", caption.grid_box)
-        found = caption_of(
-            captioner.tokenizer, token_ids[row], log_probs[row], maps[row], (rows, cols), caption.image_id, place
-        )
-        read.append(replace(found, words=caption.words, boxes=caption.boxes))
-    return read

@@ -14,7 +14,7 @@ from attncap.data.load import CaptionData, cache_folder, leave_out
 from attncap.decoding.predict import caption_stored, check_shape
 from attncap.decoding.replay import replay_captions
 from attncap.explain.methods import Method
-from attncap.explain.words import check_method, explain_captions
+from attncap.explain.words import Explainer, check_method
 from attncap.features.external import ExternalFeatures, as_features, key_column
 from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import load_phrases, phrases_in
@@ -212,11 +212,12 @@ def _explained(
 ) -> list[Caption]:
     """The same captions with the maps of another method; the captions of one image stand side by side."""
     keys = dict(zip(data.pictures["image_id"], data.pictures[key_column(store)], strict=True))
+    explainer = Explainer(captioner, method)
     explained: list[Caption] = []
     for image_id, own in groupby(captions, key=lambda caption: str(caption.image_id)):
         group = list(own)
         features = np.repeat(store.get([keys[image_id]]), len(group), axis=0)
-        explained += explain_captions(captioner, features, group, method)
+        explained += explainer(features, group)
     return explained
 
 

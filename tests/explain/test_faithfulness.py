@@ -20,7 +20,7 @@ from attncap.explain.interventions import (
     with_permuted_keys,
 )
 from attncap.explain.plots import plot_explanations, plot_faithfulness
-from attncap.explain.words import explain_captions
+from attncap.explain.words import Explainer
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import CaptionerState
 from attncap.models.show_and_tell import ShowAndTell
@@ -73,7 +73,7 @@ def test_random_maps_are_between_the_best_and_the_worst() -> None:
     features = np.stack([picture_with({6: 3.0, 11: 3.0})] * 9)
     explained = {
         "best": [caption_with([6, 11])] * 9,
-        "occlusion": explain_captions(captioner, features, ["dog red"] * 9, baseline="zero"),
+        "occlusion": Explainer(captioner, baseline="zero")(features, ["dog red"] * 9),
     }
     table: Any = measure_maps(captioner, features, explained, baseline="zero", n_bootstrap=50).table
     assert table.loc["occlusion", "deletion"] == pytest.approx(table.loc["best", "deletion"])
@@ -185,7 +185,7 @@ def test_plots_of_explanations_and_faithfulness() -> None:
     captioner = ReadsCells(dog=6, red=11, attends=2)
     features = np.stack([picture_with({6: 3.0, 11: 3.0})] * 2)
     methods: Any = ("attention", "occlusion")
-    explained = {name: explain_captions(captioner, features, ["dog red"] * 2, name) for name in methods}
+    explained = {name: Explainer(captioner, name)(features, ["dog red"] * 2) for name in methods}
     photo = np.full((40, 60, 3), 200, np.uint8)
     figure = plot_explanations(photo, {name: own[0] for name, own in explained.items()})
     assert len([ax for ax in figure.axes if ax.get_label().startswith("attention word")]) == 2

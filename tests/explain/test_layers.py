@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attncap.explain.layers import attention_rollout, layer_maps
-from attncap.explain.words import explain_captions
+from attncap.explain.words import Explainer
 from attncap.models.show_and_tell import ShowAndTell
 from attncap.models.transformer_captioner import TransformerCaptioner
 from tests.captioners import COLS, ROWS, D, seeded
@@ -35,9 +35,7 @@ def test_the_last_layer_is_the_map_of_the_captioner() -> None:
         for caption in own:
             assert caption.attention_weights is not None
             np.testing.assert_allclose(caption.attention_weights.sum(axis=(1, 2)), 1, rtol=1e-4)
-    for caption, stepped in zip(
-        maps["layer 2"], explain_captions(captioner, features, texts, "attention"), strict=True
-    ):
+    for caption, stepped in zip(maps["layer 2"], Explainer(captioner, "attention")(features, texts), strict=True):
         np.testing.assert_allclose(caption.attention_weights, stepped.attention_weights, atol=1e-5)
     first, second = (maps[name][0].attention_weights for name in ("layer 1 head 1", "layer 1 head 2"))
     assert first is not None and second is not None and np.abs(first - second).max() > 1e-4

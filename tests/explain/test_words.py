@@ -11,7 +11,7 @@ import attncap
 from attncap.captions import Caption
 from attncap.decoding.replay import CaptionReplay
 from attncap.explain.occlusion import baseline_of, hide, occlusion_relevance, to_maps, windows_of
-from attncap.explain.words import METHODS, explain_captions, explain_word, word_relevance
+from attncap.explain.words import METHODS, Explainer, explain_word
 from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.ensemble import Ensemble
@@ -42,7 +42,7 @@ def make(name: str) -> Any:
 def test_occlusion_is_the_drop_in_log_probability_by_hand() -> None:
     captioner = ReadsCells(dog=6, red=11)
     features = picture_with({6: 2.0, 11: -1.0, 3: 9.0})  # cell 3 is bright and read by nothing
-    relevance = word_relevance(captioner, features, "dog red", "occlusion", baseline="zero")
+    relevance = Explainer(captioner, baseline="zero").relevance(features, "dog red")
     expected = np.zeros((2, L))
     expected[0, 6] = np.log(sigmoid(2.0)) - np.log(0.5)
     expected[1, 11] = np.log(sigmoid(-1.0)) - np.log(0.5)  # negative: the cell speaks against "red"
@@ -60,7 +60,8 @@ def test_occlusion_is_the_drop_in_log_probability_by_hand() -> None:
 def test_integrated_gradients_are_complete_by_hand() -> None:
     captioner = ReadsCells(dog=6, red=11)
     features = picture_with({6: 2.0, 11: -1.0, 3: 9.0})
-    relevance = word_relevance(captioner, features, "dog red", "gradient", baseline="zero", steps=24).reshape(2, L)
+    explainer = Explainer(captioner, "gradient", baseline="zero", steps=24)
+    relevance = explainer.relevance(features, "dog red").reshape(2, L)
     # One cell alone is read, so that it gets all of f(F) - f(F').
     np.testing.assert_allclose(relevance[0, 6], np.log(sigmoid(2.0)) - np.log(0.5), rtol=1e-3)
     np.testing.assert_allclose(relevance[1, 11], np.log(sigmoid(-1.0)) - np.log(0.5), rtol=1e-3)
@@ -142,7 +143,7 @@ def test_every_captioner_is_explained(name: str) -> None:
     np.testing.assert_allclose(explained.word_log_probs, replayed.word_log_probs, rtol=1e-4)
     other = rng.normal(0, 1, (ROWS, COLS, D)).astype(np.float32)
     # Completeness: relevances of a word sum to what the whole image adds to the baseline's log-probability.
-    relevance = word_relevance(captioner, features, text, "gradient", baseline=other, steps=12)
+    relevance = Explainer(captioner, "gradient", baseline=other, steps=12).relevance(features, text)
     [[nothing]] = CaptionReplay(captioner, batch_size=1)(other[None], [[text]])
     gained = replayed.word_log_probs - nothing.word_log_probs
     np.testing.assert_allclose(relevance.sum(axis=(1, 2)), gained, atol=0.01 + 0.05 * np.abs(gained).max())
@@ -153,13 +154,13 @@ def test_captions_are_read_by_their_token_ids_and_unknown_words_are_uniform() ->
     captioner = make("attention")
     features = np.random.default_rng(2).normal(0, 1, (2, ROWS, COLS, D)).astype(np.float32)
     generated = Caption(("a", "dog"), (4, 5), -1.0, image_id="1.jpg")
-    first, second = explain_captions(captioner, features, [generated, "a unicorn"], "occlusion")
+    first, second = Explainer(captioner)(features, [generated, "a unicorn"])
     assert first.image_id == "1.jpg" and first.words == ("a", "dog")
     assert second.words == ("a", "unicorn") and second.attention_weights is not None
     np.testing.assert_allclose(second.attention_weights[1], 1 / L)
     assert second.word_log_probs is not None and np.isneginf(second.word_log_probs[1])
     for method in METHODS:
-        [again] = explain_captions(captioner, features[:1], [generated], method)
+        [again] = Explainer(captioner, method)(features[:1], [generated])
         np.testing.assert_allclose(again.word_log_probs, first.word_log_probs, rtol=1e-5)
         assert explain_word(captioner, features[0], "", method).words == ()
 
@@ -172,13 +173,13 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match=r"holds no encoder: give features of shape \(3, 5, 7\)"):
         explain_word(captioner, "me.jpg", "a dog")
     with pytest.raises(ValueError, match=r"features need shape \(N, 3, 5, 7\)"):
-        explain_captions(captioner, features[None, :2], ["a dog"])
+        Explainer(captioner)(features[None, :2], ["a dog"])
     with pytest.raises(ValueError, match="one caption per image is needed, got 2 for 1 images"):
-        explain_captions(captioner, features[None], ["a dog", "a cat"])
+        Explainer(captioner)(features[None], ["a dog", "a cat"])
     with pytest.raises(ValueError, match="steps needs at least 1"):
         explain_word(captioner, features, "a dog", "gradient", steps=0)
     with pytest.raises(ValueError, match="attention has no sign"):
-        word_relevance(captioner, features, "a dog", "attention")
+        Explainer(captioner, "attention").relevance(features, "a dog")
     with pytest.raises(ValueError, match="the 1 token ids of the caption 'a dog' are not those of its 2 words"):
         explain_word(captioner, features, Caption(("a", "dog"), (4,), -1.0))
 

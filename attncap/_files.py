@@ -81,12 +81,38 @@ def check_output(file: str | os.PathLike[str], name: str = "") -> None:
         return  # a pipe or a device, which `replacing` writes to directly
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        trial = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.trial")
-        trial.touch()
-        trial.unlink()
+        _try_to_write(target.parent)
     except OSError as error:
         why = error.strerror or str(error)
         raise OSError(f"{where}: cannot be written ({why}): name a file in a folder that you can write to") from None
+
+
+def check_output_folder(folder: str | os.PathLike[str], name: str = "") -> None:
+    """Refuse a folder that cannot be written to or made, before the work; it is not made yet.
+
+    Args:
+        folder: what will be written to.
+        name: of the argument, for the message.
+
+    Raises:
+        OSError: the folder, or the nearest one above it that exists, is a file or cannot be written to.
+    """
+    target = Path(os.path.realpath(folder))
+    there = next(path for path in (target, *target.parents) if path.exists())
+    where = f"{name} {folder}".strip()
+    if not there.is_dir():
+        raise NotADirectoryError(f"{where}: {there} is a file: name a folder")
+    try:
+        _try_to_write(there)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OSError(f"{where}: {there} cannot be written to ({why}): name another folder") from None
+
+
+def _try_to_write(folder: Path) -> None:
+    trial = folder / f".{os.getpid()}-{secrets.token_hex(4)}.trial"
+    trial.touch()
+    trial.unlink()
 
 
 def write_csv(file: str | os.PathLike[str], table: pd.DataFrame, *, mark: bool = False) -> None:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import pytest
 from attncap._files import (
     check_list,
     check_output,
+    check_output_folder,
     files_below,
     plain_cell,
     remove_unfinished,
@@ -155,6 +157,15 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: P
     check_output(os.devnull)
     check_output(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_and_none_is_made() -> None:
+    with TemporaryDirectory() as folder:
+        check_output_folder(Path(folder) / "runs" / "mine", "--run")
+        check_output_folder(folder)
+        assert os.listdir(folder) == []
+    with pytest.raises(OSError, match="--run /proc/new/run: /proc cannot be written to .*: name another folder"):
+        check_output_folder("/proc/new/run", "--run")
 
 
 FORMULAS = ["=1+1", "+a", "-a.jpg", "@b", "\tc", "'=d", "'quoted'", "plain", ""]

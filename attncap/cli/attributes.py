@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import OutputFile, add_command, setting
+from attncap.cli.options import OutputFile, OutputFolder, add_command, setting
 
 ATTRIBUTES_HELP = (
     "attributes:FILE:IMAGES, where FILE is a CSV with a column of file names and columns of 0/1 (or -1/1, true/false, "
@@ -46,7 +46,9 @@ def add_commands(commands: Any) -> None:
     _add_split(data)
     data.add_argument("--features", metavar="DIR", help="folder of stored features, shared by runs (default: cache)")
     output = train.add_argument_group("output")
-    output.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder to create")
+    output.add_argument(
+        "--run", required=True, dest="run_folder", type=OutputFolder, metavar="DIR", help="run folder to create"
+    )
     output.add_argument(
         "--resume", action="store_true", help="continue a run that was stopped, with its settings and its split"
     )

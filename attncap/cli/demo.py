@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from attncap.cli.options import add_command
+from attncap.cli.options import OutputFolder, add_command
 
 
 def add_commands(commands: Any) -> None:
@@ -13,7 +13,13 @@ def add_commands(commands: Any) -> None:
     parser = add_command(
         commands, "demo", _demo, "draw faces, train on them, score, draw heatmaps", "attncap demo --out runs/demo"
     )
-    parser.add_argument("--out", default="runs/demo", metavar="DIR", help="folder to write to (default runs/demo)")
+    parser.add_argument(
+        "--out",
+        default=OutputFolder("runs/demo"),
+        type=OutputFolder,
+        metavar="DIR",
+        help="folder to write to (default runs/demo)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of faces and training (default 0)")
     parser.add_argument(
         "--pictures", type=int, default=None, metavar="N", help="faces to draw (default: see attncap.reports.demo)"

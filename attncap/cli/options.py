@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from attncap._files import check_output
+from attncap._files import check_output, check_output_folder
 from attncap.data.readers.registry import forms
 from attncap.training.config import kinds_of
 
@@ -222,8 +222,12 @@ class OutputFile(str):
     """The value of an option that names a file to write: `type=OutputFile`; see `check_outputs`."""
 
 
+class OutputFolder(str):
+    """The value of an option that names a folder to write to, made where it is missing; see `check_outputs`."""
+
+
 def check_outputs(options: argparse.Namespace) -> None:
-    """Refuse files to write that cannot be written, or that another option names as an input.
+    """Refuse files and folders that cannot be written, and files that another option names as an input.
 
     Raises:
         ValueError: the output is an input.
@@ -233,12 +237,14 @@ def check_outputs(options: argparse.Namespace) -> None:
     texts = {
         name: [str(item) for item in (value if isinstance(value, list) else [value])]
         for name, value in given.items()
-        if isinstance(value, str | list) and not isinstance(value, OutputFile)
+        if isinstance(value, str | list) and not isinstance(value, OutputFile | OutputFolder)
     }
     for name, out in given.items():
+        option = f"--{name.removesuffix('_folder').replace('_', '-')}"
+        if isinstance(out, OutputFolder):
+            check_output_folder(out, option)
         if not isinstance(out, OutputFile):
             continue
-        option = f"--{name.replace('_', '-')}"
         for text in (text for several in texts.values() for text in several):
             pieces = [text, *text.split(":"), *text.replace("+", ":").split(":")]
             if os.path.exists(out) and any(os.path.isfile(p) and os.path.samefile(p, out) for p in pieces if p):

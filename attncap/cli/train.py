@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import BOXES_HELP, SPEC_HELP, add_command, setting
+from attncap.cli.options import BOXES_HELP, SPEC_HELP, OutputFolder, add_command, setting
 from attncap.training.config import TrainConfig, describe_setting, kinds_of
 from attncap.training.recipe import OF_COMMAND, read_recipe, recipe_names
 from attncap.training.run_folder import check_free
@@ -46,7 +46,12 @@ def add_commands(commands: Any) -> None:
     )
     groups["data"].add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}, for --attention-supervision 1.0")
     groups["output"].add_argument(
-        "--run", required=True, dest="run_folder", metavar="DIR", help="run folder, made by this command"
+        "--run",
+        required=True,
+        dest="run_folder",
+        type=OutputFolder,
+        metavar="DIR",
+        help="run folder, made by this command",
     )
     groups["output"].add_argument(
         "--resume", action="store_true", help="continue from the last completed epoch of the run"

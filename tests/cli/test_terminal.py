@@ -132,6 +132,24 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path, capsys: pytest.Capt
     check_outputs(Namespace(out=OutputFile(tmp_path / "new.csv"), heatmap=None, data="faces", k=3))
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["demo", "--out"],
+        [*["train", "--data", "faces:20", "--run"]],
+        [*["attributes", "train", "--data", "faces:20", "--run"]],
+    ],
+)
+def test_folders_to_write_are_checked_before_the_work(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    assert main([*command, str(tmp_path / "file" / "run")]) == 2
+    said = capsys.readouterr()
+    assert f"{command[-1]} {tmp_path}/file/run: {tmp_path}/file is a file: name a folder" in said.err
+    assert not said.out and (tmp_path / "file").read_text() == "kept"
+
+
 def test_no_two_figures_have_one_name() -> None:
     out = Path("maps/map.png")
     assert heatmap_files(out, ["me.jpg"]) == [out]

@@ -600,6 +600,37 @@ def test_axe_core_finds_no_violation_in_two_runs(browser: Any, pair: Path, width
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_on_a_phone_the_name_of_the_image_is_read_whole(browser: Any, tmp_path: Path) -> None:
+    page = tmp_path / "phone.html"
+    caption = told(("a", "dog"), "face_000019.png", 1)
+    explore([caption], [np.full((40, 60, 3), 150, np.uint8)]).save(page)
+    resize(browser, 390, 844, phone=True)
+    try:
+        browser.get(page.as_uri())
+        name = find(browser, "#name")
+        assert name.text == "face_000019.png"
+        height, shown, line = browser.execute_script(
+            "const name = arguments[0];"
+            "return [name.scrollHeight, name.clientHeight, parseFloat(getComputedStyle(name).lineHeight)]",
+            name,
+        )
+        assert height <= shown < 1.5 * line  # one line, nothing cut off
+    finally:
+        resize(browser)
+
+
+def test_the_scale_lies_on_white_as_the_map_does_also_in_the_dark(browser: Any, page: Path) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    )
+    try:
+        browser.get(page.as_uri())
+        below = "return ['#colors', '#frame'].map((e) => getComputedStyle(document.querySelector(e)).backgroundColor)"
+        assert browser.execute_script(below) == ["rgb(255, 255, 255)"] * 2
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (768, "light"), (390, "light"), (1440, "dark")])
 def test_axe_core_finds_no_violation(browser: Any, page: Path, width: int, scheme: str) -> None:
     assert violations_of(browser, page, width, scheme) == []

@@ -191,7 +191,9 @@ def _underline(ax: Axes, lines: Sequence[str], wrong: Collection[str]) -> None:
                 # The width of a text that ends in a blank leaves the blank out: the start is measured from the end.
                 widths = [text_width(text, TITLE_SIZE, "bold") / 1.04 for text in (line[: start + len(word)], word)]
                 place = [box.x0 * across + end for end in (widths[0] - widths[1], widths[0])]
-                mark = Line2D(place, [y, y], color=WRONG, linewidth=2.5, transform=figure.dpi_scale_trans)
+                # In fractions of the figure: inches would stay behind where Jupyter cuts off empty margins.
+                ends = [x / across for x in place]
+                mark = Line2D(ends, [y / down] * 2, color=WRONG, linewidth=2.5, transform=figure.transFigure)
                 mark.set_gid("wrong")
                 figure.add_artist(mark)
             start += len(word) + 1

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from typing import Any
 
 import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from attncap import plotting
+from attncap.plotting.style import WRONG
 from tests.plotting.drawing import (
     PHOTO,
     assert_nothing_cut_off,
@@ -72,6 +76,23 @@ def test_wrong_words_are_underlined_and_one_score_is_neither_best_nor_worst() ->
     assert red == pytest.approx(blue, abs=0.02)  # gray
     with pytest.raises(ValueError, match=r"got \[1, 1, 1, 2\]"):
         plot_predictions([PHOTO], ["a"], [["a"]], wrong=[{"a"}, set()])
+
+
+def test_the_line_stays_below_its_word_where_jupyter_cuts_off_margins() -> None:
+    green = np.full((40, 40, 3), (0, 255, 0), np.uint8)
+    figure = plot_predictions([green], ["a man with red hat"], [["a man in a hat", "x"]], wrong=[{"red"}])
+
+    def place_of_line(**options: Any) -> list[int]:
+        """Of the line from the image's upper left corner, in pixels."""
+        file = BytesIO()
+        figure.savefig(file, format="png", dpi=100, **options)
+        file.seek(0)
+        pixels = plt.imread(file)[..., :3]
+        line = np.argwhere(np.abs(pixels - matplotlib.colors.to_rgb(WRONG)).max(axis=-1) < 0.05)
+        photo = np.argwhere(np.abs(pixels - (0, 1, 0)).max(axis=-1) < 0.05)
+        return [*(line.min(axis=0) - photo.min(axis=0)), *(line.max(axis=0) - photo.min(axis=0))]
+
+    np.testing.assert_allclose(place_of_line(bbox_inches="tight"), place_of_line(), atol=1)
 
 
 def test_words_in_no_reference_by_hand() -> None:

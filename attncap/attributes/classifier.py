@@ -10,15 +10,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from attncap.attributes.attention_head import AttentionHead
 from attncap.attributes.encoder import GridEncoder, last_layer_means
 from attncap.attributes.familiarity import Familiarity
 from attncap.attributes.head import GridHead
-from attncap.attributes.linear import LinearHead
 from attncap.attributes.sentences import to_sentence
 from attncap.attributes.statements import MOST, NOTHING, Statements, choose_claims
 from attncap.models.saving import load_keras, save_keras
-
-LINEAR_SHARE = 2 / 3  # of the logits, beside grid heads: the best of four shares on faces with one text each
 
 
 @keras.saving.register_keras_serializable("attncap")
@@ -31,7 +29,7 @@ class AttributeClassifier(keras.Model):
         grids: (rows, cols, D) of each layer in the features; None: those of the encoder.
         members: M heads; their logits are averaged.
         projection_units, hidden_units, dropout: see `GridHead`.
-        linear: the first head is a `LinearHead`, with `LINEAR_SHARE` of the mean; the others are `GridHead`s.
+        attention: the heads are `AttentionHead`s of `projection_units` units, in place of `GridHead`s.
         mirror: average the logits of an image file and its mirror image.
         thresholds: A numbers; an image has the attribute where its probability reaches them. None: 0.5 each.
         slopes, offsets: A numbers each, from `attncap.attributes.calibration.calibrate`. None: 1 and 0.
@@ -66,7 +64,7 @@ class AttributeClassifier(keras.Model):
         projection_units: int = 128,
         hidden_units: int = 0,
         dropout: float = 0.5,
-        linear: bool = False,
+        attention: bool = False,
         mirror: bool = False,
         thresholds: Sequence[float] | None = None,
         slopes: Sequence[float] | None = None,
@@ -95,15 +93,15 @@ class AttributeClassifier(keras.Model):
             "dropout": dropout,
         }
         self.mirror = mirror
-        self.linear = linear
-        n_grids = members - linear
-        linear_share = 0.0 if not linear else LINEAR_SHARE if n_grids else 1.0
-        self.shares = [linear_share] * linear + [(1 - linear_share) / max(1, n_grids)] * n_grids
-        self.heads: list[Any] = [LinearHead(self.grids, len(names), name="linear_head")] if linear else []
-        self.heads += [
-            GridHead(self.grids, len(names), **self.settings, dtype=self.dtype_policy, name=f"head_{index}")
-            for index in range(n_grids)
-        ]
+        self.attention = attention
+        self.heads: list[Any] = []
+        for index in range(members):
+            own: dict[str, Any] = {"dtype": self.dtype_policy, "name": f"head_{index}"}
+            if attention:
+                head: Any = AttentionHead(self.grids, len(names), projection_units, dropout, **own)
+            else:
+                head = GridHead(self.grids, len(names), **self.settings, **own)
+            self.heads.append(head)
         for head in self.heads:
             head.build((None, self.feature_size))
         if encoder is not None:
@@ -155,10 +153,10 @@ class AttributeClassifier(keras.Model):
         return ops.stack([head(flat, training=training) for head in self.heads], axis=1)  # (B, M, A)
 
     def mean_logits(self, features: Any) -> np.ndarray:
-        """Return the weighted mean of the heads' logits, not calibrated: float32, shape (N, A)."""
+        """Return the mean of the heads' logits, not calibrated: float32, shape (N, A)."""
         # Called, not `predict_on_batch`, which warns of retracing where one process has several classifiers.
         logits = np.asarray(ops.convert_to_numpy(self(features, training=False)), np.float32)  # (N, M, A)
-        return np.average(logits, axis=1, weights=self.shares).astype(np.float32)
+        return logits.mean(axis=1)
 
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
         """Return the probabilities of mean logits (N, A): float64, 0 to 1."""
@@ -187,7 +185,7 @@ class AttributeClassifier(keras.Model):
             "grids": [list(grid) for grid in self.grids],
             "members": len(self.heads),
             **self.settings,
-            "linear": self.linear,
+            "attention": self.attention,
             "mirror": self.mirror,
             "thresholds": self.thresholds.tolist(),
             "slopes": self.slopes.tolist(),

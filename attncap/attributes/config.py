@@ -10,11 +10,11 @@ from attncap.attributes.thresholds import check_aim
 
 BALANCES = ("none", "weights", "focal")
 SILENCES = ("auto", "unknown", "statements")
-HEADS = ("auto", "both", "linear", "grid")
-# Settings that follow from the head where they are 0. Few texts make a statement: a smaller grid head, shorter.
+HEADS = ("auto", "attention", "grid")
+# Settings that follow from the head where they are 0. Few texts make a statement: fewer units.
 OF_HEAD = {
-    "grid": {"members": 2, "projection_units": 128, "epochs": 15},
-    "both": {"members": 1, "projection_units": 64, "epochs": 6},
+    "grid": {"members": 2, "projection_units": 128},
+    "attention": {"members": 1, "projection_units": 64},
 }
 OLD_NAMES = {"pictures": "batch_size"}  # names of settings in runs of earlier versions
 
@@ -28,21 +28,21 @@ class AttributeConfig:
     layers: str = ""  # such as mixed5@6,mixed8@4; empty: the default of the encoder
     image_size: int = 0  # side of the input square; 0: the default of the encoder
     silence: str = "auto"  # what an empty cell is: unknown (left out), statements (a text that does not say it), auto
-    head: str = "auto"  # both (linear and grid) for statements, grid for tables of truth; or linear
+    head: str = "auto"  # attention for statements, grid for tables of truth
     projection_units: int = 0  # size of a projected cell; 0: 128 for tables of truth, 64 for statements
-    hidden_units: int = 0  # none: average precision 0.587 on 1,248 faces, 0.539 with 512
+    hidden_units: int = 0  # of grid heads; none: average precision 0.587 on 1,248 faces, 0.539 with 512
     dropout: float = 0.5  # strong: thousands of inputs for thousands of images
-    members: int = 0  # grid heads whose logits are averaged; 0: 2 for tables of truth, 1 for statements
+    members: int = 0  # heads whose logits are averaged; 0: 2 for tables of truth, 1 for statements
     mirror: bool = True  # train on mirrored images too and average both views: no attribute has a side
     balance: str = "none"  # calibration and thresholds correct imbalance afterwards; or weights, focal
     label_smoothing: float = 0.0  # labels of attributes are noisy; calibration undoes the shift
     aim: str = "f1"  # what thresholds are tuned for: f1, balanced_accuracy, accuracy or precision:P
     batch_size: int = 64  # images per step; small data sets need many steps
-    epochs: int = 0  # length of the cosine schedule; 0: 15 for tables of truth, 6 for statements
+    epochs: int = 15  # length of the cosine schedule
     learning_rate: float = 1e-3  # peak of AdamW
     weight_decay: float = 0.05  # of AdamW; the head has millions of weights
     ema_epochs: float = 1.0  # horizon of the averaged weights that are validated and saved; 0 turns it off
-    patience: int = 4  # epochs without a better validation average precision before training stops
+    patience: int = 4  # epochs without a better validation score before training stops
     fine_tune_blocks: int = 0  # last blocks of the encoder trained after the head; 0: the encoder stays frozen
     fine_tune_epochs: int = 2  # each is a forward and backward pass through the whole network
     fine_tune_rate: float = 1e-4  # small: pretrained weights are near a good solution
@@ -50,7 +50,7 @@ class AttributeConfig:
     seed: int = 0  # of weights, batches and dropout; the split has its own
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "patience", "fine_tune_epochs"):
+        for name in ("batch_size", "epochs", "patience", "fine_tune_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "fine_tune_rate"):
@@ -58,7 +58,7 @@ class AttributeConfig:
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         for name in (
             *("weight_decay", "ema_epochs", "hidden_units", "fine_tune_blocks", "image_size"),
-            *("epochs", "members", "projection_units"),
+            *("members", "projection_units"),
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
@@ -76,11 +76,8 @@ class AttributeConfig:
         Args:
             statements: whether the targets are what texts state.
         """
-        head = self.head if self.head != "auto" else "both" if statements else "grid"
-        chosen: dict[str, Any] = {
-            name: value for name, value in OF_HEAD.get(head, OF_HEAD["grid"]).items() if not getattr(self, name)
-        }
-        # A linear head reads means over rows, which are nearly those of the mirror image.
+        head = self.head if self.head != "auto" else "attention" if statements else "grid"
+        chosen: dict[str, Any] = {name: value for name, value in OF_HEAD[head].items() if not getattr(self, name)}
         return replace(self, head=head, mirror=self.mirror and head == "grid", **chosen)
 
     @classmethod

@@ -7,10 +7,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 from sklearn.metrics import average_precision_score
 
-from attncap._files import write_csv
 from attncap.attributes.classifier import AttributeClassifier, save_classifier
 from attncap.attributes.config import AttributeConfig
 from attncap.attributes.losses import MISSING, MaskedBinaryCrossentropy
@@ -61,17 +59,14 @@ def fit_head(
     folder: RunFolder,
     verbose: Any = "auto",
 ) -> float:
-    """Train the `GridHead`s of a classifier; `best.keras` in the folder has the weights of the best epoch.
+    """Train the heads of a classifier; `best.keras` in the folder has the weights of the best epoch.
 
-    A `LinearHead` beside them stays unchanged. A folder with committed epochs is resumed: batches, dropout and the
-    schedule depend on the epoch alone.
+    A folder with committed epochs is resumed: batches, dropout and the schedule depend on the epoch alone.
 
     Returns:
         score: the validation average precision of the best epoch.
     """
     batches = AttributeBatches(store, training, config)
-    if classifier.linear:
-        classifier.heads[0].trainable = False
     classifier.compile(
         optimizer=_optimizer(config, len(batches)),
         loss=loss_of(config, training.labels),
@@ -89,8 +84,8 @@ def fit_head(
         epochs={"head": config.epochs},
         patience=config.patience,
         # Average precision is noise where most statements are in a handful of validation texts; their loss is not.
-        monitor="val_loss" if classifier.linear else "val_map",
-        maximize=not classifier.linear,
+        monitor="val_loss" if classifier.attention else "val_map",
+        maximize=not classifier.attention,
         seed=config.seed,
         phase_of=lambda row: "head",
         save=save_classifier,
@@ -108,34 +103,6 @@ def fit_head(
             verbose=0,
         )
     return float(recorder.history[recorder.best_epoch()]["val_map"])
-
-
-def fit_linear(
-    classifier: AttributeClassifier, store: FeatureStore, training: AttributeData, validation: AttributeData
-) -> None:
-    """Fit the `LinearHead` of a classifier, in one call of a solver."""
-    head = classifier.heads[0]
-
-    def pooled(data: AttributeData) -> np.ndarray:
-        paths = list(data.pictures["path"])
-        parts = [
-            head.pooled(store.get(paths[at : at + 64]).reshape(-1, classifier.feature_size))
-            for at in range(0, len(paths), 64)
-        ]
-        return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
-
-    head.fit(pooled(training), training.labels, pooled(validation), validation.labels)
-
-
-def save_without_epochs(
-    classifier: AttributeClassifier, store: FeatureStore, validation: AttributeData, folder: RunFolder
-) -> float:
-    """Save a classifier that has only a `LinearHead`, and its history of one row; return the average precision."""
-    logits = stored_logits(classifier, store, list(validation.pictures["path"]))
-    row = {"epoch": 0, **_validation_row(logits, validation)}
-    write_csv(folder.history_file, pd.DataFrame([row]))
-    save_classifier(classifier, folder.best_file)
-    return row["val_map"]
 
 
 def _validation_row(logits: np.ndarray, validation: AttributeData) -> dict[str, float]:

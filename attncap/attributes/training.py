@@ -19,7 +19,7 @@ from attncap.attributes.encoder import GridEncoder
 from attncap.attributes.evaluate import splits_of_run
 from attncap.attributes.familiarity import Familiarity
 from attncap.attributes.finetuning import fine_tune
-from attncap.attributes.fit import fit_head, fit_linear, loss_of, mean_average_precision, save_without_epochs
+from attncap.attributes.fit import fit_head, loss_of, mean_average_precision
 from attncap.attributes.losses import MISSING
 from attncap.attributes.metrics import AttributeReport, report
 from attncap.attributes.predict import readable_images, stored_logits
@@ -77,8 +77,6 @@ def train_attributes(
                 raise ValueError(f"{data.name}: no {split} images: use a larger table, or another split")
         data, statements = _targets(data, config, phrases)
         config = config.with_head(statements is not None)
-        if config.head != "grid" and np.isnan(data.labels).any():
-            raise ValueError(f"{data.name}: head={config.head} takes no missing labels: use head=grid")
         check_classes(data.split("train"))
         layers = [name for name in config.layers.split(",") if name.strip()] or None
         encoder = GridEncoder(layers, config.weights, config.image_size or None, config.backbone)
@@ -95,12 +93,7 @@ def train_attributes(
         check_classes(training)
         _check_or_write(folder, _manifest(data, training, validation, store))
         classifier = _build(data.names, encoder, store, training, validation, config, statements)
-        if classifier.linear and not folder.state_file.exists():
-            fit_linear(classifier, store, training, validation)
-        if config.head == "linear":
-            best = save_without_epochs(classifier, store, validation, folder)
-        else:
-            best = fit_head(classifier, store, training, validation, config, folder, verbose)
+        best = fit_head(classifier, store, training, validation, config, folder, verbose)
         classifier, logits = _best(folder, store, training, validation, config, best)
         probs = settle(classifier, logits, validation.labels, config.aim)
         classifier.finished = True
@@ -183,21 +176,25 @@ def _build(
     config: AttributeConfig,
     statements: Statements | None,
 ) -> AttributeClassifier:
-    """Return the untrained classifier; its familiarity is fitted to the training images."""
+    """Return the untrained classifier, which knows how common each statement is and what training images look like."""
     classifier = AttributeClassifier(
         names,
         encoder,
-        members=1 if config.head == "linear" else config.members + (config.head == "both"),
+        members=config.members,
         projection_units=config.projection_units,
         hidden_units=config.hidden_units,
         dropout=config.dropout,
-        linear=config.head != "grid",
+        attention=config.head == "attention",
         mirror=config.mirror,
         statements=None if statements is None else statements.to_config(),
         familiarity={"size": encoder.grids[-1][-1], "components": 1},
         finished=False,
         dtype=config.dtype,
     )
+
+    if classifier.attention:
+        for head in classifier.heads:
+            head.start_at(np.nanmean(training.labels, axis=0))
 
     def embeddings(data: AttributeData) -> np.ndarray:
         paths = list(data.pictures["path"])

@@ -57,7 +57,7 @@ def add_commands(commands: Any) -> None:
         "weights": "imagenet, faces, random, or a weights file (default imagenet)",
         "layers": "layers with the sides of their grids, such as mixed5@6,mixed8@4 (default: four layers)",
         "image_size": "side of the network's input (default: of the encoder)",
-        "epochs": "most epochs of the grid head (default 15, for statements 6)",
+        "epochs": "most epochs (default 15)",
         "seed": "seed of weights and batches (default 0)",
         "aim": "what thresholds are tuned for: f1, balanced_accuracy, accuracy or precision:P (default f1)",
         "balance": "weighting of rare classes in the loss: none, weights or focal (default none)",

@@ -93,20 +93,6 @@ def test_the_classifier_answers_with_calibration_and_members() -> None:
         classifier(features[..., :16])
 
 
-def test_a_linear_head_counts_more_than_the_grid_heads_beside_it() -> None:
-    features = np.random.default_rng(0).normal(size=(4, 17)).astype(np.float32)
-    for settings, shares in (
-        ({"members": 1, "linear": True}, [1]),
-        ({"members": 3, "linear": True}, [2 / 3, 1 / 6, 1 / 6]),
-        ({"members": 2}, [1 / 2, 1 / 2]),
-    ):
-        classifier = AttributeClassifier(["a", "b"], grids=[(2, 2, 3), (1, 1, 5)], **settings)
-        kinds = [type(head).__name__ for head in classifier.heads]
-        assert kinds == ["LinearHead" if settings.get("linear") and not at else "GridHead" for at in range(len(shares))]
-        expected = np.tensordot(np.asarray(classifier(features)), np.array(shares), axes=([1], [0]))
-        np.testing.assert_allclose(classifier.mean_logits(features), expected, rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

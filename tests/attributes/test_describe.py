@@ -14,7 +14,6 @@ from PIL import Image
 from attncap.attributes.classifier import AttributeClassifier, load_classifier
 from attncap.attributes.config import AttributeConfig
 from attncap.attributes.describe import describe
-from attncap.attributes.linear import LinearHead
 from attncap.attributes.tables import AttributeData, load_attributes
 from attncap.attributes.training import train_attributes
 from attncap.cli.describe import WHAT_IT_MEANS
@@ -40,8 +39,8 @@ def stated_faces() -> AttributeData:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("describe")
     phrases = {("sunglasses", 1): "shades"}
-    linear = replace(SMALL, head="auto")
-    train_attributes(stated_faces(), place / "run", linear, phrases=phrases, features=place / "features", verbose=0)
+    config = replace(SMALL, head="auto", epochs=12)
+    train_attributes(stated_faces(), place / "run", config, phrases=phrases, features=place / "features", verbose=0)
     return place / "run"
 
 
@@ -51,7 +50,8 @@ def test_a_run_on_statements_describes_images_in_the_users_words(run: Path) -> N
     assert classifier.statements is not None and classifier.statements.phrases[0] == "shades"
     assert len(classifier.statements.typical) == 4 and len(set(classifier.slopes)) == 1
     history = pd.read_csv(run / "history.csv")
-    assert {"loss", "val_loss", "val_map"} <= set(history) and len(history) > 1  # epochs of the grid head
+    assert {"loss", "val_loss", "val_map"} <= set(history) and history["val_loss"].argmin() > 0
+    assert [type(head).__name__ for head in classifier.heads] == ["AttentionHead"]
     paths = list(load_attributes("faces:150").split("test").pictures["path"])
     descriptions = describe(classifier, paths, most=2)
     assert all(len(one.claims) <= 2 for one in descriptions) and any(one.claims for one in descriptions)
@@ -103,7 +103,7 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_killed_training_is_refused_and_resumes_to_the_same_classifier(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, phrases, small = stated_faces(), {("sunglasses", 1): "shades"}, replace(SMALL, head="both", epochs=3)
+    data, phrases, small = stated_faces(), {("sunglasses", 1): "shades"}, replace(SMALL, head="attention", epochs=3)
     features = run.parent / "features"
 
     import attncap.attributes.fit as fit
@@ -129,28 +129,8 @@ def test_a_killed_training_is_refused_and_resumes_to_the_same_classifier(
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     whole, _ = train_attributes(data, tmp_path / "whole", small, phrases=phrases, features=features, verbose=0)
     expected = pd.read_csv(tmp_path / "whole" / "history.csv")
-    np.testing.assert_allclose(history["val_map"], expected["val_map"], atol=1e-6)
+    np.testing.assert_allclose(history["val_loss"], expected["val_loss"], rtol=1e-4)
     np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)
     np.testing.assert_allclose(again.slopes, whole.slopes, rtol=1e-3)
     assert again.statements is not None and again.statements.phrases[0] == "shades"
     assert again.finished and load_classifier(tmp_path / "run").names == whole.names
-
-
-def test_the_linear_head_finds_the_line_that_made_the_labels(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    head = LinearHead([(3, 2, 5), (1, 1, 2)], 2)
-    head.build(None)
-    features = rng.normal(size=(4, 32)).astype(np.float32)
-    pooled = np.asarray(head.pooled(features))
-    assert pooled.shape == (4, 2 * 5 + 2)
-    cells = features[:, :30].reshape(4, 3, 2, 5).mean(axis=2)
-    np.testing.assert_allclose(pooled[:, :5], (cells[:, 0] + 0.5 * cells[:, 1]) / 1.5, rtol=1e-4, atol=1e-6)
-    x = rng.normal(size=(3000, 12)).astype(np.float32)
-    truth = np.zeros((12, 2))
-    truth[1, 0], truth[7, 1] = 2.0, -2.0
-    labels = (rng.random((3000, 2)) < 1 / (1 + np.exp(-(x @ truth - 1)))).astype(float)
-    loss = head.fit(x[:2500], labels[:2500], x[2500:], labels[2500:])
-    kernel = np.abs(np.asarray(head.kernel))
-    assert kernel[:, 0].argmax() == 1 and kernel[:, 1].argmax() == 7
-    share = labels.mean()
-    assert loss < 0.9 * -(share * np.log(share) + (1 - share) * np.log(1 - share))

@@ -62,10 +62,37 @@ def test_what_is_refused(classifier: AttributeClassifier) -> None:
     features = features_with(1.0, 1.0)
     with pytest.raises(ValueError, match="'nose' is no attribute of this classifier: choose of hat, beard"):
         explain_attribute(classifier, features, "nose")
-    with pytest.raises(ValueError, match="method is 'occlusion' or 'gradient', got 'attention'"):
-        explain_attribute(classifier, features, "hat", "attention")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="method is one of occlusion, gradient, attention, got 'lime'"):
+        explain_attribute(classifier, features, "hat", "lime")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="has no attention: take method='occlusion' or method='gradient'"):
+        explain_attribute(classifier, features, "hat", "attention")
     with pytest.raises(ValueError, match="holds no encoder: give features of 68 numbers"):
         explain_attribute(classifier, "me.jpg", "hat")
+
+
+def test_attention_of_a_statement_is_what_regions_add_to_its_logit() -> None:
+    trained = AttributeClassifier(["hat", "beard"], grids=GRIDS, attention=True, projection_units=1)
+    head = trained.heads[0]
+    for grid, (fine_or_coarse, place) in enumerate([("fine", 1), ("coarse", 3)]):
+        positions = np.zeros(head.positions[grid].shape, np.float32)
+        positions[place] = 50.0  # both statements look at cell (0, 1) of the fine grid and (1, 1) of the coarse one
+        head.positions[grid].assign(positions)
+        head.queries[grid].assign([[0.0, 0.0]])
+        head.projections[grid].kernel.assign(np.zeros(head.projections[grid].kernel.shape))
+        head.projections[grid].bias.assign([10.0])  # gelu(10) = 10 in every region
+        head.values[grid].assign([[0.3, -0.1]] if fine_or_coarse == "fine" else [[0.1, 0.2]])
+    features = np.zeros((1, 1, 68), np.float32)
+    np.testing.assert_allclose(trained.mean_logits(features), [[3.0 + 1.0, -1.0 + 2.0]], rtol=1e-5)
+    explained = explain_attribute(trained, features, ["beard", "hat"], "attention")
+    assert explained.words == ("beard", "hat") and explained.attention_weights is not None
+    beard, hat = explained.attention_weights
+    expected = np.zeros((4, 4))
+    expected[2:, 2:] = 1 / 4  # what speaks against the beard is left out
+    np.testing.assert_allclose(beard, expected, rtol=1e-4, atol=1e-6)
+    expected[2:, 2:] = 1 / 4 / 4
+    expected[0, 1] = 3 / 4
+    np.testing.assert_allclose(hat, expected, rtol=1e-4, atol=1e-6)
+    plot_attention(np.zeros((16, 16, 3), np.uint8), explained)
 
 
 def test_it_is_exported_and_takes_a_trained_head() -> None:

@@ -1,0 +1,116 @@
+"""`AttentionHead`: one logit per statement, each from its own attention over the regions of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("attncap")
+class AttentionHead(keras.layers.Layer):
+    """Logits of statements, each with its own attention over the regions of every grid.
+
+    "Wears a hat" and "has a goatee" are seen in different places. For the statement k and a grid with the regions
+    x_1 .. x_L:
+
+        h_l                  = gelu(W norm(x_l) + c)
+        attention_scores_kl  = q_k . h_l + p_kl
+        attention_weights_k  = softmax(attention_scores_k)
+        context_k            = sum_l attention_weights_kl h_l
+        logit_k              = b_k + sum over the grids (v_k . context_k)
+
+    This is additive attention, w . tanh(W_q s + W_k x_l + b), with a statement in place of the decoder's state s. A
+    state changes with every word, a statement is the same for all images: W_q s becomes a part of c, and each statement
+    has a w of its own, q_k. The bias p_k says where the statement is seen in most images, as in aligned faces. With q
+    and p zero, attention is the mean over the regions.
+
+    Args:
+        grids: (rows, cols, D) of the grid of each layer, see `GridEncoder.grids`. Each has its own W, c, q, p and v.
+        outputs: A, number of statements.
+        units: U, size of h, which all statements share.
+        dropout: rate for units, dropped in all regions of an image; half of it for the features before them.
+
+    Call arguments:
+        features: shape (B, D), the grids one after the other, each flat.
+
+    Returns:
+        logits: float32, shape (B, A).
+
+    Example:
+        >>> head = AttentionHead([(7, 7, 288), (4, 4, 1280)], outputs=83)
+        >>> head(features).shape, [weights.shape for weights in head.attention_weights(features)]
+        ((2, 83), [(2, 49, 83), (2, 16, 83)])
+
+    Reference: Bahdanau et al. 2015, appendix A.1.2; Zhu et al. 2017, "Learning spatial regularization with image-level
+    supervisions for multi-label image classification" (an attention map per label).
+    """
+
+    def __init__(
+        self,
+        grids: Sequence[Sequence[int]],
+        outputs: int,
+        units: int = 64,
+        dropout: float = 0.5,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.grids = [tuple(int(side) for side in grid) for grid in grids]
+        self.outputs, self.units, self.dropout_rate = outputs, units, dropout
+        policy = self.dtype_policy
+        # Statistics over all regions of a batch are precise: a short memory, so that small data sets have them as well.
+        self.norms = [
+            keras.layers.BatchNormalization(momentum=0.9, scale=False, center=False, dtype=policy) for _ in self.grids
+        ]
+        self.projections = [keras.layers.Dense(units, "gelu", dtype=policy) for _ in self.grids]
+        self.input_dropout = keras.layers.SpatialDropout1D(dropout / 2, dtype=policy)
+        self.unit_dropout = keras.layers.SpatialDropout1D(dropout, dtype=policy)
+
+    def build(self, input_shape: Any) -> None:
+        self.queries, self.values, self.positions = [], [], []
+        for at, (rows, cols, size) in enumerate(self.grids):
+            self.norms[at].build((None, rows * cols, size))
+            self.projections[at].build((None, rows * cols, size))
+            kernel, small = (self.units, self.outputs), keras.initializers.RandomNormal
+            self.queries.append(self.add_weight(kernel, small(stddev=0.01), name=f"queries_{at}"))
+            self.values.append(self.add_weight(kernel, small(stddev=0.02), name=f"values_{at}"))
+            self.positions.append(self.add_weight((rows * cols, self.outputs), "zeros", name=f"positions_{at}"))
+        self.bias = self.add_weight((self.outputs,), "zeros", name="bias")
+        self.built = True
+
+    def start_at(self, shares: np.ndarray) -> None:
+        """Set b to the log-odds of the shares (A,), so that training starts from how common each statement is."""
+        shares = np.clip(shares, 1e-4, 1 - 1e-4)
+        self.bias.assign(np.log(shares / (1 - shares)))
+
+    def attention_weights(self, features: Any) -> list[Any]:
+        """Return where each statement looks: for each grid float32, shape (B, L, A); sums over L are 1."""
+        return [self._weights(at, hidden) for at, hidden in enumerate(self._hidden(features))]
+
+    def contributions(self, features: Any, training: bool = False) -> list[Any]:
+        """Return what each region adds to each logit, its weight times v_k . h_l: for each grid, shape (B, L, A)."""
+        return [
+            self._weights(at, hidden) * ops.cast(ops.matmul(hidden, self.values[at]), "float32")  # (B, L, A)
+            for at, hidden in enumerate(self._hidden(features, training))
+        ]
+
+    def call(self, features: Any, training: bool = False) -> Any:
+        of_grids = [ops.sum(part, axis=1) for part in self.contributions(features, training)]  # (B, A): v_k . context_k
+        return ops.cast(self.bias, "float32") + sum(of_grids)
+
+    def _hidden(self, features: Any, training: bool = False) -> Iterator[Any]:
+        """Yield the units h of each grid, shape (B, L, U)."""
+        start = 0
+        for norm, projection, (rows, cols, size) in zip(self.norms, self.projections, self.grids, strict=True):
+            flat = ops.cast(features[:, start : start + rows * cols * size], self.compute_dtype)
+            start += rows * cols * size
+            regions = norm(ops.reshape(flat, (-1, rows * cols, size)), training=training)  # (B, L, D)
+            hidden = projection(self.input_dropout(regions, training=training))  # (B, L, U)
+            yield self.unit_dropout(hidden, training=training)
+
+    def _weights(self, at: int, hidden: Any) -> Any:
+        attention_scores = ops.matmul(hidden, self.queries[at]) + self.positions[at]  # (B, L, A)
+        return ops.softmax(ops.cast(attention_scores, "float32"), axis=1)

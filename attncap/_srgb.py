@@ -13,37 +13,37 @@ from PIL import Image, ImageCms
 TIFF_BITS_TAG, TIFF_PHOTOMETRIC_TAG = 258, 262
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    mode = picture.mode
+def to_rgb(image: Image.Image) -> Image.Image:
+    mode = image.mode
     if mode.startswith(("I", "F")):
-        return _scaled_grey(picture).convert("RGB")
+        return _scaled_grey(image).convert("RGB")
     if mode == "LAB":
-        return _through_profiles(picture, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
-    if picture.has_transparency_data:
-        return _over_white(picture)
-    return _in_srgb(picture, picture)
+        return _through_profiles(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+    if image.has_transparency_data:
+        return _over_white(image)
+    return _in_srgb(image, image)
 
 
-def _over_white(picture: Image.Image) -> Image.Image:
-    transparent = picture.info.get("transparency")
+def _over_white(image: Image.Image) -> Image.Image:
+    transparent = image.info.get("transparency")
     if isinstance(transparent, tuple) and max(transparent) > 255:
         # A 16-bit PNG is decoded to 8 bits, but its transparent color is left in 16.
-        picture = picture.copy()  # it may be the caller's
-        picture.info["transparency"] = tuple(value >> 8 for value in transparent)
-    layer = picture.convert("RGBA")
-    colors = _in_srgb(layer.convert("RGB"), picture)
-    white = Image.new("RGB", picture.size, "white")
+        image = image.copy()  # it may be the caller's
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+    layer = image.convert("RGBA")
+    colors = _in_srgb(layer.convert("RGB"), image)
+    white = Image.new("RGB", image.size, "white")
     white.paste(colors, mask=layer.getchannel("A"))
     return white
 
 
-def _scaled_grey(picture: Image.Image) -> Image.Image:
+def _scaled_grey(image: Image.Image) -> Image.Image:
     """Grey of more than 8 bits to 8: by the format's own range where it has one, else by the values' range."""
-    values = np.array(picture, dtype=np.float32)  # (rows, cols); worked on in place, for it may be large
-    tags = getattr(picture, "tag_v2", {})
-    key = picture.info.get("transparency")
+    values = np.array(image, dtype=np.float32)  # (rows, cols); worked on in place, for it may be large
+    tags = getattr(image, "tag_v2", {})
+    key = image.info.get("transparency")
     transparent = values == key if isinstance(key, int) else None
-    low, high = _grey_range(picture, values, tags)
+    low, high = _grey_range(image, values, tags)
     with np.errstate(invalid="ignore", over="ignore"):  # infinite values, which become black and white below
         values -= low
         values *= 255.0 / max(high - low, 1e-30)
@@ -57,9 +57,9 @@ def _scaled_grey(picture: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _grey_range(picture: Image.Image, values: np.ndarray, tags: Any) -> tuple[float, float]:
+def _grey_range(image: Image.Image, values: np.ndarray, tags: Any) -> tuple[float, float]:
     """The values that stand for black and white."""
-    if picture.mode.startswith("I;16") or picture.format == "PPM":
+    if image.mode.startswith("I;16") or image.format == "PPM":
         bits = int(np.atleast_1d(tags.get(TIFF_BITS_TAG, 16))[0])
         return 0.0, float(2 ** min(bits, 16) - 1)
     finite = np.isfinite(values)
@@ -67,15 +67,15 @@ def _grey_range(picture: Image.Image, values: np.ndarray, tags: Any) -> tuple[fl
     high = float(np.max(values, where=finite, initial=-np.inf))
     if not finite.any():
         return 0.0, 1.0
-    for white in (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0):
+    for white in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):
         if low >= 0.0 and high <= white:
             return 0.0, white
     return low, high
 
 
-def _foreign_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The embedded color profile, unless there is none, or it is sRGB, or it is not for this kind of picture."""
-    contents = picture.info.get("icc_profile")
+def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    """The embedded color profile, unless there is none, or it is sRGB, or it is not for this kind of image."""
+    contents = image.info.get("icc_profile")
     if not contents:
         return None
     try:
@@ -84,14 +84,14 @@ def _foreign_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
         described = str(profile.profile.profile_description)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
-    wanted = "CMYK" if picture.mode == "CMYK" else "RGB"
-    colored = picture.mode in ("RGB", "RGBA", "P", "PA", "CMYK")
+    wanted = "CMYK" if image.mode == "CMYK" else "RGB"
+    colored = image.mode in ("RGB", "RGBA", "P", "PA", "CMYK")
     return profile if colored and space == wanted and "srgb" not in described.lower() else None
 
 
-def _in_srgb(colors: Image.Image, picture: Image.Image) -> Image.Image:
-    """RGB of `colors` through the profile that `picture` carries, if any."""
-    profile = _foreign_profile(picture)
+def _in_srgb(colors: Image.Image, image: Image.Image) -> Image.Image:
+    """RGB of `colors` through the profile that `image` carries, if any."""
+    profile = _foreign_profile(image)
     if profile is not None:
         # A profile that does not fit the image is ignored, as viewers do.
         with contextlib.suppress(ImageCms.PyCMSError, ValueError, OSError):
@@ -99,9 +99,9 @@ def _in_srgb(colors: Image.Image, picture: Image.Image) -> Image.Image:
     return colors.convert("RGB")  # a copy, also of what is RGB already
 
 
-def _through_profiles(picture: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+def _through_profiles(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    source = picture if picture.mode in ("RGB", "CMYK", "LAB") else picture.convert("RGB")
+    source = image if image.mode in ("RGB", "CMYK", "LAB") else image.convert("RGB")
     seen = ImageCms.profileToProfile(source, profile, srgb, outputMode="RGB")
     assert seen is not None  # None only with inPlace
     return seen

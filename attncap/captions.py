@@ -1,4 +1,4 @@
-"""`Caption`: what every captioner says of a picture, with where it looked."""
+"""`Caption`: a generated caption with the attention map of each word."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from attncap._files import check_list
 
-WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
+WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
 SEPARATOR = ","  # the word for whatever separates the items of a list: "big nose; curly hair", "big nose & curly hair"
 
 
@@ -74,7 +74,7 @@ class Caption:
     attention_weights: np.ndarray | None = None
     word_log_probs: np.ndarray | None = None
     image_id: str | None = None
-    grid_box: tuple[float, float, float, float] = WHOLE_PICTURE
+    grid_box: tuple[float, float, float, float] = WHOLE_IMAGE
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
     boxes: np.ndarray | None = None
 

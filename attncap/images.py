@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # "JPEG" opens MPO, the format of 3-D cameras, as well. "HEIF" is there with the extra `heic` alone.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "HEIF")
 # Of these formats; those of HEIC also without its reader, so that such files are listed as unreadable.
-PICTURE_ENDINGS = (
+IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"),
     *(".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi"),
     *(".heic", ".heif", ".hif", ".heics", ".heifs"),
@@ -39,7 +39,7 @@ MAX_SCANS = 100  # of a progressive JPEG, which has about 10: each of a few byte
 LARGE_PIXELS = 20_000_000  # above, one image at a time is decoded: the largest take up to 2 GB while they are
 ORIENTATION_TAG = 0x0112
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those that begin a segment, and the end
-_one_large_picture = threading.Lock()
+_one_large_image = threading.Lock()
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -92,8 +92,8 @@ def open_image(
             file and the reason.
 
     Example:
-        >>> picture = open_image("photograph.jpg", target_size=(299, 299))
-        >>> picture.mode
+        >>> image = open_image("photograph.jpg", target_size=(299, 299))
+        >>> image.mode
         'RGB'
     """
     try:
@@ -119,7 +119,7 @@ def open_image(
             why = "HEIC, the format of iPhones, is not read: install attncap[heic], or save it as JPEG"
             raise UnreadableImage(path, why) from None
         known = ", ".join(_formats())
-        raise UnreadableImage(path, f"not a picture, or its first bytes are damaged (known: {known})") from None
+        raise UnreadableImage(path, f"not an image, or its first bytes are damaged (known: {known})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableImage(path, _too_large("more pixels than Pillow allows", max_pixels)) from None
     except MemoryError:
@@ -225,7 +225,7 @@ def _open_file(path: str | os.PathLike[str]) -> Any:
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise UnreadableImage(path, "a folder, not a picture")
+            raise UnreadableImage(path, "a folder, not an image")
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableImage(path, "not a regular file")
         if status.st_size > MAX_FILE_BYTES:
@@ -246,7 +246,7 @@ def _as_seen(picture: Image.Image, target_size: tuple[int, int] | None) -> Image
         turned = _orientation(picture) >= 5
         picture.draft(None, (target_size[1], target_size[0]) if turned else target_size)
     large = picture.width * picture.height > LARGE_PIXELS
-    with _one_large_picture if large else contextlib.nullcontext():
+    with _one_large_image if large else contextlib.nullcontext():
         return _decoded(picture)
 
 

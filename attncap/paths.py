@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attncap._files import files_below
-from attncap.images import PICTURE_ENDINGS, AnyImage, image_name
+from attncap.images import IMAGE_ENDINGS, AnyImage, image_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ def find_images(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
     one = isinstance(where, str | os.PathLike)
     given = [Path(where)] if isinstance(where, str | os.PathLike) else [Path(item) for item in where]
-    if one and given[0].is_file() and given[0].suffix.lower() not in PICTURE_ENDINGS:
+    if one and given[0].is_file() and given[0].suffix.lower() not in IMAGE_ENDINGS:
         found = _listed(given[0])
     elif one and not given[0].exists():
         raise FileNotFoundError(f"{given[0]}: neither a folder of images nor a list of them")
@@ -92,7 +92,7 @@ def find_images(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     found = list({os.path.abspath(path): path for path in reversed(found)}.values())[::-1]  # each once, the first
     if not found:
         named = ", ".join(map(str, given[:3]))
-        raise ValueError(f"{named}: no images in it (looked for {', '.join(sorted(PICTURE_ENDINGS))})")
+        raise ValueError(f"{named}: no images in it (looked for {', '.join(sorted(IMAGE_ENDINGS))})")
     below = len(given) == 1 and given[0].is_dir()
     ids = [path.relative_to(given[0]).as_posix() for path in found] if below else image_ids(found)
     images, rejects = [], []
@@ -109,7 +109,7 @@ def find_images(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return [path for path in files_below(folder) if path.suffix.lower() in PICTURE_ENDINGS]
+    return [path for path in files_below(folder) if path.suffix.lower() in IMAGE_ENDINGS]
 
 
 def _listed(file: Path) -> list[Path]:

@@ -27,7 +27,7 @@ from attncap.attributes.training import train_attributes
 from attncap.data.dataset import CaptionData
 from attncap.data.faces.dataset import true_share
 from attncap.data.load import load
-from attncap.decoding.predict import caption_pictures
+from attncap.decoding.predict import caption_images
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
 from attncap.grounding.plots import plot_grounding
@@ -69,7 +69,7 @@ def draw_maps(held_out: CaptionData, demo: Path, out: Path) -> None:
     """Draw `heatmap.png`, `mistake.png` and `grounding.png`."""
     paths = dict(zip(held_out.pictures["image_id"], held_out.pictures["path"], strict=True))
     captioner = load_captioner(demo / "run")
-    captions, _ = caption_pictures(captioner, list(paths.values()), list(paths), beam_width=BEAM_WIDTH)
+    captions, _ = caption_images(captioner, list(paths.values()), list(paths), beam_width=BEAM_WIDTH)
     assert held_out.attributes is not None
     wanted = {"heatmap.png", "mistake.png"}
     for caption in captions:

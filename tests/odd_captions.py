@@ -117,18 +117,16 @@ TABLES: dict[str, OddFile] = {
     "the same row twice": table(f"{HEAD}a.jpg,a dog\na.jpg,a dog\n", [("a.jpg", "a dog")], [(3, "duplicate caption")]),
     "two splits": table("file,caption,split\na.jpg,x,train\na.jpg,y,test\n", [("a.jpg", "x")], [(3, "malformed row")]),
     "a split unheard of": table("file,caption,split\na.jpg,x,holdout\n", [], [(2, "malformed row")]),
-    "up and out": table(
-        f"{HEAD}../a.jpg,x\n", [], [(2, "path leaves the folder"), (2, "caption of a rejected picture")]
-    ),
+    "up and out": table(f"{HEAD}../a.jpg,x\n", [], [(2, "path leaves the folder"), (2, "caption of a rejected image")]),
     "from the root": table(
-        f"{HEAD}/etc/passwd,x\n", [], [(2, "path leaves the folder"), (2, "caption of a rejected picture")]
+        f"{HEAD}/etc/passwd,x\n", [], [(2, "path leaves the folder"), (2, "caption of a rejected image")]
     ),
-    "a drive": table(f"{HEAD}C:\\a.jpg,x\n", [], [(2, "path leaves the folder"), (2, "caption of a rejected picture")]),
+    "a drive": table(f"{HEAD}C:\\a.jpg,x\n", [], [(2, "path leaves the folder"), (2, "caption of a rejected image")]),
     "a share": table(
-        f"{HEAD}\\\\host\\a.jpg,x\n", [], [(2, "path leaves the folder"), (2, "caption of a rejected picture")]
+        f"{HEAD}\\\\host\\a.jpg,x\n", [], [(2, "path leaves the folder"), (2, "caption of a rejected image")]
     ),
     "a NUL in a name": table(
-        f"{HEAD}a\0.jpg,x\n", [], [(2, "path leaves the folder"), (2, "caption of a rejected picture")]
+        f"{HEAD}a\0.jpg,x\n", [], [(2, "path leaves the folder"), (2, "caption of a rejected image")]
     ),
     "a name too long": table(f"{HEAD}{'x' * 5000}.jpg,x\n", [(f"{'x' * 5000}.jpg", "x")]),
     "an address": table(f"{HEAD}http://host/a.jpg,x\n", [("http://host/a.jpg", "x")]),
@@ -154,15 +152,13 @@ TOKENS: dict[str, OddFile] = {
     "two tabs": tokens("a.jpg#0\ta\tdog\n", [("a.jpg", "a\tdog")]),
     "no number": tokens("a.jpg\ta dog\n", [("a.jpg", "a dog")]),
     "a picture that is none": tokens(
-        "a.jpg.1#0\ta dog\n", [], [(1, "malformed row"), (1, "caption of a rejected picture")]
+        "a.jpg.1#0\ta dog\n", [], [(1, "malformed row"), (1, "caption of a rejected image")]
     ),
     "latin 1": tokens("a.jpg#0\tcaf\u00e9\n".encode("latin-1"), [], [(1, "not UTF-8")]),
     "the same number twice": tokens(
         "a.jpg#0\tx\na.jpg#0\tx\na.jpg#1\tx\n", [("a.jpg", "x"), ("a.jpg", "x")], [(2, "duplicate caption")]
     ),
-    "up and out": tokens(
-        "../../a.jpg#0\tx\n", [], [(1, "path leaves the folder"), (1, "caption of a rejected picture")]
-    ),
+    "up and out": tokens("../../a.jpg#0\tx\n", [], [(1, "path leaves the folder"), (1, "caption of a rejected image")]),
     "nothing": tokens(""),
 }
 
@@ -176,18 +172,18 @@ JSONS: dict[str, OddFile] = {
         "coco",
         coco([said("\ud83d", "x")], [{"id": "\ud83d", "file_name": "a.jpg"}]),
         [],
-        [(None, "not UTF-8"), (None, "caption of a rejected picture")],
+        [(None, "not UTF-8"), (None, "caption of a rejected image")],
     ),
     "ids twice": in_json(
-        "coco", coco([said(1, "x")], [{"id": 1, "file_name": "a.jpg"}] * 2), [("1", "x")], [(None, "duplicate picture")]
+        "coco", coco([said(1, "x")], [{"id": 1, "file_name": "a.jpg"}] * 2), [("1", "x")], [(None, "duplicate image")]
     ),
     "ids of both kinds": in_json("coco", coco([said("1", "x"), said(1, "y", 2)]), [("1", "x"), ("1", "y")]),
-    "a caption of nobody": in_json("coco", coco([said(7, "x")]), [], [(None, "caption without picture")]),
+    "a caption of nobody": in_json("coco", coco([said(7, "x")]), [], [(None, "caption without image")]),
     "up and out": in_json(
         "coco",
         coco([said(1, "x")], [{"id": 1, "file_name": "../../a.jpg"}]),
         [],
-        [(None, "path leaves the folder"), (None, "caption of a rejected picture")],
+        [(None, "path leaves the folder"), (None, "caption of a rejected image")],
     ),
     "empty": in_json("coco", coco([said(1, " ")]), [], [(None, "empty caption")]),
     "a number for a caption": in_json(
@@ -232,7 +228,7 @@ JSONS: dict[str, OddFile] = {
         "karpathy",
         karpathy("a.jpg", "x", filepath="../.."),
         [],
-        [(None, "path leaves the folder"), (None, "caption of a rejected picture")],
+        [(None, "path leaves the folder"), (None, "caption of a rejected image")],
     ),
     "karpathy, words for cocoid": in_json(
         "karpathy", karpathy("a.jpg", "x", cocoid="7"), error=r"images\[0\]\.cocoid: a whole number expected, str found"
@@ -260,7 +256,7 @@ ATTRIBUTES: dict[str, OddFile] = {
         "attributes", f"{FLAGS}../a.jpg,1,0\nb.jpg,0,1\n".encode(), [("b.jpg", "")], [(2, "path leaves the folder")]
     ),
     "twice": OddFile(
-        "attributes", f"{FLAGS}a.jpg,1,0\na.jpg,0,1\n".encode(), [("a.jpg", "")], [(3, "duplicate picture")]
+        "attributes", f"{FLAGS}a.jpg,1,0\na.jpg,0,1\n".encode(), [("a.jpg", "")], [(3, "duplicate image")]
     ),
     "a word": OddFile(
         "attributes", f"{FLAGS}a.jpg,1,perhaps\n".encode(), error=r"line 2, column 'hat': 0, 1, .*found 'perhaps'"

@@ -38,7 +38,7 @@ from tests.test_images import (
 
 Colors = tuple[tuple[int, ...], ...]
 PNG_START = b"\x89PNG\r\n\x1a\n"
-CUT = r"truncated or damaged|not a picture"
+CUT = r"truncated or damaged|not an image"
 TOO_LARGE = r"at most [\d,]+ are decoded: make it smaller"
 BILEVEL: Colors = (BLACK, WHITE, BLACK, WHITE)  # `quarters` as grey above 100
 CLEAR: Colors = (WHITE, GREEN, BLUE, WHITE)  # its red quarter transparent, over white
@@ -288,21 +288,21 @@ REFUSED: dict[str, Odd] = {
     # no picture at all
     "empty.jpg": Odd(lambda: b"", reason=r"empty file \(0 bytes\): copy it again"),
     "one byte.jpg": Odd(lambda: b"\xff", reason=CUT),
-    "zeros.png": Odd(lambda: bytes(10007), reason="not a picture"),
-    "noise.jpg": Odd(lambda: np.random.default_rng(3).bytes(10007), reason="not a picture"),
-    "a page.jpg": Odd(lambda: b"<!DOCTYPE html><title>404 Not Found</title>", reason="not a picture"),
+    "zeros.png": Odd(lambda: bytes(10007), reason="not an image"),
+    "noise.jpg": Odd(lambda: np.random.default_rng(3).bytes(10007), reason="not an image"),
+    "a page.jpg": Odd(lambda: b"<!DOCTYPE html><title>404 Not Found</title>", reason="not an image"),
     "a drawing.svg": Odd(
-        lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', reason="not a picture"
+        lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', reason="not an image"
     ),
-    "a document.jpg": Odd(lambda: encoded(quarters(), "PDF"), reason="not a picture"),
-    "postscript.jpg": Odd(lambda: encoded(quarters(), "EPS"), reason="not a picture"),
-    "an icon.png": Odd(lambda: encoded(quarters(), "ICO"), reason="not a picture"),
-    "targa.png": Odd(lambda: encoded(quarters(), "TGA"), reason="not a picture"),
-    "an archive.jpg": Odd(archive, reason="not a picture"),
-    "packed.jpg": Odd(lambda: gzip.compress(jpeg()), reason="not a picture"),
-    "in words.jpg": Odd(lambda: b"data:image/jpeg;base64,/9j/4AAQSkZJRg==", reason="not a picture"),
-    "a pointer.jpg": Odd(lambda: b"version https://git-lfs.github.com/spec/v1\nsize 9\n", reason="not a picture"),
-    "rubbish before.jpg": Odd(lambda: b"rubbish" + jpeg(), reason="not a picture"),
+    "a document.jpg": Odd(lambda: encoded(quarters(), "PDF"), reason="not an image"),
+    "postscript.jpg": Odd(lambda: encoded(quarters(), "EPS"), reason="not an image"),
+    "an icon.png": Odd(lambda: encoded(quarters(), "ICO"), reason="not an image"),
+    "targa.png": Odd(lambda: encoded(quarters(), "TGA"), reason="not an image"),
+    "an archive.jpg": Odd(archive, reason="not an image"),
+    "packed.jpg": Odd(lambda: gzip.compress(jpeg()), reason="not an image"),
+    "in words.jpg": Odd(lambda: b"data:image/jpeg;base64,/9j/4AAQSkZJRg==", reason="not an image"),
+    "a pointer.jpg": Odd(lambda: b"version https://git-lfs.github.com/spec/v1\nsize 9\n", reason="not an image"),
+    "rubbish before.jpg": Odd(lambda: b"rubbish" + jpeg(), reason="not an image"),
     # headers that say what cannot be
     "no width.png": Odd(lambda: png(0, 5, b""), reason=CUT),
     "no height.jpg": Odd(lambda: _jpeg_size(WIDTH, 0), reason=CUT),

@@ -203,7 +203,7 @@ def test_truncated_pictures_are_refused_by_name(kind: str, share: float, tmp_pat
     contents = encoded(Image.fromarray(noise), kind)
     path = tmp_path / f"cut.{kind}"
     path.write_bytes(contents[: int(len(contents) * share)])
-    with pytest.raises(UnreadableImage, match=rf"cut\.{kind}: (truncated or damaged|not a picture)"):
+    with pytest.raises(UnreadableImage, match=rf"cut\.{kind}: (truncated or damaged|not an image)"):
         open_image(path)
 
 
@@ -212,9 +212,9 @@ def test_truncated_pictures_are_refused_by_name(kind: str, share: float, tmp_pat
     ("contents", "reason"),
     [
         (b"", "empty file"),
-        (b"<html>not found</html>", "not a picture"),
-        (b"\xff\xd8\xff" + b"\0" * 90, "not a picture|truncated or damaged"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        (b"<html>not found</html>", "not an image"),
+        (b"\xff\xd8\xff" + b"\0" * 90, "not an image|truncated or damaged"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (png(30000, 30000, b"")[:200], "decoded: make it smaller"),
         (png(11000, 11000, b""), "11000x11000 pixels, at most 100,000,000 are decoded"),
         (png(7, 5, b"\0" * 3), "truncated or damaged"),
@@ -288,7 +288,7 @@ def test_orientations_here_agree_with_pillows_own() -> None:
 
 def test_all_endings_that_open_image_reads_are_looked_for() -> None:
     read = {ending for ending, name in Image.registered_extensions().items() if name in (*images.FORMATS, "MPO")}
-    assert read <= set(images.PICTURE_ENDINGS)
+    assert read <= set(images.IMAGE_ENDINGS)
 
 
 def test_heic_is_read_with_its_extra_and_listed_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +302,7 @@ def test_heic_is_read_with_its_extra_and_listed_without(tmp_path: Path, monkeypa
     expected = np.asarray(sideways.transpose(Image.Transpose.ROTATE_270), np.int16)
     assert np.abs(np.asarray(seen, np.int16) - expected).max() < 12
     (tmp_path / "b.heic").write_bytes((tmp_path / "a.heic").read_bytes()[:300])
-    with pytest.raises(images.UnreadableImage, match=r"b\.heic: (truncated|not a picture)"):
+    with pytest.raises(images.UnreadableImage, match=r"b\.heic: (truncated|not an image)"):
         images.open_image(tmp_path / "b.heic")
     monkeypatch.setattr(images, "_formats", lambda: ("JPEG", "PNG"))
     with pytest.raises(images.UnreadableImage, match=r"HEIC, .* is not read: install attncap\[heic\], or save it as"):

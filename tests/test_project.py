@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from pathlib import Path
 
@@ -73,6 +75,31 @@ def test_model_code_runs_on_any_backend(module: str) -> None:
 def test_modules_stay_short() -> None:
     lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+# ------------------------------------------------------------------- the words
+
+
+def prose_of(path: Path) -> str:
+    """Comments and strings of several words; code examples and names in backticks left out."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        prose = [token.string for token in tokens if token.type in (tokenize.COMMENT, tokenize.STRING)]
+        text = "\n".join(piece for piece in prose if " " in piece.strip("\"' "))
+    return re.sub(r"`[^`]*`|^ *(>>>|\.\.\.) .*$|\{[^{}]*\}|--pictures", "", text, flags=re.MULTILINE)
+
+
+def test_prose_says_image() -> None:
+    # "pictures" stays the name of a table and of an option.
+    table = re.compile(r'["\'.]pictures\b|\bpictures(:|\.\w| or drop)|, pictures:|to pictures, or drop')
+    found = {}
+    for path in sorted(file for kind in ("py", "toml", "html", "js") for file in PACKAGE.rglob(f"*.{kind}")):
+        lines = [line.strip() for line in prose_of(path).splitlines() if re.search(r"\bpictures?\b", line, re.I)]
+        lines = [line for line in lines if not table.search(line)]
+        if lines:
+            found[path.relative_to(PACKAGE).as_posix()] = lines
+    assert found == {}
 
 
 # ------------------------------------------------------- the two dependency lists

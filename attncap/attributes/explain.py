@@ -45,7 +45,7 @@ def explain_attribute(
 
     Args:
         classifier: from `load_classifier`.
-        picture: features of one image, shape (1, 1, D), or an image: file, Pillow image, or array.
+        image: features of one image, shape (1, 1, D), or an image: file, Pillow image, or array.
         names: the attributes; default: those that the classifier says the image has.
         method: "occlusion", "gradient", or "attention" for a classifier of statements.
         baseline: of occlusion and gradient: what stands in place of hidden features, "mean" (of the image's own cells

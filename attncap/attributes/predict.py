@@ -125,7 +125,7 @@ def readable_images(
                 "source": unreadable["path"],
                 "image_id": [ids[path] for path in unreadable["path"]],
                 "reason": unreadable["reason"],
-                "kind": "unreadable picture",
+                "kind": "unreadable image",
                 "table": "pictures",
             }
         )

@@ -250,7 +250,7 @@ def _pictures(
         if not image_id:
             kind, why = "malformed row", f"a file name expected in column {file_at!r}, {name!r} found"
         elif image_id in found:
-            kind = "duplicate picture"
+            kind = "duplicate image"
         else:
             try:
                 found[image_id] = (str(inside_folder(images, image_id)), given)

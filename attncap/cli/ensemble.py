@@ -20,13 +20,13 @@ def save_member_heatmaps(
         captions: its captions of images.
         path_of, file_of: image_id -> the image, and the figure of the mean.
     """
-    from attncap.decoding.predict import encoded_pictures
+    from attncap.decoding.predict import encoded_images
     from attncap.decoding.replay import member_captions
 
     image_ids = [caption.image_id for caption in captions]
     paths = [path_of[image_id] for image_id in image_ids]
     start = 0
-    for kept, features in encoded_pictures(ensemble, paths, image_ids, [], progress=False):
+    for kept, features in encoded_images(ensemble, paths, image_ids, [], progress=False):
         read = member_captions(ensemble, features, captions[start : start + len(kept)])
         start += len(kept)
         for number, (name, own) in enumerate(zip(ensemble.names, read, strict=True), start=1):

@@ -61,7 +61,7 @@ def _explain(options: argparse.Namespace) -> None:
     import numpy as np
 
     from attncap.decoding.decoder import Decoder
-    from attncap.decoding.predict import encoded_pictures
+    from attncap.decoding.predict import encoded_images
     from attncap.explain.faithfulness import measure_maps
     from attncap.explain.plots import plot_explanations
     from attncap.explain.words import Explainer
@@ -74,7 +74,7 @@ def _explain(options: argparse.Namespace) -> None:
     rejects = list(unnamed.itertuples(index=False, name=None))
     path_of = dict(zip(images["image_id"], images["path"], strict=True))
     file_of = dict(zip(path_of, heatmap_files(Path(options.out), list(path_of)), strict=True))
-    encoded = list(encoded_pictures(captioner, list(path_of.values()), list(path_of), rejects, progress=False))
+    encoded = list(encoded_images(captioner, list(path_of.values()), list(path_of), rejects, progress=False))
     if encoded:
         image_ids = [image_id for kept, _ in encoded for image_id in kept]
         features = np.concatenate([features for _, features in encoded])

@@ -1,4 +1,4 @@
-"""`attncap explore`: a page of pictures and captions on which every word shows where the model looked."""
+"""`attncap explore`: a page of images and captions on which every word shows where the model looked."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def _explore(options: argparse.Namespace) -> None:
 
     from attncap.data.load import load
     from attncap.decoding.alternatives import explore_features
-    from attncap.decoding.predict import encoded_pictures
+    from attncap.decoding.predict import encoded_images
     from attncap.grounding.annotations import load_phrases, phrases_in
     from attncap.models.saving import load_captioner
     from attncap.paths import find_images
 
     if options.images is None and options.data is None:
-        raise ValueError("--images or --data is needed: which pictures to show")
+        raise ValueError("--images or --data is needed: which images to show")
     if options.split is not None and options.data is None:
         raise ValueError("--split needs --data: it names a part of that data set")
     if options.limit < 1 or options.top < 1:
@@ -93,18 +93,16 @@ def _explore(options: argparse.Namespace) -> None:
     left_out = max(0, len(paths) - options.limit)
     paths, image_ids = paths[: options.limit], image_ids[: options.limit]
     captioner = captioner_of(options)
-    encoded = list(encoded_pictures(captioner, paths, image_ids, rejects))
+    encoded = list(encoded_images(captioner, paths, image_ids, rejects))
     for _, path, reason in rejects:
         print(f"left out: {path}: {reason}", file=sys.stderr)
     if not encoded:
-        raise ValueError(f"{options.images or options.data}: none of its {len(paths)} pictures can be read")
+        raise ValueError(f"{options.images or options.data}: none of its {len(paths)} images can be read")
     shown = [image_id for kept, _ in encoded for image_id in kept]
     against: Any = None
     if options.against is not None:
         other = load_captioner(options.against)
-        its = list(
-            encoded_pictures(other, [dict(zip(image_ids, paths, strict=True))[name] for name in shown], shown, [])
-        )
+        its = list(encoded_images(other, [dict(zip(image_ids, paths, strict=True))[name] for name in shown], shown, []))
         against = (other, np.concatenate([features for _, features in its]))
     explorer = explore_features(
         captioner,
@@ -120,18 +118,18 @@ def _explore(options: argparse.Namespace) -> None:
         **decoding(options),
     )
     out = explorer.save(options.out)
-    print(f"{explorer.n_pictures} pictures in {out}, {out.stat().st_size / 1e6:.1f} MB: open it in a browser")
+    print(f"{explorer.n_images} images in {out}, {out.stat().st_size / 1e6:.1f} MB: open it in a browser")
     if left_out:
-        print(f"{left_out} more pictures are left out: see --limit", file=sys.stderr)
+        print(f"{left_out} more images are left out: see --limit", file=sys.stderr)
 
 
 def _say_what_is_missing(image_ids: list[str], references: dict[str, list[str]], spec: str) -> None:
     known = sum(image_id in references for image_id in image_ids)
     if not known:
         raise ValueError(
-            f"{spec}: references for none of the {len(image_ids)} pictures, such as {image_ids[0]!r} (its own are such "
+            f"{spec}: references for none of the {len(image_ids)} images, such as {image_ids[0]!r} (its own are such "
             f"as {next(iter(references), '')!r}): give the folder that the data's file names are relative to, or "
             "leave --images out"
         )
     if known < len(image_ids):
-        print(f"{len(image_ids) - known} pictures have no references in {spec}: no scores to sort by", file=sys.stderr)
+        print(f"{len(image_ids) - known} images have no references in {spec}: no scores to sort by", file=sys.stderr)

@@ -45,15 +45,15 @@ def captions_of(
     The features of an image are those of its image_id, or else of its file name.
 
     Returns:
-        captions, rejects: as `caption_pictures`.
+        captions, rejects: as `caption_images`.
     """
-    from attncap.decoding.predict import caption_features, caption_pictures
+    from attncap.decoding.predict import caption_features, caption_images
     from attncap.features.external import ExternalFeatures
 
     file = features_file_of(options)
     decoder = decoder_of(options, captioner)
     if file is None:
-        return caption_pictures(captioner, paths, image_ids, decoder=decoder, **settings)
+        return caption_images(captioner, paths, image_ids, decoder=decoder, **settings)
     features = ExternalFeatures.read(file)
     names = [
         image_id if image_id in features else Path(path).name for image_id, path in zip(image_ids, paths, strict=True)

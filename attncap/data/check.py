@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from attncap.data.dataset import CaptionData
 from attncap.data.readers.base import REJECT_COLUMNS, has_text, reject_table
-from attncap.images import PICTURE_ENDINGS, UnreadableImage, image_bytes, open_image
+from attncap.images import IMAGE_ENDINGS, UnreadableImage, image_bytes, open_image
 
 CHECKED_AT_ONCE = 1024  # images handed to the threads at a time, so that memory does not grow with the data set
 DECODE_SIZE = (299, 299)  # every byte is read whatever the size; a large JPEG is quicker at a smaller one
@@ -52,11 +52,11 @@ def check(data: CaptionData, workers: int | None = None, progress: bool = True) 
     notes: list[Finding] = []
     filled = [has_text(text) for text in data.captions["caption"]]
     captioned = set(data.captions.loc[filled, "image_id"])
-    refused, pictures_kept = _check_pictures(data, captioned, workers, progress, found, notes)
+    refused, images_kept = _check_images(data, captioned, workers, progress, found, notes)
     captions_kept = _check_captions(data, filled, refused, found, notes)
     notes += _unnamed_files(data)
     # As arrays: an empty list would choose no columns where there are no rows.
-    pictures = data.pictures[np.array(pictures_kept, bool)].reset_index(drop=True)
+    pictures = data.pictures[np.array(images_kept, bool)].reset_index(drop=True)
     captions = data.captions[np.array(captions_kept, bool)]
     rejects = pd.concat([data.rejects, reject_table(found)], ignore_index=True) if found else data.rejects
     clean = replace(data.only(pictures["image_id"]), captions=captions.reset_index(drop=True), rejects=rejects)
@@ -77,7 +77,7 @@ def leave_out(data: CaptionData, reasons: Mapping[str, str]) -> CaptionData:
     Example:
         >>> kept = leave_out(data, {"images/7.jpg": "empty file (0 bytes): copy it again"})
         >>> kept.rejects["kind"].tolist()
-        ['unreadable picture', 'caption of a rejected picture', 'caption of a rejected picture']
+        ['unreadable image', 'caption of a rejected image', 'caption of a rejected image']
     """
     found: list[Finding] = []
     refused: dict[str, str] = {}
@@ -89,7 +89,7 @@ def leave_out(data: CaptionData, reasons: Mapping[str, str]) -> CaptionData:
         return data
     for image_id in data.captions["image_id"]:
         if image_id in refused:
-            kind = "caption of a rejected picture"
+            kind = "caption of a rejected image"
             found.append(_finding(data.name, image_id, kind, refused[image_id], "captions"))
     kept = data.only(image_id for image_id in data.pictures["image_id"] if image_id not in refused)
     return replace(kept, rejects=pd.concat([data.rejects, reject_table(found)], ignore_index=True))
@@ -108,14 +108,14 @@ def check_summary(clean: CaptionData, report: pd.DataFrame, examples: int = 3) -
 
 
 def _kind_of_unreadable(path: str) -> str:
-    return "unreadable picture" if os.path.exists(path) else "missing picture"
+    return "unreadable image" if os.path.exists(path) else "missing image"
 
 
 def _finding(source: str, image_id: str, kind: str, why: str, table: str) -> Finding:
     return source, pd.NA, image_id, f"{kind}: {why}" if why else kind, kind, table
 
 
-def _check_pictures(
+def _check_images(
     data: CaptionData,
     captioned: set[str],
     workers: int | None,
@@ -133,7 +133,7 @@ def _check_pictures(
         if problem is not None:
             kind, why = _kind_of_unreadable(path), problem
         elif image_id not in captioned:
-            kind = "picture without caption"
+            kind = "image without caption"
         kept.append(not kind)
         if kind:
             found.append(_finding(path, image_id, kind, why, "pictures"))
@@ -156,7 +156,7 @@ def _check_captions(
         if not is_filled:
             kind = "empty caption"
         elif image_id in refused:
-            kind, why = "caption of a rejected picture", refused[image_id]
+            kind, why = "caption of a rejected image", refused[image_id]
         elif (image_id, caption) in said:
             notes.append(_finding(data.name, image_id, "same caption twice", caption[:80], "captions"))
         said.add((image_id, caption))
@@ -195,7 +195,7 @@ def _unnamed_files(data: CaptionData) -> list[Finding]:
         if not os.path.isdir(folder or "."):
             continue
         for name in sorted(os.listdir(folder or ".")):
-            if name.lower().endswith(PICTURE_ENDINGS) and name not in named and not name.startswith("."):
+            if name.lower().endswith(IMAGE_ENDINGS) and name not in named and not name.startswith("."):
                 path = os.path.join(folder, name)
                 notes.append(_finding(path, "", "file without caption", "no row of the data names it", "files"))
     return notes

@@ -105,7 +105,7 @@ class CaptionData:
         counts = self.pictures["split"].value_counts()
         splits = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
         return (
-            f"{self.name}: {len(self.pictures):,} pictures ({splits}), {len(self.captions):,} captions, "
+            f"{self.name}: {len(self.pictures):,} images ({splits}), {len(self.captions):,} captions, "
             f"{len(self.rejects):,} rejects"
         )
 
@@ -114,7 +114,7 @@ class CaptionData:
         split = SPLIT_NAMES.get(name.lower())
         if split is None:
             counts = self.pictures["split"].value_counts()
-            known = ", ".join(f"{known} ({counts.get(known, 0):,} pictures)" for known in SPLITS)
+            known = ", ".join(f"{known} ({counts.get(known, 0):,} images)" for known in SPLITS)
             raise ValueError(f"no split {name!r}: known are {known}; dev is another name of val")
         return self.only(self.pictures.loc[self.pictures["split"] == split, "image_id"])
 
@@ -147,7 +147,7 @@ class CaptionData:
         return Path(path)
 
 
-def split_pictures(
+def split_images(
     image_ids: Sequence[str],
     seed: int = 0,
     val: float = VAL_FRACTION,
@@ -172,7 +172,7 @@ def split_pictures(
         ValueError: shares out of range.
 
     Example:
-        >>> split_pictures(["a.jpg", "b.jpg"], seed=0, val=0.0, test=0.0)
+        >>> split_images(["a.jpg", "b.jpg"], seed=0, val=0.0, test=0.0)
         ['train', 'train']
     """
     if min(val, test) < 0.0 or val + test > 1.0:

@@ -1,6 +1,6 @@
 """Loads a data set with captions from its one-string form (`flickr8k:FOLDER`, `faces:4000`, ...) or from a table.
 
-The formats are the files of `attncap.data.readers`. `CaptionData`, `split_pictures` and `check` can be imported from
+The formats are the files of `attncap.data.readers`. `CaptionData`, `split_images` and `check` can be imported from
 here too.
 """
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from attncap._files import cache_folder
 from attncap.data.check import check, check_summary, leave_out
-from attncap.data.dataset import CaptionData, split_pictures
+from attncap.data.dataset import CaptionData, split_images
 from attncap.data.readers.base import Parts
 from attncap.data.readers.registry import Spec, existing_folder, forms, guess_format, reader_of
 from attncap.data.readers.table import read_table
@@ -28,7 +28,7 @@ __all__ = [
     "leave_out",
     "load",
     "load_table",
-    "split_pictures",
+    "split_images",
 ]
 
 
@@ -52,7 +52,7 @@ def load(spec: str | os.PathLike[str], *, seed: int = 0, folder: str | os.PathLi
 
     Example:
         >>> load("table:captions.csv:photographs").summary()
-        'captions: 13,000 pictures (train 10,391, val 1,310, test 1,299), 13,000 captions, 0 rejects'
+        'captions: 13,000 images (train 10,391, val 1,310, test 1,299), 13,000 captions, 0 rejects'
     """
     text = os.fspath(spec)
     found = reader_of(text)
@@ -87,7 +87,7 @@ def load_table(
         file_column, caption_column: names of the columns; guessed from usual names when None.
         split_column: train, val or test of the image, in any case; default `split`, or CelebA's `partition` (0 train,
             1 val, 2 test), where there is one. A row with anything else is rejected. Where the cell is empty, or there
-            is no such column, the split is drawn (`split_pictures`).
+            is no such column, the split is drawn (`split_images`).
         name: of the data set; default the file's name.
         seed: of the drawn splits.
 
@@ -107,7 +107,7 @@ def load_table(
 
 
 def _complete(parts: Parts, name: str, seed: int) -> CaptionData:
-    splits = split_pictures(parts.images["image_id"].tolist(), seed, given=parts.images["split"].tolist())
+    splits = split_images(parts.images["image_id"].tolist(), seed, given=parts.images["split"].tolist())
     images = parts.images.assign(split=pd.Series(splits, index=parts.images.index, dtype="str"))
     return CaptionData(
         parts.name or name,

@@ -14,10 +14,10 @@ from attncap.decoding.beam_search import Step
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.decoder import Decoder
 from attncap.decoding.replay import replay_each
+from attncap.images import AnyImage
 from attncap.metrics.evaluate import evaluate
 from attncap.models.captioner import CaptionerState
 from attncap.plotting.explorer.page import Explorer, explore
-from attncap.plotting.style import Picture
 from attncap.tokenizers import END, pad_token_ids
 
 Words = list[tuple[str, float]]  # (word, log-probability), the likeliest first
@@ -77,7 +77,7 @@ def top_alternatives(
         [('smiling', -0.11), ('young', -2.9), ...]
     """
     if len(features) != len(captions):
-        raise ValueError(f"one caption a picture is needed, got {len(captions)} for {len(features)} pictures")
+        raise ValueError(f"one caption per image is needed, got {len(captions)} for {len(features)} images")
     top = min(top, len(captioner.tokenizer.vocabulary))
     if top < 1:
         raise ValueError(f"top needs to be at least 1, got {top}")
@@ -115,7 +115,7 @@ def explore_features(
     captioner: Any,
     features: np.ndarray,
     image_ids: Sequence[str],
-    pictures: Mapping[str, Picture] | Sequence[Picture],
+    images: Mapping[str, AnyImage] | Sequence[AnyImage],
     references: Mapping[str, Sequence[str]] | None = None,
     *,
     top: int = 5,
@@ -132,7 +132,7 @@ def explore_features(
         captioner: of any kind.
         features: shape (N, rows, cols, D), of the captioner's encoder.
         image_ids: N names.
-        pictures: N images in order, or image_id -> image.
+        images: N images in order, or image_id -> image.
         references: image_id -> what people wrote; with references of all N the page sorts by the captions' scores.
         top: how many alternatives per word.
         beam_width: beams of the search, all shown.
@@ -158,7 +158,7 @@ def explore_features(
         other = Decoder(against[0], beam_width=beam_width, **settings)(against[1], image_ids)
     return explore(
         captions,
-        pictures,
+        images,
         references=references,
         alternatives=top_alternatives(captioner, features, captions, top=top),
         scores=scores,

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap.captions import WHOLE_PICTURE, Caption
+from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.decoding.beam_search import beam_search
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.logits import LogitsProcessor
@@ -141,7 +141,7 @@ class Decoder:
         self, token_ids: np.ndarray, log_probs: np.ndarray, weights: np.ndarray | None, image_id: str | None
     ) -> Caption:
         rows, cols = getattr(self.captioner, "map_shape", self.captioner.feature_shape[:2])
-        place = getattr(self.captioner, "grid_box", WHOLE_PICTURE)
+        place = getattr(self.captioner, "grid_box", WHOLE_IMAGE)
         return caption_of(
             self.captioner.tokenizer, token_ids, log_probs, weights, (rows, cols), image_id, place, keep_repeated=False
         )

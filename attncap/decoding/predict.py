@@ -26,7 +26,7 @@ from attncap.paths import image_ids as ids_of
 @overload
 def caption(  # type: ignore[overload-overlap]  # 1 is an int as well
     captioner: Captioner | Ensemble,
-    picture: AnyImage,
+    image: AnyImage,
     *,
     beam_width: int = 3,
     length_penalty: float | None = None,
@@ -40,7 +40,7 @@ def caption(  # type: ignore[overload-overlap]  # 1 is an int as well
 @overload
 def caption(
     captioner: Captioner | Ensemble,
-    picture: AnyImage,
+    image: AnyImage,
     *,
     beam_width: int = 3,
     length_penalty: float | None = None,
@@ -53,7 +53,7 @@ def caption(
 
 def caption(
     captioner: Captioner | Ensemble,
-    picture: AnyImage,
+    image: AnyImage,
     *,
     beam_width: int = 3,
     length_penalty: float | None = None,
@@ -66,7 +66,7 @@ def caption(
 
     Args:
         captioner: from `load_captioner`, its encoder inside; or an `Ensemble`.
-        picture: the file, a Pillow image, or an array as `read_image` takes it.
+        image: the file, a Pillow image, or an array as `read_image` takes it.
         beam_width, length_penalty, max_length, sampler, logits_processors: see `Decoder`.
         n_best: how many captions; with more than 1 the result is a list, best first.
 
@@ -78,9 +78,9 @@ def caption(
         >>> attncap.caption(captioner, "me.jpg", beam_width=5).text
         'a man with a black beard and round glasses'
     """
-    captions, rejects = caption_pictures(
+    captions, rejects = caption_images(
         captioner,
-        [picture],
+        [image],
         progress=False,
         beam_width=beam_width,
         length_penalty=length_penalty,
@@ -94,7 +94,7 @@ def caption(
     return captions[0]
 
 
-def caption_pictures(
+def caption_images(
     captioner: Captioner | Ensemble,
     paths: Sequence[AnyImage],
     image_ids: Sequence[str] | None = None,
@@ -125,12 +125,12 @@ def caption_pictures(
     decode = Decoder(captioner, batch_size=batch_size, **settings) if decoder is None else decoder
     captions: list[Any] = []
     rejects: list[tuple[str, str, str]] = []
-    for kept, features in encoded_pictures(captioner, paths, image_ids, rejects, batch_size, progress):
+    for kept, features in encoded_images(captioner, paths, image_ids, rejects, batch_size, progress):
         captions += decode(features, kept)
     return captions, pd.DataFrame(rejects, columns=["image_id", "path", "reason"], dtype=object)
 
 
-def encoded_pictures(
+def encoded_images(
     captioner: Captioner | Ensemble,
     paths: Sequence[AnyImage],
     image_ids: Sequence[str] | None,
@@ -141,7 +141,7 @@ def encoded_pictures(
     """Yield the image_ids and the features of image files, batch by batch; what cannot be read goes to `rejects`.
 
     Args:
-        captioner, paths, image_ids, batch_size, progress: as in `caption_pictures`.
+        captioner, paths, image_ids, batch_size, progress: as in `caption_images`.
         rejects: (image_id, path, reason) of each unreadable image is appended to it.
 
     Raises:
@@ -149,7 +149,7 @@ def encoded_pictures(
     """
     encoder = captioner.encoder
     if encoder is None:
-        raise ValueError("this captioner holds no encoder: it takes features (use Decoder), not picture files")
+        raise ValueError("this captioner holds no encoder: it takes features (use Decoder), not image files")
     check_list(paths, "paths", "images")
     image_ids = ids_of(paths) if image_ids is None else image_ids
     check_ids(image_ids)
@@ -211,7 +211,7 @@ def caption_features(
         settings: of `Decoder`, such as beam_width.
 
     Returns:
-        captions: as `caption_pictures`, with the boxes of regions where the features have any.
+        captions: as `caption_images`, with the boxes of regions where the features have any.
         rejects: DataFrame (image_id, path, reason) of images without features; path is the image_id.
 
     Raises:

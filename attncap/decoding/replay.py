@@ -12,7 +12,7 @@ import pandas as pd
 from keras import ops
 
 from attncap._files import check_list
-from attncap.captions import WHOLE_PICTURE, Caption
+from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.decoding.beam_search import Step
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.to_caption import boxes_of, caption_of, with_boxes
@@ -160,17 +160,17 @@ class CaptionReplay:
         maps = None if weights is None else keras.ops.convert_to_numpy(weights)
         grid = getattr(self.captioner, "map_shape", tuple(self.captioner.feature_shape[:2]))
         read: list[list[Caption]] = []
-        for picture, own_captions in enumerate(captions):
+        for image, own_captions in enumerate(captions):
             read.append([])
             for number, text in enumerate(own_captions):
                 caption = caption_of(
                     tokenizer,
-                    token_ids[picture, number],
-                    log_probs[picture, number],
-                    None if maps is None else maps[picture, number],
+                    token_ids[image, number],
+                    log_probs[image, number],
+                    None if maps is None else maps[image, number],
                     grid,
-                    None if image_ids is None else str(image_ids[picture]),
-                    getattr(self.captioner, "grid_box", WHOLE_PICTURE),
+                    None if image_ids is None else str(image_ids[image]),
+                    getattr(self.captioner, "grid_box", WHOLE_IMAGE),
                 )
                 words = tuple(tokenizer.split(text)) if hasattr(tokenizer, "split") else ()
                 read[-1].append(replace(caption, words=words) if len(words) == len(caption.words) else caption)
@@ -227,7 +227,7 @@ def member_captions(ensemble: Ensemble, features: Any, captions: Sequence[Captio
         captions: for each member, N captions of the same words; attention_weights None for one without attention.
     """
     if len(features) != len(captions):
-        raise ValueError(f"one caption a picture is needed, got {len(captions)} for {len(features)} pictures")
+        raise ValueError(f"one caption per image is needed, got {len(captions)} for {len(features)} images")
     if not captions:
         return [[] for _ in ensemble.members]
     token_ids = pad_token_ids([[[*caption.token_ids, END]] for caption in captions])  # (N, 1, T)
@@ -253,7 +253,7 @@ def _read_with(
             None if maps is None else maps[row, 0],
             (int(rows), int(cols)),
             caption.image_id,
-            getattr(member, "grid_box", WHOLE_PICTURE),
+            getattr(member, "grid_box", WHOLE_IMAGE),
         )
         for row, caption in enumerate(captions)
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attncap.captions import WHOLE_PICTURE, Caption
+from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.tokenizers import END, PAD, CaptionTokenizer
 
 SUMS_TO_1 = 1e-4  # what rounding takes from a map's sum, or adds, is less
@@ -21,7 +21,7 @@ def caption_of(
     attention_weights: np.ndarray | None,
     grid: tuple[int, int],
     image_id: str | None = None,
-    grid_box: tuple[float, float, float, float] = WHOLE_PICTURE,
+    grid_box: tuple[float, float, float, float] = WHOLE_IMAGE,
     *,
     keep_repeated: bool = True,
 ) -> Caption:

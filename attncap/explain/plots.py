@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from attncap.captions import Caption
 from attncap.explain.faithfulness import RANDOM, MapFaithfulness
+from attncap.images import AnyImage
 from attncap.plotting.layout import (
     constrained_layout,
     fit_word,
@@ -32,7 +33,6 @@ from attncap.plotting.style import (
     PANEL_PIXELS,
     STYLE,
     PanelAxes,
-    Picture,
     SheetFigure,
 )
 
@@ -41,12 +41,12 @@ PER_ROW = 7  # words side by side
 
 @matplotlib.rc_context(STYLE)
 def plot_explanations(
-    picture: Picture, explained: Mapping[str, Caption], *, mode: Mode = "heat", title: str | None = None
+    picture: AnyImage, explained: Mapping[str, Caption], *, mode: Mode = "heat", title: str | None = None
 ) -> Figure:
     """Draw the maps of several methods for the same words, one method below the other.
 
     Args:
-        picture: Pillow image, uint8 array of shape (height, width, 3), or path.
+        image: Pillow image, uint8 array of shape (height, width, 3), or path.
         explained: name of a method -> caption with maps; the same words in each, as `explain_word` gives them.
         mode: "heat", "reveal" or "contour", see `attncap.plotting.overlay.draw_attention`.
         title: default: the caption.

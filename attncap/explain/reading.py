@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap.captions import WHOLE_PICTURE, Caption
+from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.replay import replay
 from attncap.tokenizers import END, UNK, pad_token_ids
@@ -55,7 +55,7 @@ def stored_grid(captioner: Any) -> tuple[int, int, GridBox]:
     """
     rows, cols = captioner.feature_shape[:2]
     place = captioner if captioner.encoder is None and getattr(captioner, "tail", None) is None else captioner.encoder
-    return int(rows), int(cols), getattr(place, "grid_box", WHOLE_PICTURE)
+    return int(rows), int(cols), getattr(place, "grid_box", WHOLE_IMAGE)
 
 
 class WordReader:

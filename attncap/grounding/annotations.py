@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from attncap.captions import WHOLE_PICTURE, Caption
+from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.data.faces.dataset import stated_characteristics
 from attncap.data.load import CaptionData
 from attncap.grounding.box_table import match_words, read_box_table
@@ -35,7 +35,7 @@ def load_phrases(spec: str, data: CaptionData) -> tuple[CaptionData, dict[str, l
         data: the images; one split of a data set, as a rule.
 
     Returns:
-        data: the images that are annotated; the others are listed in `rejects` (kind "picture without boxes"). With
+        data: the images that are annotated; the others are listed in `rejects` (kind "image without boxes"). With
             entities its captions are the sentences of Entities, a few of which differ from Flickr8k's.
         phrases: image_id -> a list of phrases for each of its captions, in the order of `data.references()`; start and
             end count the words of `attncap.words.split_words`.
@@ -50,7 +50,7 @@ def load_phrases(spec: str, data: CaptionData) -> tuple[CaptionData, dict[str, l
     """
     kind, colon, rest = spec.partition(":")
     if data.pictures.empty:
-        raise ValueError(f"{data.name}: no pictures to load the boxes {spec!r} for")
+        raise ValueError(f"{data.name}: no images to load the boxes {spec!r} for")
     if kind == "entities" and rest:
         return _of_entities(rest, data)
     if kind == "table" and rest:
@@ -125,7 +125,7 @@ def named_regions(
     tokenizer: CaptionTokenizer,
     rows: int,
     cols: int,
-    grid_box: GridBox = WHOLE_PICTURE,
+    grid_box: GridBox = WHOLE_IMAGE,
 ) -> dict[str, list[list[NamedRegion]]]:
     """Turn phrases into what `CaptionBatches` takes for supervised attention.
 
@@ -172,6 +172,6 @@ def _leave_out(data: CaptionData, image_ids: Sequence[str], source: str) -> Capt
     if not image_ids:
         return data
     gone = pd.DataFrame({"source": source, "line": pd.NA, "image_id": list(image_ids)}).astype({"line": "Int64"})
-    gone = gone.assign(reason="not annotated", kind="picture without boxes", table="pictures")
+    gone = gone.assign(reason="not annotated", kind="image without boxes", table="pictures")
     kept = data.only(set(data.pictures["image_id"]) - set(image_ids))
     return replace(kept, rejects=pd.concat([data.rejects, gone], ignore_index=True))

@@ -214,7 +214,7 @@ def _read_all(
         sentences[image_id] = _parse_sentences(marked, boxes, image_id, f"{files.source}: Sentences/{entry}.txt")
     if absent and (missing == "error" or not sentences):
         raise FileNotFoundError(
-            f"{files.source}: no Sentences/ID.txt with Annotations/ID.xml for {len(absent)} of {len(wanted)} pictures, "
+            f"{files.source}: no Sentences/ID.txt with Annotations/ID.xml for {len(absent)} of {len(wanted)} images, "
             f"such as {absent[0]!r} (ID is what stands before the first '_' or '.')"
         )
     if not wanted:
@@ -272,7 +272,7 @@ def _parse_boxes(content: bytes, where: str) -> dict[str, list[list[float]]]:
         raise ValueError(f"{where}, line {error.position[0]}: not well-formed XML ({error})") from error
     width, height = (_whole_number(root, f"size/{side}", where) for side in ("width", "height"))
     if width < 1 or height < 1:
-        raise ValueError(f"{where}: expected the picture's width and height in pixels, got {width} x {height}")
+        raise ValueError(f"{where}: expected the image's width and height in pixels, got {width} x {height}")
     boxes: dict[str, list[list[float]]] = defaultdict(list)
     for thing in root.iter("object"):
         names = [name.text.strip() for name in thing.findall("name") if name.text]
@@ -282,7 +282,7 @@ def _parse_boxes(content: bytes, where: str) -> dict[str, list[list[float]]]:
             # Published boxes count pixels from 1; some tools write 0. Neither may leave the image.
             left, top, right, bottom = max(left - 1, 0), max(top - 1, 0), min(right, width), min(bottom, height)
             if not (left < right and top < bottom):
-                raise ValueError(f"{at}: box without area in a picture of {width} x {height} pixels")
+                raise ValueError(f"{at}: box without area in an image of {width} x {height} pixels")
             for name in names:
                 boxes[name].append([left / width, top / height, right / width, bottom / height])
     return boxes

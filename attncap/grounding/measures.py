@@ -114,9 +114,9 @@ class Grounding:
             rows.append(f"{name.replace('_', ' ')}: {getattr(self, name):.3f} [{low:.3f}, {high:.3f}]")
         step = {0: "of the words' own steps", 1: "one step later", -1: "one step earlier"}
         rows.append(
-            f"maps {step.get(self.shift, f'{self.shift:+d} steps away')}; {self.n_pictures} pictures; left out: "
+            f"maps {step.get(self.shift, f'{self.shift:+d} steps away')}; {self.n_pictures} images; left out: "
             f"{self.n_without_box} phrases without box, {self.n_without_map} without map"
-            + (f"; pointing within {self.tolerance:.0%} of the picture's side" if self.tolerance else "")
+            + (f"; pointing within {self.tolerance:.0%} of the image's side" if self.tolerance else "")
         )
         return "\n".join(rows)
 
@@ -195,7 +195,7 @@ def measure_grounding(
         for phrase in own_phrases:
             if phrase.end > len(caption.words):
                 raise ValueError(
-                    f"phrase {phrase.start}:{phrase.end} of picture {phrase.image_id!r} leaves its caption of "
+                    f"phrase {phrase.start}:{phrase.end} of image {phrase.image_id!r} leaves its caption of "
                     f"{len(caption.words)} words ({caption.text!r}): split it the way the captioner splits captions"
                 )
             steps = [_steps(phrase, step, len(alphas)) for step in (shift, *comparable_with)]
@@ -262,12 +262,12 @@ def _steps(phrase: Phrase, shift: int, n_steps: int) -> range:
 def _checked_maps(caption: Caption) -> np.ndarray:
     """The caption's maps, each summing to 1, in float64: (T, rows, cols)."""
     if caption.attention_weights is None:
-        raise ValueError(f"the caption of picture {caption.image_id!r} has no attention maps: its captioner has none")
+        raise ValueError(f"the caption of image {caption.image_id!r} has no attention maps: its captioner has none")
     maps = np.asarray(caption.attention_weights, np.float64)
     totals = maps.sum(axis=(1, 2), keepdims=True)
     if not (maps >= 0).all() or not ((totals > 0) & np.isfinite(totals)).all():
         raise ValueError(
-            f"the attention maps of picture {caption.image_id!r} hold negative, infinite or missing weights, or only "
+            f"the attention maps of image {caption.image_id!r} hold negative, infinite or missing weights, or only "
             "zeros: expected non-negative weights"
         )
     return maps / totals

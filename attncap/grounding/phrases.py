@@ -1,4 +1,4 @@
-"""Phrases that name a region of a picture, and the geometry of regions on an attention grid."""
+"""Phrases that name a region of an image, and the geometry of regions on an attention grid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from attncap.captions import WHOLE_PICTURE, Caption
+from attncap.captions import WHOLE_IMAGE, Caption
 
 GridBox = tuple[float, float, float, float]
 
@@ -49,7 +49,7 @@ class Phrase:
     boxes: np.ndarray
 
     def __post_init__(self) -> None:
-        where = f"phrase {self.start}:{self.end} ({self.type}) of picture {self.image_id!r}"
+        where = f"phrase {self.start}:{self.end} ({self.type}) of image {self.image_id!r}"
         if not 0 <= self.start < self.end:
             raise ValueError(f"{where}: expected 0 <= start < end, so that it holds a word")
         boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4) if np.size(self.boxes) == 0 else self.boxes
@@ -60,7 +60,7 @@ class Phrase:
         if not (inside and (boxes[:, :2] < boxes[:, 2:]).all()):
             raise ValueError(
                 f"{where}: boxes are fractions with 0 <= left < right <= 1 and 0 <= top < bottom <= 1, "
-                f"got {boxes.tolist()}; divide pixels by the picture's width and height"
+                f"got {boxes.tolist()}; divide pixels by the image's width and height"
             )
         object.__setattr__(self, "boxes", boxes)
 
@@ -73,7 +73,7 @@ def cell_edges(cells: int, first: float, last: float) -> np.ndarray:
     return edges
 
 
-def cell_cover(boxes: np.ndarray, rows: int, cols: int, grid_box: GridBox = WHOLE_PICTURE) -> np.ndarray:
+def cell_cover(boxes: np.ndarray, rows: int, cols: int, grid_box: GridBox = WHOLE_IMAGE) -> np.ndarray:
     """Return how much of each grid cell the union of boxes covers; exact, nothing is resampled.
 
     The cells' edges and the boxes' edges cut the image into rectangles that lie in one cell each and are covered
@@ -111,7 +111,7 @@ def point_in_boxes(
     weights: np.ndarray,
     boxes: np.ndarray,
     upsample: int = 1,
-    grid_box: GridBox = WHOLE_PICTURE,
+    grid_box: GridBox = WHOLE_IMAGE,
     tolerance: float = 0.0,
 ) -> float:
     """Return whether the map's maximum falls into the boxes: the pointing game of Zhang et al. 2016.
@@ -135,8 +135,8 @@ def point_in_boxes(
         from PIL import Image
 
         rows, cols = weights.shape
-        picture = Image.fromarray(np.ascontiguousarray(weights, np.float32))
-        weights = np.asarray(picture.resize((cols * upsample, rows * upsample), Image.Resampling.BICUBIC))
+        image = Image.fromarray(np.ascontiguousarray(weights, np.float32))
+        weights = np.asarray(image.resize((cols * upsample, rows * upsample), Image.Resampling.BICUBIC))
     largest = weights.max()
     row, col = np.nonzero(weights >= largest - 1e-6 * abs(largest))
     left, top, right, bottom = grid_box

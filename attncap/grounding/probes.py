@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from attncap.captions import WHOLE_PICTURE, Caption
+from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.decoding.predict import caption_stored
 from attncap.decoding.replay import CaptionReplay
 from attncap.features.external import ExternalFeatures, key_column
@@ -239,7 +239,7 @@ def blank_map_cell(
             top + down * min(row + radius + 1, rows),
         ]
     )
-    place = getattr(captioner.encoder, "grid_box", WHOLE_PICTURE)
+    place = getattr(captioner.encoder, "grid_box", WHOLE_IMAGE)
     cover = cell_cover(box.clip(0.0, 1.0)[None], stored[0], stored[1], place)[..., None].astype(
         np.float32
     )  # (rows, cols, 1)
@@ -260,7 +260,7 @@ def _candidates(captions: Sequence[Caption], phrases: Sequence[Sequence[Phrase]]
     found: dict[str, list[Any]] = {"content" if phrases is None else "region": [], "function": []}
     for number, (caption, own) in enumerate(zip(captions, phrases or [[]] * len(captions), strict=True)):
         if caption.attention_weights is None or caption.word_log_probs is None:
-            raise ValueError(f"the caption of picture {caption.image_id!r} has no maps or no log-probabilities")
+            raise ValueError(f"the caption of image {caption.image_id!r} has no maps or no log-probabilities")
         named = {phrase.end - 1 for phrase in own if len(phrase.boxes)}
         for position, (word, log_prob) in enumerate(zip(caption.words, caption.word_log_probs, strict=True)):
             kind = "region" if position in named else "function" if word in FUNCTION_WORDS else other

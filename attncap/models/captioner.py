@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 from keras import ops
 
-from attncap.captions import WHOLE_PICTURE
+from attncap.captions import WHOLE_IMAGE
 from attncap.features.extractor import (
     FeatureExtractor,  # also registers it: a file that holds one loads in a fresh process
 )
@@ -109,7 +109,7 @@ class Captioner(keras.Model):
         self.tail = tail
         self.region_shape = self.feature_shape if tail is None else tail.region_shape
         place = tail if tail is not None and encoder is not None else encoder
-        self.grid_box: GridBox = WHOLE_PICTURE if place is None else place.grid_box
+        self.grid_box: GridBox = WHOLE_IMAGE if place is None else place.grid_box
         self.embedding_units = embedding_units
         self.hidden_units = hidden_units
         self.dropout_rate = dropout

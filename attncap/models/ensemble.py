@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from attncap.captions import WHOLE_PICTURE
+from attncap.captions import WHOLE_IMAGE
 from attncap.features.receptive_fields import GridBox
 from attncap.models.captioner import CaptionerState
 from attncap.models.saving import load_captioner
@@ -152,7 +152,7 @@ def _map_shape(captioner: Any) -> tuple[int, int]:
 
 
 def _grid_box(captioner: Any) -> GridBox:
-    return getattr(captioner, "grid_box", WHOLE_PICTURE)
+    return getattr(captioner, "grid_box", WHOLE_IMAGE)
 
 
 def _numbered(number: int, tensors: dict[str, Any]) -> dict[str, Any]:

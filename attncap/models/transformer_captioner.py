@@ -31,7 +31,7 @@ class DecoderBlock(keras.layers.Layer):
 
     Call arguments:
         x: float, shape (B, K, T, H): T words of K captions of each image.
-        picture: keys and values of the image, shape (B, 2, L, N, H / N), from `project`.
+        image: keys and values of the image, shape (B, 2, L, N, H / N), from `project`.
         mask: bool, shape (1, T, S): which of S places a word may look at; S is T without a cache.
         cache: keys and values of S words, shape (B, K, 2, S, N, H / N); None where x has all words.
         here: bool, shape (S,): the place in the cache of the one word of x.
@@ -123,7 +123,7 @@ class DecoderBlock(keras.layers.Layer):
         """Return the attention of every head, of one caption per image.
 
         Args:
-            x, picture, mask, regions: as `call` takes them, with K = 1 and without a cache.
+            x, image, mask, regions: as `call` takes them, with K = 1 and without a cache.
 
         Returns:
             words: float32, shape (B, N, T, T): how much each word looks at those before it.

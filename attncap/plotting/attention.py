@@ -11,6 +11,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure, SubFigure
 
 from attncap.captions import Caption
+from attncap.images import AnyImage
 from attncap.plotting.layout import (
     balanced_columns,
     fit_word,
@@ -23,7 +24,7 @@ from attncap.plotting.layout import (
 )
 from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale
 from attncap.plotting.regions import MAP_CELLS, draw_boxes
-from attncap.plotting.style import GAP, INK, LINE, MARGIN, MUTED, PANEL_PIXELS, STYLE, Picture, SheetFigure, root_figure
+from attncap.plotting.style import GAP, INK, LINE, MARGIN, MUTED, PANEL_PIXELS, STYLE, SheetFigure, root_figure
 
 NOTES = {
     "heat": "Color and opacity follow attention, from 0 to each map's own maximum",
@@ -34,7 +35,7 @@ NOTES = {
 
 @matplotlib.rc_context(STYLE)
 def plot_attention(
-    picture: Picture,
+    image: AnyImage,
     caption: Caption,
     *,
     columns: int | None = None,
@@ -51,7 +52,7 @@ def plot_attention(
     probability. Each map has its own scale, which ends at its maximum, at least twice uniform.
 
     Args:
-        picture: Pillow image, uint8 array of shape (height, width, 3), or path: all of what the encoder saw.
+        image: Pillow image, uint8 array of shape (height, width, 3), or path: all of what the encoder saw.
         caption: with T words and their maps. Maps on regions (`Caption.boxes`) are drawn as shaded, outlined boxes.
         columns: panels per row; default: as many as fill the rows about equally in a figure of at most 12 inches.
         fig: a Figure or SubFigure to fill; default: a new one, as large as the panels need.
@@ -90,7 +91,7 @@ def plot_attention(
             f"the attention map of word {word} ({caption.words[word]!r}) sums to {sums[word]:.3g}; each map must sum "
             "to 1: divide it by its sum"
         )
-    photo, (width, height) = read_image(picture, PANEL_PIXELS)
+    photo, (width, height) = read_image(image, PANEL_PIXELS)
     if not caption.words:
         why = "an empty caption: no word, no map"
         return _plot_without_maps(photo, (width, height), caption.sentence if title is None else title, why, fig)
@@ -113,7 +114,7 @@ def plot_attention(
     rows = ceil(panels / columns)
     heading = wrap(caption.sentence if title is None else title, sheet_width - 2 * MARGIN, 13, "bold")
     legend = wrap(note, max(sheet_width - 2 * MARGIN - 2.2, 1.0), 10)
-    words = [fit_word(word, box_width, 12, 9, "bold") for word in ("picture", *caption.words)]
+    words = [fit_word(word, box_width, 12, 9, "bold") for word in ("image", *caption.words)]
     titles = [
         max(size * LINE * len(lines) for lines, size in words[n : n + columns]) for n in range(0, panels, columns)
     ]
@@ -135,7 +136,7 @@ def plot_attention(
         ax = place_axes(fig, left + column * (box_width + GAP), down, box_width, box_height)
         ax.set_title("\n".join(lines), fontsize=size, pad=4, color=INK if panel else MUTED, parse_math=False)
         if panel == 0:
-            ax.set_label("picture")
+            ax.set_label("image")
             ax.title.set(fontstyle="italic", fontweight="normal")
             show_photo(ax, photo, (width, height))
             continue
@@ -171,7 +172,7 @@ def _plot_without_maps(
     fig = SheetFigure(figsize=(sheet_width, sheet_height)) if fig is None else fig
     place_text(fig, MARGIN, MARGIN, heading, 13, fontweight="bold")
     ax = place_axes(fig, MARGIN, top, width, max(sheet_height - top - bottom, 0.1))
-    ax.set_label("picture")
+    ax.set_label("image")
     show_photo(ax, photo, size)
     ax.set_xlabel("\n".join(reason), fontstyle="italic", color=MUTED)
     return root_figure(fig)

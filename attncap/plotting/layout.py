@@ -19,7 +19,8 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from attncap import images
-from attncap.plotting.style import INK, MISSING, MUTED, RULE, STYLE, PanelAxes, Picture, root_figure
+from attncap.images import AnyImage
+from attncap.plotting.style import INK, MISSING, MUTED, RULE, STYLE, PanelAxes, root_figure
 
 
 def place_axes(fig: Figure | SubFigure, left: float, top: float, width: float, height: float) -> Axes:
@@ -123,11 +124,11 @@ def short_number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 9.9995 else f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
 
 
-def read_image(picture: Picture, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
+def read_image(image: AnyImage, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Read an image to draw, and its true size.
 
     Args:
-        picture: path, Pillow image, or array as `attncap.images.read_image` takes it.
+        image: path, Pillow image, or array as `attncap.images.read_image` takes it.
         longest: pixels along the longer side, at most, of what is returned.
 
     Returns:
@@ -136,7 +137,7 @@ def read_image(picture: Picture, longest: int) -> tuple[np.ndarray, tuple[int, i
     Raises:
         ValueError: an array of another shape or type, or a file that is no image.
     """
-    shown = images.read_image(picture)
+    shown = images.read_image(image)
     size = shown.size
     scale = min(longest / max(size), 1.0)
     if scale < 1:

@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.image import AxesImage
 from PIL import Image
 
-from attncap.captions import WHOLE_PICTURE
+from attncap.captions import WHOLE_IMAGE
 from attncap.plotting.layout import image_extent, show_photo
 
 Mode = Literal["heat", "reveal", "contour"]
@@ -39,7 +39,7 @@ def upsample_attention(
     weights: np.ndarray,
     size: tuple[int, int],
     smooth: bool = True,
-    grid_box: tuple[float, float, float, float] = WHOLE_PICTURE,
+    grid_box: tuple[float, float, float, float] = WHOLE_IMAGE,
 ) -> np.ndarray:
     """Enlarge an attention map to the size of the image that it was computed from.
 
@@ -98,7 +98,7 @@ def draw_attention(
     mode: Mode = "heat",
     maximum: float | None = None,
     smooth: bool = True,
-    grid_box: tuple[float, float, float, float] = WHOLE_PICTURE,
+    grid_box: tuple[float, float, float, float] = WHOLE_IMAGE,
     cmap: str | Colormap | None = None,
     alpha: float | None = None,
 ) -> AxesImage:

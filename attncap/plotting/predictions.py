@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from attncap.captions import Caption
+from attncap.images import AnyImage
 from attncap.plotting.layout import (
     balanced_columns,
     bulleted,
@@ -33,7 +34,6 @@ from attncap.plotting.style import (
     SCORE_COLORS,
     STYLE,
     WRONG,
-    Picture,
     SheetFigure,
     root_figure,
 )
@@ -43,7 +43,7 @@ TITLE_SIZE, TITLE_PAD = 12, 5  # points
 
 @matplotlib.rc_context(STYLE)
 def plot_predictions(
-    pictures: Sequence[Picture],
+    images: Sequence[AnyImage],
     captions: Sequence[Caption | str],
     references: Sequence[Sequence[str]],
     scores: Sequence[float] | None = None,
@@ -56,7 +56,7 @@ def plot_predictions(
     """Draw a sheet of images with the model's caption above and the human references below.
 
     Args:
-        pictures: N images, each as in `plot_attention`.
+        images: N images, each as in `plot_attention`.
         captions: N predictions.
         references: N lists of human captions.
         scores: N numbers, higher is better; drawn on the image and as the color of the caption, from orange-brown (the
@@ -78,10 +78,10 @@ def plot_predictions(
         >>> plot_predictions(["a.jpg"], ["a dog runs"], [["a brown dog running"]], scores=[0.41])
     """
     texts = [caption.sentence if isinstance(caption, Caption) else caption for caption in captions]
-    lengths = [len(pictures), len(texts), len(references)]
+    lengths = [len(images), len(texts), len(references)]
     lengths += [len(given) for given in (scores, wrong) if given is not None]
     if len(set(lengths)) > 1 or not texts:
-        raise ValueError(f"pictures, captions, references, scores and wrong need one entry per image, got {lengths}")
+        raise ValueError(f"images, captions, references, scores and wrong need one entry per image, got {lengths}")
     if any(isinstance(lines, str) for lines in references):
         raise ValueError("references needs a list of captions for each image, got one string")
     if title is None:
@@ -89,7 +89,7 @@ def plot_predictions(
         title += "; words known to be wrong are underlined" if any(wrong or ()) else ""
     columns = columns or (balanced_columns(len(texts), 4) if len(texts) != 4 else 2)
     width, gap = 3.1, 0.3
-    boxes = [read_image(picture, PANEL_PIXELS) for picture in pictures]
+    boxes = [read_image(image, PANEL_PIXELS) for image in images]
     heights = [min(width * size[1] / size[0], width) for _, size in boxes]
     above = [wrap(text or "(empty caption)", width, TITLE_SIZE, "bold") for text in texts]
     below = [[part for line in lines for part in bulleted(line, width, 10.5)] for lines in references]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from io import BytesIO
 from typing import Any, cast
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
-from PIL import Image
 
 # Fonts for scripts that DejaVu Sans (which comes with matplotlib) lacks; used where they are installed.
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji")
@@ -48,8 +45,6 @@ SCORE_COLORS = LinearSegmentedColormap.from_list("score", ["#A84300", "#5A5A5A",
 MISSING = "\u25a1"  # a box, for characters that no font has
 PANEL_PIXELS, LARGE_PIXELS = 400, 1000  # the longer side of an image as drawn: 40 panels fit in memory
 MARGIN, GAP, LINE = 0.18, 0.14, 1.25 / 72  # inches; LINE is the height of a line of text per point of its size
-
-Picture = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
 def root_figure(part: Any) -> Any:

@@ -11,15 +11,16 @@ from matplotlib.colors import Colormap
 from matplotlib.ticker import MaxNLocator
 
 from attncap.captions import Caption
+from attncap.images import AnyImage
 from attncap.plotting.layout import fit_word, ink_of, place_axes, read_image, size_inches, wrap
 from attncap.plotting.overlay import NO_MAPS, PALE, Mode, draw_attention, scale_maximum
 from attncap.plotting.regions import MAP_CELLS, draw_boxes
-from attncap.plotting.style import LARGE_PIXELS, LINE, MARGIN, STYLE, Picture, SheetFigure
+from attncap.plotting.style import LARGE_PIXELS, LINE, MARGIN, STYLE, SheetFigure
 
 
 @matplotlib.rc_context(STYLE)
 def plot_word(
-    picture: Picture,
+    image: AnyImage,
     caption: Caption,
     index: int,
     *,
@@ -36,7 +37,7 @@ def plot_word(
     where it does not look.
 
     Args:
-        picture: Pillow image, uint8 array of shape (height, width, 3), or path: all of what the encoder saw.
+        image: Pillow image, uint8 array of shape (height, width, 3), or path: all of what the encoder saw.
         caption: with T words and their maps.
         index: which word, from 0; negative from the end.
         ax: where to draw; default: axes of a new figure.
@@ -61,7 +62,7 @@ def plot_word(
     index %= count
     if caption.attention_weights is None:
         raise ValueError(NO_MAPS)
-    photo, (width, height) = read_image(picture, LARGE_PIXELS)
+    photo, (width, height) = read_image(image, LARGE_PIXELS)
     about = [f"word {index + 1} of {count}"]
     if caption.word_log_probs is not None:
         about.append(f"probability {exp(caption.word_log_probs[index]):.2f}")
@@ -81,7 +82,7 @@ def plot_word(
     peak = float(weights.max()) * weights.size
     end = scale_maximum(weights) if maximum is None else maximum
     box = caption.grid_box
-    image = draw_attention(
+    shown = draw_attention(
         ax,
         photo,
         (width, height),
@@ -100,7 +101,7 @@ def plot_word(
         return ax
     cax = ax.inset_axes((1.03, 0.0, 0.045, 1.0), label="scale")
     cax.set_facecolor(3 * (0.5 + 0.5 * PALE,))  # the paled photograph behind the map, on average
-    bar = ax.figure.colorbar(image, cax=cax, extend="max" if end < peak else "neither")
+    bar = ax.figure.colorbar(shown, cax=cax, extend="max" if end < peak else "neither")
     bar.set_label("attention\n(times uniform)", fontsize=11, color=ink)
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(nbins=6)

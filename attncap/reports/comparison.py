@@ -1,4 +1,4 @@
-"""Several systems on the same held-out pictures: scores with intervals, costs and paired tests, in one table."""
+"""Several systems on the same held-out images: scores with intervals, costs and paired tests, in one table."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MEASURES = {
 }
 TRUE = "true"  # share of stated characteristics that are true
 STATED = "stated"  # characteristics that a caption states, on average
-COSTS = {"seconds_a_picture": "s a picture", "training_seconds": "training, s", "megabytes": "MB"}
+COSTS = {"seconds_a_picture": "s per image", "training_seconds": "training, s", "megabytes": "MB"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +163,7 @@ def compare_systems(
         ends = {metric: scores.intervals[name] for metric, name in MEASURES.items()}
         row |= {TRUE: math.nan, STATED: math.nan}
         if held_out.attributes is not None:
-            claimed[system.name] = _claims_by_picture(captions[system.name], held_out.attributes)
+            claimed[system.name] = _claims_by_image(captions[system.name], held_out.attributes)
             true, stated = claimed[system.name].sum(axis=0)
             row |= {TRUE: true / stated if stated else math.nan, STATED: stated / len(said)}
             ends[TRUE] = significance.interval(significance.bootstrap(claimed[system.name], _share, bootstrap, seed))[0]
@@ -181,7 +181,7 @@ def compare_systems(
         if name != best:
             tests += _tests(name, best, captions, references, claimed, samples, seed)
     return SystemComparison(
-        title=f"{held_out.name}, {len(references):,} pictures",
+        title=f"{held_out.name}, {len(references):,} images",
         table=table,
         intervals=pd.DataFrame(intervals, columns=["system", "metric", "score", "low", "high"]),
         best=best,
@@ -220,7 +220,7 @@ def _ask(system: System, paths: Sequence[str], progress: bool) -> tuple[list[str
     size = max(1, min(BATCH, len(paths) // 3))
     said: list[str] = []
     seconds = []
-    with tqdm(total=len(paths), desc=system.name, unit=" pictures", disable=not progress) as bar:
+    with tqdm(total=len(paths), desc=system.name, unit=" images", disable=not progress) as bar:
         for start in range(0, len(paths), size):
             part = list(paths[start : start + size])
             began = time.perf_counter()
@@ -252,12 +252,12 @@ def _tests(
     return rows
 
 
-def _claims_by_picture(captions: Mapping[str, str], attributes: pd.DataFrame) -> np.ndarray:
-    """True claims and claims of each picture: float64, shape (N, 2)."""
+def _claims_by_image(captions: Mapping[str, str], attributes: pd.DataFrame) -> np.ndarray:
+    """True claims and claims of each image: float64, shape (N, 2)."""
     if not set(CHARACTERISTICS) <= set(attributes):
         return true_claims(captions, attributes)
-    by_picture = stated_claims(captions, attributes).groupby("image_id")["true"].agg(["sum", "size"])
-    return by_picture.reindex(list(captions), fill_value=0).to_numpy(float)
+    by_image = stated_claims(captions, attributes).groupby("image_id")["true"].agg(["sum", "size"])
+    return by_image.reindex(list(captions), fill_value=0).to_numpy(float)
 
 
 def _share(sums: np.ndarray) -> np.ndarray:

@@ -163,7 +163,7 @@ def _claims(true: dict[str, Any], grounding: dict[str, Any]) -> list[str]:
         f"attention correctness {grounding['attention_correctness']:.3f} (a uniform map: {grounding['uniform']:.3f}), "
         f"over {grounding['n_phrases']} words that name a region",
         f"pointing game {grounding['pointing_game']:.3f}, {mean['pointing_game']:.3f} averaged over characteristics "
-        f"(the average map: {mean['pointing_center']:.3f}); within {near['tolerance']:.0%} of the picture's side "
+        f"(the average map: {mean['pointing_center']:.3f}); within {near['tolerance']:.0%} of the image's side "
         f"{near['pointing_game']:.3f}, {near_mean['pointing_game']:.3f} ({near_mean['pointing_center']:.3f})",
         f"{'':<18}{'words':>7}{'correctness':>13}{'uniform':>9}{'pointing':>10}{'within':>8}",
     ]

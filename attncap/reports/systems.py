@@ -27,7 +27,7 @@ from attncap.images import UnreadableImage
 from attncap.metrics.evaluate import References, evaluate
 from attncap.models.saving import load_captioner
 from attncap.retrieval.captions import CaptionNeighbors
-from attncap.retrieval.difference_hash import DifferenceHash, PictureEncoder
+from attncap.retrieval.difference_hash import DifferenceHash, ImageEncoder
 from attncap.retrieval.embeddings import PooledEmbedding
 from attncap.retrieval.index import ImageIndex
 
@@ -75,7 +75,7 @@ def captioner_system(name: str, run: str | Path, *, training_seconds: float | No
     captioner = load_captioner(run)
     encoder = captioner.encoder
     if encoder is None:
-        raise ValueError(f"{run}: this captioner holds no encoder: it takes features, not picture files")
+        raise ValueError(f"{run}: this captioner holds no encoder: it takes features, not image files")
     network, decode = encoder.network_for_pixels(), Decoder(captioner, **decoding)
 
     def answer(paths: Sequence[str]) -> list[str]:
@@ -99,7 +99,7 @@ def attribute_system(
     classifier = load_classifier(run)
     encoder = classifier.encoder
     if encoder is None:
-        raise ValueError(f"{run}: this classifier holds no encoder: it takes features, not picture files")
+        raise ValueError(f"{run}: this classifier holds no encoder: it takes features, not image files")
     network = encoder.network_for_pixels()
 
     def answer(paths: Sequence[str]) -> list[str]:
@@ -110,7 +110,7 @@ def attribute_system(
     return System(name, answer, _or_of_run(training_seconds, run), _file_megabytes(run))
 
 
-def build_index(training: CaptionData, encoder: PictureEncoder, progress: bool = False) -> tuple[ImageIndex, float]:
+def build_index(training: CaptionData, encoder: ImageEncoder, progress: bool = False) -> tuple[ImageIndex, float]:
     """Put images with their captions into an index in memory.
 
     Args:
@@ -131,7 +131,7 @@ def build_index(training: CaptionData, encoder: PictureEncoder, progress: bool =
     image_ids = list(pictures["image_id"])
     index.add(list(pictures["path"]), [references[image_id] for image_id in image_ids], image_ids, progress)
     if not len(index):
-        raise ValueError(f"{training.name}: no training picture with a caption can be read: nothing to look up")
+        raise ValueError(f"{training.name}: no training image with a caption can be read: nothing to look up")
     index.nearest(index.codes[:1])  # codes are read into memory at the first question
     return index, time.perf_counter() - began
 
@@ -164,7 +164,7 @@ def choose_k(
         kept = {image_id: captions[image_id] for image_id in references.image_ids}
         scores[k] = evaluate(kept, references, bootstrap=0, human=False).to_json_dict()["cider"]
     if not scores:
-        raise ValueError(f"{len(index)} pictures: more than {min(candidates)} needed for neighbors: add some")
+        raise ValueError(f"{len(index)} images: more than {min(candidates)} needed for neighbors: add some")
     return max(scores, key=lambda k: (scores[k], -k)), scores
 
 
@@ -194,14 +194,14 @@ def neighbor_system(name: str, index: ImageIndex, k: int = 1, *, training_second
 
 
 def most_common_system(training: CaptionData, name: str = "most common caption") -> System:
-    """Always the caption that training pictures have most often; of equals the first."""
+    """The most frequent training caption for every image; of equally frequent ones the first."""
     began = time.perf_counter()
     said, _ = Counter(training.captions["caption"]).most_common(1)[0]
     return System(name, lambda paths: [said] * len(paths), time.perf_counter() - began, _text_megabytes([said]))
 
 
 def random_system(training: CaptionData, seed: int = 0, name: str = "random training caption") -> System:
-    """A training caption drawn at random for each picture."""
+    """A training caption drawn at random for each image."""
     texts, rng = list(training.captions["caption"]), np.random.default_rng(seed)
     return System(
         name,
@@ -326,5 +326,5 @@ def _readable(data: CaptionData, split: str, store: FeatureStore, most: int | No
     rejects = store.extract(list(part.pictures["path"]), progress=progress)
     part = leave_out(part, dict(zip(rejects["path"], rejects["reason"], strict=True)))
     if part.pictures.empty:
-        raise ValueError(f"{data.name}: no readable picture with a caption in the split {split!r}")
+        raise ValueError(f"{data.name}: no readable image with a caption in the split {split!r}")
     return part

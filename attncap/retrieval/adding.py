@@ -13,14 +13,14 @@ from tqdm.auto import tqdm
 from attncap.images import UnreadableImage, image_bytes
 from attncap.paths import check_ids
 from attncap.retrieval.database import Entry, ImageDatabase
-from attncap.retrieval.difference_hash import PictureEncoder
+from attncap.retrieval.difference_hash import ImageEncoder
 
 COMMIT_EVERY = 64  # images; a killed process loses at most these
 
 
 def add_files(
     database: ImageDatabase,
-    encoder: PictureEncoder,
+    encoder: ImageEncoder,
     files: Sequence[str | os.PathLike[str]],
     names: Sequence[str],
     labels: Sequence[Sequence[str]],
@@ -57,12 +57,12 @@ def add_files(
     return rejected
 
 
-def code_bytes(encoder: PictureEncoder) -> int:
+def code_bytes(encoder: ImageEncoder) -> int:
     """Return the number of bytes of a stored code: packed bits, or a vector in half precision."""
     return -(-encoder.size // 8) if encoder.measure == "hash_distance" else 2 * encoder.size
 
 
-def stored_codes(encoder: PictureEncoder, codes: np.ndarray) -> list[bytes]:
+def stored_codes(encoder: ImageEncoder, codes: np.ndarray) -> list[bytes]:
     """Return the bytes of codes: of hashes as they are, of vectors scaled to unit length in half precision.
 
     Raises:

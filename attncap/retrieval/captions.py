@@ -40,7 +40,7 @@ class CaptionNeighbors:
         self.captions_of = np.concatenate([[0], np.cumsum([len(texts) for texts in labels])])  # row -> first caption
         self.texts = [text for texts in labels for text in texts]
         if not self.texts:
-            raise ValueError("captions by neighbors: no picture of the index has a label or caption")
+            raise ValueError("captions by neighbors: no image of the index has a label or caption")
         self._cider: CiderD | None = None
 
     def captions(

@@ -48,7 +48,7 @@ class ImageDatabase:
 
     Args:
         file: the database; None keeps it in memory.
-        encoder: what the codes come from (`PictureEncoder.describe`); None opens what is there, whatever it is from.
+        encoder: what the codes come from (`ImageEncoder.describe`); None opens what is there, whatever it is from.
         create: make the file where there is none.
 
     Raises:
@@ -280,7 +280,7 @@ def same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def encoder_of(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what the codes in a database come from, as `PictureEncoder.describe` told it.
+    """Return what the codes in a database come from, as `ImageEncoder.describe` told it.
 
     Raises:
         FileNotFoundError: there is none.

@@ -14,7 +14,7 @@ from attncap._files import check_list
 from attncap.images import AnyImage, UnreadableImage, read_image
 
 
-class PictureEncoder(Protocol):
+class ImageEncoder(Protocol):
     """What turns images into codes that an `ImageIndex` compares."""
 
     @property
@@ -28,7 +28,7 @@ class PictureEncoder(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return what two encoders must agree on for their codes to be comparable, for JSON; `name` is not compared."""
 
-    def encode(self, pictures: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
+    def encode(self, images: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
         """Return a code for each image, or why there is none."""
 
 
@@ -71,21 +71,21 @@ class DifferenceHash:
     def describe(self) -> dict[str, Any]:
         return {"encoder": "dhash", "bits": self.size}
 
-    def encode(self, pictures: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
+    def encode(self, images: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
         """Return a code for each image: uint8, shape (ceil(bits / 8),), or the `UnreadableImage`."""
-        check_list(pictures, "pictures", "images")
-        return [self._code(picture) for picture in tqdm(pictures, unit=" pictures", disable=not progress)]
+        check_list(images, "images")
+        return [self._code(image) for image in tqdm(images, unit=" images", disable=not progress)]
 
-    def hex(self, picture: AnyImage) -> str:
+    def hex(self, image: AnyImage) -> str:
         """Return the hash as imagehash prints it; of both directions one after the other."""
-        code = self._code(picture)
+        code = self._code(image)
         if isinstance(code, UnreadableImage):
             raise code
         return code.tobytes().hex()
 
-    def _code(self, picture: AnyImage) -> np.ndarray | UnreadableImage:
+    def _code(self, image: AnyImage) -> np.ndarray | UnreadableImage:
         try:
-            image = read_image(picture)
+            image = read_image(image)
         except UnreadableImage as error:
             return error
         bits = imagehash.dhash(image, self._side).hash.ravel()

@@ -65,17 +65,17 @@ class PooledEmbedding:
             "name": extractor.weights_source if named else Path(extractor.weights_source).name,
         }
 
-    def encode(self, pictures: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
-        """Return for each picture float32, shape (D,), of unit length, or the `UnreadableImage`."""
-        check_list(pictures, "pictures", "images")
-        files = [os.fspath(picture) for picture in pictures if isinstance(picture, str | os.PathLike)]
-        stored = self.store is not None and len(files) == len(pictures)
+    def encode(self, images: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
+        """Return for each image float32, shape (D,), of unit length, or the `UnreadableImage`."""
+        check_list(images, "images")
+        files = [os.fspath(image) for image in images if isinstance(image, str | os.PathLike)]
+        stored = self.store is not None and len(files) == len(images)
         if stored:
             assert self.store is not None
             rejects = self.store.extract(files, progress=progress)
             reasons = dict(zip(rejects["path"], rejects["reason"], strict=True))
         if not stored:
-            return self._computed(pictures, progress)
+            return self._computed(images, progress)
         codes: list[np.ndarray | UnreadableImage] = []
         for start in range(0, len(files), BATCH):
             codes += self._from_store(files[start : start + BATCH], reasons)
@@ -87,18 +87,16 @@ class PooledEmbedding:
         vectors = iter(pooled(self.store.get(readable)) if readable else ())
         return [UnreadableImage(file, reasons[file]) if file in reasons else next(vectors) for file in files]
 
-    def _computed(self, pictures: Sequence[AnyImage], progress: bool) -> list[np.ndarray | UnreadableImage]:
+    def _computed(self, images: Sequence[AnyImage], progress: bool) -> list[np.ndarray | UnreadableImage]:
         if self._network is None:
             self._network = self.extractor.network_for_pixels()
         codes: dict[int, np.ndarray | UnreadableImage] = {}
-        for batch in encode_images(
-            self.extractor, pictures, batch_size=BATCH, progress=progress, network=self._network
-        ):
+        for batch in encode_images(self.extractor, images, batch_size=BATCH, progress=progress, network=self._network):
             if batch.positions:
                 codes.update(zip(batch.positions, pooled(batch.features[0]), strict=True))
             for at, reason in batch.rejects:
-                codes[at] = UnreadableImage(image_name(pictures[at], at), reason)
-        return [codes[at] for at in range(len(pictures))]
+                codes[at] = UnreadableImage(image_name(images[at], at), reason)
+        return [codes[at] for at in range(len(images))]
 
 
 def pooled(features: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from attncap.images import AnyImage, UnreadableImage
 from attncap.paths import image_ids as ids_of
 from attncap.retrieval.adding import add_files, check_labels, code_bytes, stored_codes
 from attncap.retrieval.database import Entry, ImageDatabase
-from attncap.retrieval.difference_hash import DifferenceHash, PictureEncoder
+from attncap.retrieval.difference_hash import DifferenceHash, ImageEncoder
 from attncap.retrieval.hnsw import NeighborGraph
 from attncap.retrieval.search import CosineSearch, HashSearch
 
@@ -46,7 +46,7 @@ class ImageIndex:
 
     Args:
         file: the database, created where there is none; None keeps it in memory (`save` writes it).
-        encoder: `DifferenceHash(64)`, `attncap.retrieval.embeddings.PooledEmbedding(...)`, or any `PictureEncoder`.
+        encoder: `DifferenceHash(64)`, `attncap.retrieval.embeddings.PooledEmbedding(...)`, or any `ImageEncoder`.
 
     Raises:
         ValueError: the file is not an image index, is damaged, or holds codes of another encoder.
@@ -60,11 +60,11 @@ class ImageIndex:
         ('Big nose',)
     """
 
-    def __init__(self, file: str | os.PathLike[str] | None, encoder: PictureEncoder) -> None:
+    def __init__(self, file: str | os.PathLike[str] | None, encoder: ImageEncoder) -> None:
         self._use(ImageDatabase(file, encoder.describe(), create=True), encoder)
 
     @classmethod
-    def load(cls, file: str | os.PathLike[str], encoder: PictureEncoder | None = None) -> ImageIndex:
+    def load(cls, file: str | os.PathLike[str], encoder: ImageEncoder | None = None) -> ImageIndex:
         """Open an existing index; its encoder may be left out if it is a difference hash.
 
         Raises:
@@ -82,7 +82,7 @@ class ImageIndex:
         index._use(database, encoder)
         return index
 
-    def _use(self, database: ImageDatabase, encoder: PictureEncoder) -> None:
+    def _use(self, database: ImageDatabase, encoder: ImageEncoder) -> None:
         self._database, self.encoder = database, encoder
         self._is_hash = encoder.measure == "hash_distance"
         self._seen: tuple[int, int] | None = None
@@ -126,7 +126,7 @@ class ImageIndex:
 
     def add(
         self,
-        pictures: Sequence[str | os.PathLike[str]],
+        images: Sequence[str | os.PathLike[str]],
         labels: Sequence[Sequence[str]],
         image_ids: Sequence[str] | None = None,
         progress: bool = True,
@@ -138,7 +138,7 @@ class ImageIndex:
         other labels, its entry is replaced. So an interrupted call can be repeated, and goes on where it stopped.
 
         Args:
-            pictures: files.
+            images: files.
             labels: for each, its labels or captions: one or several, or none.
             image_ids: names, each once; default those of `attncap.paths.image_ids`.
             progress: show a bar with images/s.
@@ -152,10 +152,10 @@ class ImageIndex:
         Raises:
             ValueError: lists of different lengths, an image_id twice, or labels that are one string.
         """
-        check_list(pictures, "pictures", "images")
-        names = ids_of(pictures) if image_ids is None else list(image_ids)
-        check_labels(names, labels, len(pictures))
-        rejected = add_files(self._database, self.encoder, pictures, names, labels, progress)
+        check_list(images, "images")
+        names = ids_of(images) if image_ids is None else list(image_ids)
+        check_labels(names, labels, len(images))
+        rejected = add_files(self._database, self.encoder, images, names, labels, progress)
         self._database.remove([name for name, _, _ in rejected])
         if source is not None:
             self._sync(source, names)
@@ -210,11 +210,11 @@ class ImageIndex:
 
     # -- queries ---------------------------------------------------------------------------------------------------
 
-    def query(self, picture: AnyImage, k: int = 1, approximate: bool = False) -> list[Neighbor]:
+    def query(self, image: AnyImage, k: int = 1, approximate: bool = False) -> list[Neighbor]:
         """Return the k nearest images, nearest first, at any distance.
 
         Args:
-            picture: a file, or a PIL image.
+            image: a file, or a PIL image.
             k: how many; all, where there are fewer.
             approximate: search the graph (`build_graph`).
 
@@ -222,17 +222,17 @@ class ImageIndex:
             UnreadableImage: the file cannot be decoded.
             ValueError: the index is empty, or k below 1.
         """
-        rows, distances = self.nearest(self._encoded(picture)[None], k, approximate)
+        rows, distances = self.nearest(self._encoded(image)[None], k, approximate)
         found = zip(self.entries(rows[0]), distances[0].tolist(), strict=True)
         return [Neighbor(image_id, labels, distance) for (image_id, labels), distance in found]
 
-    def label(self, picture: AnyImage) -> tuple[str, ...] | None:
+    def label(self, image: AnyImage) -> tuple[str, ...] | None:
         """Return the labels of the nearest image, or None for "no matching label".
 
         None where the nearest image is farther away than the threshold, and for an image whose hash has no bit set: a
         plain image matches every other plain image.
         """
-        code = self._encoded(picture)
+        code = self._encoded(image)
         if not self.has_content(code):
             return None
         rows, distances = self.nearest(code[None])
@@ -243,8 +243,8 @@ class ImageIndex:
         """Return whether a code can tell images apart: False for a hash without a bit set (a plain image)."""
         return not self._is_hash or bool(code.any())
 
-    def _encoded(self, picture: AnyImage) -> np.ndarray:
-        code = self.encoder.encode([picture])[0]
+    def _encoded(self, image: AnyImage) -> np.ndarray:
+        code = self.encoder.encode([image])[0]
         if isinstance(code, UnreadableImage):
             raise code
         return code

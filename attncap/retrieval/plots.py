@@ -163,7 +163,7 @@ def plot_robustness(
     ax.set_ylim(len(changes) - 0.5, -0.5)
     ax.set_xlim(0, 1.08)
     ax.xaxis.set_major_formatter("{x:.0%}")
-    ax.set_xlabel("share found; of pictures that are not in the index: share taken for one that is")
+    ax.set_xlabel("share found; of images that are not in the index: share taken for one that is")
     ax.xaxis.label.set_fontsize(10)
     ax.set_title(title, loc="left", pad=30, parse_math=False)
     look: dict[str, Any] = {"borderaxespad": 0.2, "columnspacing": 1.2, "handlelength": 1.4}

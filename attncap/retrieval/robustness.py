@@ -20,9 +20,9 @@ Change = Callable[[Image.Image], Image.Image]
 def reencoded(quality: int) -> Change:
     """Encode as JPEG with this quality."""
 
-    def change(picture: Image.Image) -> Image.Image:
+    def change(image: Image.Image) -> Image.Image:
         contents = BytesIO()
-        picture.save(contents, "JPEG", quality=quality)
+        image.save(contents, "JPEG", quality=quality)
         return Image.open(contents).convert("RGB")
 
     return change
@@ -30,20 +30,20 @@ def reencoded(quality: int) -> Change:
 
 def resized(share: float) -> Change:
     """Multiply both sides by `share`."""
-    return lambda picture: picture.resize(tuple(max(1, round(side * share)) for side in picture.size))  # type: ignore[arg-type]
+    return lambda image: image.resize(tuple(max(1, round(side * share)) for side in image.size))  # type: ignore[arg-type]
 
 
 def squeezed(share: float) -> Change:
     """Multiply the height by `share`."""
-    return lambda picture: picture.resize((picture.width, max(1, round(picture.height * share))))
+    return lambda image: image.resize((image.width, max(1, round(image.height * share))))
 
 
 def cropped(share: float) -> Change:
     """Cut off `share` of the width and height on every side."""
 
-    def change(picture: Image.Image) -> Image.Image:
-        across, down = round(picture.width * share), round(picture.height * share)
-        return picture.crop((across, down, picture.width - across, picture.height - down))
+    def change(image: Image.Image) -> Image.Image:
+        across, down = round(image.width * share), round(image.height * share)
+        return image.crop((across, down, image.width - across, image.height - down))
 
     return change
 
@@ -51,29 +51,29 @@ def cropped(share: float) -> Change:
 def rotated(degrees: float) -> Change:
     """Rotate about the center, corners in the mean color; multiples of 90 degrees without loss."""
 
-    def change(picture: Image.Image) -> Image.Image:
+    def change(image: Image.Image) -> Image.Image:
         if degrees % 90 == 0:
-            return picture.rotate(degrees, expand=True)
-        mean = tuple(int(value) for value in np.asarray(picture).mean((0, 1)))
-        return picture.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=mean)
+            return image.rotate(degrees, expand=True)
+        mean = tuple(int(value) for value in np.asarray(image).mean((0, 1)))
+        return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=mean)
 
     return change
 
 
 def brightened(factor: float) -> Change:
     """Multiply the brightness by `factor`; below 1 is darker."""
-    return lambda picture: ImageEnhance.Brightness(picture).enhance(factor)
+    return lambda image: ImageEnhance.Brightness(image).enhance(factor)
 
 
-def captioned(picture: Image.Image) -> Image.Image:
+def captioned(image: Image.Image) -> Image.Image:
     """Cover the lowest tenth with a white band, as under a line of text."""
-    copy = picture.copy()
-    copy.paste("white", (0, round(0.9 * picture.height), picture.width, picture.height))
+    copy = image.copy()
+    copy.paste("white", (0, round(0.9 * image.height), image.width, image.height))
     return copy
 
 
 CHANGES: dict[str, Change] = {
-    "the same file": lambda picture: picture,
+    "the same file": lambda image: image,
     "JPEG, quality 75": reencoded(75),
     "JPEG, quality 20": reencoded(20),
     "half the size": resized(0.5),
@@ -86,8 +86,8 @@ CHANGES: dict[str, Change] = {
     "rotated 90 degrees": rotated(90),
     "brightness x 1.3": brightened(1.3),
     "brightness x 0.6": brightened(0.6),
-    "contrast x 0.6": lambda picture: ImageEnhance.Contrast(picture).enhance(0.6),
-    "grey": lambda picture: ImageOps.grayscale(picture).convert("RGB"),
+    "contrast x 0.6": lambda image: ImageEnhance.Contrast(image).enhance(0.6),
+    "grey": lambda image: ImageOps.grayscale(image).convert("RGB"),
     "white band over a tenth": captioned,
     "mirrored": ImageOps.mirror,
 }
@@ -95,7 +95,7 @@ CHANGES: dict[str, Change] = {
 
 def changed_copies(
     index: ImageIndex,
-    pictures: Sequence[str | Path],
+    images: Sequence[str | Path],
     image_ids: Sequence[str],
     changes: Mapping[str, Change] | None = None,
     progress: bool = True,
@@ -104,7 +104,7 @@ def changed_copies(
 
     Args:
         index: holds all of `image_ids`.
-        pictures: their files.
+        images: their files.
         image_ids: their names in the index.
         changes: name -> change of a PIL image; default CHANGES.
         progress: show a bar with copies/s.
@@ -118,11 +118,11 @@ def changed_copies(
     """
     changes = CHANGES if changes is None else changes
     rows = []
-    with tqdm(total=len(pictures) * len(changes), desc="changed copies", unit=" copies", disable=not progress) as bar:
-        for start in range(0, len(pictures), 16):
-            opened = [open_image(path) for path in pictures[start : start + 16]]
+    with tqdm(total=len(images) * len(changes), desc="changed copies", unit=" copies", disable=not progress) as bar:
+        for start in range(0, len(images), 16):
+            opened = [open_image(path) for path in images[start : start + 16]]
             for name, change in changes.items():
-                codes = [np.asarray(code) for code in index.encoder.encode([change(picture) for picture in opened])]
+                codes = [np.asarray(code) for code in index.encoder.encode([change(image) for image in opened])]
                 near, distances = index.nearest(np.stack(codes))
                 found = [image_id for image_id, _ in index.entries(near[:, 0])]
                 for image_id, at, distance in zip(image_ids[start : start + 16], found, distances[:, 0], strict=True):

@@ -180,7 +180,7 @@ def similar_captions(
         raise ValueError(f"similarity is one of {', '.join(SIMILARITIES)}, got {measure!r}")
     bare = next((n for n, captions in enumerate(neighbors) if not captions), None)
     if bare is not None:
-        raise ValueError(f"neighbor of query {bare} has no caption: index pictures with captions")
+        raise ValueError(f"neighbor of query {bare} has no caption: index images with captions")
     references = {str(n): list(captions) for n, captions in enumerate(queries)}
     first = {str(n): captions[0] for n, captions in enumerate(neighbors)}
     return score_images(first, references)[measure].to_numpy() >= level

@@ -66,7 +66,7 @@ class CaptionBatches(keras.utils.PyDataset):
         super().__init__(**kwargs)
         self._image_ids = [image_id for image_id in paths if captions.get(image_id)]
         if not self._image_ids:
-            raise ValueError("no picture has a caption: nothing to train on")
+            raise ValueError("no image has a caption: nothing to train on")
         for image_id in self._image_ids:
             check_list(captions[image_id], f"captions of image {image_id!r}")
         self._get_features = get_features
@@ -108,11 +108,11 @@ class CaptionBatches(keras.utils.PyDataset):
     def _covers(self, image_ids: Sequence[str], targets: np.ndarray) -> np.ndarray:
         assert self._regions is not None
         covers = np.zeros((*targets.shape, self._region_cells), np.float32)  # (B, K, T, L)
-        for picture, image_id in enumerate(image_ids):
+        for image, image_id in enumerate(image_ids):
             own = self._regions.get(image_id, ())
             for row, caption in enumerate(self._chosen_captions[image_id] if own else ()):
                 for region in own[caption]:
-                    covers[picture, row, region.start : region.end] += region.cover
+                    covers[image, row, region.start : region.end] += region.cover
         covers[(targets == PAD) | (targets == END)] = 0  # a cut caption ends where a word was
         return covers
 
@@ -123,13 +123,13 @@ class CaptionBatches(keras.utils.PyDataset):
         for image_id, own in regions.items():
             if image_id in captions and len(own) != len(captions[image_id]):
                 raise ValueError(
-                    f"picture {image_id!r}: regions of {len(own)} captions, it has {len(captions[image_id])}: "
+                    f"image {image_id!r}: regions of {len(own)} captions, it has {len(captions[image_id])}: "
                     "give one list a caption"
                 )
             for region in (region for caption in own for region in caption):
                 if region.cover.shape != (cells,):
                     raise ValueError(
-                        f"picture {image_id!r}: a region's cover needs shape ({cells},), got {region.cover.shape}"
+                        f"image {image_id!r}: a region's cover needs shape ({cells},), got {region.cover.shape}"
                     )
         return regions
 

@@ -36,7 +36,7 @@ def advantages(rewards: np.ndarray) -> np.ndarray:
     """
     count = rewards.shape[1]
     if count < 2:
-        raise ValueError(f"a baseline of the other samples needs at least 2 samples a picture, got {count}")
+        raise ValueError(f"a baseline of the other samples needs at least 2 samples per image, got {count}")
     return ((rewards - rewards.mean(axis=1, keepdims=True)) * count / (count - 1)).astype(np.float32)
 
 

@@ -99,7 +99,7 @@ def test_pictures_that_cannot_be_used_are_rejected_and_the_labels_stay_beside_th
     data = load_attributes(f"attributes:{file}:{tmp_path / 'images'}", val=0, test=0)
     assert data.pictures["image_id"].tolist() == ["x.jpg", "z.jpg"] and data.labels.tolist() == [[1], [0]]
     assert data.rejects["line"].tolist() == [3, 4, 5]
-    assert data.rejects["kind"].tolist() == ["path leaves the folder", "duplicate picture", "malformed row"]
+    assert data.rejects["kind"].tolist() == ["path leaves the folder", "duplicate image", "malformed row"]
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_equal_names_in_two_folders_and_beside_each_other(
 
     page = tmp_path / "page.html"
     assert main(["explore", *run, "--images", str(folder), "--out", str(page), "--beam-width", "1"]) == 0
-    assert "4 pictures in" in capsys.readouterr().out
+    assert "4 images in" in capsys.readouterr().out
     assert all(f'"{image_id}"' in page.read_text(encoding="utf-8") for image_id in ids)
 
 

@@ -59,7 +59,7 @@ def test_closed_streams_and_readers_that_are_gone(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,caption\nx.png,a hat\n")
     check = '"$0" -m attncap check --data table:t.csv:. --out rejects.csv'
     done = run(f"{check} 2>&-", tmp_path)
-    assert done.returncode == 0 and "missing picture" in done.stdout
+    assert done.returncode == 0 and "missing image" in done.stdout
     listed = (tmp_path / "rejects.csv").read_text()
     assert listed.startswith("source,line") and "checking" not in listed  # no message went into the file
     assert run(f"{check} >&- 2>&- <&-", tmp_path).returncode == 0

@@ -22,7 +22,7 @@ from attncap.data.load import (
     leave_out,
     load,
     load_table,
-    split_pictures,
+    split_images,
 )
 
 
@@ -62,9 +62,7 @@ def test_split_takes_the_rows_of_every_table() -> None:
     train = SMALL.split("train")
     assert train.boxes is not None and train.boxes.empty
     assert train.pictures.index.tolist() == [0, 1]
-    with pytest.raises(
-        ValueError, match=r"no split 'holdout': known are train \(2 pictures\), val \(1 .*dev is another"
-    ):
+    with pytest.raises(ValueError, match=r"no split 'holdout': known are train \(2 images\), val \(1 .*dev is another"):
         SMALL.split("holdout")
 
 
@@ -74,7 +72,7 @@ def test_references_keep_order_and_leave_out_pictures_without() -> None:
 
 
 def test_summary_says_counts() -> None:
-    assert repr(SMALL) == "CaptionData(made: 4 pictures (train 2, val 1, test 1), 5 captions, 0 rejects)"
+    assert repr(SMALL) == "CaptionData(made: 4 images (train 2, val 1, test 1), 5 captions, 0 rejects)"
 
 
 def test_tables_without_their_columns_are_refused() -> None:
@@ -147,30 +145,30 @@ def test_rejects_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
 
 def test_splits_are_seeded_and_of_the_size_asked_for() -> None:
     ids = [f"{i}.jpg" for i in range(2003)]
-    splits = split_pictures(ids, seed=3, val=0.2, test=0.1)
+    splits = split_images(ids, seed=3, val=0.2, test=0.1)
     counts = {name: splits.count(name) for name in ("train", "val", "test")}
     # binomial: 2003 * 0.2 = 401, deviation 18; 2003 * 0.1 = 200, deviation 13; four deviations allowed
     assert abs(counts["val"] - 401) < 72 and abs(counts["test"] - 200) < 54
-    assert splits == split_pictures(ids, seed=3, val=0.2, test=0.1)
-    assert splits != split_pictures(ids, seed=4, val=0.2, test=0.1)
+    assert splits == split_images(ids, seed=3, val=0.2, test=0.1)
+    assert splits != split_images(ids, seed=4, val=0.2, test=0.1)
     # blake2b("0\\0" + name) / 2^64 = 0.333, 0.497, 0.491, 0.242, 0.204: the same on every machine, in every version
     recorded = ["val", "val", "val", "test", "test"]
-    assert split_pictures(["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"], seed=0, val=0.3, test=0.3) == recorded
+    assert split_images(["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"], seed=0, val=0.3, test=0.3) == recorded
 
 
 def test_added_pictures_move_none() -> None:
     ids = [f"{i}.jpg" for i in range(499)]
-    before = dict(zip(ids, split_pictures(ids), strict=True))
+    before = dict(zip(ids, split_images(ids), strict=True))
     more = [*(f"new {i}.jpg" for i in range(101)), *reversed(ids)]
-    after = dict(zip(more, split_pictures(more), strict=True))
+    after = dict(zip(more, split_images(more), strict=True))
     assert {image_id: after[image_id] for image_id in ids} == before
     assert set(before.values()) == {"train", "val", "test"}
 
 
 def test_given_splits_are_kept_and_shares_are_checked() -> None:
-    assert split_pictures(["a", "b"], val=1.0, test=0.0, given=["test", None]) == ["test", "val"]
+    assert split_images(["a", "b"], val=1.0, test=0.0, given=["test", None]) == ["test", "val"]
     with pytest.raises(ValueError, match=r"together at most 1; got val=0\.7, test=0\.4"):
-        split_pictures(["a"], val=0.7, test=0.4)
+        split_images(["a"], val=0.7, test=0.4)
 
 
 # ------------------------------------------------------------------------------------------------ specs
@@ -313,7 +311,7 @@ def test_a_spec_or_a_seed_in_the_wrong_place_is_named() -> None:
     with pytest.raises(ValueError, match="a seed of 0 or more expected, found n=9, seed='x'"):
         load("faces:9", seed="x")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="seed: a whole number expected, got 0.5"):
-        split_pictures(["a"], seed=0.5)  # type: ignore[arg-type]
+        split_images(["a"], seed=0.5)  # type: ignore[arg-type]
 
 
 def test_check_finds_everything_and_every_row_is_accounted_for(tmp_path: Path) -> None:
@@ -352,18 +350,18 @@ def test_check_finds_everything_and_every_row_is_accounted_for(tmp_path: Path) -
     assert len(clean.pictures) + (tables == "pictures").sum() == len({name for name, _, _ in rows})
     assert report["rejected"].sum() == len(clean.rejects)
     assert report.loc[report["rejected"], "kind"].value_counts().to_dict() == {
-        "caption of a rejected picture": 6,
-        "unreadable picture": 3,
+        "caption of a rejected image": 6,
+        "unreadable image": 3,
         "empty caption": 2,
         "duplicate caption": 1,
         "not UTF-8": 1,
         "path leaves the folder": 1,
-        "missing picture": 1,
-        "picture without caption": 1,
+        "missing image": 1,
+        "image without caption": 1,
     }
     by_id = report[report["table"] == "pictures"].set_index("image_id")["reason"]
     assert re.search("truncated or damaged", by_id["cut.png"]) and "empty file" in by_id["zero.png"]
-    assert "not a picture" in by_id["page.png"] and "no such file" in by_id["gone.png"]
+    assert "not an image" in by_id["page.png"] and "no such file" in by_id["gone.png"]
     assert by_id["twin of a.png"] == "same contents in two splits: test, as 'a.png' in train"
     noted = report[~report["rejected"]]
     assert noted["kind"].tolist() == ["same contents in two splits", "file without caption"]
@@ -371,7 +369,7 @@ def test_check_finds_everything_and_every_row_is_accounted_for(tmp_path: Path) -
     assert report.loc[report["kind"] == "not UTF-8", "line"].tolist() == [14]
 
     summary = check_summary(clean, report)
-    assert summary.startswith("captions: 3 pictures (train 2, val 0, test 1), 3 captions, 16 rejects\n")
+    assert summary.startswith("captions: 3 images (train 2, val 0, test 1), 3 captions, 16 rejects\n")
     assert "captions.csv, line 14: byte 0xe9" in summary and "1  file without caption (only noted)" in summary
 
     again, second = check(clean, workers=1, progress=False)

@@ -45,7 +45,7 @@ def test_entities_give_their_sentences_and_list_what_they_lack(entities: str) ->
         "7_abc.jpg": ["A man holds a T-shirt in front of a sea .", 'Look : " two dogs ! "']
     }
     assert annotated.rejects[["image_id", "kind", "reason", "table"]].to_numpy().tolist() == [
-        ["5_x.jpg", "picture without boxes", "not annotated", "pictures"]
+        ["5_x.jpg", "image without boxes", "not annotated", "pictures"]
     ]
     first, second = phrases["7_abc.jpg"]
     # a man holds a t-shirt in front of a sea | look two dogs: punctuation is no word
@@ -115,7 +115,7 @@ def test_errors_name_what_is_wrong(faces: CaptionData, entities: str, tmp_path: 
         load_phrases("faces", faces.only(["2.png"]))
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder or zip"):
         load_phrases(f"entities:{tmp_path / 'nowhere'}", plain)
-    with pytest.raises(FileNotFoundError, match=r"for 1 of 1 pictures, such as '1\.png'"):
+    with pytest.raises(FileNotFoundError, match=r"for 1 of 1 images, such as '1\.png'"):
         load_phrases(entities, plain)
-    with pytest.raises(ValueError, match="no pictures to load the boxes 'faces' for"):
+    with pytest.raises(ValueError, match="no images to load the boxes 'faces' for"):
         load_phrases("faces", faces.only([]))

@@ -89,7 +89,7 @@ def test_all_pictures_or_those_that_are_there(make_source) -> None:
     source = make_source({**picture(), **picture(entry="8")})
     assert sorted(read_entities(source)) == ["7", "8"]
     assert list(read_entities(source, ["8.jpg", "9_ff.jpg"], missing="skip")) == ["8.jpg"]
-    with pytest.raises(FileNotFoundError, match=r"no Sentences/ID.txt with .* for 2 of 3 pictures, such as '9_ff.jpg'"):
+    with pytest.raises(FileNotFoundError, match=r"no Sentences/ID.txt with .* for 2 of 3 images, such as '9_ff.jpg'"):
         read_entities(source, ["8.jpg", "9_ff.jpg", "10.jpg"])
     with pytest.raises(FileNotFoundError, match="for 1 of 1 pictures"):
         read_entities(source, ["9.jpg"], missing="skip")  # nothing at all is no result
@@ -130,9 +130,9 @@ BOMB = '<?xml version="1.0"?>\n<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">
         ("<annotation>\n<size>", r", line 2: not well-formed XML"),
         ("<annotation/>", r": expected a whole number in <size/width>, got ''"),
         (annotation(width="2e9"), r": expected a whole number in <size/width>, got '2e9'"),
-        (annotation(height="0"), r": expected the picture's width and height in pixels, got 200 x 0"),
+        (annotation(height="0"), r": expected the image's width and height in pixels, got 200 x 0"),
         (annotation(thing("12", 1, 2, 3)), r", object 12: expected a whole number in <ymax>, got ''"),
-        (annotation(thing("12 13", 50, 2, 40, 9)), r", object 12 13: box without area in a picture of 200 x 100"),
+        (annotation(thing("12 13", 50, 2, 40, 9)), r", object 12 13: box without area in an image of 200 x 100"),
         (annotation(thing("12", 201, 2, 240, 9)), r", object 12: box without area"),
         ("<a>" + " " * 1_000_001, r"1,000,004 bytes, expected at most 1,000,000"),
     ],

@@ -273,7 +273,7 @@ def test_json_and_text() -> None:
     assert set(numbers) >= {*MEASURES, "shift", "intervals", "mean_over_types", "n_without_box", "n_pictures"}
     text = result.to_text()
     assert "hat                  1     0.800     0.800     0.029     0.800     1.000     0.029     1.000" in text
-    assert "maps of the words' own steps; 1 pictures; left out: 0 phrases without box, 0 without map" in text
+    assert "maps of the words' own steps; 1 images; left out: 0 phrases without box, 0 without map" in text
 
 
 @pytest.mark.parametrize("phrases", [[], [Phrase("1.jpg", 0, 1, "scene", np.zeros((0, 4)))]])
@@ -297,9 +297,7 @@ def test_no_captions_at_all() -> None:
     [[0.5, 0, 0.5, 1], [0, 0.7, 1, 0.2], [0, 0, 1.5, 1], [-0.1, 0, 1, 1], [0, 0, math.nan, 1], [3, 4, 90, 80]],
 )
 def test_a_box_that_is_none(corners: list[float]) -> None:
-    with pytest.raises(
-        ValueError, match=r"phrase 0:1 \(hat\) of picture '1.jpg': boxes are fractions .* divide pixels"
-    ):
+    with pytest.raises(ValueError, match=r"phrase 0:1 \(hat\) of image '1.jpg': boxes are fractions .* divide pixels"):
         Phrase("1.jpg", 0, 1, "hat", np.array([corners]))
 
 
@@ -312,7 +310,7 @@ def test_a_phrase_without_words_or_with_flat_boxes() -> None:
 
 
 def test_a_phrase_that_leaves_its_caption() -> None:
-    with pytest.raises(ValueError, match=r"phrase 0:2 of picture '1.jpg' leaves its caption of 1 words \('w0'\)"):
+    with pytest.raises(ValueError, match=r"phrase 0:2 of image '1.jpg' leaves its caption of 1 words \('w0'\)"):
         measure(maps({(0, 0): 1.0}), Phrase("1.jpg", 0, 2, "hat", box(0, 0, 1, 1)))
 
 
@@ -320,7 +318,7 @@ def test_captions_that_do_not_fit() -> None:
     good = caption(maps({(0, 0): 1.0}))
     with pytest.raises(ValueError, match="got 1 captions, 2 lists"):
         measure_grounding([good], [[], []])
-    with pytest.raises(ValueError, match="picture '2.jpg' has no attention maps"):
+    with pytest.raises(ValueError, match="image '2.jpg' has no attention maps"):
         measure_grounding([caption(None, "2.jpg")], [[]])
     with pytest.raises(ValueError, match=r"maps of one grid, got \[\(5, 7\), \(7, 5\)\]"):
         measure_grounding([good, caption(np.ones((1, COLS, ROWS)))], [[], []])
@@ -330,7 +328,7 @@ def test_captions_that_do_not_fit() -> None:
 def test_maps_that_are_none(weight: float) -> None:
     weights = maps({(0, 0): 1.0}, {(1, 1): weight})
     with pytest.raises(
-        ValueError, match="maps of picture '1.jpg' hold negative, infinite or missing weights, or only zeros"
+        ValueError, match="maps of image '1.jpg' hold negative, infinite or missing weights, or only zeros"
     ):
         measure_grounding([caption(weights)], [[]])
 

@@ -143,7 +143,7 @@ def test_a_folder_with_pipes_and_folders_named_as_tables_does_not_hang(images: P
 
 ON_THE_COMMAND_LINE: dict[str, tuple[str, int, str]] = {
     # name: (contents, exit status, what it says)
-    "nothing loads": ("file,caption\n../a.jpg,x\nb.jpg,\n", 0, r"1 pictures|0 captions"),
+    "nothing loads": ("file,caption\n../a.jpg,x\nb.jpg,\n", 0, r"1 images|0 captions"),
     "escapes and emoji": (
         f"file\tcaption\na.jpg\t{EMOJI}\x1b[2J{PAGE}\na.jpg\t\x1b]0;x\x07\n../\u202e\tx\n",
         0,

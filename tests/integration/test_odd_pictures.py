@@ -73,11 +73,11 @@ def test_check_and_the_store_list_the_same_ones(tmp_path: Path) -> None:
     data = load(f"table:{write_corpus(tmp_path, CORPUS)}")
     clean, report = check(data, workers=2, progress=False)
     assert sorted(clean.pictures["image_id"]) == sorted(SEEN_NAMES)
-    rejected = report[report["kind"] == "unreadable picture"]
+    rejected = report[report["kind"] == "unreadable image"]
     assert sorted(rejected["image_id"]) == sorted(REFUSED_NAMES)
     for image_id, reason in zip(rejected["image_id"], rejected["reason"], strict=True):
         assert re.search(REFUSED[image_id].reason, reason), (image_id, reason)
-    assert (report["kind"] == "caption of a rejected picture").sum() == len(REFUSED_NAMES)
+    assert (report["kind"] == "caption of a rejected image").sum() == len(REFUSED_NAMES)
 
     store = FeatureStore(tmp_path / "features", FakeExtractor())
     unreadable = store.extract(list(data.pictures["path"]), progress=False)
@@ -112,7 +112,7 @@ def test_the_command_line_checks_them_all_within_bounds(tmp_path: Path) -> None:
     table = write_corpus(tmp_path, {**CORPUS, **large})
     done = limited(["check", "--data", f"table:{table}", "--out", str(tmp_path / "rejects.csv")], 4 * GIGABYTE, 120)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr and f"{len(SEEN_NAMES) + 3} pictures" in done.stdout
+    assert "Traceback" not in done.stderr and f"{len(SEEN_NAMES) + 3} images" in done.stdout
     listed = pd.read_csv(tmp_path / "rejects.csv")
     assert sorted(listed.loc[listed["table"] == "pictures", "image_id"]) == sorted(REFUSED_NAMES)
     assert not listed["reason"].str.contains("not enough memory").any()
@@ -131,13 +131,13 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatc
     held = []
     decoded = pictures._decoded
     monkeypatch.setattr(
-        pictures, "_decoded", lambda picture: held.append(pictures._one_large_picture.locked()) or decoded(picture)
+        pictures, "_decoded", lambda picture: held.append(pictures._one_large_image.locked()) or decoded(picture)
     )
     open_image("large.png", encoded(quarters(), "PNG"))
     open_image("small.png", encoded(quarters().crop((0, 0, 23, 12)), "PNG"))
     with pytest.raises(UnreadableImage):
         open_image("cut.png", noise("PNG")[:900])
-    assert held == [True, False, True] and not pictures._one_large_picture.locked()
+    assert held == [True, False, True] and not pictures._one_large_image.locked()
 
 
 # ---------------------------------------------------------------- any bytes

@@ -19,7 +19,7 @@ from PIL import Image
 import attncap
 from attncap.cli.main import main
 from attncap.decoding.decoder import Decoder
-from attncap.decoding.predict import caption_pictures, caption_stored
+from attncap.decoding.predict import caption_images, caption_stored
 from attncap.decoding.replay import CaptionReplay, member_captions
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
@@ -148,7 +148,7 @@ def test_the_caption_has_the_mean_map_and_each_member_its_own(first: Captioner, 
         np.testing.assert_allclose(two.attention_weights, alone.attention_weights, atol=1e-5)
         np.testing.assert_allclose(two.word_log_probs, alone.word_log_probs, atol=1e-4)
     assert member_captions(ensemble, features[:0], []) == [[], [], []]
-    with pytest.raises(ValueError, match="one caption a picture is needed, got 5 for 2 pictures"):
+    with pytest.raises(ValueError, match="one caption per image is needed, got 5 for 2 images"):
         member_captions(ensemble, features[:2], captions)
 
 
@@ -264,7 +264,7 @@ def test_members_share_one_encoder_and_one_store(several: Ensemble, folder: Path
     assert several.encoder is several.members[0].encoder
     store = FeatureStore(tmp_path, several.encoder)
     assert store.extract(paths).empty
-    from_files, rejects = caption_pictures(several, paths, progress=False, max_length=7)
+    from_files, rejects = caption_images(several, paths, progress=False, max_length=7)
     settings: dict[str, Any] = {"max_length": 7, "batch_size": 32}
     from_store = caption_stored(several, store, pd.DataFrame({"image_id": list("pqr"), "path": paths}), **settings)
     assert rejects.empty and [c.token_ids for c in from_files] == [c.token_ids for c in from_store]

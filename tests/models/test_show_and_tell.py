@@ -18,7 +18,7 @@ from attncap.cli.main import main
 from attncap.data.dataset import CaptionData
 from attncap.data.load import load
 from attncap.decoding.decoder import Decoder
-from attncap.decoding.predict import caption_pictures, caption_stored
+from attncap.decoding.predict import caption_images, caption_stored
 from attncap.decoding.replay import replay_captions
 from attncap.features.store import FeatureStore
 from attncap.grounding.probes import uniform_attention
@@ -399,7 +399,7 @@ def test_stored_features_and_picture_files_give_the_same_captions(
     pictures = faces.split("val").pictures
     store = FeatureStore(folder / "features", trained.encoder)
     stored = caption_stored(trained, store, pictures, beam_width=3, max_length=11)
-    read, rejects = caption_pictures(
+    read, rejects = caption_images(
         trained, list(pictures["path"]), list(pictures["image_id"]), progress=False, beam_width=3, max_length=11
     )
     assert rejects.empty and len(stored) == len(pictures) > 0
@@ -451,7 +451,7 @@ def test_train_standardizes_with_the_training_pictures(faces: CaptionData, train
 
 def test_what_needs_maps_says_that_there_are_none(faces: CaptionData, trained: ShowAndTell) -> None:
     picture = faces.pictures["path"].iloc[0]
-    captions, _ = caption_pictures(trained, [picture], progress=False, max_length=7)
+    captions, _ = caption_images(trained, [picture], progress=False, max_length=7)
     with pytest.raises(ValueError, match="has no attention maps.*take one of `attncap train --model attention`"):
         plot_attention(picture, captions[0])
     with pytest.raises(ValueError, match="^ShowAndTell has no attention, .*no maps to measure: take a run of"):

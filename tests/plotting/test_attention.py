@@ -32,7 +32,7 @@ def test_a_panel_for_the_picture_and_each_word() -> None:
     figure = plot_attention(PHOTO, caption)
     picture, *words, scale = figure.axes
     assert [ax.get_title() for ax in words] == list(caption.words)
-    assert picture.get_title() == "picture" and len(picture.images) == 1
+    assert picture.get_title() == "image" and len(picture.images) == 1
     np.testing.assert_array_equal(picture.images[0].get_array(), PHOTO)
     for ax, weights in zip(words, caption.attention_weights, strict=True):
         photo, overlay = ax.images

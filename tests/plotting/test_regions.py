@@ -65,7 +65,7 @@ def test_figures_of_a_caption_of_boxes() -> None:
     assert any("Boxes: the regions" in " ".join(text.get_text().split()) for text in figure.texts)
     ax = plot_word(PHOTO, CAPTION, 1)
     assert len(ax.patches) == 1 and np.asarray(ax.images[1].get_array()).max() == pytest.approx(2.0, abs=1e-4)
-    assert explore([CAPTION], [PHOTO]).n_pictures == 1
+    assert explore([CAPTION], [PHOTO]).n_images == 1
 
 
 def test_grounding_is_measured_on_boxes() -> None:

@@ -190,7 +190,7 @@ def test_bad_input(faces: CaptionData) -> None:
         compare_systems([], faces, progress=False)
     with pytest.raises(ValueError, match="at least one image with references"):
         compare_systems([one], faces.only([]), progress=False)
-    with pytest.raises(ValueError, match=r"faces-40: no training picture with a caption can be read"):
+    with pytest.raises(ValueError, match=r"faces-40: no training image with a caption can be read"):
         build_index(faces.only([]), DifferenceHash(64))
 
 
@@ -254,7 +254,7 @@ def test_k_is_chosen_by_leave_one_out(faces: CaptionData) -> None:
     k, scores = choose_k(index, (1, 3, 11, 12), sample=12)
     assert list(scores) == [1, 3, 11]  # a picture has no 12 others
     assert k == 3 and scores[3] > scores[1] and scores[3] > scores[11]
-    with pytest.raises(ValueError, match="12 pictures: more than 20 needed for neighbors"):
+    with pytest.raises(ValueError, match="12 images: more than 20 needed for neighbors"):
         choose_k(index, (20,))
 
 
@@ -312,7 +312,7 @@ def test_all_systems_from_files(faces: CaptionData, tmp_path: Path, monkeypatch:
     systems, _, absent = all_systems(photographs, limit=1, k=1, features=tmp_path, progress=False)
     assert len(systems) == 4  # k = 1 is the nearest embedding
     assert absent["attributes in a sentence"].startswith("does not apply")
-    with pytest.raises(ValueError, match="faces-40: no readable picture with a caption in the split 'train'"):
+    with pytest.raises(ValueError, match="faces-40: no readable image with a caption in the split 'train'"):
         all_systems(faces.only([]), features=tmp_path, progress=False)
 
 

@@ -185,7 +185,7 @@ def test_consensus_by_hand() -> None:
 def test_entries_without_captions_are_passed_over() -> None:
     index = captioned_index([[], [], ["a dog"], ["a cat"]])
     assert neighbor_captions(index, np.zeros((1, 8), np.uint8), ["q"]) == {"q": "a dog"}
-    with pytest.raises(ValueError, match="no picture of the index has a label"):
+    with pytest.raises(ValueError, match="no image of the index has a label"):
         neighbor_captions(captioned_index([[], []]), np.zeros((1, 8), np.uint8), ["q"])
     with pytest.raises(ValueError, match="a name for each code expected: 1 codes, 2 names"):
         neighbor_captions(index, np.zeros((1, 8), np.uint8), ["q", "r"])

@@ -175,7 +175,7 @@ def test_pictures_without_captions_are_left_out() -> None:
 
 
 def test_nothing_to_train_on_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no picture has a caption: nothing to train on"):
+    with pytest.raises(ValueError, match="no image has a caption: nothing to train on"):
         make({"1": []})
-    with pytest.raises(ValueError, match="no picture has a caption"):
+    with pytest.raises(ValueError, match="no image has a caption"):
         make({})

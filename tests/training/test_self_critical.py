@@ -86,7 +86,7 @@ def test_advantages_by_hand() -> None:
     found = advantages(np.array([[1.0, 2.0, 6.0], [3.0, 3.0, 3.0]]))
     np.testing.assert_allclose(found, [[1 - 4, 2 - 3.5, 6 - 1.5], [0, 0, 0]])
     assert found.dtype == np.float32
-    with pytest.raises(ValueError, match="at least 2 samples a picture, got 1"):
+    with pytest.raises(ValueError, match="at least 2 samples per image, got 1"):
         advantages(np.ones((3, 1)))
 
 

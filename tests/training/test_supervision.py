@@ -114,9 +114,9 @@ def test_regions_that_do_not_fit_are_named() -> None:
     def make(regions: Any) -> CaptionBatches:
         return CaptionBatches(features_of, {"1": "1"}, {"1": ["w0"]}, TOKENIZER, regions=regions, region_cells=L)
 
-    with pytest.raises(ValueError, match="picture '1': regions of 2 captions, it has 1"):
+    with pytest.raises(ValueError, match="image '1': regions of 2 captions, it has 1"):
         make({"1": [[], []]})
-    with pytest.raises(ValueError, match=r"picture '1': a region's cover needs shape \(6,\), got \(4,\)"):
+    with pytest.raises(ValueError, match=r"image '1': a region's cover needs shape \(6,\), got \(4,\)"):
         make({"1": [[NamedRegion(0, 1, np.ones(4))]]})
 
 

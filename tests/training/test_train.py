@@ -214,12 +214,12 @@ def test_unreadable_pictures_are_listed_with_their_captions(undisturbed: Run) ->
     broken = undisturbed.data.pictures["path"][4]
     assert rejects[["source", "image_id", "kind", "table"]].to_numpy().tolist() == [
         ["captions.txt", "elsewhere.png", "empty caption", "captions"],  # the reader's
-        [broken, "4", "unreadable picture", "pictures"],
-        ["squares", "4", "caption of a rejected picture", "captions"],
-        ["squares", "4", "caption of a rejected picture", "captions"],
+        [broken, "4", "unreadable image", "pictures"],
+        ["squares", "4", "caption of a rejected image", "captions"],
+        ["squares", "4", "caption of a rejected image", "captions"],
     ]
     assert rejects["line"].tolist() == [99, pd.NA, pd.NA, pd.NA]
-    assert rejects["reason"][1].startswith("unreadable picture: not a picture")
+    assert rejects["reason"][1].startswith("unreadable image: not an image")
 
 
 # ---------------------------------------------------------------- killed and resumed

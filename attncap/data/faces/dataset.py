@@ -151,13 +151,13 @@ def draw_face(attributes: Mapping[str, str], rng: np.random.Generator) -> tuple[
         rng: NumPy generator; only `random` and `integers` are drawn.
 
     Returns:
-        picture: RGB, 192 x 192 pixels.
+        image: RGB, 192 x 192 pixels.
         boxes: of each visible characteristic, one or more (left, top, right, bottom) as fractions of the image: two
             for a pair of ears. A color's boxes are those of what has it. Generous by 2 pixels.
 
     Example:
         >>> rng = np.random.default_rng(5)
-        >>> picture, boxes = draw_face(sample_attributes(rng), rng)
+        >>> image, boxes = draw_face(sample_attributes(rng), rng)
         >>> len(boxes["eyebrows"])
         2
     """
@@ -236,20 +236,20 @@ def _stamp(folder: Path, seed: int) -> None:
 
 
 def _boxes_of(path: Path) -> dict[str, list[Box]] | None:
-    """The boxes that a drawn picture carries in its PNG text; None where there is no whole picture of ours."""
+    """The boxes that a drawn image carries in its PNG text; None where there is no whole image of ours."""
     try:
-        with Image.open(path) as picture:
-            return json.loads(picture.info["boxes"])
+        with Image.open(path) as image:
+            return json.loads(image.info["boxes"])
     except (OSError, KeyError, ValueError):
         return None
 
 
 def _draw_into(path: Path, attributes: Mapping[str, str], rng: np.random.Generator) -> dict[str, list[Box]]:
-    picture, boxes = draw_face(attributes, rng)
+    image, boxes = draw_face(attributes, rng)
     text = PngImagePlugin.PngInfo()
     text.add_text("boxes", json.dumps(boxes))
     fresh = path.with_suffix(f".{os.getpid()}.tmp")
-    picture.save(fresh, "PNG", compress_level=1, pnginfo=text)
+    image.save(fresh, "PNG", compress_level=1, pnginfo=text)
     os.replace(fresh, path)
     return boxes
 
@@ -287,7 +287,7 @@ def make_faces(
     place = Path(folder)
     _stamp(place, seed)
     pictures, captions, rows, boxes = [], [], [], []
-    for index in tqdm(range(n), desc="drawing faces", unit=" pictures", disable=None):
+    for index in tqdm(range(n), desc="drawing faces", unit=" images", disable=None):
         name = f"face_{index:06d}.png"
         path = place / "images" / name
         split, attributes, written = face_plan(seed, index)

@@ -126,7 +126,7 @@ class Collector:
     ) -> None:
         """Add an image whose file has one of `names` below the folder; the first of them where none is there."""
         if image_id in self.paths or image_id in self.refused:
-            self.reject("duplicate picture", f"{where}{image_id!r} again", source, line, image_id, "pictures")
+            self.reject("duplicate image", f"{where}{image_id!r} again", source, line, image_id, "pictures")
             return
         if HALF_CHARACTER.search(image_id):  # no file could name it: not a list of predictions, nor a report
             why = f"{where}half of a surrogate pair in the id {image_id!r}: write another id"
@@ -154,9 +154,9 @@ class Collector:
             self.reject(kind, f"{where}{why}" if why else where.rstrip(": "), source, line, image_id)
 
         if image_id in self.refused:
-            reject("caption of a rejected picture", self.refused[image_id])
+            reject("caption of a rejected image", self.refused[image_id])
         elif image_id not in self.paths:
-            reject("caption without picture", f"no picture has the id {image_id!r}")
+            reject("caption without image", f"no image has the id {image_id!r}")
         elif is_missing(caption):
             reject("empty caption", "")
         elif not isinstance(caption, str):

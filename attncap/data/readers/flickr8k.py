@@ -8,7 +8,7 @@ from pathlib import Path
 from attncap.data.readers.base import Collector, Parts, image_folder
 from attncap.data.readers.files import foreign_byte, read_lines
 from attncap.data.readers.registry import Spec, register_reader
-from attncap.images import PICTURE_ENDINGS
+from attncap.images import IMAGE_ENDINGS
 
 TEXT_FOLDERS = (".", "Flickr8k_text", "Flickr_8k_text", "text")
 TOKEN_FILES = ("Flickr8k.token.txt", "results_20130124.token")
@@ -64,8 +64,8 @@ def read_flickr8k(folder: Path) -> Parts:
             continue
         if name not in collected.paths and name not in collected.refused:
             split = listed.get(name, "train" if listed and "train" not in list_files else None)
-            if not name.lower().endswith(PICTURE_ENDINGS):
-                ending = f"{name!r} has no picture's ending ({', '.join(PICTURE_ENDINGS[:3])}, ...)"
+            if not name.lower().endswith(IMAGE_ENDINGS):
+                ending = f"{name!r} does not end like an image file ({', '.join(IMAGE_ENDINGS[:3])}, ...)"
                 collected.refuse_image(name, "malformed row", ending, caption_file, line)
             elif list_files and split is None:
                 lists = ", ".join(sorted(path.name for path in list_files.values()))
@@ -95,7 +95,7 @@ def _split_lists(collected: Collector, folder: Path) -> tuple[dict[str, str], di
                 collected.reject("not UTF-8", problem, path, line, name, "pictures")
             elif name in listed:
                 where = f"{name!r} is in the {listed[name]} list already"
-                collected.reject("duplicate picture", where, path, line, name, "pictures")
+                collected.reject("duplicate image", where, path, line, name, "pictures")
             elif name:
                 listed[name] = split
     return listed, list_files

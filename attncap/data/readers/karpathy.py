@@ -42,7 +42,7 @@ def read_karpathy(path: Path, images: Path) -> Parts:
         for place, sentence in items(path, item, where, "sentences"):
             caption = member(path, sentence, place, "raw", str)
             if repeated:
-                collected.reject("duplicate picture", f"{place}: of a repeated picture", path, None, image_id)
+                collected.reject("duplicate image", f"{place}: of a repeated image", path, None, image_id)
             else:
                 collected.add_caption(image_id, caption, path, None, f"{place}: ", key=str(sentence.get("sentid")))
     return collected.parts(path.stem, integer_ids=bool(integers) and all(integers))

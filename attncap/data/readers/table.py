@@ -12,7 +12,7 @@ from attncap._files import plain_cell
 from attncap.data.readers.base import SPLIT_COLUMNS, Collector, Parts, image_folder, split_of
 from attncap.data.readers.files import files_beside, foreign_byte, read_lines
 from attncap.data.readers.registry import Spec, register_reader
-from attncap.images import PICTURE_ENDINGS
+from attncap.images import IMAGE_ENDINGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,7 @@ def read_table(
                 problem = str(error)
             if problem is None and image_id in splits and splits[image_id][0] != split:
                 first, first_line = splits[image_id]
-                problem = f"split {split} here, {first} in line {first_line}: one picture belongs to one split"
+                problem = f"split {split} here, {first} in line {first_line}: one image belongs to one split"
         if foreign or problem:
             kind = "not UTF-8" if foreign else "malformed row"
             collected.reject(kind, foreign or str(problem), source, line, image_id)
@@ -135,7 +135,7 @@ def read_rows(
         fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
         if file_at is None or len(fields) < max(columns, 2):
             return False
-        return fields[file_at].strip().lower().endswith(PICTURE_ENDINGS)
+        return fields[file_at].strip().lower().endswith(IMAGE_ENDINGS)
 
     at = 1
     while at < len(lines):

@@ -16,9 +16,9 @@ from matplotlib.colors import Colormap
 from PIL import Image
 
 from attncap.captions import Caption
+from attncap.images import AnyImage
 from attncap.paths import inside_folder
 from attncap.plotting.predictions import words_in_no_reference
-from attncap.plotting.style import Picture
 
 Weighed = Sequence[Sequence[tuple[str, float]]]  # of T words each: (word, log-probability), the likeliest first
 
@@ -53,27 +53,27 @@ def grouped_alternatives(alternatives: Any, captions: Any, groups: list[list[Cap
     for number, (group, entry) in enumerate(zip(groups, own, strict=True)):
         expected, found = [len(caption.words) for caption in group], [len(words) for words in entry]
         if expected != found:
-            raise ValueError(f"alternatives of picture {number + 1}: lists for {expected} words expected, got {found}")
+            raise ValueError(f"alternatives of image {number + 1}: lists for {expected} words expected, got {found}")
     return own
 
 
-def picture_of(pictures: Any, number: int, name: str, count: int) -> Picture:
-    if isinstance(pictures, Mapping):
-        if name not in pictures:
-            raise ValueError(f"pictures has none for image_id {name!r}: give image_id -> picture for every caption")
-        return pictures[name]
-    single = isinstance(pictures, (str, os.PathLike))
-    if isinstance(pictures, (Image.Image, np.ndarray)) or (single and not Path(pictures).is_dir()):
+def image_of(images: Any, number: int, name: str, count: int) -> AnyImage:
+    if isinstance(images, Mapping):
+        if name not in images:
+            raise ValueError(f"images has none for image_id {name!r}: give image_id -> image for every caption")
+        return images[name]
+    single = isinstance(images, (str, os.PathLike))
+    if isinstance(images, (Image.Image, np.ndarray)) or (single and not Path(images).is_dir()):
         if count != 1:
-            raise ValueError(f"pictures needs a folder, a mapping or {count} pictures, got one: {str(pictures)[:200]}")
-        return pictures
-    if pictures is not None and not single:
-        if len(pictures) != count:
-            raise ValueError(f"pictures needs one image per caption, {count}, got {len(pictures)}")
-        return pictures[number]
+            raise ValueError(f"images needs a folder, a mapping or {count} images, got one: {str(images)[:200]}")
+        return images
+    if images is not None and not single:
+        if len(images) != count:
+            raise ValueError(f"images needs one image per caption, {count}, got {len(images)}")
+        return images[number]
     if not name:
-        raise ValueError(f"caption {number + 1} has no image_id: give the pictures themselves, in the captions' order")
-    return name if pictures is None else inside_folder(pictures, name)
+        raise ValueError(f"caption {number + 1} has no image_id: give the images themselves, in the captions' order")
+    return name if images is None else inside_folder(images, name)
 
 
 def score_table(scores: pd.DataFrame | None) -> tuple[dict[str, dict[str, float]], list[list[str]]]:

@@ -2,12 +2,12 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
-  const pictures = data.pictures;
+  const images = data.images;
   const colors = bytesOf(data.colors); // 256 times red, green, blue, opacity
-  const LONGER_SIDE = 360; // pixels of the map's canvas; the browser stretches it over the picture
+  const LONGER_SIDE = 360; // pixels of the map's canvas; the browser stretches it over the image
   const PACE = 900; // milliseconds a word
   // word: the one that is shown; pinned: the one that is shown when no word is hovered over or has the focus.
-  const state = { order: pictures.map((_, i) => i), picture: -1, beam: 0, word: 0, pinned: 0, highest: true, playing: 0 };
+  const state = { order: images.map((_, i) => i), image: -1, beam: 0, word: 0, pinned: 0, highest: true, playing: 0 };
   const CONTOURS = [[0.8, "#56b4e9"], [0.5, "#d55e00"]]; // shares of the attention that the lines enclose
 
   // ------------------------------------------------------------ small things
@@ -48,7 +48,7 @@
     const text = textOf(beam);
     return text.charAt(0).toUpperCase() + text.slice(1) + (/,|[.!?。]$/.test(text) ? "" : ".");
   };
-  const beamNow = () => pictures[state.picture].beams[state.beam];
+  const beamNow = () => images[state.image].beams[state.beam];
 
   function bar(p, low) {
     const outer = element("span", "bar" + (low ? " low" : ""));
@@ -72,7 +72,7 @@
   }
 
   // For each of `length` pixels along a side, four cells and their weights: Keys' cubic kernel with a = -0.5, as
-  // Pillow's BICUBIC; the border's value goes on to the picture's edge. Not smooth: the cell that the pixel lies in.
+  // Pillow's BICUBIC; the border's value goes on to the image's edge. Not smooth: the cell that the pixel lies in.
   function taps(cells, length, first, last, smooth) {
     const cubic = (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0);
     const inside = (cell) => Math.min(Math.max(cell, 0), cells - 1);
@@ -172,7 +172,7 @@
   // The end of a map's scale in times uniform: at least 2, so that an even map looks even.
   const topOf = (maps, word) => Math.max(2, at("onescale").checked ? Math.max(...maps.most) : maps.most[word]);
 
-  // The middle of the cell with the most attention, as fractions of the picture.
+  // The middle of the cell with the most attention, as fractions of the image.
   function peakOf(maps, word) {
     const values = maps.values[word];
     const cell = values.indexOf(Math.max(...values));
@@ -191,7 +191,7 @@
 
   // ------------------------------------------------------------ a word
 
-  // The one way to a word, from hovering, touch, tabulator and slider alike. 0 is the picture alone.
+  // The one way to a word, from hovering, touch, tabulator and slider alike. 0 is the image alone.
   function show(word) {
     const beam = beamNow();
     const maps = mapsOf(beam);
@@ -199,7 +199,7 @@
     at("slider").value = word;
     at("slider").disabled = !beam.words.length;
     at("position").textContent = `${word} of ${beam.words.length}`;
-    const said = word ? `word ${word} of ${beam.words.length}, ${beam.words[word - 1]}` : "the picture alone";
+    const said = word ? `word ${word} of ${beam.words.length}, ${beam.words[word - 1]}` : "the image alone";
     at("slider").setAttribute("aria-valuetext", said);
     [...at("words").children].forEach((button, i) => {
       button.setAttribute("aria-pressed", String(i + 1 === word));
@@ -227,7 +227,7 @@
   // Lays the map of a word (from 0) over the photograph, in the mode that was chosen.
   function lay(canvas, maps, word) {
     const mode = at("mode").value;
-    const [width, height] = pictures[state.picture].size;
+    const [width, height] = images[state.image].size;
     const scale = LONGER_SIDE / Math.max(width, height);
     const across = Math.max(1, Math.round(width * scale)), down = Math.max(1, Math.round(height * scale));
     const values = enlarged(maps, word, across, down, !at("cells").checked);
@@ -254,7 +254,7 @@
 
   // The other run, where two are compared: its map of the same word, if it says it.
   function showOther(beam, word) {
-    const other = pictures[state.picture].other;
+    const other = images[state.image].other;
     if (!other) return;
     const maps = mapsOf(other);
     const same = word ? matching(beam.words, other.words)[word - 1] : -1;
@@ -265,7 +265,7 @@
   }
 
   function comparison(beam, word) {
-    const other = pictures[state.picture].other;
+    const other = images[state.image].other;
     if (!other || !word) return "";
     const same = matching(beam.words, other.words)[word - 1];
     if (same < 0) return ` ${isolated(data.runs[1])} does not say it.`;
@@ -316,11 +316,11 @@
     state.beam = number;
     const beam = beamNow();
     const maps = mapsOf(beam);
-    const ratio = pictures[state.picture].size[0] / pictures[state.picture].size[1];
+    const ratio = images[state.image].size[0] / images[state.image].size[1];
     at("words").dir = direction(beam.words);
     at("slider").max = beam.words.length;
     at("play").disabled = !beam.words.length;
-    const other = pictures[state.picture].other;
+    const other = images[state.image].other;
     const differs = other ? differing(beam.words, other.words) : [];
     at("words").replaceChildren(...beam.words.map((word, i) => {
       const button = element("button", beam.wrong.includes(i) ? "word wrong" : "word");
@@ -341,7 +341,7 @@
     [...at("beams").children].forEach((item, i) =>
       item.firstChild.setAttribute("aria-pressed", String(i === number)));
     at("nomaps").hidden = !!maps || !beam.words.length;
-    at("nomaps").textContent = "There are no maps: this captioner has no attention (as Show and Tell, which reads the whole picture once).";
+    at("nomaps").textContent = "There are no maps: this captioner has no attention (as Show and Tell, which reads the whole image once).";
     at("looks").hidden = at("scale").hidden = !maps;
     at("legend").textContent = [
       beam.p ? "Bars are probabilities; an orange bar is below 0.5." : "",
@@ -402,34 +402,34 @@
     return item;
   }
 
-  // ------------------------------------------------------------ a picture
+  // ------------------------------------------------------------ an image
 
-  function showPicture(index, focus) {
+  function showImage(index, focus) {
     stop();
-    const picture = pictures[index];
-    state.picture = index;
+    const image = images[index];
+    state.image = index;
     at("stage").hidden = false;
-    at("name").textContent = picture.name;
+    at("name").textContent = image.name;
     at("scores").textContent = data.sorts
-      .filter(([key]) => key in picture.scores)
-      .map(([key, label]) => `${label} ${short(picture.scores[key])}`)
+      .filter(([key]) => key in image.scores)
+      .map(([key, label]) => `${label} ${short(image.scores[key])}`)
       .join(" · ");
-    at("photo").src = `data:image/jpeg;base64,${picture.jpeg}`;
-    at("photo").alt = `Picture ${picture.name}`;
-    at("second").hidden = at("against").hidden = at("runname").hidden = !picture.other;
-    document.querySelector(".view").classList.toggle("pair", !!picture.other);
-    if (picture.other) {
+    at("photo").src = `data:image/jpeg;base64,${image.jpeg}`;
+    at("photo").alt = `Image ${image.name}`;
+    at("second").hidden = at("against").hidden = at("runname").hidden = !image.other;
+    document.querySelector(".view").classList.toggle("pair", !!image.other);
+    if (image.other) {
       [at("runname").textContent, at("othername").textContent] = data.runs;
       at("otherphoto").src = at("photo").src;
-      at("otherphoto").alt = `Picture ${picture.name}, for ${data.runs[1]}`;
-      at("otherframe").style.setProperty("--ratio", picture.size[0] / picture.size[1]);
+      at("otherphoto").alt = `Image ${image.name}, for ${data.runs[1]}`;
+      at("otherframe").style.setProperty("--ratio", image.size[0] / image.size[1]);
     }
-    at("boxchoice").hidden = !picture.beams.some((beam) => beam.boxes && beam.boxes.length);
-    at("frame").style.setProperty("--ratio", picture.size[0] / picture.size[1]);
-    at("beams").replaceChildren(...picture.beams.map((beam, i) => beamItem(beam, i, picture.beams[0])));
-    at("kept").hidden = picture.beams.length < 2;
-    at("references").replaceChildren(...picture.references.map((text) => phrase("li", "", text)));
-    at("people").hidden = !picture.references.length;
+    at("boxchoice").hidden = !image.beams.some((beam) => beam.boxes && beam.boxes.length);
+    at("frame").style.setProperty("--ratio", image.size[0] / image.size[1]);
+    at("beams").replaceChildren(...image.beams.map((beam, i) => beamItem(beam, i, image.beams[0])));
+    at("kept").hidden = image.beams.length < 2;
+    at("references").replaceChildren(...image.references.map((text) => phrase("li", "", text)));
+    at("people").hidden = !image.references.length;
     showBeam(0);
     for (const option of at("list").children) {
       const chosen = Number(option.dataset.index) === index;
@@ -444,7 +444,7 @@
   }
 
   function allowTurns() {
-    const place = state.order.indexOf(state.picture);
+    const place = state.order.indexOf(state.image);
     at("previous").disabled = place <= 0;
     at("next").disabled = place < 0 || place >= state.order.length - 1;
   }
@@ -462,25 +462,25 @@
   }
 
   function step(by, focus) {
-    const place = state.order.indexOf(state.picture) + by;
-    if (place >= 0 && place < state.order.length) showPicture(state.order[place], focus);
+    const place = state.order.indexOf(state.image) + by;
+    if (place >= 0 && place < state.order.length) showImage(state.order[place], focus);
   }
 
   // ------------------------------------------------------------ the list
 
   const fold = (text) => text.normalize("NFKC").toLowerCase();
-  const searched = pictures.map((picture) =>
-    fold([picture.name, ...picture.beams.map(textOf), ...(picture.other ? [textOf(picture.other)] : []), ...picture.references].join("\n")));
+  const searched = images.map((image) =>
+    fold([image.name, ...image.beams.map(textOf), ...(image.other ? [textOf(image.other)] : []), ...image.references].join("\n")));
 
   const SORTS = [
     ["given", "order given", (_, i) => i],
-    ...data.sorts.map(([key, label]) => [key, label, (picture) => picture.scores[key] ?? null]),
-    ["probability", "probability a word", (picture) => geometricMean(picture.beams[0].p)],
+    ...data.sorts.map(([key, label]) => [key, label, (image) => image.scores[key] ?? null]),
+    ["probability", "probability a word", (image) => geometricMean(image.beams[0].p)],
     ["least", "least probable word", ({ beams: [{ p }] }) => (p && p.length ? Math.min(...p) : null)],
-    ["length", "words", (picture) => picture.beams[0].words.length],
-    ...(data.marks ? [["wrong", "marked words", (picture) => picture.beams[0].wrong.length]] : []),
+    ["length", "words", (image) => image.beams[0].words.length],
+    ...(data.marks ? [["wrong", "marked words", (image) => image.beams[0].wrong.length]] : []),
     ...(data.runs ? [["differ", "words that differ", ({ beams: [best], other }) => differing(best.words, other.words).filter(Boolean).length]] : []),
-    ["name", "name", (picture) => picture.name],
+    ["name", "name", (image) => image.name],
   ];
 
   function geometricMean(p) {
@@ -491,38 +491,38 @@
     const terms = fold(at("filter").value).split(/\s+/).filter(Boolean);
     const whole = terms.map((term) => new RegExp(`(?<![\\p{L}\\p{M}\\p{N}])${term.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?![\\p{L}\\p{M}\\p{N}])`, "u"));
     const holds = (i) => at("exact").checked ? whole.every((term) => term.test(searched[i])) : terms.every((term) => searched[i].includes(term));
-    const fits = (i) => holds(i) && (!at("wrong").checked || pictures[i].beams[0].wrong.length > 0);
+    const fits = (i) => holds(i) && (!at("wrong").checked || images[i].beams[0].wrong.length > 0);
     const [key, , value] = SORTS[at("sort").selectedIndex];
-    const values = pictures.map(value);
+    const values = images.map(value);
     const sign = state.highest ? -1 : 1;
     const compare = (a, b) => {
       if (values[a] === null || values[b] === null) return (values[a] === null) - (values[b] === null) || a - b;
       const order = key === "name" ? values[a].localeCompare(values[b], "en", { numeric: true }) : values[a] - values[b];
       return (key === "given" ? order : sign * order) || a - b;
     };
-    state.order = pictures.map((_, i) => i).filter(fits).sort(compare);
+    state.order = images.map((_, i) => i).filter(fits).sort(compare);
     const options = new Map([...at("list").children].map((option) => [Number(option.dataset.index), option]));
     const seen = new Set(state.order);
     for (const [index, option] of options) option.hidden = !seen.has(index);
     at("list").append(...state.order.map((index) => options.get(index)));
     for (const [index, option] of options) {
-      const text = key === "given" || key === "name" ? pictures[index].name
+      const text = key === "given" || key === "name" ? images[index].name
         : key === "length" ? `${values[index]} words` : key === "wrong" ? `${values[index]} marked` : key === "differ" ? `${values[index]} differ` : short(values[index]);
       option.lastChild.textContent = text;
     }
-    const shown = state.order.length, all = `${pictures.length} picture${pictures.length === 1 ? "" : "s"}`;
-    at("count").textContent = shown === pictures.length ? all : `${shown} of ${all}`;
+    const shown = state.order.length, all = `${images.length} image${images.length === 1 ? "" : "s"}`;
+    at("count").textContent = shown === images.length ? all : `${shown} of ${all}`;
     at("none").hidden = shown > 0;
     at("direction").disabled = key === "given";
     at("direction").textContent = key === "name" ? (state.highest ? "Z to A" : "A to Z")
       : state.highest ? "Highest first" : "Lowest first";
     if (!shown) { stop(); at("stage").hidden = true; }
-    else if (at("stage").hidden || !seen.has(state.picture)) showPicture(state.order[0]);
+    else if (at("stage").hidden || !seen.has(state.image)) showImage(state.order[0]);
     else allowTurns();
   }
 
   function fillList() {
-    at("list").append(...pictures.map((picture, index) => {
+    at("list").append(...images.map((image, index) => {
       const option = element("li", "option");
       option.setAttribute("role", "option");
       option.dataset.index = index;
@@ -530,8 +530,8 @@
       small.loading = "lazy";
       small.decoding = "async";
       small.alt = "";
-      small.src = `data:image/jpeg;base64,${picture.jpeg}`;
-      option.append(small, phrase("span", "said", sentenceOf(picture.beams[0])), phrase("span", "badge", picture.name));
+      small.src = `data:image/jpeg;base64,${image.jpeg}`;
+      option.append(small, phrase("span", "said", sentenceOf(image.beams[0])), phrase("span", "badge", image.name));
       return option;
     }));
     at("sort").append(...SORTS.map(([, label]) => element("option", "", label)));
@@ -560,10 +560,10 @@
     remember();
   }
 
-  // The address names picture and word, so that a link leads to them. In a notebook's frame it cannot be changed.
+  // The address names image and word, so that a link leads to them. In a notebook's frame it cannot be changed.
   function remember() {
     if (window.self !== window.top) return;
-    history.replaceState(null, "", `#${encodeURIComponent(pictures[state.picture].name)},${state.pinned}`);
+    history.replaceState(null, "", `#${encodeURIComponent(images[state.image].name)},${state.pinned}`);
   }
 
   function openAddress() {
@@ -571,15 +571,15 @@
     if (name === undefined) return;
     let wanted;
     try { wanted = decodeURIComponent(name); } catch { return; } // not an address of this page
-    const index = pictures.findIndex((picture) => picture.name === wanted);
+    const index = images.findIndex((image) => image.name === wanted);
     if (index < 0) return;
-    showPicture(index);
+    showImage(index);
     if (Number(word) <= beamNow().words.length) pin(Number(word));
   }
 
-  // The shown picture with its map and its caption as a PNG file.
-  function savePicture() {
-    const [width, height] = pictures[state.picture].size;
+  // The shown image with its map and its caption as a PNG file.
+  function saveImage() {
+    const [width, height] = images[state.image].size;
     const scale = Math.max(1, 720 / Math.max(width, height));
     const canvas = element("canvas"), context = canvas.getContext("2d");
     const [across, down, line] = [Math.round(width * scale), Math.round(height * scale), 26];
@@ -611,7 +611,7 @@
       context.fillText(word, x, down + line * (row + 1) - 4);
     }));
     const link = element("a");
-    link.download = `${pictures[state.picture].name.replace(/[^\p{L}\p{N}._-]+/gu, "_")}_${state.word}.png`;
+    link.download = `${images[state.image].name.replace(/[^\p{L}\p{N}._-]+/gu, "_")}_${state.word}.png`;
     link.href = canvas.toDataURL("image/png");
     link.click();
   }
@@ -657,7 +657,7 @@
   at("play").addEventListener("click", play);
   for (const id of ["strength", "threshold"]) at(id).addEventListener("input", () => show(state.word));
   at("mode").addEventListener("change", () => show(state.word));
-  at("save").addEventListener("click", savePicture);
+  at("save").addEventListener("click", saveImage);
   at("save").hidden = window.self !== window.top; // a notebook's frame may not save files
   at("withboxes").addEventListener("change", () => show(state.word));
   for (const id of ["cells", "onescale"])
@@ -678,16 +678,16 @@
 
   at("list").addEventListener("click", (event) => {
     const option = event.target.closest(".option");
-    if (option) showPicture(Number(option.dataset.index), true);
+    if (option) showImage(Number(option.dataset.index), true);
   });
   at("list").addEventListener("keydown", (event) => {
     const by = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, PageDown: 5, PageUp: -5 }[event.key];
     const last = state.order.length - 1;
     const to = event.key === "Home" ? 0 : event.key === "End" ? last
-      : by && Math.min(Math.max(state.order.indexOf(state.picture) + by, 0), last);
+      : by && Math.min(Math.max(state.order.indexOf(state.image) + by, 0), last);
     if (to === undefined) return;
     event.preventDefault();
-    showPicture(state.order[to], true);
+    showImage(state.order[to], true);
   });
   at("previous").addEventListener("click", () => step(-1));
   at("next").addEventListener("click", () => step(1));
@@ -695,7 +695,7 @@
   const arrangeAnew = (highest) => {
     state.highest = highest;
     arrange();
-    if (state.order.length) showPicture(state.order[0]); // whoever sorts wants to see the first
+    if (state.order.length) showImage(state.order[0]); // whoever sorts wants to see the first
   };
   at("sort").addEventListener("change", () => arrangeAnew(SORTS[at("sort").selectedIndex][0] !== "name"));
   at("direction").addEventListener("click", () => arrangeAnew(!state.highest));

@@ -25,6 +25,7 @@ import pandas as pd
 
 from attncap._files import replacing
 from attncap.captions import Caption
+from attncap.images import AnyImage
 from attncap.plotting.attention import plot_attention
 from attncap.plotting.explorer.content import (
     Weighed,
@@ -33,15 +34,14 @@ from attncap.plotting.explorer.content import (
     color_table,
     grouped,
     grouped_alternatives,
+    image_of,
     jpeg_of,
-    picture_of,
     score_table,
     wrong_places,
 )
 from attncap.plotting.layout import read_image
 from attncap.plotting.overlay import HEAT
 from attncap.plotting.predictions import plot_predictions
-from attncap.plotting.style import Picture
 
 PIXELS, FULL_SIZE = 480, 200  # the longer side of the photographs; up to so many images they have that size
 SHRINK = 0.66  # power of the number of images above that: 1,000 photographs with three captions each take 15 MB
@@ -54,13 +54,13 @@ class Explorer:
 
     Args:
         page: the whole HTML document.
-        n_pictures: how many images it shows.
+        n_images: how many images it shows.
         height: of the frame in a notebook, in pixels.
         first: photographs and captions of the first images, for the static image in a notebook.
     """
 
     page: str
-    n_pictures: int
+    n_images: int
     height: int = 760
     first: tuple[list[np.ndarray], list[Caption]] = field(default=([], []), repr=False)
 
@@ -75,13 +75,13 @@ class Explorer:
         # Where scripts are not trusted the frame is removed, and the image below it remains.
         return (
             f'<div style="position:relative;height:{self.height}px;overflow:hidden">{self._static()}'
-            f'<iframe title="Attention explorer, {_count(self.n_pictures)}" sandbox="allow-scripts" '
+            f'<iframe title="Attention explorer, {_count(self.n_images)}" sandbox="allow-scripts" '
             f'style="position:absolute;inset:0;width:100%;height:{self.height}px;border:1px solid #d9d9d9;'
             f'border-radius:8px;background:#fff" srcdoc="{html.escape(self.page)}"></iframe></div>'
         )
 
     def _static(self) -> str:
-        """A picture of the first images and captions, without any script."""
+        """A drawing of the first images and captions, without any script."""
         photos, captions = self.first
         if not photos:
             return ""
@@ -99,12 +99,12 @@ class Explorer:
         )
 
     def __repr__(self) -> str:
-        return f"Explorer({_count(self.n_pictures)}, {len(self.page) / 1e6:.1f} MB)"
+        return f"Explorer({_count(self.n_images)}, {len(self.page) / 1e6:.1f} MB)"
 
 
 def explore(
     captions: Caption | Sequence[Caption | Sequence[Caption]],
-    pictures: Picture | Mapping[str, Picture] | Sequence[Picture] | None = None,
+    images: AnyImage | Mapping[str, AnyImage] | Sequence[AnyImage] | None = None,
     *,
     references: Mapping[str, Sequence[str]] | None = None,
     alternatives: Sequence[Weighed | Sequence[Weighed]] | None = None,
@@ -113,7 +113,7 @@ def explore(
     runs: tuple[str, str] = ("this run", "the other run"),
     phrases: Sequence[Sequence[Any]] | None = None,
     title: str = "Where the captioner looked",
-    picture_pixels: int | None = None,
+    image_pixels: int | None = None,
     wrong: Mapping[str, Collection[str]] | None = None,
     cmap: str | None = None,
     height: int = 760,
@@ -125,7 +125,7 @@ def explore(
     Args:
         captions: N captions; for an image a list of them, best first, shows the other beams as well
             (`Decoder(captioner, beam_width=5, n_best=5)`). Captions without maps are shown without.
-        pictures: where the images are: image_id -> image, N images in order, or the folder in which the image_ids
+        images: where the images are: image_id -> image, N images in order, or the folder in which the image_ids
             are file names; default: the image_ids are paths. An image is a path, Pillow image or uint8 array.
         references: image_id -> what people wrote.
         alternatives: for each caption, in the nesting of `captions`, the words that were weighed at each of its words,
@@ -136,7 +136,7 @@ def explore(
         phrases: for each image, phrases of its best caption with boxes (`attncap.grounding.annotations.phrases_in`);
             the boxes of a word's phrase are drawn, and it is said whether the map points into them.
         title: heading of the page.
-        picture_pixels: the longer side of the embedded JPEGs; default 480, about 35 KB per photograph, and less with
+        image_pixels: the longer side of the embedded JPEGs; default 480, about 35 KB per photograph, and less with
             more than 200 images, so that the page of 1,000 stays below 15 MB.
         wrong: image_id -> words of its captions to mark as wrong, for instance those that a table contradicts; default:
             words that no reference of the image contains, where references are given.
@@ -162,16 +162,16 @@ def explore(
     for what, given in (("against", against), ("phrases", phrases)):
         if given is not None and len(given) != len(groups):
             raise ValueError(f"{what} needs one entry per image, {len(groups)}, got {len(given)}")
-    if picture_pixels is None:
-        picture_pixels = round(PIXELS * min(1.0, (FULL_SIZE / len(groups)) ** SHRINK))
+    if image_pixels is None:
+        image_pixels = round(PIXELS * min(1.0, (FULL_SIZE / len(groups)) ** SHRINK))
     quality = 82 if len(groups) <= FULL_SIZE else 70
     photos = []
     entries = []
     for number, (group, name, own) in enumerate(zip(groups, names, weighed, strict=True)):
-        photo, _ = read_image(picture_of(pictures, number, name, len(groups)), picture_pixels)
+        photo, _ = read_image(image_of(images, number, name, len(groups)), image_pixels)
         photos.append(photo)
         entry: dict[str, Any] = {
-            "name": name or f"picture {number + 1}",
+            "name": name or f"image {number + 1}",
             "size": [photo.shape[1], photo.shape[0]],
             "jpeg": jpeg_of(photo, quality),
             "references": list((references or {}).get(name, ())),
@@ -194,14 +194,14 @@ def explore(
         "strength": 100 if cmap is None else 60,
         "marks": wrong is not None or any(entry["references"] for entry in entries),
         "wrong_label": "in no reference" if wrong is None else "marked as wrong",
-        "pictures": entries,
+        "images": entries,
     }
     shown = [group[0] for group in groups[:STATIC]]
     return Explorer(_page(title, content), len(entries), height, (photos[:STATIC], shown))
 
 
-def _count(pictures: int) -> str:
-    return f"{pictures} picture" + ("" if pictures == 1 else "s")
+def _count(images: int) -> str:
+    return f"{images} image" + ("" if images == 1 else "s")
 
 
 def _page(title: str, content: dict[str, Any]) -> str:

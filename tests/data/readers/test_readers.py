@@ -53,14 +53,14 @@ def test_flickr8k_tokens_with_lists(tmp_path: Path) -> None:
     assert splits_of(parts) == {"a.jpg": "train", "b.jpg": "val", "c.jpg": "test", "e.jpg": "train"}
     assert parts.images["path"][0] == str(tmp_path / "Flicker8k_Dataset" / "a.jpg")
     assert rejected(parts) == [
-        (3, "duplicate picture", "pictures"),
+        (3, "duplicate image", "pictures"),
         (6, "malformed row", "pictures"),
-        (6, "caption of a rejected picture", "captions"),
-        (7, "caption of a rejected picture", "captions"),
+        (6, "caption of a rejected image", "captions"),
+        (7, "caption of a rejected image", "captions"),
         (8, "in no split list", "pictures"),
-        (8, "caption of a rejected picture", "captions"),
+        (8, "caption of a rejected image", "captions"),
     ]
-    assert "2258277193_586949ec62.jpg.1' has no picture's ending" in parts.rejects["reason"][1]
+    assert "2258277193_586949ec62.jpg.1' does not end like an image file" in parts.rejects["reason"][1]
     assert parts.rejects["source"][0].endswith("trainImages.txt")
 
 
@@ -81,7 +81,7 @@ def test_flickr8k_odd_lines_are_listed_by_number(tmp_path: Path) -> None:
         (2, "malformed row", "captions"),
         (3, "not UTF-8", "captions"),
         (4, "path leaves the folder", "pictures"),
-        (4, "caption of a rejected picture", "captions"),
+        (4, "caption of a rejected image", "captions"),
         (5, "empty caption", "captions"),
         (6, "duplicate caption", "captions"),
         (7, "malformed row", "captions"),
@@ -149,11 +149,11 @@ def test_coco(tmp_path: Path) -> None:
     assert parts.images["path"][0] == str(tmp_path / "train2014" / "x.jpg")
     assert captions_of(parts) == [("7", "a\ncaption"), ("7", "a\ncaption")]
     assert rejected(parts) == [
-        (None, "duplicate picture", "pictures"),
+        (None, "duplicate image", "pictures"),
         (None, "path leaves the folder", "pictures"),
         (None, "duplicate caption", "captions"),
-        (None, "caption without picture", "captions"),
-        (None, "caption of a rejected picture", "captions"),
+        (None, "caption without image", "captions"),
+        (None, "caption of a rejected image", "captions"),
         (None, "empty caption", "captions"),
         (None, "not UTF-8", "captions"),
     ]
@@ -225,8 +225,8 @@ def test_karpathy(tmp_path: Path) -> None:
     assert captions_of(parts) == [("a.jpg", "one"), ("a.jpg", "one")]
     assert rejected(parts) == [
         (None, "empty caption", "captions"),
-        (None, "duplicate picture", "pictures"),
-        (None, "duplicate picture", "captions"),
+        (None, "duplicate image", "pictures"),
+        (None, "duplicate image", "captions"),
     ]
     (tmp_path / "val2014").mkdir()
     (tmp_path / "val2014" / "c.jpg").write_bytes(b"")
@@ -307,10 +307,10 @@ def test_names_that_leave_the_folder_are_rejected_once_with_each_caption(tmp_pat
     assert list(parts.images["image_id"]) == ["a.jpg"]
     assert [kind for _, kind, _ in rejected(parts)] == [
         "path leaves the folder",
-        "caption of a rejected picture",
-        "caption of a rejected picture",
+        "caption of a rejected image",
+        "caption of a rejected image",
         "path leaves the folder",
-        "caption of a rejected picture",
+        "caption of a rejected image",
     ]
 
 

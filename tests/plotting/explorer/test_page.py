@@ -68,7 +68,7 @@ def test_the_page_holds_what_was_given() -> None:
     )
     seen = content(page)
     assert seen["sorts"] == [["cider_d", "CIDEr-D"], ["rouge_l", "ROUGE-L"]]
-    [picture] = seen["pictures"]
+    [picture] = seen["images"]
     assert (picture["name"], picture["size"], picture["references"]) == ("dog.png", [30, 20], ["A dog."])
     assert picture["scores"] == {"rouge_l": 0.5, "cider_d": 1.25}
     first, second = picture["beams"]
@@ -114,7 +114,7 @@ def test_hostile_text_adds_no_tag_and_comes_back_whole() -> None:
     names = [tag for tag, _ in hostile.tags]
     assert names == [tag for tag, _ in plain.tags]
     assert hostile.text["title"][0] == HOSTILE[0] and hostile.text["h1"][0] == HOSTILE[0]
-    [picture] = content(page)["pictures"]
+    [picture] = content(page)["images"]
     assert picture["name"] == "</title><script>" and tuple(picture["references"]) == HOSTILE
     assert tuple(picture["beams"][0]["words"]) == HOSTILE
     assert [words[0][0] for words in picture["beams"][0]["alternatives"]] == list(HOSTILE)
@@ -158,7 +158,7 @@ def test_a_notebook_gets_a_frame_of_its_own(tmp_path: Path) -> None:
         assert drawn.width > 200 and np.asarray(drawn.convert("L")).std() > 10
     several = explore([caption(image_id=None)] * 9, [photo()] * 9)._repr_html_()
     assert len(several) < 1.5 * len(explore([caption(image_id=None)] * 9, [photo()] * 9).page) + 200_000
-    assert re.fullmatch(r"Explorer\(1 picture, 0\.\d MB\)", repr(page))
+    assert re.fullmatch(r"Explorer\(1 image, 0\.\d MB\)", repr(page))
     saved = page.save(tmp_path / "new" / "page.html")
     assert saved.read_text(encoding="utf-8") == page.page
 
@@ -167,23 +167,23 @@ def test_pictures_come_from_a_folder_a_list_or_the_ids(tmp_path: Path) -> None:
     Image.fromarray(photo(70, 110)).save(tmp_path / "dog.png")
     captions = [caption(image_id="dog.png")]
     for pictures in (tmp_path, str(tmp_path), {"dog.png": tmp_path / "dog.png"}, [tmp_path / "dog.png"]):
-        assert content(explore(captions, pictures))["pictures"][0]["size"] == [70, 110]
-    own = explore(caption(image_id=str(tmp_path / "dog.png")), picture_pixels=55)
-    assert content(own)["pictures"][0]["size"] == [35, 55]
+        assert content(explore(captions, pictures))["images"][0]["size"] == [70, 110]
+    own = explore(caption(image_id=str(tmp_path / "dog.png")), image_pixels=55)
+    assert content(own)["images"][0]["size"] == [35, 55]
     nameless = content(explore([caption(image_id=None)] * 2, [photo(), photo()]))
-    assert [picture["name"] for picture in nameless["pictures"]] == ["picture 1", "picture 2"]
+    assert [picture["name"] for picture in nameless["images"]] == ["image 1", "image 2"]
 
 
 def test_a_caption_without_attention_probabilities_or_words() -> None:
     bare = Caption((), (), float("-inf"), image_id="a")
     no_maps = caption(image_id="b", attention_weights=None)
-    first, second = content(explore([bare, no_maps], [photo()] * 2))["pictures"]
+    first, second = content(explore([bare, no_maps], [photo()] * 2))["images"]
     assert first["beams"] == [
         {"words": [], "p": None, "log_prob": None, "maps": None, "alternatives": None, "wrong": []}
     ]
     assert second["beams"][0]["maps"] is None and second["beams"][0]["p"] == [0.9, 0.5]
     empty = caption((), attention_weights=np.zeros((0, 3, 5)))
-    assert content(explore([empty], [photo()]))["pictures"][0]["beams"][0]["maps"]["most"] == []
+    assert content(explore([empty], [photo()]))["images"][0]["beams"][0]["maps"]["most"] == []
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         explore([[]], [photo()])
     with pytest.raises(ValueError, match="one image per caption, 2, got 1"):
         explore([caption()] * 2, [photo()])
-    with pytest.raises(ValueError, match="2 pictures, got one"):
+    with pytest.raises(ValueError, match="2 images, got one"):
         explore([caption()] * 2, photo())
     with pytest.raises(ValueError, match="none for image_id 'dog.png'"):
         explore([caption()], {"cat.png": photo()})
@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         explore([caption(image_id="cat.png")], tmp_path)
     with pytest.raises(ValueError, match="one entry per image, 1, got 2"):
         explore([caption()], [photo()], alternatives=[[], []])
-    with pytest.raises(ValueError, match=r"alternatives of picture 1: lists for \[2\] words expected, got \[1\]"):
+    with pytest.raises(ValueError, match=r"alternatives of image 1: lists for \[2\] words expected, got \[1\]"):
         explore([caption()], [photo()], alternatives=[[[("a", 0.0)]]])
     with pytest.raises(ValueError, match="scores needs a column image_id, got cider"):
         explore([caption()], [photo()], scores=pd.DataFrame({"cider": [1.0]}))
@@ -224,7 +224,7 @@ def test_boxes_and_a_second_run_are_in_the_page() -> None:
     phrases = [[Named(1, 2, "pet_animal", [[0.1, 0.2, 0.3, 0.4]]), Named(0, 1, "none", [])]]
     other = caption(("a", "brown", "dog"))
     page = explore([[caption(), caption(("dog",))]], [photo()], against=[other], runs=("A", "B"), phrases=phrases)
-    [picture] = content(page)["pictures"]
+    [picture] = content(page)["images"]
     assert picture["beams"][0]["boxes"] == [[1, 2, "pet animal", [[0.1, 0.2, 0.3, 0.4]]]]
     assert "boxes" not in picture["beams"][1] and picture["other"]["words"] == ["a", "brown", "dog"]
     assert content(page)["runs"] == ["A", "B"] and content(explore([caption()], [photo()]))["runs"] is None
@@ -237,9 +237,9 @@ def test_boxes_and_a_second_run_are_in_the_page() -> None:
 @pytest.mark.slow
 def test_many_images_are_embedded_smaller() -> None:
     large = photo(1000, 500)
-    assert content(explore([caption()] * 201, [large] * 201))["pictures"][0]["size"] == [478, 239]
-    assert content(explore([caption()] * 800, [large] * 800))["pictures"][0]["size"] == [192, 96]
-    assert content(explore([caption()] * 800, [large] * 800, picture_pixels=60))["pictures"][0]["size"] == [60, 30]
+    assert content(explore([caption()] * 201, [large] * 201))["images"][0]["size"] == [478, 239]
+    assert content(explore([caption()] * 800, [large] * 800))["images"][0]["size"] == [192, 96]
+    assert content(explore([caption()] * 800, [large] * 800, image_pixels=60))["images"][0]["size"] == [60, 30]
 
 
 def test_200_photographs_take_less_than_15_mb() -> None:
@@ -285,7 +285,7 @@ def test_top_alternatives_of_a_captioner_that_is_known() -> None:
 def test_top_alternatives_refuses_what_does_not_fit() -> None:
     from attncap.decoding.alternatives import top_alternatives
 
-    with pytest.raises(ValueError, match="got 1 for 2 pictures"):
+    with pytest.raises(ValueError, match="got 1 for 2 images"):
         top_alternatives(CountingCaptioner(), np.zeros((2, 1, 1, 1)), [caption()])
     with pytest.raises(ValueError, match="top needs to be at least 1, got 0"):
         top_alternatives(CountingCaptioner(), np.zeros((1, 1, 1, 1)), [caption()], top=0)

@@ -322,7 +322,7 @@ def test_filter_and_sort(opened: Any) -> None:
     field = find(opened, "#filter")
     field.send_keys("grass dog")  # of a reference, and of the caption
     assert opened.execute_script(order) == [texts[0]]
-    assert (text_of(opened, "#count"), find(opened, "#count").aria_role) == ("1 of 3 pictures", "status")
+    assert (text_of(opened, "#count"), find(opened, "#count").aria_role) == ("1 of 3 images", "status")
     field.clear()
     field.send_keys("hat")
     assert opened.execute_script(order) == [texts[1]] and text_of(opened, "#name") == "girl.png"
@@ -426,7 +426,7 @@ def test_in_a_frame_beside_another_as_a_notebook_shows_it(browser: Any, tmp_path
         address = f"http://127.0.0.1:{server.server_address[1]}/notebook.html"
         browser.get(address)
         frames = find_all(browser, "iframe")
-        assert frames[0].accessible_name == "Attention explorer, 1 picture"
+        assert frames[0].accessible_name == "Attention explorer, 1 image"
         for frame, group in zip(frames, GROUPS[:2], strict=True):
             browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", frame)
             browser.switch_to.frame(frame)
@@ -477,12 +477,12 @@ def test_words_in_no_reference_are_marked_and_filtered(opened: Any) -> None:
     find(opened, "#wrong").click()
     field = find(opened, "#filter")
     field.send_keys("ha")
-    assert text_of(opened, "#count") == "1 of 3 pictures"
+    assert text_of(opened, "#count") == "1 of 3 images"
     find(opened, "#exact").click()
-    assert text_of(opened, "#count") == "0 of 3 pictures"
+    assert text_of(opened, "#count") == "0 of 3 images"
     field.clear()
     field.send_keys("hat")
-    assert text_of(opened, "#count") == "1 of 3 pictures"
+    assert text_of(opened, "#count") == "1 of 3 images"
 
 
 @pytest.mark.parametrize("mode", ["reveal", "contour"])

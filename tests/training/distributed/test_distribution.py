@@ -20,7 +20,7 @@ import pytest
 
 from attncap.cli.main import main
 from attncap.data.load import load
-from attncap.decoding.predict import caption_pictures
+from attncap.decoding.predict import caption_images
 from attncap.features import extractor as features
 from attncap.models.saving import load_captioner
 from attncap.training.config import TrainConfig
@@ -280,7 +280,7 @@ def test_what_two_processes_trained_says_the_same_on_tensorflow(
     places = ["--run", str(resumed), "--images", str(processes.folder / "pictures.txt"), "--out", str(predictions)]
     finish(processes, [processes.start(printed, ["predict", *places, "--beam-width", "1"])], [printed])
     monkeypatch.setattr(features, "inception", tiny)
-    captions, _ = caption_pictures(load_captioner(resumed), pictures, beam_width=1, progress=False)
+    captions, _ = caption_images(load_captioner(resumed), pictures, beam_width=1, progress=False)
     on_jax = [row["caption"] for row in json.loads(predictions.read_text())]
     assert [caption.text for caption in captions] == on_jax
     assert len(set(on_jax)) > 1

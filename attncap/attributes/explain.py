@@ -21,7 +21,7 @@ from attncap.images import AnyImage
 
 def explain_attribute(
     classifier: AttributeClassifier,
-    picture: AnyImage,
+    image: AnyImage,
     names: str | Sequence[str] | None = None,
     method: Method = "occlusion",
     *,
@@ -72,13 +72,13 @@ def explain_attribute(
         raise ValueError(f"method is one of {', '.join(METHODS)}, got {method!r}")
     if method == "attention" and not classifier.attention:
         raise ValueError("this classifier has no attention: take method='occlusion' or method='gradient'")
-    given: Any = picture
-    if not (isinstance(picture, np.ndarray) and picture.size == classifier.feature_size):
+    given: Any = image
+    if not (isinstance(image, np.ndarray) and image.size == classifier.feature_size):
         if classifier.encoder is None:
             raise ValueError(
                 f"this classifier holds no encoder: give features of {classifier.feature_size} numbers, not an image"
             )
-        given = encode_image(classifier.encoder, picture)
+        given = encode_image(classifier.encoder, image)
     flat = np.asarray(given, np.float32).reshape(-1)  # (D,)
     probs = classifier.probabilities(flat[None, None, None])[0]
     if names is None:

@@ -41,7 +41,7 @@ PER_ROW = 7  # words side by side
 
 @matplotlib.rc_context(STYLE)
 def plot_explanations(
-    picture: AnyImage, explained: Mapping[str, Caption], *, mode: Mode = "heat", title: str | None = None
+    image: AnyImage, explained: Mapping[str, Caption], *, mode: Mode = "heat", title: str | None = None
 ) -> Figure:
     """Draw the maps of several methods for the same words, one method below the other.
 
@@ -71,7 +71,7 @@ def plot_explanations(
             raise ValueError(f"{name}: {NO_MAPS}")
     if not first.words:
         raise ValueError("the caption is empty: there is no word to explain")
-    photo, size = read_image(picture, PANEL_PIXELS)
+    photo, size = read_image(image, PANEL_PIXELS)
     ratio = min(max(size[0] / size[1], 0.3), 5.0)
     box_width = min(max(1.5 * sqrt(ratio), 1.2), 2.4)
     columns = ceil(len(first.words) / ceil(len(first.words) / PER_ROW))

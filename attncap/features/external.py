@@ -11,21 +11,14 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from attncap._files import check_list
 from attncap.features.external_files import ENDINGS, LAYOUT, numbers, open_features, read_dtype, rows_of
-
-
-class Regions(NamedTuple):
-    """What a function gives for a batch of B images."""
-
-    features: Any  # (B, L, D) or (B, rows, cols, D)
-    mask: Any = None  # (B, L), True where there is a region
-    boxes: Any = None  # (B, L, 4): left, top, right, bottom, as fractions of the image
+from attncap.features.regions import Regions, checked_regions
 
 
 class ExternalFeatures:
@@ -254,7 +247,7 @@ class ExternalFeatures:
                 given = {part: None if arrays[part] is None else rows_of(arrays[part], rows) for part in parts}
             else:
                 given = {part: self._padded(ids, part) for part in parts}
-        return _regions(given.get("features"), given.get("mask"), given.get("boxes"), len(ids), self.name)
+        return checked_regions(given.get("features"), given.get("mask"), given.get("boxes"), len(ids), self.name)
 
     def _from_function(self, ids: list[str]) -> Regions:
         assert self._function is not None
@@ -274,7 +267,7 @@ class ExternalFeatures:
                 "same number of regions, with a mask where some are padding"
             )
         self.masked = self.masked or given.mask is not None
-        return _regions(np.asarray(given.features), given.mask, given.boxes, len(ids), self.name)
+        return checked_regions(np.asarray(given.features), given.mask, given.boxes, len(ids), self.name)
 
     def _padded(self, ids: list[str], part: str) -> np.ndarray | None:
         longest, size = self.feature_shape[1:]
@@ -307,25 +300,6 @@ def as_features(given: Any) -> Any:
 def key_column(store: Any) -> str:
     """Return the column of a table of images that a store's `get` takes: "path", or "image_id" of outside features."""
     return str(getattr(store, "keyed_by", "path"))
-
-
-def _regions(features: Any, mask: Any, boxes: Any, number: int, name: str) -> Regions:
-    if features is not None:
-        features = numbers(np.asarray(features))
-        features = features.reshape(number, int(np.prod(features.shape[1:-1])), features.shape[-1])  # (B, L, D)
-    if mask is not None:
-        mask = np.asarray(mask).astype(bool)
-        if not mask.any(axis=1).all():
-            raise ValueError(f"{name}: an image without any region in its mask")
-    if boxes is not None:
-        boxes = numbers(np.asarray(boxes)).astype(np.float32)
-        sound = (boxes >= -1e-4) & (boxes <= 1.0001)
-        if not sound.all() or not (boxes[..., 2:] >= boxes[..., :2]).all():
-            raise ValueError(
-                f"{name}: boxes are left, top, right, bottom as fractions of the image, 0 to 1; got values from "
-                f"{boxes.min():g} to {boxes.max():g}: divide pixels by the width and height of the image"
-            )
-    return Regions(features, mask, boxes)
 
 
 def _text(value: Any) -> str:

@@ -9,13 +9,10 @@ a renamed or copied image is not computed again, and a changed one is.
 
 from __future__ import annotations
 
-import json
 import os
-import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +22,8 @@ from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap.features.pipeline import Decoded, Engine, compute_here, file_stamp
-from attncap.features.store_files import (
-    OF_THE_SYSTEM,
-    SCHEMA,
-    RowFile,
-    file_key,
-    hold_alone,
-    refuse_old,
-    row_checksum,
-    why_not_written,
-)
-
-FORMAT_VERSION = 2  # 1 was an LMDB file, up to commit 998f5d3
-BUSY_SECONDS = 60.0  # another process holds the index for milliseconds, when it commits a batch
-KEYS_AT_ONCE = 500  # SQLite takes at most 999 values in a statement on old systems
+from attncap.features.store_files import RowFile, file_key, hold_alone, refuse_old, row_checksum
+from attncap.features.store_index import StoreIndex, naming_errors
 
 
 class FeatureStore:
@@ -69,14 +54,11 @@ class FeatureStore:
         self.path = Path(folder) / f"{name}.features"
         refuse_old(Path(folder) / f"{name}.lmdb", self.path)
         self._row_bytes = 2 * int(np.prod(self.feature_shape))
-        self._lock = threading.RLock()  # one connection to the index, used by one thread at a time
         self._rows: RowFile | None = None
-        self._index: sqlite3.Connection | None = None
-        with self._named("the feature store cannot be opened"):
+        with naming_errors(self.path, "the feature store cannot be opened"):
             with suppress(FileExistsError):
                 self.path.mkdir(parents=True)
             self._open()
-            self._check_header()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -113,12 +95,12 @@ class FeatureStore:
         check_list(paths, "paths", "images")
         paths = [str(path) for path in paths]
         if self._todo(paths, mirrored):  # a complete store needs no lock, and may lie on a read-only disk
-            if self._read_only:
+            if self._index.read_only:
                 raise OSError(
                     f"{self.path}: read-only, and {len(self._todo(paths, mirrored)):,} of {len(paths):,} images have "
                     "no features in it: name another folder with --features"
                 )
-            with hold_alone(self.path), self._named("features cannot be written", writing=True):
+            with hold_alone(self.path), naming_errors(self.path, "features cannot be written", writing=True):
                 todo = self._todo(paths, mirrored)  # another process may have done it meanwhile
                 if todo:
                     self._extract(todo, batch_size, progress, mirrored, engine or compute_here)
@@ -138,7 +120,7 @@ class FeatureStore:
         check_list(paths, "paths", "images")
         views = mirrored or [False] * len(paths)
         keys = [file_key(path, view) for path, view in zip(paths, views, strict=True)]
-        found = self._lookup(
+        found = self._index.lookup(
             "SELECT images.path, rows.row, rows.checksum, rows.digest FROM images JOIN rows USING (digest) "
             "WHERE images.path IN",
             keys,
@@ -165,25 +147,22 @@ class FeatureStore:
     def rejects(self, paths: Sequence[str], mirrored: bool = False) -> pd.DataFrame:
         """Return DataFrame (path, reason): which of `paths` have no features, and why."""
         keys = [file_key(path, mirrored) for path in paths]
-        reasons = self._lookup("SELECT path, reason FROM rejects WHERE path IN", keys)
+        reasons = self._index.lookup("SELECT path, reason FROM rejects WHERE path IN", keys)
         rows = [(str(path), *reasons[key]) for path, key in zip(paths, keys, strict=True) if key in reasons]
         return pd.DataFrame(rows, columns=["path", "reason"], dtype=object)
 
     def __contains__(self, path: str) -> bool:
-        return bool(self._lookup("SELECT path FROM images WHERE path IN", [file_key(path)]))
+        return bool(self._index.lookup("SELECT path FROM images WHERE path IN", [file_key(path)]))
 
     def __len__(self) -> int:
-        with self._reading() as index:
-            return int(index.execute("SELECT count(*) FROM images").fetchone()[0])
+        return self._index.number("SELECT count(*) FROM images")
 
     def close(self) -> None:
         """Close the files."""
-        with self._lock:
-            if self._index is not None:
-                self._index.close()
-            if self._rows is not None:
-                self._rows.close()
-            self._index = self._rows = None
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.close()
+        self._index.close()
 
     def __del__(self) -> None:
         with suppress(Exception):  # half made, or at the end of the interpreter
@@ -194,10 +173,10 @@ class FeatureStore:
     def _todo(self, paths: Sequence[str], mirrored: bool) -> list[str]:
         distinct = list(dict.fromkeys(paths))
         keys = [file_key(path, mirrored) for path in distinct]
-        stamps = self._lookup(
+        stamps = self._index.lookup(
             "SELECT images.path, size, modified FROM images JOIN rows USING (digest) WHERE images.path IN", keys
         )
-        stamps = self._lookup("SELECT path, size, modified FROM rejects WHERE path IN", keys) | stamps
+        stamps = self._index.lookup("SELECT path, size, modified FROM rejects WHERE path IN", keys) | stamps
         return [path for path, key in zip(distinct, keys, strict=True) if list(stamps.get(key, ())) != file_stamp(path)]
 
     def _extract(self, todo: list[str], batch_size: int, progress: bool, mirrored: bool, engine: Engine) -> None:
@@ -217,20 +196,19 @@ class FeatureStore:
                 written.result()
 
     def _has_features(self, digest: bytes) -> bool:
-        return bool(self._lookup("SELECT digest FROM rows WHERE digest IN", [digest]))
+        return bool(self._index.lookup("SELECT digest FROM rows WHERE digest IN", [digest]))
 
     def _write(self, batch: list[Decoded], fresh: list[Decoded], features: np.ndarray) -> None:
         finite = np.isfinite(features).all(axis=(1, 2, 3)) if len(features) else np.ones(0, bool)
         overflowed = {item.digest for item, fits in zip(fresh, finite, strict=True) if not fits}
-        there = self._lookup("SELECT digest FROM rows WHERE digest IN", [item.digest for item in fresh])
+        there = self._index.lookup("SELECT digest FROM rows WHERE digest IN", [item.digest for item in fresh])
         new = [at for at, item in enumerate(fresh) if item.digest not in overflowed and item.digest not in there]
         kept = np.ascontiguousarray(features[new])
-        with self._reading() as index:
-            first = index.execute("SELECT coalesce(max(row) + 1, 0) FROM rows").fetchone()[0]
+        first = self._index.number("SELECT coalesce(max(row) + 1, 0) FROM rows")
         if new:
             assert self._rows is not None
             self._rows.write(first, kept)
-        with self._lock, self._changing() as index:
+        with self._index.changing() as index:
             index.executemany(
                 "INSERT INTO rows VALUES (?, ?, ?)",
                 [
@@ -248,111 +226,11 @@ class FeatureStore:
                 index.execute(f"DELETE FROM {other} WHERE path = ?", (key,))
                 index.execute(f"INSERT OR REPLACE INTO {known} VALUES (?, ?, ?, ?)", (key, *item.stamp, value))
 
-    # -- the files -----------------------------------------------------------------------------------------------
-
     def _open(self) -> None:
         rows, index = self.path / "rows.f16", self.path / "index.sqlite"
-        self._read_only = not os.access(self.path, os.W_OK) or (index.exists() and not os.access(index, os.W_OK))
-        if not self._read_only:
-            self._rows = RowFile(rows, self._row_bytes, write=True)
-        elif index.exists():
-            self._rows = RowFile(rows, self._row_bytes)
-        else:
+        read_only = not os.access(self.path, os.W_OK) or (index.exists() and not os.access(index, os.W_OK))
+        if read_only and not index.exists():
             raise OSError("the folder is read-only and holds no complete store")
-        if index.is_file() and 0 < index.stat().st_size < 512:  # SQLite would take it for an empty file
-            raise sqlite3.DatabaseError("index.sqlite is cut off")
-        # The path as a URI, for the mode; `immutable` is not used: another machine may write on a shared disk.
-        uri = f"{index.absolute().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
-        self._index = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "synchronous = NORMAL"):
-            self._index.execute(f"PRAGMA {pragma}")
-
-    def _check_header(self) -> None:
-        header = {"attncap": "feature store", "version": FORMAT_VERSION, "feature_shape": list(self.feature_shape)}
-        expected = json.dumps(header)
-        if not self._schema() and not self._read_only:
-            with self._changing() as index:
-                if not self._schema():  # another process may have made it meanwhile
-                    for statement in SCHEMA:
-                        index.execute(statement)
-                    index.execute("INSERT INTO about VALUES ('header', ?)", (expected,))
-        schema = self._schema()
-        if sorted(sql for sql in schema if sql) != sorted(SCHEMA):
-            raise sqlite3.DatabaseError("its index has other tables")
-        with self._reading() as index:
-            found = index.execute("SELECT value FROM about WHERE name = 'header'").fetchone()
-            last = index.execute("SELECT max(row) FROM rows").fetchone()[0]
-        if found is None or found[0] != expected:
-            text = "no header" if found is None else str(found[0])[:200]
-            raise ValueError(f"{self.path}: a store of another version or shape: {text}; expected {expected}")
-        assert self._rows is not None
-        if last is not None and not 0 <= last < self._rows.count():
-            raise sqlite3.DatabaseError("rows.f16 is cut off")
-
-    def _schema(self) -> list[str]:
-        with self._reading() as index:
-            return [row[0] for row in index.execute("SELECT sql FROM sqlite_master")]
-
-    def _lookup(self, select: str, keys: Sequence[bytes]) -> dict[bytes, tuple[Any, ...]]:
-        """Return the rest of each row that a SELECT finds, by its first column, which is one of the keys."""
-        found: dict[bytes, tuple[Any, ...]] = {}
-        with self._reading() as index:
-            for start in range(0, len(keys), KEYS_AT_ONCE):
-                part = keys[start : start + KEYS_AT_ONCE]
-                places = ", ".join("?" * len(part))
-                found.update((row[0], row[1:]) for row in index.execute(f"{select} ({places})", part))
-        return found
-
-    # -- errors and locks ----------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._named("the feature store cannot be read"):
-            if self._index is None:
-                raise ValueError(f"{self.path}: this store was closed")
-            if self._index.in_transaction:
-                yield self._index
-                return
-            self._index.execute("BEGIN")
-            try:
-                yield self._index
-            finally:
-                if self._index.in_transaction:
-                    self._index.execute("COMMIT")
-
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        assert self._index is not None
-        self._index.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._index
-            self._index.execute("COMMIT")
-        except BaseException:
-            if self._index.in_transaction:
-                self._index.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _named(self, what: str, writing: bool = False) -> Iterator[None]:
-        """Turn errors of SQLite and of the system into errors that name the store and say what to do."""
-        try:
-            yield
-        except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
-            name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")  # some have none: text that is not UTF-8
-            if not name.startswith(OF_THE_SYSTEM):
-                raise ValueError(
-                    f"{self.path}: not a feature store, or damaged ({error}): delete it to start anew"
-                ) from error
-            if writing or name == "SQLITE_FULL":
-                raise OSError(why_not_written(self.path, error)) from error
-            raise OSError(f"{self.path}: {what} ({error})") from error
-        except OSError as error:
-            if str(self.path) in str(error) and error.errno is None:
-                raise
-            if writing and error.filename is None and error.errno is not None:
-                raise OSError(why_not_written(self.path, error)) from error
-            if writing:
-                raise  # of an image, or of another machine
-            raise OSError(f"{self.path}: {what} ({error.strerror or error})") from error
+        self._rows = RowFile(rows, self._row_bytes, write=not read_only)
+        self._index = StoreIndex(self.path, read_only)
+        self._index.check(self.feature_shape, self._rows.count)

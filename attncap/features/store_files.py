@@ -13,19 +13,6 @@ from pathlib import Path
 import filelock
 import numpy as np
 
-OF_THE_SYSTEM = tuple(  # errors of SQLite that say nothing of what is in the file
-    f"SQLITE_{name}"
-    for name in ("BUSY", "CANTOPEN", "FULL", "IOERR", "LOCKED", "NOLFS", "PERM", "PROTOCOL", "READONLY")
-)
-SCHEMA = (
-    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE rows (row INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, checksum INTEGER NOT NULL)",
-    "CREATE TABLE images (path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, "
-    "digest BLOB NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE rejects (path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL, "
-    "reason TEXT NOT NULL) WITHOUT ROWID",
-)
-
 
 @contextmanager
 def hold_alone(folder: Path) -> Iterator[None]:
@@ -102,11 +89,3 @@ class RowFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
-
-
-def why_not_written(folder: Path, error: Exception) -> str:
-    """Return the message for a store that cannot be written, most often since the disk is full."""
-    return (
-        f"{folder}: features cannot be written: disk full? ({error}) What was there before is intact: make room "
-        "and start again"
-    )

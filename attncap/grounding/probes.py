@@ -24,7 +24,8 @@ from attncap.features.store import FeatureStore
 from attncap.grounding.phrases import Phrase, cell_cover
 from attncap.metrics.evaluate import Comparison, compare
 from attncap.metrics.significance import bootstrap, interval
-from attncap.models.captioner import AttendingCaptioner, Captioner
+from attncap.models.attending_captioner import AttendingCaptioner
+from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
 
 # Words that language alone predicts; none of them names something that has a place in the image.

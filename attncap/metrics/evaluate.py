@@ -29,6 +29,7 @@ from attncap.metrics.meteor import meteor as compute_meteor
 from attncap.metrics.references import Candidates, References, check_ids
 from attncap.metrics.registry import Metric, make_metrics
 from attncap.metrics.report import Comparison, Scores
+from attncap.metrics.rows import MetricRows, human_line
 
 __all__ = [
     "Comparison",
@@ -48,36 +49,6 @@ __all__ = [
 
 AnyReferences = Mapping[str, Sequence[str]] | References
 AnyMetric = str | Metric | Callable[[str, list[str]], float]
-
-
-class _Rows:
-    """The additive rows of several metrics side by side, with the scores of their sums."""
-
-    def __init__(self, metrics: Sequence[Metric], candidates: Candidates) -> None:
-        self.metrics = metrics
-        parts = [metric.rows(candidates) for metric in metrics]
-        for metric, part in zip(metrics, parts, strict=True):
-            if part.ndim != 2 or len(part) != len(candidates):
-                raise ValueError(
-                    f"{type(metric).__name__}.rows: expected shape ({len(candidates)}, C), got {part.shape}"
-                )
-        self.columns = np.concatenate([*parts, np.ones((len(candidates), 1))], axis=1)  # (N, C)
-        self._ends = np.cumsum([part.shape[1] for part in parts])
-
-    def scores(self, sums: np.ndarray) -> np.ndarray:
-        """Return the scores of sums, shape (..., C): shape (..., K)."""
-        parts = np.split(sums, self._ends, axis=-1)
-        found = [metric.scores(part, parts[-1][..., 0]) for metric, part in zip(self.metrics, parts, strict=False)]
-        return np.concatenate(found, axis=-1)
-
-    @property
-    def values(self) -> np.ndarray:
-        return self.scores(self.columns.sum(axis=0))
-
-    def named(self, values: np.ndarray) -> dict[str, Any]:
-        """Return score name -> value, or (low, high), of an array of shape (K,) or (K, 2)."""
-        names = [name for metric in self.metrics for name in metric.labels]
-        return dict(zip(names, values.tolist(), strict=True))
 
 
 def bleu(predictions: Mapping[str, str], references: AnyReferences, brevity: str = "closest") -> np.ndarray:
@@ -101,7 +72,7 @@ def bleu(predictions: Mapping[str, str], references: AnyReferences, brevity: str
     Reference: Papineni et al. 2002; pycocoevalcap's bleu_scorer.
     """
     metric = Bleu(brevity)
-    return _Rows([metric], _prepared(references).candidates(predictions)).values
+    return MetricRows([metric], _prepared(references).candidates(predictions)).values
 
 
 def score_images(
@@ -122,7 +93,7 @@ def score_images(
         DataFrame, one row per image: image_id, prediction, words, and a column per score.
     """
     candidates = _prepared(references).candidates(predictions)
-    return _per_image(candidates, _Rows(_made(metrics, brevity), candidates))
+    return _per_image(candidates, MetricRows(_made(metrics, brevity), candidates))
 
 
 def evaluate(
@@ -168,7 +139,7 @@ def evaluate(
     prepared = _prepared(references)
     candidates = prepared.candidates(predictions)
     made = _made(metrics, brevity)
-    rows = _Rows(made, candidates)
+    rows = MetricRows(made, candidates)
     intervals = None
     if bootstrap:
         samples = significance.bootstrap(rows.columns, rows.scores, bootstrap, seed)
@@ -190,7 +161,7 @@ def evaluate(
         intervals=intervals,
         samples=bootstrap,
         seed=seed,
-        human=_human_line(candidates, made) if human else None,
+        human=human_line(candidates, made) if human else None,
         meteor=meteor_score,
         notes=notes,
     )
@@ -238,7 +209,7 @@ def compare(
     if method not in ("bootstrap", "randomization"):
         raise ValueError(f"method is bootstrap or randomization, got {method!r}")
     prepared, made = _prepared(references), _made(metrics, brevity)
-    a, b = (_Rows(made, prepared.candidates(predictions)) for predictions in (predictions_a, predictions_b))
+    a, b = (MetricRows(made, prepared.candidates(predictions)) for predictions in (predictions_a, predictions_b))
     tested = significance.paired_test(a.columns, b.columns, a.scores, method=method, samples=samples, seed=seed)
     return Comparison(
         values_a=a.named(a.values),
@@ -267,7 +238,7 @@ def _made(metrics: Sequence[AnyMetric] | None, brevity: str) -> list[Metric]:
     return make_metrics(metrics, {"bleu": {"brevity": brevity}})
 
 
-def _per_image(candidates: Candidates, rows: _Rows) -> pd.DataFrame:
+def _per_image(candidates: Candidates, rows: MetricRows) -> pd.DataFrame:
     scores = rows.scores(rows.columns)  # (N, K)
     return pd.DataFrame(
         {
@@ -277,36 +248,6 @@ def _per_image(candidates: Candidates, rows: _Rows) -> pd.DataFrame:
             **{name: scores[:, at] for at, name in enumerate(name for m in rows.metrics for name in m.labels)},
         }
     )
-
-
-def _human_line(candidates: Candidates, metrics: Sequence[Metric]) -> dict[str, Any] | None:
-    """Score each human against the others, and the system against the same others; means over who was left out.
-
-    In round r the r-th reference of each image is left out (of an image with fewer, r modulo their number); images
-    with one reference take no part.
-    """
-    references = candidates.references
-    counts = np.bincount(references.image_of)
-    several = counts > 1
-    if not several.any():
-        return None
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    scores: dict[str, list[np.ndarray]] = {"human": [], "system": []}
-    for turn in range(int(counts.max())):
-        position = turn % counts
-        use = np.ones(len(references.image_of), bool)
-        use[(starts + position)[several]] = False
-        left_out = [
-            [captions[at] for captions, at in zip(texts, position, strict=True)]
-            for texts in (references.captions.values(), references.tokenized)
-        ]
-        humans = Candidates(references, left_out[0], left_out[1], use)
-        system = candidates.against(use)
-        for who, captions in (("human", humans), ("system", system)):
-            rows = _Rows(metrics, captions)
-            scores[who].append(rows.scores(rows.columns[several].sum(axis=0)))
-    human, of_system = (rows.named(np.mean(scores[who], axis=0)) for who in ("human", "system"))
-    return {**human, "system": of_system, "n": int(several.sum()), "rounds": int(counts.max())}
 
 
 def _variety(

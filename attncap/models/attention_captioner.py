@@ -8,14 +8,9 @@ import keras
 from keras import ops
 
 from attncap.features.extractor import FeatureExtractor
+from attncap.models.attending_captioner import AttendingCaptioner
 from attncap.models.attention import BahdanauAttention
-from attncap.models.captioner import (
-    AttendingCaptioner,
-    CaptionerState,
-    cell_step,
-    for_each_caption,
-    mean_of_regions,
-)
+from attncap.models.captioner import CaptionerState, cell_step, for_each_caption, mean_of_regions
 from attncap.models.registry import register_captioner
 from attncap.tokenizers import CaptionTokenizer
 

@@ -24,21 +24,11 @@ from attncap.features.extractor import FeatureExtractor
 from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
 from attncap.images import UnreadableImage
-from attncap.metrics.evaluate import References, evaluate
 from attncap.models.saving import load_captioner
-from attncap.retrieval.captions import CaptionNeighbors
+from attncap.retrieval.captions import CaptionNeighbors, choose_k
 from attncap.retrieval.difference_hash import DifferenceHash, ImageEncoder
 from attncap.retrieval.embeddings import PooledEmbedding
 from attncap.retrieval.index import ImageIndex
-
-NEIGHBORS = (
-    1,
-    5,
-    10,
-    20,
-    40,
-    80,
-)  # k that `choose_k` tries: more neighbors agree better, and are less like the image
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,38 +124,6 @@ def build_index(training: CaptionData, encoder: ImageEncoder, progress: bool = F
         raise ValueError(f"{training.name}: no training image with a caption can be read: nothing to look up")
     index.nearest(index.codes[:1])  # codes are read into memory at the first question
     return index, time.perf_counter() - began
-
-
-def choose_k(
-    index: ImageIndex, candidates: Sequence[int] = NEIGHBORS, sample: int = 300, seed: int = 0
-) -> tuple[int, dict[int, float]]:
-    """Choose how many neighbors to ask: leave-one-out over images of the index, by CIDEr-D.
-
-    No held-out image is looked at.
-
-    Args:
-        index: with captions as labels.
-        candidates: k to try; those with too few images for them are left out.
-        sample: images of the index, drawn at random, that are captioned by the others.
-        seed: of the draw.
-
-    Returns:
-        k: with the highest CIDEr-D, the smallest of equals.
-        scores: CIDEr-D of each k.
-    """
-    rows = np.random.default_rng(seed).permutation(len(index))[:sample]
-    references = References({image_id: labels for image_id, labels in index.entries(rows) if labels})
-    neighbors = CaptionNeighbors(index)
-    codes = np.asarray(index.codes)[rows]
-    scores: dict[int, float] = {}
-    for k in (k for k in candidates if k < len(index)):
-        said = neighbors.captions(codes, k, without=rows)
-        captions = {image_id: text for (image_id, _), text in zip(index.entries(rows), said, strict=True)}
-        kept = {image_id: captions[image_id] for image_id in references.image_ids}
-        scores[k] = evaluate(kept, references, bootstrap=0, human=False).to_json_dict()["cider"]
-    if not scores:
-        raise ValueError(f"{len(index)} images: more than {min(candidates)} needed for neighbors: add some")
-    return max(scores, key=lambda k: (scores[k], -k)), scores
 
 
 def neighbor_system(name: str, index: ImageIndex, k: int = 1, *, training_seconds: float = math.nan) -> System:

@@ -8,9 +8,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from attncap.metrics.cider import CiderD
+from attncap.metrics.evaluate import References, evaluate
 from attncap.metrics.ptb_tokenizer import tokenize
 from attncap.retrieval.index import ImageIndex
 
+NEIGHBORS = (1, 5, 10, 20, 40, 80)  # k that `choose_k` tries
 AGREE_WITH = 0.28  # share of the candidates that a caption is compared with: Devlin et al.'s 125 of 450
 
 
@@ -117,3 +119,35 @@ def neighbor_captions(
     if len(codes) != len(image_ids):
         raise ValueError(f"a name for each code expected: {len(codes)} codes, {len(image_ids)} names")
     return dict(zip(image_ids, CaptionNeighbors(index).captions(codes, k, agree_with), strict=True))
+
+
+def choose_k(
+    index: ImageIndex, candidates: Sequence[int] = NEIGHBORS, sample: int = 300, seed: int = 0
+) -> tuple[int, dict[int, float]]:
+    """Choose how many neighbors to ask: leave-one-out over images of the index, by CIDEr-D.
+
+    No held-out image is looked at.
+
+    Args:
+        index: with captions as labels.
+        candidates: k to try; those with too few images for them are left out.
+        sample: images of the index, drawn at random, that are captioned by the others.
+        seed: of the draw.
+
+    Returns:
+        k: with the highest CIDEr-D, the smallest of equals.
+        scores: CIDEr-D of each k.
+    """
+    rows = np.random.default_rng(seed).permutation(len(index))[:sample]
+    references = References({image_id: labels for image_id, labels in index.entries(rows) if labels})
+    neighbors = CaptionNeighbors(index)
+    codes = np.asarray(index.codes)[rows]
+    scores: dict[int, float] = {}
+    for k in (k for k in candidates if k < len(index)):
+        said = neighbors.captions(codes, k, without=rows)
+        captions = {image_id: text for (image_id, _), text in zip(index.entries(rows), said, strict=True)}
+        kept = {image_id: captions[image_id] for image_id in references.image_ids}
+        scores[k] = evaluate(kept, references, bootstrap=0, human=False).to_json_dict()["cider"]
+    if not scores:
+        raise ValueError(f"{len(index)} images: more than {min(candidates)} needed for neighbors: add some")
+    return max(scores, key=lambda k: (scores[k], -k)), scores

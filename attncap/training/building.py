@@ -11,7 +11,8 @@ from attncap.data.load import CaptionData
 from attncap.decoding.predict import check_shape
 from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.extractor import FeatureExtractor
-from attncap.models.captioner import AttendingCaptioner, Captioner
+from attncap.models.attending_captioner import AttendingCaptioner
+from attncap.models.captioner import Captioner
 from attncap.models.registry import captioner_class, settings_of
 from attncap.models.show_and_tell import ShowAndTell
 from attncap.models.trainable_encoder import EncoderTail

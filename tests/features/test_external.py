@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from attncap.features.external import ExternalFeatures, Regions
+from attncap.features.external import ExternalFeatures
+from attncap.features.regions import Regions
 
 N, ROWS, COLS, D = 5, 2, 3, 7
 IDS = ["a.jpg", "b.jpg", "ç.png", "1", "e"]

@@ -28,12 +28,12 @@ from attncap.reports.systems import (
     System,
     all_systems,
     build_index,
-    choose_k,
     most_common_system,
     neighbor_system,
     random_system,
     seconds_of_run,
 )
+from attncap.retrieval.captions import choose_k
 from attncap.retrieval.difference_hash import DifferenceHash
 from attncap.tokenizers import WordTokenizer
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import OutputFile, OutputFolder, add_command, setting
+from attncap.cli.options import OutputFile, OutputFolder, add_command, add_features, add_folder, add_json, setting
 
 ATTRIBUTES_HELP = (
     "attributes:FILE:IMAGES, where FILE is a CSV with a column of file names and columns of 0/1 (or -1/1, true/false, "
@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
         "(default: the names of the columns)",
     )
     _add_split(data)
-    data.add_argument("--features", metavar="DIR", help="folder of stored features, shared by runs (default: cache)")
+    add_features(train)
     output = train.add_argument_group("output")
     output.add_argument(
         "--run", required=True, dest="run_folder", type=OutputFolder, metavar="DIR", help="run folder to create"
@@ -78,9 +78,7 @@ def add_commands(commands: Any) -> None:
         "attncap attributes predict --run runs/attributes --images photographs --out probabilities.csv",
     )
     predict.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
-    predict.add_argument(
-        "--images", required=True, metavar="FOLDER_OR_LIST", help="folder, or text file with one path per line"
-    )
+    add_folder(predict, "images to classify", required=True)
     predict.add_argument(
         "--out",
         required=True,
@@ -108,9 +106,9 @@ def add_commands(commands: Any) -> None:
         metavar="A",
         help="tune the thresholds again for this aim, on the run's validation images (default: thresholds of the run)",
     )
-    report.add_argument("--features", metavar="DIR", help="folder of stored features, as in train (default: cache)")
+    add_features(report)
     report.add_argument("--out", type=OutputFile, metavar="CSV", help="also write the probabilities")
-    report.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_json(report)
     _add_captions(report)
 
     texts = add_command(

@@ -13,6 +13,7 @@ from attncap.cli.options import (
     add_command,
     add_consensus,
     add_decoding,
+    add_images,
     add_run,
     captioner_of,
     group,
@@ -33,7 +34,7 @@ def add_commands(commands: Any) -> None:
     )
     add_run(parser)
     add_features_file(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
+    add_images(parser)
     group(parser, "output").add_argument(
         "--heatmap",
         type=OutputFile,

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, OutputFile, add_command
+from attncap.cli.options import OutputFile, add_command, add_data, add_features, data_of
 
 SHOWN = 30  # characteristics that `label` lists
 
@@ -27,7 +27,8 @@ def add_commands(commands: Any) -> None:
         "attncap characteristics mine --data table:captions.csv:photographs --weights imagenet "
         "--out characteristics.csv",
     )
-    mine.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
+    add_data(mine, split=False, seed="seed of the splits; test texts are not read")
+    add_features(mine)
     mine.add_argument(
         "--out", required=True, type=OutputFile, metavar="CSV", help="phrases to write; edit them in a spreadsheet"
     )
@@ -40,17 +41,11 @@ def add_commands(commands: Any) -> None:
         "--layers", metavar="L", help="layers with the sides of their grids, as in attributes train (default: the same)"
     )
     mine.add_argument(
-        "--features",
-        metavar="DIR",
-        help="folder of stored features, which attributes train uses again (default: cache)",
-    )
-    mine.add_argument(
         "--min-count",
         type=int,
         metavar="N",
         help="fewest texts that say a phrase (default: one in 2,000, at least 3)",
     )
-    mine.add_argument("--seed", type=int, default=0, help="of splits; test texts are not read (default 0)")
     labels = add_command(
         own,
         "label",
@@ -59,7 +54,7 @@ def add_commands(commands: Any) -> None:
         "attncap characteristics label --data table:captions.csv:photographs --characteristics characteristics.csv "
         "--out table.csv",
     )
-    labels.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
+    add_data(labels, split=False)
     labels.add_argument("--characteristics", required=True, metavar="CSV", help="phrases and what they state")
     labels.add_argument("--out", required=True, type=OutputFile, metavar="CSV", help="table to write")
     labels.add_argument(
@@ -69,14 +64,12 @@ def add_commands(commands: Any) -> None:
         help="what a text says of a characteristic that it does not name: unknown (empty cell) or no (0); "
         "default unknown",
     )
-    labels.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
 
 
 def _mine(options: argparse.Namespace) -> None:
     from attncap.characteristics.mining import mine
-    from attncap.data.load import load
 
-    data = load(options.data, seed=options.seed)
+    data = data_of(options)
     kept = data.pictures["image_id"][data.pictures["split"] != "test"]
     data = data.only(kept)
     embeddings = None
@@ -121,12 +114,11 @@ def _embed(data: Any, options: argparse.Namespace) -> tuple[Any, Any]:
 def _label(options: argparse.Namespace) -> None:
     from attncap.characteristics.labels import RARE, count_statements, label, rare_characteristics, write_table
     from attncap.characteristics.lexicon import Lexicon
-    from attncap.data.load import load
 
     lexicon = Lexicon.read(options.characteristics)
     if not lexicon.characteristics:
         raise ValueError(f"{options.characteristics}: no characteristic: fill the first column for at least one phrase")
-    data = load(options.data, seed=options.seed)
+    data = data_of(options)
     stated = label(data, lexicon)
     table = stated if options.silence == "unknown" else label(data, lexicon, silence="no")
     write_table(options.out, table)

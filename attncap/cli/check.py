@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from attncap.cli.options import OutputFile, add_command, add_data, group
+from attncap.cli.options import OutputFile, add_command, add_data, data_of, group
 from attncap.data.readers.registry import formats
 
 
@@ -27,10 +27,9 @@ def add_commands(commands: Any) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from attncap.data.describe import describe_data
-    from attncap.data.load import check, check_summary, load
+    from attncap.data.load import check, check_summary
 
-    data = load(options.data, seed=options.seed)
-    clean, report = check(data.split(options.split) if options.split else data)
+    clean, report = check(data_of(options))
     print(check_summary(clean, report))
     profile = describe_data(clean)
     print("\n".join(["captions:", profile.table(), *(f"note: {line}" for line in profile.difficulties())]))

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from attncap.cli.options import add_command
+from attncap.cli.options import add_command, add_images, add_json, group
 
 WHAT_IT_MEANS = "(people leave most things unsaid: a phrase is more often true than said)"
 
@@ -26,14 +26,14 @@ def add_commands(commands: Any) -> None:
         "other. A probability is the share of people who would say the phrase, not the probability that it is true: "
         "people leave out most of what they see, so that a phrase with 30% is usually true."
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
-    model = parser.add_argument_group("model")
-    model.add_argument(
+    add_images(parser)
+    group(parser, "model").add_argument(
         "--run", required=True, dest="run_folder", metavar="DIR", help="run folder of attributes train, or .keras file"
     )
-    output = parser.add_argument_group("output")
-    output.add_argument("--most", type=int, default=5, metavar="N", help="claims per image (default 5)")
-    output.add_argument("--json", action="store_true", help="print JSON: claims, probabilities, distance")
+    group(parser, "output").add_argument(
+        "--most", type=int, default=5, metavar="N", help="claims per image (default 5)"
+    )
+    add_json(parser, "print JSON: claims, probabilities, distance")
 
 
 def _describe(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, OutputFile, add_command
+from attncap.cli.options import SPEC_HELP, OutputFile, add_command, add_json
 
 
 def add_commands(commands: Any) -> None:
@@ -52,7 +52,7 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of splits and resampling (default 0)")
     parser.add_argument("--out", type=OutputFile, metavar="CSV", help="also write the scores of each image")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_json(parser)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -12,9 +12,12 @@ from attncap.cli.options import (
     OutputFile,
     add_command,
     add_decoding,
+    add_images,
+    add_json,
     add_run,
     captioner_of,
     decoding,
+    group,
     heatmap_files,
 )
 from attncap.explain.methods import METHODS
@@ -30,8 +33,9 @@ def add_commands(commands: Any) -> None:
         "attncap explain --run runs/demo/run me.jpg --out why.png --method occlusion --method attention",
     )
     add_run(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of images")
-    parser.add_argument(
+    add_images(parser)
+    output = group(parser, "output")
+    output.add_argument(
         "--out",
         required=True,
         type=OutputFile,
@@ -52,8 +56,10 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="also print how much the words lose when the parts that the maps point at are hidden",
     )
-    parser.add_argument("--mode", default="heat", choices=("heat", "reveal", "contour"), help="default heat")
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    output.add_argument(
+        "--mode", default="heat", choices=("heat", "reveal", "contour"), help="how maps are drawn (default heat)"
+    )
+    add_json(parser, "print the numbers as JSON")
     add_decoding(parser)
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli.options import (
-    BOXES_HELP,
-    SPEC_HELP,
     OutputFile,
+    add_boxes,
     add_command,
+    add_data,
     add_decoding,
+    add_folder,
     add_run,
     captioner_of,
+    data_of,
     decoding,
     group,
 )
@@ -32,18 +34,10 @@ def add_commands(commands: Any) -> None:
     )
     add_run(parser)
     data = group(parser, "data")
-    data.add_argument(
-        "--images",
-        metavar="FOLDER_OR_LIST",
-        help="folder, or text file with one path per line (default: the images of --data)",
-    )
-    data.add_argument("--data", metavar="SPEC", help=f"data set with the references, by image_id: {SPEC_HELP}")
-    data.add_argument("--split", metavar="S", help="part of --data: train, val (or dev) or test (default: all)")
-    data.add_argument(
-        "--boxes", metavar="BOXES", help=f"boxes to draw where a word names one; with --data: {BOXES_HELP}"
-    )
+    add_folder(data, "images to show (default: those of --data)")
+    add_data(parser, required=False, what="data set with the references, by image_id")
+    add_boxes(parser, "with --data, boxes to draw where a word names one")
     data.add_argument("--limit", type=int, default=200, metavar="N", help="show the first N images (default 200)")
-    data.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the splits (default 0)")
     group(parser, "model").add_argument(
         "--against", metavar="DIR", help="another run, shown beside, with the differences marked"
     )
@@ -57,7 +51,6 @@ def add_commands(commands: Any) -> None:
 def _explore(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from attncap.data.load import load
     from attncap.decoding.alternatives import explore_features
     from attncap.decoding.predict import encoded_images
     from attncap.grounding.annotations import load_phrases, phrases_in
@@ -75,8 +68,7 @@ def _explore(options: argparse.Namespace) -> None:
     references = None
     rejects: list[tuple[str, str, str]] = []
     if options.data is not None:
-        data = load(options.data, seed=options.seed)
-        data = data if options.split is None else data.split(options.split)
+        data = data_of(options)
         named: Any = None
         if options.boxes is not None:
             boxed, known = load_phrases(options.boxes, data)

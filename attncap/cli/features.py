@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, OutputFile, add_command
+from attncap.cli.options import OutputFile, add_command, add_data, add_features, data_of, group
 
 
 def add_commands(commands: Any) -> None:
@@ -17,31 +17,35 @@ def add_commands(commands: Any) -> None:
         "compute the features of all images, once for all runs; interrupted, it goes on",
         "attncap features --data table:captions.csv:photographs --layer mixed8 --engine ray --ray-address auto",
     )
-    features.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
-    features.add_argument("--split", metavar="S", help="train, val (or dev) or test (default: all)")
-    features.add_argument("--weights", default="imagenet", metavar="W", help="as in train (default imagenet)")
-    features.add_argument("--backbone", default="inception_v3", metavar="B", help="as in train (default inception_v3)")
-    features.add_argument("--layer", metavar="L", help="as in train (default: of the weights)")
-    features.add_argument("--image-size", type=int, metavar="I", help="as in train (default: of the weights)")
-    features.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
-    features.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (default 32)")
-    features.add_argument("--out", type=OutputFile, metavar="CSV", help="list the images that cannot be read here")
-    features.add_argument("--seed", type=int, default=0, help="of splits (default 0)")
-    features.add_argument(
+    add_data(features)
+    add_features(features)
+    model = group(features, "model")
+    model.add_argument("--weights", default="imagenet", metavar="W", help="as in train (default imagenet)")
+    model.add_argument("--backbone", default="inception_v3", metavar="B", help="as in train (default inception_v3)")
+    model.add_argument("--layer", metavar="L", help="as in train (default: of the weights)")
+    model.add_argument("--image-size", type=int, metavar="I", help="as in train (default: of the weights)")
+    group(features, "output").add_argument(
+        "--out", type=OutputFile, metavar="CSV", help="file to write: the images that cannot be read"
+    )
+    engine = group(features, "engine")
+    engine.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (default 32)")
+    engine.add_argument(
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="what computes: this process (default), or Ray's workers on many machines, which see the images under "
-        "the same paths; this process alone writes",
+        help="what computes: local (this process, default) or ray (Ray's workers on many machines, which need the "
+        "images under the same paths); only this process writes",
     )
-    features.add_argument(
+    engine.add_argument(
         "--ray-address",
         metavar="A",
         help="local (default: a Ray of this machine), auto (the cluster it belongs to), HOST:PORT or ray://HOST:PORT",
     )
-    features.add_argument("--ray-workers", type=int, metavar="N", help="default: as many as there are cores for")
-    features.add_argument("--ray-cores", type=int, metavar="N", help="cores of a worker (default 4, or all there are)")
-    features.add_argument("--ray-gpus", type=float, metavar="N", help="GPUs of a worker, or a part of one (default 0)")
+    engine.add_argument(
+        "--ray-workers", type=int, metavar="N", help="number of workers (default: as many as there are cores for)"
+    )
+    engine.add_argument("--ray-cores", type=int, metavar="N", help="cores of a worker (default 4, or all there are)")
+    engine.add_argument("--ray-gpus", type=float, metavar="N", help="GPUs of a worker, or a part of one (default 0)")
 
 
 def _features(options: argparse.Namespace) -> None:
@@ -53,7 +57,6 @@ def _features(options: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size {options.batch_size}: at least 1 expected")
 
     from attncap._files import cache_folder, write_csv
-    from attncap.data.load import load
     from attncap.features.extractor import FeatureExtractor
     from attncap.features.store import FeatureStore
 
@@ -62,8 +65,7 @@ def _features(options: argparse.Namespace) -> None:
         from attncap.features.ray_engine import RayEngine
 
         engine = RayEngine(**given)
-    data = load(options.data, seed=options.seed)
-    images = (data.split(options.split) if options.split else data).pictures
+    images = data_of(options).pictures
     extractor = FeatureExtractor(options.layer, options.weights, options.image_size, backbone=options.backbone)
     store = FeatureStore(options.features or cache_folder() / "features", extractor)
     paths = list(images["path"])

@@ -8,14 +8,17 @@ import sys
 from typing import Any
 
 from attncap.cli.options import (
-    BOXES_HELP,
-    SPEC_HELP,
     OutputFile,
+    add_boxes,
     add_command,
+    add_data,
     add_decoding,
+    add_features,
+    add_json,
     add_run,
     captioner_of,
     decoding,
+    group,
 )
 from attncap.cli.outside_features import add_features_file, features_file_of
 from attncap.explain.methods import METHODS
@@ -31,39 +34,38 @@ def add_commands(commands: Any) -> None:
         "attncap ground --run runs/mine --data flickr8k:flickr8k --split dev --boxes entities:flickr30k_entities.zip",
     )
     add_run(parser)
-    parser.add_argument("--data", required=True, metavar="SPEC", help=SPEC_HELP)
-    parser.add_argument("--split", metavar="S", help="train, val (or dev) or test (default: all)")
-    parser.add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}; needed unless --probes is given")
-    parser.add_argument(
+    add_data(parser, seed="seed of the splits and of resampling")
+    add_boxes(parser, "boxes to measure against; needed unless --probes is given")
+    add_features(parser)
+    add_features_file(parser)
+    group(parser, "data").add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    measure = group(parser, "measure")
+    measure.add_argument(
         "--method",
         choices=METHODS,
         default="attention",
         help="whose maps: those of attention, or of attncap explain, for captioners without attention as well (default "
         "attention)",
     )
-    parser.add_argument(
+    measure.add_argument(
         "--generated", action="store_true", help="the captioner's own captions (default: human captions fed in)"
     )
-    parser.add_argument(
+    measure.add_argument(
         "--shift",
         type=int,
         nargs="+",
         metavar="N",
         help="read a word's map at its own step (0), before (-1) or after (1) (default: -1 0 1, or 0 with --method)",
     )
-    parser.add_argument(
+    measure.add_argument(
         "--probes",
         action="store_true",
         help="also make attention uniform, and hide the cell that each map points at; works without --boxes",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
-    parser.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (default: cache)")
-    add_features_file(parser)
-    parser.add_argument(
+    group(parser, "output").add_argument(
         "--plot", type=OutputFile, metavar="PNG", help="figure to write: where the captioner looks, by type"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of splits and resampling (default 0)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_json(parser)
     add_decoding(parser)
 
 

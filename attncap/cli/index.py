@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli.index_tune import make_encoder, open_index, tune
-from attncap.cli.options import OutputFile, add_command, add_data, group
+from attncap.cli.options import (
+    OutputFile,
+    add_command,
+    add_data,
+    add_features,
+    add_folder,
+    add_images,
+    add_json,
+    data_of,
+    group,
+)
 
 ENCODER_HELP = (
     "dhash (64 bits), dhash:BITS (n^2 or 2 n^2, such as 128 or 256), or an InceptionV3 layer, such as mixed8, whose "
@@ -54,13 +64,8 @@ def add_commands(commands: Any) -> None:
         "print the nearest images and their labels, or caption a folder of images by their nearest neighbors",
         "attncap index query --db people.db me.jpg -k 5",
     )
-    query.add_argument("images", nargs="*", metavar="IMAGE", help="image files, or folders of images")
-    group(query, "data").add_argument(
-        "--images",
-        dest="folder",
-        metavar="FOLDER_OR_LIST",
-        help="caption a folder of images, or those of a text file with one path per line, and write --out",
-    )
+    add_images(query, "*")
+    add_folder(group(query, "data"), "caption many images and write --out", dest="folder")
     _add_db(query, "the index to search")
     _add_encoder(query)
     search = group(query, "search")
@@ -73,7 +78,7 @@ def add_commands(commands: Any) -> None:
     search.add_argument("--approximate", action="store_true", help="search the graph that index build --graph made")
     output = group(query, "output")
     output.add_argument("--out", type=OutputFile, metavar="JSON", help="with --images: COCO results JSON to write")
-    output.add_argument("--json", action="store_true", help="print JSON, one list per image")
+    add_json(query, "print JSON, one list per image")
 
     tuning = add_command(
         own,
@@ -122,7 +127,7 @@ def add_commands(commands: Any) -> None:
     output.add_argument(
         "--out", type=OutputFile, metavar="CSV", help="table to write: the curve, one row per threshold"
     )
-    output.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_json(tuning, "print JSON instead of text")
 
 
 def _add_db(parser: argparse.ArgumentParser, what: str) -> None:
@@ -137,18 +142,16 @@ def _count(text: str) -> int:
 
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
-    model = group(parser, "model")
-    model.add_argument("--weights", metavar="W", help="imagenet, faces, random, or a weights file (not for dhash)")
-    model.add_argument("--features", metavar="DIR", help="folder of feature stores, as in train (not for dhash)")
+    help_text = "imagenet, faces, random, or a weights file (not for dhash)"
+    group(parser, "model").add_argument("--weights", metavar="W", help=help_text)
+    add_features(parser, "nothing is stored; not for dhash")
 
 
 def _build(options: argparse.Namespace) -> None:
     from attncap._files import write_rejects
-    from attncap.data.load import load
     from attncap.retrieval.index import ImageIndex
 
-    data = load(options.data, seed=options.seed)
-    data = data.split(options.split) if options.split else data
+    data = data_of(options)
     references = data.references()
     pictures = data.pictures
     encoder = make_encoder(options.encoder, options.weights, options.features, options.image_size)

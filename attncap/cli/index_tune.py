@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+from attncap.cli.options import data_of
+
 
 def tune(options: argparse.Namespace) -> None:
     """Run `attncap index tune`."""
@@ -93,11 +95,9 @@ def _asked(options: argparse.Namespace, index: Any) -> tuple[Any, list[list[str]
     """Return codes and labels of the images of --data that can be read."""
     import numpy as np
 
-    from attncap.data.load import load
     from attncap.images import UnreadableImage
 
-    data = load(options.data, seed=options.seed)
-    data = data.split(options.split) if options.split else data
+    data = data_of(options)
     references = data.references()
     codes = index.encoder.encode(data.pictures["path"].tolist(), progress=True)
     kept, labels = [], []

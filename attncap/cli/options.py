@@ -50,12 +50,66 @@ def group(parser: argparse.ArgumentParser, title: str) -> Any:
     return known or parser.add_argument_group(title)
 
 
-def add_data(parser: argparse.ArgumentParser, *, required: bool = True, what: str = "") -> None:
-    """Declare `--data`, `--split` and `--seed`; `what` says what the data set is for."""
+def add_data(
+    parser: argparse.ArgumentParser,
+    *,
+    what: str = "data set",
+    required: bool = True,
+    split: bool = True,
+    seed: str = "seed of the splits",
+    within: Any = None,
+) -> None:
+    """Declare `--data`, `--split` and `--seed`, which `data_of` reads.
+
+    Args:
+        parser: of the command.
+        what: what the data set is for.
+        required: whether `--data` must be given.
+        split: whether the command takes a part of the data set.
+        seed: what the seed is for.
+        within: group of options of which one must be given, for `--data`.
+    """
     data = group(parser, "data")
-    data.add_argument("--data", required=required, metavar="SPEC", help=f"{what or 'data set'}: {SPEC_HELP}")
-    data.add_argument("--split", metavar="S", help="part of the data set: train, val (or dev) or test (default: all)")
-    data.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the splits (default 0)")
+    (within or data).add_argument("--data", required=required, metavar="SPEC", help=f"{what}: {SPEC_HELP}")
+    if split:
+        data.add_argument("--split", metavar="S", help="part of --data: train, val (or dev) or test (default: all)")
+    data.add_argument("--seed", type=int, default=0, metavar="N", help=f"{seed} (default 0)")
+
+
+def data_of(options: argparse.Namespace) -> Any:
+    """Return the data set of `--data`, or the part of it that `--split` names."""
+    from attncap.data.load import load
+
+    data = load(options.data, seed=options.seed)
+    part = getattr(options, "split", None)
+    return data.split(part) if part else data
+
+
+def add_images(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
+    """Declare the images that a command takes as its arguments."""
+    parser.add_argument("images", nargs=nargs, metavar="IMAGE", help="image files, or folders of images")
+
+
+def add_folder(where: Any, what: str, **settings: Any) -> None:
+    """Declare `--images`, a folder or a list; `what` says what is done with its images."""
+    help_text = f"{what}: a folder, or a text file with one path per line"
+    where.add_argument("--images", metavar="FOLDER_OR_LIST", help=help_text, **settings)
+
+
+def add_features(parser: argparse.ArgumentParser, default: str = "the cache") -> None:
+    """Declare `--features`, the folder of feature stores; `default` says what is done without it."""
+    help_text = f"folder of feature stores, shared by runs and commands (default: {default})"
+    group(parser, "data").add_argument("--features", metavar="DIR", help=help_text)
+
+
+def add_boxes(parser: argparse.ArgumentParser, what: str) -> None:
+    """Declare `--boxes`; `what` says what they are for."""
+    group(parser, "data").add_argument("--boxes", metavar="BOXES", help=f"{what}: {BOXES_HELP}")
+
+
+def add_json(parser: argparse.ArgumentParser, what: str = "print JSON instead of a table") -> None:
+    """Declare `--json`."""
+    group(parser, "output").add_argument("--json", action="store_true", help=what)
 
 
 def setting(text: str, settings: type) -> tuple[str, Any]:

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import decoder_of
-
-FEATURES_FILE_HELP = (
-    "features computed elsewhere, by image_id: .npy, .npz, .h5 or .safetensors, see docs/extending.md (default: that "
-    "which the run was trained on, if any)"
-)
+from attncap.cli.options import decoder_of, group
 
 
 def add_features_file(parser: argparse.ArgumentParser) -> None:
     """Declare `--features-file`, which `features_file_of` reads."""
-    parser.add_argument("--features-file", metavar="F", help=FEATURES_FILE_HELP)
+    group(parser, "data").add_argument(
+        "--features-file",
+        metavar="F",
+        help="features computed elsewhere, by image_id: .npy, .npz, .h5 or .safetensors, see docs/extending.md "
+        "(default: the file that the run was trained on, if any)",
+    )
 
 
 def features_file_of(options: argparse.Namespace) -> str | None:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli.options import (
-    SPEC_HELP,
     OutputFile,
     add_command,
     add_consensus,
+    add_data,
     add_decoding,
+    add_folder,
     add_run,
     captioner_of,
+    data_of,
     group,
 )
 from attncap.cli.outside_features import add_features_file, captions_of
@@ -30,14 +32,9 @@ def add_commands(commands: Any) -> None:
         "attncap predict --run runs/mine --data flickr8k:flickr8k --split dev --out predictions.json",
     )
     add_run(parser)
-    data = group(parser, "data")
-    images = data.add_mutually_exclusive_group(required=True)
-    images.add_argument("--data", metavar="SPEC", help=f"caption a data set, with its image ids: {SPEC_HELP}")
-    images.add_argument(
-        "--images", metavar="FOLDER_OR_LIST", help="caption a folder, or a text file with one path per line"
-    )
-    data.add_argument("--split", metavar="S", help="part of --data: train, val (or dev) or test (default: all)")
-    data.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the splits (default 0)")
+    one_of = group(parser, "data").add_mutually_exclusive_group(required=True)
+    add_data(parser, required=False, what="caption a data set, with its image ids", within=one_of)
+    add_folder(one_of, "caption other images")
     add_features_file(parser)
     group(parser, "output").add_argument(
         "--out",
@@ -84,10 +81,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _of_data(options: argparse.Namespace) -> Any:
     """Return the images of --data with their ids."""
-    from attncap.data.load import load
-
-    data = load(options.data, seed=options.seed)
-    images = (data.split(options.split) if options.split else data).pictures
+    images = data_of(options).pictures
     if images.empty:
         raise ValueError(f"{options.data}: has no images" + (f" in split {options.split}" if options.split else ""))
     return images

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import BOXES_HELP, SPEC_HELP, OutputFolder, add_command, setting
+from attncap.cli.options import SPEC_HELP, OutputFolder, add_boxes, add_command, add_features, setting
 from attncap.training.config import TrainConfig, describe_setting, kinds_of
 from attncap.training.recipe import OF_COMMAND, read_recipe, recipe_names
 from attncap.training.run_folder import check_free
@@ -35,16 +35,14 @@ def add_commands(commands: Any) -> None:
     train.usage = "attncap train --data SPEC --run DIR [OPTION ...]"
     groups = {name: train.add_argument_group(name, what) for name, what in GROUPS.items()}
     groups["data"].add_argument("--data", metavar="SPEC", help=SPEC_HELP)
-    groups["data"].add_argument(
-        "--features", metavar="DIR", help="folder of feature stores, shared by runs (default: the cache)"
-    )
+    add_features(train)
     groups["data"].add_argument(
         "--features-file",
         metavar="F",
         help="train on features computed elsewhere, by image_id: .npy, .npz, .h5 or .safetensors, with boxes and a "
         "mask for regions; --resume reads the same file",
     )
-    groups["data"].add_argument("--boxes", metavar="BOXES", help=f"{BOXES_HELP}, for --attention-supervision 1.0")
+    add_boxes(train, "boxes for --attention-supervision 1.0")
     groups["output"].add_argument(
         "--run",
         required=True,

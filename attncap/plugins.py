@@ -1,12 +1,30 @@
-"""`load_plugins`: Python files of one's own that register captioners, readers, metrics and so on."""
+"""Import what registers captioners, readers, metrics and commands: modules of a folder, installed packages, files."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
+import pkgutil
 import sys
 from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
+
+
+def import_modules(package: str) -> list[ModuleType]:
+    """Import and return every module in the folder of a package."""
+    folder = importlib.import_module(package).__path__
+    return [importlib.import_module(f"{package}.{found.name}") for found in pkgutil.iter_modules(folder)]
+
+
+@cache
+def import_entry_points(group: str) -> None:
+    """Import the modules that installed packages name under an entry point, once."""
+    for entry in entry_points(group=group):
+        entry.load()
 
 
 def load_plugins(paths: Iterable[str | Path]) -> None:

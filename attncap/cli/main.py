@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 import attncap
-from attncap import cli
 from attncap._quiet import quiet_start
 from attncap.cli.options import check_outputs
 from attncap.cli.terminal import Stopped, plain_streams, signals_as_exceptions
+from attncap.plugins import import_modules, load_plugins
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,8 +35,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     quiet_start()
     try:
         if getattr(parsed, "plugins", None):
-            from attncap.plugins import load_plugins
-
             load_plugins(parsed.plugins)
         check_outputs(parsed)
         parsed.run(parsed)
@@ -73,8 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"attncap {attncap.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for found in pkgutil.iter_modules(cli.__path__):
-        module = import_module(f"{cli.__name__}.{found.name}")
+    for module in import_modules("attncap.cli"):
         if hasattr(module, "add_commands"):
             module.add_commands(commands)
     return parser

@@ -17,7 +17,7 @@ from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.decoder import Decoder
 from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.sampling import sample
-from attncap.metrics.cider import CiderD
+from attncap.metrics.cider_d import CiderD
 from attncap.tokenizers import END, PAD
 
 Neighbors = Callable[[np.ndarray], Sequence[Sequence[str]]]  # features (B, rows, cols, D) -> captions of each image

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from attncap.metrics.cider import CiderD
+from attncap.metrics.cider_d import CiderD
 from attncap.metrics.ngrams import LargestCounts, word_positions
 from attncap.metrics.ptb_tokenizer import tokenize as coco_tokenize
 

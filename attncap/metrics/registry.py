@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from attncap.plugins import import_modules
 
 if TYPE_CHECKING:
     from attncap.metrics.references import Candidates
@@ -100,10 +100,7 @@ def register_metric(name: str, label: str | None = None) -> Callable[[Any], Any]
 
 def metric_names() -> list[str]:
     """Return the names of all registered metrics, those of every file of `attncap.metrics` included."""
-    import attncap.metrics
-
-    for module in pkgutil.iter_modules(attncap.metrics.__path__):
-        importlib.import_module(f"attncap.metrics.{module.name}")
+    import_modules("attncap.metrics")
     return sorted(_REGISTRY)
 
 

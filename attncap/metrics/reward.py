@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from attncap.metrics.cider import CiderD
+from attncap.metrics.cider_d import CiderD
 from attncap.metrics.ngrams import MAX_ORDER
 
 Ngram = tuple[int, ...]

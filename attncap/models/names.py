@@ -1,15 +1,16 @@
-"""Names of captioners, known without importing Keras: wrong arguments are refused before the backend loads."""
+"""Names of captioners, known without importing Keras, so that a wrong name is refused before the backend loads."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
+from attncap.plugins import import_entry_points
+
 ENTRY_POINTS = "attncap.captioners"
+REGISTERED: dict[str, type] = {}  # name -> class, filled by `register_captioner` as modules are imported
 _DECORATOR = re.compile(r'^@register_captioner\("([a-z0-9-]+)"\)', re.MULTILINE)
 
 
@@ -24,21 +25,18 @@ def own_captioners() -> dict[str, str]:
 
 
 def check_captioner_name(name: str) -> None:
-    """Refuse a name that no captioner has; imports Keras only where a plugin or an entry point could know the name.
+    """Refuse a name that no captioner has; imports Keras only where an entry point may know the name.
 
     Raises:
         ValueError: no such captioner.
     """
-    if name in own_captioners():
+    if name in own_captioners() or name in REGISTERED:
         return
-    if "attncap.models.registry" in sys.modules or entry_points(group=ENTRY_POINTS):
-        from attncap.models.registry import captioner_class
-
-        captioner_class(name)
-        return
-    raise ValueError(unknown_captioner(name, own_captioners()))
+    import_entry_points(ENTRY_POINTS)
+    if name not in REGISTERED:
+        raise ValueError(unknown_captioner(name, {**own_captioners(), **REGISTERED}))
 
 
 def unknown_captioner(name: str, known: Iterable[str]) -> str:
-    """Return the message that refuses the name of a captioner, beside the names that are known."""
+    """Return the message for a name that no captioner has, with the names that are known."""
     return f"model is one of {', '.join(sorted(known))}, got {name!r}; a captioner of your own comes with --plugin FILE"

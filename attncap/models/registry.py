@@ -7,15 +7,14 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import keras
 
 from attncap.models.captioner import Captioner
-from attncap.models.names import ENTRY_POINTS, own_captioners, unknown_captioner
+from attncap.models.names import ENTRY_POINTS, REGISTERED, own_captioners, unknown_captioner
+from attncap.plugins import import_entry_points
 
-_CLASSES: dict[str, type[Captioner]] = {}
 Kind = TypeVar("Kind", bound=type[Captioner])
 
 
@@ -42,7 +41,7 @@ def register_captioner(name: str) -> Callable[[Kind], Kind]:
     def register(captioner_class: Kind) -> Kind:
         if not (isinstance(captioner_class, type) and issubclass(captioner_class, Captioner)):
             raise TypeError(f"{captioner_class!r} is not a subclass of attncap.models.captioner.Captioner")
-        known = _CLASSES.get(name)
+        known = REGISTERED.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (
             captioner_class.__module__,
             captioner_class.__qualname__,
@@ -50,7 +49,7 @@ def register_captioner(name: str) -> Callable[[Kind], Kind]:
             raise ValueError(f"a captioner named {name!r} exists: {known.__module__}.{known.__qualname__}")
         if keras.saving.get_registered_name(captioner_class) == captioner_class.__name__:
             keras.saving.register_keras_serializable("attncap_plugin")(captioner_class)
-        _CLASSES[name] = captioner_class
+        REGISTERED[name] = captioner_class
         return captioner_class
 
     return register
@@ -59,8 +58,8 @@ def register_captioner(name: str) -> Callable[[Kind], Kind]:
 def captioner_classes() -> dict[str, type[Captioner]]:
     """Return name -> class of all captioners: of this folder, of entry points, and of loaded plugins."""
     _import_own()
-    _import_entry_points()
-    return dict(_CLASSES)
+    import_entry_points(ENTRY_POINTS)
+    return dict(REGISTERED)
 
 
 def captioner_class(name: str) -> type[Captioner]:
@@ -114,9 +113,3 @@ def readers_of(setting: str) -> tuple[str, ...]:
 def _import_own() -> None:
     for module in own_captioners().values():
         importlib.import_module(module)
-
-
-@cache
-def _import_entry_points() -> None:
-    for entry in entry_points(group=ENTRY_POINTS):
-        entry.load()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm.auto import tqdm
 
-from attncap.metrics.cider import CiderD
+from attncap.metrics.cider_d import CiderD
 from attncap.metrics.evaluate import References, evaluate
 from attncap.metrics.ptb_tokenizer import tokenize
 from attncap.retrieval.index import ImageIndex

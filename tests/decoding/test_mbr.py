@@ -9,7 +9,7 @@ from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder
 from attncap.decoding.logits import ForbiddenWords
 from attncap.decoding.mbr import ConsensusConfig, ConsensusDecoder, RepetitionCost
-from attncap.metrics.cider import CiderD
+from attncap.metrics.cider_d import CiderD
 from attncap.metrics.reward import CaptionReward
 from attncap.tokenizers import END
 from tests.decoding.test_decoder import MAX_LENGTH, FakeCaptioner

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from attncap.metrics.cider import CiderD
+from attncap.metrics.cider_d import CiderD
 
 
 def words(*captions: str) -> list[list[str]]:

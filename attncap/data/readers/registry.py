@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from attncap.data.readers.base import Parts, image_folder
+from attncap.plugins import import_entry_points, import_modules
 
 ENTRY_POINTS = "attncap.readers"
 _READERS: dict[str, Reader] = {}
@@ -156,9 +153,9 @@ def readers(installed: bool = True) -> list[Reader]:
     Args:
         installed: import what other packages offer under the entry point `attncap.readers`.
     """
-    _import_own()
+    import_modules("attncap.data.readers")
     if installed:
-        _import_entry_points()
+        import_entry_points(ENTRY_POINTS)
     return sorted(_READERS.values(), key=lambda reader: reader.order)
 
 
@@ -222,17 +219,3 @@ def _pieces(text: str) -> list[str]:
         else:
             pieces.append(piece)
     return pieces
-
-
-@cache
-def _import_own() -> None:
-    import attncap.data.readers
-
-    for module in pkgutil.iter_modules(attncap.data.readers.__path__):
-        importlib.import_module(f"attncap.data.readers.{module.name}")
-
-
-@cache
-def _import_entry_points() -> None:
-    for entry in entry_points(group=ENTRY_POINTS):
-        entry.load()

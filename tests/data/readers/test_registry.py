@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from attncap import plugins
 from attncap.cli.main import main
 from attncap.data.load import guess_format, load
 from attncap.data.readers import registry
@@ -77,10 +78,10 @@ def test_a_reader_of_ones_own_from_the_shell(folder: Path, capsys: pytest.Captur
 def test_a_reader_of_an_installed_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(folder.parent)
     entry = EntryPoint("bars", "plugin", registry.ENTRY_POINTS)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == registry.ENTRY_POINTS else [])
-    registry._import_entry_points.cache_clear()
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == registry.ENTRY_POINTS else [])
+    plugins.import_entry_points.cache_clear()
     assert len(load(f"bars:{folder / 'texts.bars'}").captions) == 2
-    registry._import_entry_points.cache_clear()
+    plugins.import_entry_points.cache_clear()
 
 
 def test_a_folder_with_several_data_sets_of_a_format(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files: write them whole, tables as CSV, find them below a folder; refuse one text or path in place of a list."""
+"""Write files whole or not at all, write tables as CSV, list folders; refuse one text where a list is expected."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
-SYSTEM_FOLDERS = ("__MACOSX",)  # of archives packed on a Mac: previews named as the images are
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates a cell that begins with one of these
+SYSTEM_FOLDERS = ("__MACOSX",)  # in archives packed on a Mac: previews with the names of the images
 
 
 @contextmanager
@@ -24,8 +24,8 @@ def replacing(file: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `file`; on success it takes the place of `file`, on any error it is deleted.
 
     The bytes are on the disk before the name points to them, so that a power cut leaves the old file or the new one.
-    A symbolic link stays, and the file that it points to is replaced. What is no regular file (`/dev/stdout`, a named
-    pipe) is written to directly: it must not be replaced by a file.
+    A symbolic link stays, and the file that it points to is replaced. Anything but a regular file (`/dev/stdout`, a
+    named pipe) is written to directly: it must not be replaced.
 
     Args:
         file: what is to be written; its folder is made where missing.
@@ -201,7 +201,7 @@ def files_below(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def cache_folder() -> Path:
-    """Return the folder of what can be made again (drawn faces, features): ATTNCAP_CACHE, else the user's cache."""
+    """Return the cache folder, for faces and features that can be made again: ATTNCAP_CACHE, or that of the user."""
     named = os.environ.get("ATTNCAP_CACHE")
     if named:
         return Path(named)

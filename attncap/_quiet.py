@@ -1,4 +1,4 @@
-"""Keep TensorFlow's start-up messages off the terminal; what else is written while it loads still comes through."""
+"""Hide TensorFlow's start-up messages; all other output still appears."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def quiet_start() -> None:
 
 
 class _QuietFinder(MetaPathFinder):
-    """Finds a talkative package where it is, and has it loaded with the messages taken out."""
+    """Import hook that loads a package with its start-up messages removed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -38,7 +38,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _scaled_grey(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits to 8: by the format's own range where it has one, else by the values' range."""
+    """Scale gray of more than 8 bits to 8 bits, by the range of the format or else of the values."""
     values = np.array(image, dtype=np.float32)  # (rows, cols); worked on in place, for it may be large
     tags = getattr(image, "tag_v2", {})
     key = image.info.get("transparency")
@@ -58,7 +58,7 @@ def _scaled_grey(image: Image.Image) -> Image.Image:
 
 
 def _grey_range(image: Image.Image, values: np.ndarray, tags: Any) -> tuple[float, float]:
-    """The values that stand for black and white."""
+    """Return the values that stand for black and white."""
     if image.mode.startswith("I;16") or image.format == "PPM":
         bits = int(np.atleast_1d(tags.get(TIFF_BITS_TAG, 16))[0])
         return 0.0, float(2 ** min(bits, 16) - 1)
@@ -74,7 +74,7 @@ def _grey_range(image: Image.Image, values: np.ndarray, tags: Any) -> tuple[floa
 
 
 def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The embedded color profile, unless there is none, or it is sRGB, or it is not for this kind of image."""
+    """Return the embedded color profile; None if there is none, if it is sRGB, or if it does not fit the image."""
     contents = image.info.get("icc_profile")
     if not contents:
         return None
@@ -90,7 +90,7 @@ def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
 
 
 def _in_srgb(colors: Image.Image, image: Image.Image) -> Image.Image:
-    """RGB of `colors` through the profile that `image` carries, if any."""
+    """Return `colors` as sRGB, converted by the profile of `image` if it has one."""
     profile = _foreign_profile(image)
     if profile is not None:
         # A profile that does not fit the image is ignored, as viewers do.

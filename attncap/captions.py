@@ -10,7 +10,9 @@ import numpy as np
 from attncap._files import check_list
 
 WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
-SEPARATOR = ","  # the word for whatever separates the items of a list: "big nose; curly hair", "big nose & curly hair"
+SEPARATOR = (
+    ","  # the token for any separator between the items of a list: "big nose; curly hair", "big nose & curly hair"
+)
 
 
 def join_words(words: Iterable[str]) -> str:
@@ -46,7 +48,7 @@ def as_sentence(text: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Caption:
-    """A decoded caption: its words and, of a model with attention, a map for each word.
+    """A decoded caption: its words and, from a model with attention, a map for each word.
 
     Args:
         words: the T words in order, without `<start>` and `<end>`.
@@ -55,10 +57,10 @@ class Caption:
         attention_weights: float array, shape (T, rows, cols); entry t is the map of the step that emitted
             word t, non-negative, summing to 1. None for a model without attention.
         word_log_probs: float array, shape (T,), natural log-probability of each word given those before it.
-        image_id: the image's id, where there is one.
+        image_id: the image's id, if it has one.
         grid_box: left, top, right, bottom, as fractions, of the part of the image that the maps' cells tile, from
             `FeatureExtractor.grid_box`; default the whole. What lies beyond belongs to the cells at its border.
-        extras: what else the captioner says of each word: name -> float array, shape (T,), from 0 to 1. A captioner
+        extras: further values per word: name -> float array, shape (T,), from 0 to 1. A captioner
             whose maps may sum to less than 1 gives "looked": the share of what was read that came from the image.
         boxes: float array, shape (L, 4): left, top, right, bottom, as fractions of the image, of each region, where the
             regions are boxes and not a grid; the maps then have shape (T, 1, L).

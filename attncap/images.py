@@ -1,4 +1,4 @@
-"""Open an image file as what a person sees of it.
+"""Open an image file as a person sees it.
 
 Nothing here changes Pillow's settings (they are global, and this is called from threads), and only formats
 that Pillow decodes itself are tried: never one that starts another program, as EPS does with Ghostscript.
@@ -23,9 +23,9 @@ from attncap._srgb import to_rgb
 if TYPE_CHECKING:
     pass
 
-# "JPEG" opens MPO, the format of 3-D cameras, as well. "HEIF" is there with the extra `heic` alone.
+# "JPEG" opens MPO, the format of 3-D cameras, as well. "HEIF" needs the extra `heic`.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "HEIF")
-# Of these formats; those of HEIC also without its reader, so that such files are listed as unreadable.
+# Endings of these formats. HEIC is among them without its reader too: such files are then listed as unreadable.
 IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"),
     *(".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi"),
@@ -35,8 +35,8 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 1 << 29
-MAX_SCANS = 100  # of a progressive JPEG, which has about 10: each of a few bytes can cost as much as a whole image
-LARGE_PIXELS = 20_000_000  # above, one image at a time is decoded: the largest take up to 2 GB while they are
+MAX_SCANS = 100  # a progressive JPEG has about 10; a scan of a few bytes can take as long as a whole image
+LARGE_PIXELS = 20_000_000  # larger images are decoded one at a time: the largest take up to 2 GB meanwhile
 ORIENTATION_TAG = 0x0112
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those that begin a segment, and the end
 _one_large_image = threading.Lock()
@@ -52,14 +52,14 @@ TURNS = {
 
 
 class UnreadableImage(ValueError):
-    """An image that cannot be read; `path` and `reason` say which and why, the message says both."""
+    """An image that cannot be read: `path` says which, `reason` says why, and the message has both."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"{os.fspath(path)}: {reason}")
         self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default would call the class with the message alone, and fail on the way out of a worker process.
+        # The default passes the message alone to the constructor, which fails when the error leaves a worker process.
         return type(self), (self.path, self.reason)
 
 
@@ -72,9 +72,9 @@ def open_image(
 ) -> Image.Image:
     """Decode an image file to 8-bit RGB as a person sees it.
 
-    The EXIF orientation and color profiles other than sRGB are applied. Transparency is put over white, 16-bit gray is
-    divided by 257, CMYK follows Adobe's inverted polarity, and of an animation the first frame is taken. The contents
-    decide the format, not the ending of the name.
+    The EXIF orientation and color profiles other than sRGB are applied. Transparency is blended over white, 16-bit gray
+    is divided by 257, CMYK is read with Adobe's inverted polarity, and only the first frame of an animation is read.
+    The contents decide the format, not the ending of the name.
 
     Args:
         path: the file; with `data` it only names the image in messages.
@@ -108,7 +108,7 @@ def open_image(
                     raise UnreadableImage(path, _too_large(f"{width}x{height} pixels", max_pixels))
                 scans = _scans(source) if picture.format in ("JPEG", "MPO") else 0
                 if scans > MAX_SCANS:
-                    raise UnreadableImage(path, f"{scans:,} scans, at most {MAX_SCANS} are decoded: save it anew")
+                    raise UnreadableImage(path, f"{scans:,} scans, at most {MAX_SCANS} are decoded: save it again")
                 return _as_seen(picture, target_size)
     except UnreadableImage:
         raise
@@ -130,7 +130,7 @@ def open_image(
 
 
 def read_image(image: AnyImage) -> Image.Image:
-    """Read a file, a Pillow image or an array to 8-bit RGB as a person sees it: the same image by any way.
+    """Read a file, a Pillow image or an array as 8-bit RGB, as a person sees it; all three give the same image.
 
     Pillow images are turned, flattened over white and scaled as `open_image` does with files.
 
@@ -166,7 +166,7 @@ def read_image(image: AnyImage) -> Image.Image:
 
 
 def image_name(image: AnyImage, number: int = 0) -> str:
-    """Return the path of an image; of one in memory the file that it was opened from, else "image-1" for number 0."""
+    """Return the path of an image; for one in memory its source file, or else "image-1" for number 0."""
     if isinstance(image, str | os.PathLike):
         return os.fspath(image)
     return os.fspath(getattr(image, "filename", "")) or f"image-{number + 1}"
@@ -193,10 +193,10 @@ def _is_heic(path: str | os.PathLike[str], data: bytes | None) -> bool:
 
 
 def image_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the contents of an image file, for a caller that also hashes them; refuses what `open_image` refuses.
+    """Return the contents of an image file, for callers that also hash them; refuses what `open_image` refuses.
 
     Raises:
-        UnreadableImage: missing, a folder, a pipe, larger than MAX_FILE_BYTES, or not to be read.
+        UnreadableImage: missing, a folder, a pipe, larger than MAX_FILE_BYTES, or not readable.
     """
     try:
         with _open_file(path) as file:
@@ -278,5 +278,5 @@ def _orientation(picture: Image.Image) -> int:
     try:
         value = picture.getexif().get(ORIENTATION_TAG, 1)
         return int(value) if value in TURNS else 1
-    except Exception:  # broken EXIF hides no image: viewers show it unturned
+    except Exception:  # broken EXIF data is ignored, as viewers do
         return 1

@@ -19,7 +19,7 @@ _HALF = re.compile("[\ud800-\udfff]")  # a byte that is not UTF-8, as Python hol
 
 
 def image_ids(images: Sequence[AnyImage]) -> list[str]:
-    """Give images ids: the names of their files; where two are equal, all their paths below the folder they share.
+    """Give images ids: their file names or, if two names are equal, their paths below the common folder.
 
     Args:
         images: files, Pillow images, arrays.
@@ -28,7 +28,7 @@ def image_ids(images: Sequence[AnyImage]) -> list[str]:
         One id per image, each once.
 
     Raises:
-        ValueError: an image that is there twice.
+        ValueError: an image is given twice.
 
     Example:
         >>> image_ids(["june/1.jpg", "june/2.jpg"]), image_ids(["june/1.jpg", "july/1.jpg"])
@@ -45,7 +45,7 @@ def image_ids(images: Sequence[AnyImage]) -> list[str]:
 
 
 def check_ids(image_ids: Sequence[str]) -> None:
-    """Refuse ids of which two are equal: one result would overwrite the other.
+    """Refuse equal ids: one result would overwrite the other.
 
     Raises:
         ValueError: names the first that is there twice.
@@ -58,13 +58,13 @@ def check_ids(image_ids: Sequence[str]) -> None:
 
 
 def find_images(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """List image files, each with an id that no other has.
+    """List image files, each with an id of its own.
 
-    In a folder the id is the path below it ("june/1.jpg"). Of files, and of a list of files, it is that of
-    `image_ids`. A file that is given twice is listed once.
+    In a folder, the id is the path below the folder ("june/1.jpg"). Single files and lists get the ids of `image_ids`.
+    A file that is given twice is listed once.
 
     Args:
-        where: a folder (its folders are looked into); a text file with one path per line, from its folder; an image
+        where: a folder with its subfolders; a text file with one path per line, from its folder; an image
             file; or several folders and image files.
 
     Returns:
@@ -124,8 +124,8 @@ def inside_folder(folder: str | os.PathLike[str], name: str) -> Path:
     """Join a folder and a name, and refuse a name that leaves the folder.
 
     A backslash counts as a separator on every system, so that lists written on Windows can be read everywhere. Links
-    are followed: a name is refused when the file that it stands for lies outside. Where no file has the name as
-    written, a file whose name differs only in how accents are written (Unicode NFC or NFD) is taken.
+    are followed: a name is refused when the file that it stands for lies outside. If no file has exactly this name, a
+    file is taken whose name differs only in the encoding of accents (Unicode NFC or NFD).
 
     Args:
         folder: the folder of the images.

@@ -1,7 +1,7 @@
 """From caption to token ids and back: a vocabulary of words, or keras-nlp's word pieces.
 
-Both tokenizers answer to keras-nlp's names (`tokenize`, `detokenize`, `id_to_token`, ...), travel inside a saved
-captioner, and agree on four special tokens: `<pad>` = 0, `<start>` = 1, `<end>` = 2, `<unk>` = 3.
+Both tokenizers have the methods of keras-nlp's (`tokenize`, `detokenize`, `id_to_token`, ...), are saved inside a
+captioner, and share four special tokens: `<pad>` = 0, `<start>` = 1, `<end>` = 2, `<unk>` = 3.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def pad_token_ids(
         captions: for each image, the token ids of its captions.
         length: T is at least this.
         multiple_of: T is rounded up to a multiple of it, so that few shapes are compiled.
-        images: B, where it is to be larger than the number of images.
-        captions_each: K, where it is to be larger than the number of captions of an image.
+        images: B, if it should be larger than the number of images.
+        captions_each: K, if it should be larger than the number of captions of an image.
 
     Returns:
         token_ids: int32, shape (B, K, T).
@@ -65,7 +65,7 @@ def pad_token_ids(
 
 
 class CaptionTokenizer:
-    """What both tokenizers share: special tokens, packing, saving. Not made directly.
+    """Base class of both tokenizers: special tokens, packing, saving.
 
     Args:
         vocabulary: tokens in the order of their ids; the four special tokens come first.
@@ -85,7 +85,7 @@ class CaptionTokenizer:
 
     @property
     def separator_id(self) -> int | None:
-        """Id of the separator token; None where the vocabulary has none, and separators are dropped."""
+        """Id of the separator token; None if the vocabulary has none: separators are then dropped."""
         return self._ids.get(SEPARATOR)
 
     def split(self, caption: str) -> list[str]:
@@ -150,7 +150,7 @@ class CaptionTokenizer:
 
 @keras.saving.register_keras_serializable("attncap")
 class WordTokenizer(CaptionTokenizer):
-    """One token a word (`split_words`); a word outside the vocabulary is `<unk>`, which is never generated.
+    """One token per word (`split_words`); a word outside the vocabulary is `<unk>`, which is never generated.
 
     Example:
         >>> tokenizer = WordTokenizer.from_captions(["A dog runs.", "A dog."], min_count=2)
@@ -165,7 +165,7 @@ class WordTokenizer(CaptionTokenizer):
         """Build the vocabulary from training captions alone.
 
         Args:
-            captions: training captions; those of validation and test would leak words the model could not know.
+            captions: training captions only: those of validation and test would leak words.
             min_count: a word seen fewer times is `<unk>`; default 5, as Karpathy and Show, Attend and Tell do.
             max_size: keep this many words at most, the most frequent ones; None keeps all.
             separators: give the separator of lists a token of its own (see `are_lists`); else separators are dropped.
@@ -191,7 +191,7 @@ class WordTokenizer(CaptionTokenizer):
 
 @keras.saving.register_keras_serializable("attncap")
 class WordPieceTokenizer(CaptionTokenizer):
-    """keras-nlp's WordPiece: rare words are spelt from pieces ("climb" + "##ing"), so that no word is lost.
+    """keras-nlp's WordPiece: rare words are built from pieces ("climb" + "##ing"), so that no word is lost.
 
     Captions go through `split_words` first, so that both tokenizers see the same words.
     """
@@ -225,7 +225,7 @@ class WordPieceTokenizer(CaptionTokenizer):
         pieces = keras_nlp.tokenizers.compute_word_piece_vocabulary(
             tf.data.Dataset.from_tensor_slices(words).batch(1024),
             vocabulary_size=vocabulary_size,
-            split=False,  # the words that `tokenize` will spell: "t-shirt" is one
+            split=False,  # the words that `tokenize` sees: "t-shirt" is one
             reserved_tokens=special,
         )
         return cls(pieces)

@@ -18,7 +18,7 @@ from attncap.data.readers.base import REJECT_COLUMNS, has_text, reject_table
 from attncap.images import IMAGE_ENDINGS, UnreadableImage, image_bytes, open_image
 
 CHECKED_AT_ONCE = 1024  # images handed to the threads at a time, so that memory does not grow with the data set
-DECODE_SIZE = (299, 299)  # every byte is read whatever the size; a large JPEG is quicker at a smaller one
+DECODE_SIZE = (299, 299)  # every byte is read at any size; a large JPEG decodes faster at a smaller one
 Finding = tuple[Any, ...]  # in the order of REJECT_COLUMNS
 
 
@@ -26,9 +26,9 @@ def check(data: CaptionData, workers: int | None = None, progress: bool = True) 
     """Decode every image, and separate what can be used from what cannot.
 
     Left out, and listed in the clean data's `rejects`: images that are missing, unreadable or without caption;
-    captions without a word, or of an image that is left out. Only reported: images whose files are equal byte by byte
-    (which matters most across splits), a caption that an image has twice (two people may write the same), and image
-    files beside the others that no row names. Rows that the reader rejected are reported as well.
+    captions without a word, or of an image that is left out. Reported but kept: images with identical files (this
+    matters most across splits) and a caption that an image has twice (two people may write the same). Image files that
+    no row names are reported too. Rows that the reader rejected are reported as well.
 
     Every row of `data` is in the clean tables or in `rejects`, once.
 

@@ -35,7 +35,7 @@ def _check_unique(pictures: pd.DataFrame) -> None:
         splits = pictures.loc[pictures["image_id"] == repeated.iloc[0], "split"].tolist()
         raise ValueError(
             f"pictures.image_id: {repeated.iloc[0]!r} has {len(splits)} rows, in the splits "
-            f"{', '.join(map(str, splits))}: one row an image"
+            f"{', '.join(map(str, splits))}: one row per image expected"
         )
 
 
@@ -154,7 +154,7 @@ def split_images(
     test: float = TEST_FRACTION,
     given: Sequence[str | None] | None = None,
 ) -> list[str]:
-    """Assign every image to train, val or test, so that images added later move none.
+    """Assign every image to train, val or test; images that are added later do not change the split of others.
 
     u(image_id) = blake2b(seed, image_id) / 2^64, uniform in [0, 1): test where u < test, val where u < test + val, else
     train. The shares hold on average; in a small data set a split may be empty.

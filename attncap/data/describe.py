@@ -70,7 +70,7 @@ class DataProfile:
         )
 
     def difficulties(self) -> list[str]:
-        """What will be hard with these captions, and what helps: one sentence each; empty when nothing is unusual."""
+        """Difficulties with these captions and what helps, one sentence each; empty when nothing is unusual."""
         hard = []
         if self.texts == 0:
             return ["there are no captions: a captioner cannot be trained"]
@@ -86,7 +86,7 @@ class DataProfile:
         if self.list_like_share > 0.25:
             hard.append(
                 f"{self.list_like_share:.0%} of the captions are lists of phrases: their order carries no meaning, and "
-                "n-gram scores punish another order"
+                "n-gram scores penalize another order"
             )
         rare = self.covered.get(5, 1.0)
         if rare < 0.9:
@@ -120,7 +120,7 @@ def describe_data(data: CaptionData) -> DataProfile:
 
 
 def describe_texts(texts: Sequence[str], images: int) -> DataProfile:
-    """Do as `describe_data` for captions that are not in tables.
+    """Describe captions that are not in tables; see `describe_data`.
 
     Args:
         texts: the captions.
@@ -155,5 +155,5 @@ def describe_texts(texts: Sequence[str], images: int) -> DataProfile:
 
 
 def _in_capitals(text: str) -> bool:
-    """More than one letter, all of those with a case in capitals."""
+    """Return whether a text has several letters and writes those that have a case in capitals."""
     return text.isupper() and sum(character.isalpha() for character in text) > 1

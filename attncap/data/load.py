@@ -1,4 +1,4 @@
-"""Loads a data set with captions from its one-string form (`flickr8k:FOLDER`, `faces:4000`, ...) or from a table.
+"""Load a data set with captions from its one-string form (`flickr8k:FOLDER`, `faces:4000`, ...) or from a table.
 
 The formats are the files of `attncap.data.readers`. `CaptionData`, `split_images` and `check` can be imported from
 here too.

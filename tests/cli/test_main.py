@@ -124,7 +124,7 @@ def test_check_lists_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (tmp_path / "captions.csv").write_text("file,caption\nred.png,a red picture\nblue.png,a blue picture\n")
     out = tmp_path / "rejects.csv"
     assert main(["check", "--data", f"table:{tmp_path / 'captions.csv'}:{tmp_path}", "--out", str(out)]) == 0
-    assert "1 pictures" in capsys.readouterr().out
+    assert "1 images" in capsys.readouterr().out
     assert "blue.png" in out.read_text()
 
 

@@ -91,7 +91,7 @@ def test_all_pictures_or_those_that_are_there(make_source) -> None:
     assert list(read_entities(source, ["8.jpg", "9_ff.jpg"], missing="skip")) == ["8.jpg"]
     with pytest.raises(FileNotFoundError, match=r"no Sentences/ID.txt with .* for 2 of 3 images, such as '9_ff.jpg'"):
         read_entities(source, ["8.jpg", "9_ff.jpg", "10.jpg"])
-    with pytest.raises(FileNotFoundError, match="for 1 of 1 pictures"):
+    with pytest.raises(FileNotFoundError, match="for 1 of 1 images"):
         read_entities(source, ["9.jpg"], missing="skip")  # nothing at all is no result
 
 

@@ -126,7 +126,7 @@ def test_a_point_near_a_box_counts_within_the_tolerance() -> None:
     phrase = Phrase("1.jpg", 0, 1, "hat", np.array([[0.54, 0.4, 0.6, 0.6]]))
     found = measure(maps({(2, 3): 1.0}), phrase, tolerance=0.05)
     assert found.pointing_game == found.pointing_center == 1 and found.to_json_dict()["tolerance"] == 0.05
-    assert "within 5% of the picture" in found.to_text() and found.attention_correctness < 0.5
+    assert "within 5% of the image" in found.to_text() and found.attention_correctness < 0.5
     assert measure(maps({(2, 3): 1.0}), phrase).pointing_game == 0
 
 

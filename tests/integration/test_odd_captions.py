@@ -147,7 +147,7 @@ ON_THE_COMMAND_LINE: dict[str, tuple[str, int, str]] = {
     "escapes and emoji": (
         f"file\tcaption\na.jpg\t{EMOJI}\x1b[2J{PAGE}\na.jpg\t\x1b]0;x\x07\n../\u202e\tx\n",
         0,
-        "1 pictures",
+        "1 images",
     ),
     "ten thousand words": (f"file,caption\na.jpg,{LONG}\n", 0, "1 captions"),
     "no header": ("a.jpg,a dog\n", 2, r"^attncap check: .*captions\.csv, line 1: no file name column"),

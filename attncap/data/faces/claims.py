@@ -68,7 +68,7 @@ _MAY_BE_ABSENT = {"hair", "hat", "glasses", "beard", "moustache", "earrings", "n
 def stated_characteristics(caption: str) -> list[tuple[str, str, int]]:
     """Read what a caption claims about a face, grammatical or not.
 
-    Rule: adjectives wait for the next noun; a determiner, "with" or a verb forgets those that wait. An adjective that
+    Adjectives belong to the next noun; a determiner, "with" or a verb drops the adjectives before it. An adjective that
     the noun cannot take ("a purple nose") is a claim too, and false of every face. Contradictory claims both count.
     A noun without a value ("a beard") claims `PRESENT` of what may be absent, and nothing of what everyone has.
 

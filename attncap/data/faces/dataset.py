@@ -37,9 +37,8 @@ SIZE = 192  # pixels of a side
 VERSION = 2  # raise it when the same seed would give another face, caption or image
 Box = tuple[float, float, float, float]
 
-# Two values that a face of the test split may have together and one of train or val never has: a captioner that learned
-# the parts puts them together; one that learned whole captions by heart does not. A third of the test faces
-# has a pair, twice as many as chance would give.
+# Pairs of values that only test faces have together. A captioner that learned the parts can combine them; one that
+# learned whole captions by heart cannot. A third of the test faces has a pair, twice as many as by chance.
 HELD_OUT_COMBINATIONS: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
     (("hat", "crown"), ("hat_color", "green")),
     (("hat", "cap"), ("hat_color", "purple")),
@@ -144,7 +143,7 @@ def _background(image: Image.Image, rng: np.random.Generator) -> None:
 
 
 def draw_face(attributes: Mapping[str, str], rng: np.random.Generator) -> tuple[Image.Image, dict[str, list[Box]]]:
-    """Draw a face that has these characteristics; the rest (pose, size, build, skin, light, background) is by chance.
+    """Draw a face that has these characteristics; the rest (pose, size, build, skin, light, background) is random.
 
     Args:
         attributes: every characteristic's value, as `sample_attributes` gives.
@@ -153,7 +152,7 @@ def draw_face(attributes: Mapping[str, str], rng: np.random.Generator) -> tuple[
     Returns:
         image: RGB, 192 x 192 pixels.
         boxes: of each visible characteristic, one or more (left, top, right, bottom) as fractions of the image: two
-            for a pair of ears. A color's boxes are those of what has it. Generous by 2 pixels.
+            for a pair of ears. A color's boxes are those of what has it. Boxes are 2 pixels larger on each side.
 
     Example:
         >>> rng = np.random.default_rng(5)
@@ -202,7 +201,7 @@ def _lit(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def face_plan(seed: int, index: int) -> tuple[str, dict[str, str], list[str]]:
-    """Split, attributes and captions of one face: of (seed, index) alone."""
+    """Return split, attributes and captions of one face; they depend on (seed, index) only."""
     rng = np.random.default_rng([seed, index, 0])
     place = rng.random()
     split = "val" if place < 0.1 else "test" if place < 0.25 else "train"
@@ -214,7 +213,7 @@ def face_plan(seed: int, index: int) -> tuple[str, dict[str, str], list[str]]:
 
 
 def _stamp(folder: Path, seed: int) -> None:
-    """Say in the folder whose faces it holds; refuse one that holds others."""
+    """Note in the folder which faces it holds; refuse a folder with others."""
     path = folder / "faces.json"
     mine = {"seed": seed, "version": VERSION}
     if path.exists():
@@ -236,7 +235,7 @@ def _stamp(folder: Path, seed: int) -> None:
 
 
 def _boxes_of(path: Path) -> dict[str, list[Box]] | None:
-    """The boxes that a drawn image carries in its PNG text; None where there is no whole image of ours."""
+    """Return the boxes that a drawn image has in its PNG text; None if the file is not a whole image of ours."""
     try:
         with Image.open(path) as image:
             return json.loads(image.info["boxes"])
@@ -260,7 +259,8 @@ def make_faces(
     """Draw n faces into a folder and return their tables.
 
     Face i depends on (seed, i) alone: 4,000 faces begin with the 2,000 of the same seed, and images that the folder
-    already holds are kept. Splits: of (seed, i), about 75% train, 10% val, 15% test. No face of train or val has one of
+    already holds are kept. Splits depend on (seed, i) only: about 75% train, 10% val, 15% test. No face of train or val
+    has one of
     `HELD_OUT_COMBINATIONS`; a third of the test faces has, twice as many as by chance.
 
     Args:

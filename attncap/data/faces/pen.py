@@ -80,7 +80,7 @@ class Pen:
         self.line([(x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns], fill, width)
 
     def box(self, left: float, top: float, right: float, bottom: float) -> None:
-        """Draws nothing: boxes what lies there."""
+        """Box a region without drawing anything."""
         self.place([(left, top), (right, top), (right, bottom), (left, bottom)])
 
     def ring(self, x: float, y: float, r: float, fill: Color, width: float) -> None:

@@ -26,7 +26,7 @@ SPLIT_NAMES = {
     **{"dev": "val", "valid": "val", "validation": "val", "restval": "train", "training": "train", "testing": "test"},
 }
 SPLIT_COLUMNS = ("split", "partition")
-CELEBA_COLUMN = "partition"  # of CelebA: whoever names a column so declares its numbers
+CELEBA_COLUMN = "partition"  # a column of this name holds CelebA's numbers
 CELEBA_SPLITS = {"0": "train", "1": "val", "2": "test"}
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
@@ -128,7 +128,7 @@ class Collector:
         if image_id in self.paths or image_id in self.refused:
             self.reject("duplicate image", f"{where}{image_id!r} again", source, line, image_id, "pictures")
             return
-        if HALF_CHARACTER.search(image_id):  # no file could name it: not a list of predictions, nor a report
+        if HALF_CHARACTER.search(image_id):  # such an id cannot be written to predictions or reports
             why = f"{where}half of a surrogate pair in the id {image_id!r}: write another id"
             self.refuse_image(image_id, "not UTF-8", why, source, line)
             return

@@ -1,4 +1,4 @@
-"""Text and JSON files of data sets: what is wrong with them is said with file and place."""
+"""Read text and JSON files of data sets; errors name file and place."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def _token_row(text: str) -> tuple[str, object, str, str | None]:
 
 
 def _comma_row(text: str) -> tuple[str, object, str, str | None]:
-    """Read `name,caption`; everything after the first comma is the caption, for some editions do not quote it."""
+    """Read `name,caption`; everything after the first comma is the caption, because some editions do not quote it."""
     name, comma, caption = text.partition(",")
     problem = (
         None if comma and name.strip() else "file name, a comma and the caption expected: put a comma between them"

@@ -57,14 +57,14 @@ class Spec:
         return files, images
 
     def file_and_images(self) -> tuple[Path, Path]:
-        """Do as `files_and_images` where one file is expected."""
+        """Read `rest` as FILE[:IMAGES]; see `files_and_images`."""
         files, images = self.files_and_images()
         if len(files) > 1:
             raise ValueError(f"{self.text!r}: one file expected, {len(files)} found: write {self.form}")
         return files[0], images
 
     def divide(self) -> tuple[list[Path], Path, str]:
-        """Do as `files_and_images`, and return what follows the folder."""
+        """Read `rest` as FILE[+FILE...][:IMAGES][:MORE]; see `files_and_images`."""
         if not self.rest:
             raise ValueError(f"{self.text!r}: a file expected after {self.text}: write {self.form}")
         files, after = self._leading_files()

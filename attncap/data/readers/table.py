@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE_COLUMNS = ("filename", "file_name", "file", "image", "image_name", "image_id", "path", "picture")
-RECORD_LINES = 100  # that a quoted row may span: else each quote left open would read all that follows, and take hours
+RECORD_LINES = 100  # that a quoted row may span; without a limit every unclosed quote would read the rest of the file
 CAPTION_COLUMNS = ("caption", "text", "description", "label", "comment")
 
 
@@ -121,7 +121,7 @@ def read_header(lines: list[str], path: Path) -> tuple[str, list[str]]:
 def read_rows(
     lines: list[str], delimiter: str, *, columns: int = 0, file_at: int | None = None
 ) -> Iterator[tuple[int, list[Any], str | None]]:
-    """Yield (first line, fields, problem) of every record after the header; a bad quote costs its own line alone.
+    """Yield (first line, fields, problem) of every record after the header; a bad quote affects only its own line.
 
     Args:
         lines: of the file, the header first.

@@ -1,4 +1,4 @@
-"""Evidence that two phrases state the same: their wording, the texts they are said in, and the images they are said of.
+"""Evidence that two phrases state the same: their wording, their texts and the images of these texts.
 
 Each function compares all phrases at once and returns a matrix (P, P).
 """
@@ -18,7 +18,7 @@ _SHORTEST_STEM = 4
 
 
 def same_wording(first: Tokens, second: Tokens) -> str:
-    """Name what makes two phrases variants of one wording; "" where nothing does.
+    """Name the way in which two phrases are variants of one wording; "" if they are not.
 
     Variants are: written together or apart, another word order, accents, plurals, spelling, and words of one stem.
     """
@@ -101,7 +101,8 @@ def images_alike(texts: np.ndarray, white: np.ndarray) -> np.ndarray:
         white: float array, shape (N, K), as `whitened` returns, one row per text.
 
     Returns:
-        similarities: float array, shape (P, P), within -1 and 1; negative where the images tell nothing or differ.
+        similarities: float array, shape (P, P), within -1 and 1; negative where the images are not informative or
+            differ.
     """
     keep = white.shape[1]
     counts = np.maximum(texts.sum(axis=1), 1).astype(float)
@@ -110,7 +111,7 @@ def images_alike(texts: np.ndarray, white: np.ndarray) -> np.ndarray:
     products = means @ means.T
     # Texts that say both phrases are in both means, so their noise is shared: take it out.
     products -= keep * (texts.astype(np.float32) @ texts.T.astype(np.float32)) / (counts[:, None] * counts[None, :])
-    # A phrase whose signal does not exceed the spread of the noise tells nothing.
+    # A phrase whose signal does not exceed the spread of the noise gives no evidence.
     signal = np.maximum((means**2).sum(axis=1) - noise, 2 * noise * np.sqrt(2 / keep))
     length = np.sqrt(signal[:, None] * signal[None, :])
     variance = signal[:, None] / counts[None, :] + signal[None, :] / counts[:, None]

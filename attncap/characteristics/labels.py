@@ -14,7 +14,7 @@ from attncap.characteristics.lexicon import Lexicon
 from attncap.data.dataset import CaptionData
 from attncap.data.readers.table import FILE_COLUMNS
 
-RARE = 20  # statements below which a classifier learns little
+RARE = 20  # with fewer statements a classifier learns little
 SILENCE = ("unknown", "no")
 
 

@@ -17,7 +17,7 @@ from attncap.characteristics.lexicon_file import Entry, read_entries, write_entr
 from attncap.characteristics.spelling import close_words
 from attncap.characteristics.text import segments, tokens
 
-# Preferences among readings of the same words; all smaller than one token more that is understood.
+# Preferences among readings of the same words; each counts less than one more token understood.
 _PIECE, _REORDERED, _MISSPELT, _GAP = 0.01, 0.1, 0.2, 0.05
 
 
@@ -48,7 +48,7 @@ class _Match:
 class Lexicon:
     """Phrases and the characteristics that they state.
 
-    Recognized are also: other word order ("nose big"), articles inside ("bags under the eyes"), words written together
+    Also recognized: another word order ("nose big"), articles inside ("bags under the eyes"), words written together
     or apart ("ear rings"), plurals, typing errors in words that the lexicon does not know, and negations ("no",
     "without", "-less", and those of other languages; see `function_words`).
 
@@ -213,7 +213,7 @@ class Lexicon:
         return None
 
     def _corrected(self, parts: tuple[str, ...]) -> tuple[Entry, float] | None:
-        """The phrase that is meant when unknown words are replaced by close known ones; None where unsure."""
+        """Return the phrase that is meant when unknown words are replaced by close known ones; None if unsure."""
         unknown = [index for index, part in enumerate(parts) if not self._is_known(part)]
         if not unknown or len(unknown) > 2:
             return None
@@ -225,7 +225,7 @@ class Lexicon:
         if not found:
             return None
         stated = {(entry.characteristic, entry.sign) for entry, _ in found}
-        if len(stated) > 1:  # two phrases are equally close: only a much more usual one is believed
+        if len(stated) > 1:  # two phrases are equally close: accept only a much more frequent one
             ordered = sorted(found, key=lambda item: -item[0].count)
             if ordered[0][0].count < 3 * max(1, ordered[1][0].count):
                 return None

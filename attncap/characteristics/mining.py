@@ -41,7 +41,7 @@ class Mined:
 
 
 def default_min_count(number_of_texts: int) -> int:
-    """Fewest texts that have to say a phrase: one in 2,000, at least 3."""
+    """Return the fewest texts that must say a phrase: one in 2,000, at least 3."""
     return max(3, round(number_of_texts / 2000))
 
 
@@ -58,7 +58,7 @@ def mine(
         texts: N texts as people wrote them.
         embeddings: float array, shape (N, D): an embedding of the image of each text. Recommended: without it, only
             phrases of similar wording are merged.
-        embed_phrases: maps phrases to sentence embeddings (P, E); more evidence, never enough for a merge.
+        embed_phrases: maps phrases to sentence embeddings (P, E); further evidence, never enough for a merge.
         min_count: fewest texts that say a phrase; None chooses by the number of texts.
 
     Returns:
@@ -134,7 +134,7 @@ def _denied_entries(
             continue
         phrase = _phrase(tokens, segmented)
         name = name_of.get(tokens) or next(iter(known.statements(phrase)), None)
-        if name is None:  # "no hair": what nobody says to be there is a characteristic of its own
+        if name is None:  # "no hair": a phrase that is only denied is a characteristic of its own
             entries.append(Entry(f"no {phrase}", phrase, len(numbers), -1, "only said to be absent"))
         elif tokens not in name_of:
             entries.append(Entry(name, phrase, len(numbers), 1, "said with a negation"))

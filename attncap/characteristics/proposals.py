@@ -6,8 +6,7 @@ evidence is computed again from all texts of the group:
 
     score = images look alike + 0.25 words are shared + 0.25 meanings are close + 0.15 never said together
 
-Phrases that texts say together nearly as often as chance would have it are never merged: a text seldom says one thing
-twice.
+Phrases that texts say together nearly as often as by chance are never merged: a text seldom says one thing twice.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from attncap.characteristics.evidence import (
 ACCEPTED = 0.8  # score of a merge that is made
 SUGGESTED = 0.45  # score of a merge that is suggested to a person
 _SHARED, _MEANING, _NEVER = 0.25, 0.25, 0.15
-_ENOUGH_EXPECTED = 3.0  # texts expected by chance to say both, from which their absence is full evidence
-_OFTEN_TOGETHER = 0.35  # observed share of the number expected by chance, from which phrases are not merged
+_ENOUGH_EXPECTED = 3.0  # from this many texts expected by chance to say both, their absence is full evidence
+_OFTEN_TOGETHER = 0.35  # phrases are not merged from this share of the number expected by chance
 _HEAD_PHRASES = 3  # phrases with different words around one phrase: it is the noun of all of them
 _UNLIKE = 0.1  # images less alike than this speak against a merge by wording
 _ENOUGH_IMAGES = 8
@@ -105,7 +104,7 @@ def propose_groups(
         embeddings: float array, shape (N, D): embedding of the image of each text; None leaves this evidence out, and
             phrases of different wording are then only suggested.
         meanings: float array, shape (P, E): sentence embedding of each phrase; None leaves this evidence out. It is
-            never enough for a merge: such embeddings hold opposites to be alike.
+            never enough for a merge: such embeddings make opposites similar.
 
     Returns:
         groups: every phrase is in one, the most frequent group first.

@@ -101,6 +101,6 @@ def bleu_from_sums(
     if reference_length is None:
         return scores
     ratio = (np.asarray(length) + _TINY) / (np.asarray(reference_length) + _SMALL)
-    with np.errstate(over="ignore"):  # 1/ratio of an empty prediction is 1e16; exp(-1e16) is the 0 that is wanted
+    with np.errstate(over="ignore"):  # for an empty prediction 1/ratio is 1e16, and exp(-1e16) gives the expected 0
         penalty = np.where(ratio < 1, np.exp(1 - 1 / ratio), 1.0)
     return scores * penalty[..., None]

@@ -11,7 +11,10 @@ from attncap.metrics.references import Candidates
 from attncap.words import has_no_spaces
 
 FEW_IMAGES = 100  # below it CIDEr's document frequencies are mostly 1
-LEAST_VARIETY, FEW_DISTINCT = 20, 0.05  # images that say something about variety; share of distinct captions
+LEAST_VARIETY, FEW_DISTINCT = (
+    20,
+    0.05,
+)  # fewest images to judge variety from; share of distinct captions below which captions are called collapsed
 SHORT_SHARE = 0.5  # of the texts shorter than n words
 
 
@@ -48,7 +51,7 @@ def cautions(candidates: Candidates, scores: set[str]) -> list[str]:
 
 
 def collapse_of(captions: Sequence[str]) -> str | None:
-    """Say how few of a system's captions differ; None where they vary, or are of too few images to tell.
+    """Warn that a system repeats its captions; None if they vary or if there are too few images to tell.
 
     Args:
         captions: one per image.

@@ -24,7 +24,7 @@ _RANDOM_DRAWS = 20
 
 
 def claims_of(texts: Iterable[str], lexicon: Lexicon | None = None) -> frozenset[Claim]:
-    """Return what texts state together: (characteristic, present); a contradiction counts as two claims.
+    """Return all that several texts state: (characteristic, present); a contradiction counts as two claims.
 
     Args:
         texts: of one image.
@@ -85,14 +85,14 @@ class Facts:
         return _plain(characteristic) in self._known
 
     def is_true(self, image_id: str, claim: Claim) -> bool | None:
-        """Whether a claim is true of an image; None where the table does not say."""
+        """Return whether a claim is true of an image; None if the table does not say."""
         known = self._known.get(_plain(claim[0]))
         if known is None or image_id not in known.index:
             return None
         return bool(known[image_id]) == claim[1]
 
     def share(self, claim: Claim) -> float | None:
-        """The share of images that a claim is true of; None where the table does not say."""
+        """Return the share of images for which a claim is true; None if the table does not say."""
         known = self._known.get(_plain(claim[0]))
         if known is None or not len(known):
             return None
@@ -300,7 +300,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole; 0 where nothing is said, so that resamples can be compared."""
+    """Return part / whole, and 0 for an empty whole, so that resamples can be compared."""
     part, whole = np.broadcast_arrays(part, whole)
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
 

@@ -15,7 +15,7 @@ from typing import Any
 from attncap._files import replacing
 
 PathLike = str | os.PathLike[str]
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can say it, and no UTF-8 file can hold it
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON escapes can write it, but no UTF-8 file can hold it
 
 
 def read_predictions(path: PathLike) -> dict[str, str]:

@@ -38,7 +38,7 @@ def meteor(
         per_image: of each image.
 
     Raises:
-        MeteorError: no Java or no pycocoevalcap, Java fails, or the time is over.
+        MeteorError: no Java or no pycocoevalcap, Java fails, or the time is up.
 
     Reference: Denkowski and Lavie 2014; pycocoevalcap's meteor.py, whose protocol this follows.
     """
@@ -129,7 +129,7 @@ def _answer(process: subprocess.Popen[bytes]) -> str:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Stop the process and what it started: a wrapper script's Java would hold the pipes open."""
+    """Stop the process and its children: Java started by a wrapper script would keep the pipes open."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,11 +1,11 @@
-"""Tokens of a caption as the COCO tools count them: Penn Treebank tokens, lower case, most punctuation left out.
+"""Tokenize captions as the COCO tools do: Penn Treebank tokens in lower case, without most punctuation.
 
 The COCO tools run Stanford's Java tokenizer (version 3.4.1). This one needs no Java: it was written from that
 tokenizer's observed output, and a test compares it with recordings. It reproduces what published scores count, also
 where it looks odd: "can't" is "ca n't", brackets stay as "-lrb-" and "-rrb-" (the tools' list of punctuation has them
 in upper case, the tokens are in lower case), "!!" and "*" stay while "!" does not, "£" is "#" and most emoji are lost.
 
-It departs from the tools where they cut words of other scripts into pieces: letters keep their combining marks (the
+It differs from the tools where they cut words of other scripts into pieces: letters keep their combining marks (the
 vowel signs of Hindi, Tamil or Thai), joiners stay inside words, and the punctuation of other scripts is left out.
 """
 
@@ -117,7 +117,7 @@ _RULES = [
     _rule(r"([!?]{2,}|<<|>>|@@|-{2,}|\.{3,}|''|``|\*{1,3}|_+|#+)"),
     _rule(r"(&(?:amp|lt|gt|quot|apos|nbsp|mdash|ndash);|&#[1-9]\d{1,3};)", re.I),
 ]
-_PLAIN = re.compile(r"([A-Za-z][A-Za-z0-9]*)(?=\s|$)|([,;](?=\s|$)|\.(?=$))|(\s+)")  # what most of a caption is made of
+_PLAIN = re.compile(r"([A-Za-z][A-Za-z0-9]*)(?=\s|$)|([,;](?=\s|$)|\.(?=$))|(\s+)")  # the most common tokens
 _SINGLE = {
     "(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-",
     "\u00a3": "#", "\u20ac": "$", "\u00a4": "$", "\u20a0": "$", "\u0080": "$", "\u00a2": "cents",
@@ -139,7 +139,7 @@ _DROPPED |= {"&quot;", "&apos;", "&nbsp;", "&mdash;", "&ndash;", *map(chr, range
 
 
 def tokens(text: str) -> list[str]:
-    """Tokens of one caption, in the COCO tools' way.
+    """Return the tokens of one caption, as the COCO tools do.
 
     Longest match at every position, over rules for contractions, abbreviations, numbers, addresses and so on. A full
     stop after a single letter depends on the next word; where the caption ends there, the letter keeps it.
@@ -184,7 +184,7 @@ def tokens(text: str) -> list[str]:
 
 @lru_cache(maxsize=65536)
 def tokenize(text: str) -> str:
-    """Tokens of one caption joined by blanks: what the scores count.
+    """Return the tokens of one caption joined by blanks, the form that scores count.
 
     Args:
         text: one caption, as written.
@@ -216,7 +216,7 @@ def _normalized(token: str) -> list[str]:
 
 
 def _known(character: str) -> bool:
-    """Whether the original has a rule for a character; it skips what was not text, or not yet Unicode, in its time."""
+    """Return whether the original has a rule for a character; it skips all others, such as newer ones of Unicode."""
     if 0x0370 <= ord(character) < 0x2000 and unicodedata.category(character).startswith("P"):
         return False  # punctuation of other scripts, such as the danda of Hindi
     if ord(character) >= 0x2C00 or _SKIPPED.match(character):

@@ -81,10 +81,10 @@ class References:
 
 
 class Candidates:
-    """One caption per image beside the references that it is scored against.
+    """One caption per image, with the references to score it against.
 
     Args:
-        references: of N images.
+        references: the references of N images.
         texts: N captions, as written.
         tokenized: the same, tokens joined by blanks.
         use: bool array, shape (R,): the references to score against, at least one per image; None for all. Document

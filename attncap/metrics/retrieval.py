@@ -1,4 +1,4 @@
-"""Does a caption find its own image among others? Retrieval of texts by captions."""
+"""Retrieval of images by captions: does a caption find its own image among others?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attncap.metrics.characteristics import Claim, claims_of
 def retrieval(
     predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], lexicon: Lexicon | None = None
 ) -> dict[str, float]:
-    """Rank the references of all images by their similarity to each caption, and find the caption's own.
+    """Rank the references of all images by their similarity to each caption; return the ranks of its own image.
 
     The similarity is the cosine of the claims, each weighted by log(N / number of images whose references state it).
     Texts of equal similarity share their ranks: R@k counts the share of a tie that is within the first k.

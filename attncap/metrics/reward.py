@@ -62,7 +62,7 @@ class CaptionReward:
         return rewards.astype(np.float32)
 
     def cider_d(self, image_ids: Sequence[str], captions: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
-        """Score as calling it, without BLEU-4: float64 array, shape (B, K), in [0, 10].
+        """Score as a call does, but without BLEU-4: float64 array, shape (B, K), in [0, 10].
 
         With the ids of other images it measures how well a caption fits any image.
         """

@@ -45,8 +45,8 @@ class MetricRows:
 def human_line(candidates: Candidates, metrics: Sequence[Metric]) -> dict[str, Any] | None:
     """Score each human against the others, and the system against the same others; means over who was left out.
 
-    In round r the r-th reference of each image is left out (of an image with fewer, r modulo their number); images
-    with one reference take no part.
+    Round r leaves out the r-th reference of each image (r modulo their number, if it has fewer). Images with one
+    reference are not used.
     """
     references = candidates.references
     counts = np.bincount(references.image_of)

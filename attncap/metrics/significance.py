@@ -18,7 +18,7 @@ _ROUNDING = 1e-12
 
 
 def bootstrap(columns: np.ndarray, scores_from_sums: ScoresFromSums, samples: int = 1000, seed: int = 0) -> np.ndarray:
-    """Scores of resampled sets of images: each sample draws N of the N images, with replacement.
+    """Compute the scores of resampled sets of images: each sample draws N of the N images, with replacement.
 
     The draws are those of sacrebleu for the same seed. What is not a sum stays fixed: CIDEr's document frequencies are
     those of the whole reference set in every sample.
@@ -203,5 +203,5 @@ def _sizes(n: int, samples: int) -> list[int]:
 def _p_value(statistic: np.ndarray, observed: np.ndarray) -> np.ndarray:
     # A sample that equals what was observed must not exceed it by rounding.
     p = (1 + (statistic > observed + _ROUNDING).sum(axis=0)) / (len(statistic) + 1)
-    # sacrebleu counts nothing here and says 1/(S+1): a system would differ significantly from itself.
+    # sacrebleu gives 1/(S+1) here, as if a system differed significantly from itself.
     return np.where(observed <= _ROUNDING, 1.0, p)

@@ -26,7 +26,7 @@ LENGTH_STEP = 8  # captions are padded to multiples of it: few shapes, few compi
 
 
 def replay_top(step: Step, state: CaptionerState, token_ids: Any, top: int) -> tuple[Any, Any]:
-    """Read finished captions through `step` again: the `top` likeliest tokens at each place, given those before it.
+    """Read finished captions through `step` again and return the `top` most probable tokens at each place.
 
     Args:
         step, state: as in `decoding.replay`, of K captions per image.
@@ -54,9 +54,9 @@ def top_alternatives(
     top: int = 5,
     batch_size: int = 32,
 ) -> list[Any]:
-    """Find the words that a captioner weighed at each word of its captions, given the words before it.
+    """Find the most probable words at each place of captions, given the words before it.
 
-    Of a word of several pieces (WordPiece), the alternatives of its first piece.
+    For a word of several pieces (WordPiece), these are the alternatives of its first piece.
 
     Args:
         captioner: anything with `init_state`, `step` and `tokenizer`.
@@ -126,20 +126,20 @@ def explore_features(
     phrases: Callable[[list[Caption]], Sequence[Sequence[Any]]] | None = None,
     **settings: Any,
 ) -> Explorer:
-    """Caption images and make the page of `explore` of all their beams, with the words weighed at each place.
+    """Caption images and make an `explore` page of all beams, with the most probable words at each place.
 
     Args:
         captioner: of any kind.
         features: shape (N, rows, cols, D), of the captioner's encoder.
         image_ids: N names.
         images: N images in order, or image_id -> image.
-        references: image_id -> what people wrote; with references of all N the page sorts by the captions' scores.
+        references: image_id -> human captions; if all N images have some, the page can sort by score.
         top: how many alternatives per word.
         beam_width: beams of the search, all shown.
         title: heading of the page.
-        against: another captioner, and the features of the same images of its encoder: its captions are shown beside.
-        runs: names of the two.
-        phrases: N best captions -> N lists of phrases with boxes, which are drawn.
+        against: another captioner and the features of the same images by its encoder; its captions are shown beside.
+        runs: names of the two captioners.
+        phrases: function from the N best captions to N lists of phrases with boxes to draw.
         settings: of `Decoder`, such as length_penalty.
 
     Example:

@@ -1,7 +1,7 @@
 """`beam_search`: the best captions of each image by beam search; width 1 is greedy decoding.
 
-The search finds token ids only. Probabilities and attention maps are read afterwards by `replay`, which costs one step
-per word of the captions that are kept; carrying the maps of every beam along would cost more.
+The search finds token ids only. `replay` computes probabilities and attention maps afterwards, at one step per word of
+the returned captions; storing the maps of every beam would cost more.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def beam_search(
         log p(caption) / n ** length_penalty
 
     At each step every live beam is extended by every token and the best beam_width of an image are kept. A finished
-    beam is frozen: its one extension is `<pad>`, at no cost, so that it keeps its rank until a better one displaces it.
+    beam is only extended by `<pad>`, at no cost, and keeps its rank until a better beam displaces it.
     The search stops when all beams are finished, or at max_length.
 
     Args:
@@ -47,8 +47,8 @@ def beam_search(
 
     Returns:
         token_ids: int32, shape (B, K, max_length), best first; `<end>` and then `<pad>` after the last word.
-        log_probs: float32, shape (B, K), natural log-probability of each caption; below -1e8 where there are fewer than
-            K captions of max_length tokens.
+        log_probs: float32, shape (B, K), natural log-probability of each caption; below -1e8 if there are fewer than K
+            captions of max_length tokens.
     """
     batch = ops.shape(next(iter(state.recurrent.values())))[0]
     beams = ops.arange(beam_width)

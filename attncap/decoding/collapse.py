@@ -1,4 +1,4 @@
-"""Signs that a captioner says the same of every image, for warnings after training and prediction."""
+"""Signs that a captioner gives the same caption for every image, for warnings after training and prediction."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ALIKE = 0.05  # mean difference of attention maps of different images, 0 (equal)
 
 
 def collapse_warnings(captions: Sequence[Caption]) -> list[str]:
-    """Return what shows that captions have collapsed, one sentence each; nothing for varied captions.
+    """Return warnings that captions have collapsed, one sentence each; none for varied captions.
 
     Args:
-        captions: one per image; of fewer than 20 images nothing is said.
+        captions: one per image; fewer than 20 give no warning.
 
     Returns:
-        warnings: few distinct captions; nearly all of one word; first attention maps that are alike for all images.
+        warnings: of few distinct captions, of captions of one word, and of equal attention maps for all images.
     """
     if len(captions) < LEAST_VARIETY:
         return []

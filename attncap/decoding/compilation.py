@@ -11,7 +11,7 @@ import numpy as np
 
 
 def filled(rows: np.ndarray, size: int) -> np.ndarray:
-    """Return the rows of a last batch with rows of zeros up to size: one shape, one compiled graph."""
+    """Pad the last batch with rows of zeros, so that all batches have one shape and one compiled graph."""
     full = np.zeros((size, *rows.shape[1:]), rows.dtype)
     full[: len(rows)] = rows
     return full
@@ -20,14 +20,15 @@ def filled(rows: np.ndarray, size: int) -> np.ndarray:
 def compiled(function: Callable[..., Any], model: keras.Model | None = None, sampler: Any = None) -> Callable[..., Any]:
     """Return the function compiled by the backend in use.
 
-    JAX freezes the variables that a function reads at their values of the first call. Those of model (which may be
-    trained on) and of sampler (the seed) go in as arguments instead, and the seed that follows comes out.
+    JAX freezes the variables that a function reads at the values of the first call. Those of model (which may be
+    trained further) and of sampler (the seed) are therefore passed as arguments, and the next seed is returned.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        # A partial: TensorFlow counts retraces by code, and would warn of a few decoders as of one traced ever anew.
+        # A partial, because TensorFlow counts retraces by code and would warn as if one function were traced again and
+        # again.
         return tf.function(partial(function), reduce_retracing=True)
     if backend == "jax":
         import jax

@@ -21,7 +21,7 @@ from attncap.tokenizers import CaptionTokenizer
 
 
 class DecoderSettings(TypedDict, total=False):
-    """Keywords of `Decoder` that functions pass on to it; their meaning and defaults are there."""
+    """Keywords that functions pass on to `Decoder`, which explains them."""
 
     beam_width: int
     length_penalty: float | None
@@ -37,11 +37,11 @@ class Decoder:
     Args:
         captioner: anything with `init_state`, `step`, `tokenizer` and `feature_shape`.
         beam_width: K of `beam_search`; 1 decodes greedily.
-        length_penalty: see `beam_search`; default 0.7, and 1.5 for a captioner of lists, whose items each cost
-            probability, so that a smaller exponent says one item of every image.
+        length_penalty: see `beam_search`; default 0.7, and 1.5 for a captioner of lists: every item costs probability,
+            so that a smaller exponent would give one item per image.
         max_length: most tokens of a caption, `<end>` included.
         n_best: how many captions per image to return, best first; at most beam_width.
-        sampler: None, or a keras-nlp sampler, which then draws n_best captions instead of the search.
+        sampler: None, or a keras-nlp sampler, which draws n_best captions in place of beam search.
         logits_processors: functions (token_ids, logits) -> logits, applied at every step, such as `ForbiddenWords`; see
             `attncap.decoding.logits`.
         batch_size: images at a time.
@@ -148,5 +148,5 @@ class Decoder:
 
 
 def default_length_penalty(tokenizer: CaptionTokenizer) -> float:
-    """Return the exponent for captions of this vocabulary: larger where they are lists, see `Decoder`."""
+    """Return the default exponent for this vocabulary: larger for lists, see `Decoder`."""
     return 0.7 if getattr(tokenizer, "separator_id", None) is None else 1.5

@@ -1,9 +1,9 @@
-"""Logits processors: change what a captioner may say, and how likely it is to say it, at every word of decoding.
+"""Logits processors: forbid, require or reweight words at every step of decoding.
 
 A processor is any function `(token_ids, logits) -> logits`, as in transformers: token_ids (B, K, T) holds the tokens of
 each caption so far, `<pad>` at the places that are still to come; logits (B, K, V) are those of the next token. It is
-compiled with the decoding, so it uses `keras.ops`. `Caption.log_prob` stays the probability that the captioner itself
-gives to the caption.
+compiled with the decoding, so it uses `keras.ops`. `Caption.log_prob` stays the log-probability of the caption without
+processors.
 
 Example:
     >>> processors = [ForbiddenWords(captioner.tokenizer, ["hat"]), RepetitionPenalty(1.2)]
@@ -24,7 +24,7 @@ from attncap.models.captioner import forbidden_logits
 from attncap.tokenizers import END, PAD, SPECIAL_TOKENS, UNK, CaptionTokenizer
 
 LogitsProcessor = Callable[[Any, Any], Any]  # (token_ids (B, K, T), logits (B, K, V)) -> logits (B, K, V)
-NEVER = -1e9  # the logit of a token that must not be said
+NEVER = -1e9  # the logit of a forbidden token
 
 
 def processed(processors: Sequence[LogitsProcessor], token_ids: Any, logits: Any) -> Any:
@@ -36,7 +36,7 @@ def processed(processors: Sequence[LogitsProcessor], token_ids: Any, logits: Any
 
 
 class Temperature:
-    """Divide logits by a temperature: below 1 the likeliest words gain, above 1 they lose.
+    """Divide logits by a temperature: below 1 the most probable words gain, above 1 they lose.
 
     Args:
         temperature: above 0. It changes beam search and sampling, and leaves greedy decoding as it is.
@@ -57,7 +57,7 @@ class RepetitionPenalty:
     multiplied.
 
     Args:
-        penalty: above 0; 1 changes nothing, 1.2 is usual. It concerns every token, also "a" and "with".
+        penalty: above 0; 1 changes nothing, 1.2 is usual. It applies to every token, also to "a" and "with".
 
     Raises:
         ValueError: a penalty that is not a finite number above 0.
@@ -77,8 +77,8 @@ class RepetitionPenalty:
 class ForbiddenWords:
     """Keep words out of captions.
 
-    A word of several pieces (WordPiece) is stopped at its last piece; a word of one piece takes the longer words that
-    begin with this piece with it. A word that the vocabulary lacks is never said anyway.
+    A word of several pieces (WordPiece) is stopped at its last piece. A word of one piece also forbids longer words
+    that begin with this piece. Words outside the vocabulary are never generated anyway.
 
     Args:
         tokenizer: of the captioner.
@@ -105,7 +105,7 @@ class ForbiddenWords:
 
 
 class RequiredWords:
-    """Let no caption end before it has certain words: where it would end, or has no room left, it says one of them.
+    """Require words: a caption that would end, or has no room left, without one of them continues with it.
 
     Args:
         tokenizer: of the captioner.

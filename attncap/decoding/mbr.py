@@ -29,14 +29,15 @@ class ConsensusConfig:
 
     Args:
         beam_width: candidates per image.
-        samples: captions drawn per image; twice as many gain little.
-        temperature: of drawing; below 1, since label smoothing leaves probability on words that do not fit.
-        likelihood: weight of the candidate's log-probability; 0 lets agreement alone decide.
+        samples: captions sampled per image; twice as many gain little.
+        temperature: of sampling; below 1, because label smoothing leaves probability on unfitting words.
+        likelihood: weight of the candidate's log-probability; 0 ranks by agreement only.
         repetition: weight of the cost of repeated words, see `RepetitionCost`; 0 turns it off.
-        neighbor_weight: weight of the agreement with the neighbors' captions, that with the samples having 1.
+        neighbor_weight: weight of the agreement with the neighbors' captions; the agreement with the samples has weight
+            1.
         length_penalty, max_length: see `beam_search`.
         batch_size: images at a time.
-        seed: of drawing.
+        seed: of sampling.
 
     Raises:
         ValueError: no samples; a weight, or a temperature, that is not a finite number or is below 0.
@@ -66,24 +67,25 @@ class ConsensusConfig:
 class ConsensusDecoder:
     """Minimum Bayes risk decoding with CIDEr-D as the gain: return the candidate closest to the sampled captions.
 
-    The most probable caption is the safest one, and not the one that is most like what people would say. Here, beam
-    search proposes candidates, the captioner samples captions that stand for people's, and the candidate is returned
-    that has the highest
+    The most probable caption is a safe one, but not the most similar to human captions. Here beam search proposes
+    candidates, and captions sampled from the captioner stand in for human ones. The candidate with the highest value of
+    the following is returned:
 
         mean_s CIDEr-D(y, s) + likelihood * log p(y) / n ** length_penalty - repetition * cost(y)
 
-    over the samples s, n its tokens, cost(y) that of its repeated words (`RepetitionCost`). Words that fit every image
-    have little weight in CIDEr-D, so that captions are more varied. It takes several times the time of the search.
+    s are the samples, n is the number of tokens of y, and cost(y) is the cost of its repeated words (`RepetitionCost`).
+    Words that fit every image have little weight in CIDEr-D, so that captions are more varied. This takes several times
+    as long as the search.
 
-    With neighbors, the captions c that people wrote for the most similar training images count as well:
+    With neighbors, the human captions c of the most similar training images count as well:
 
         + neighbor_weight * mean_c CIDEr-D(y, c)
 
     Args:
         captioner: anything that `Decoder` takes.
-        references: image_id -> captions, of the training images: for the document frequencies of n-grams, and for how
-            often people repeat a word.
-        neighbors: features -> captions of similar images, such as `LookAlikes`; None: the samples alone.
+        references: image_id -> captions, of the training images: for the document frequencies of n-grams and the cost
+            of repeated words.
+        neighbors: features -> captions of similar images, such as `LookAlikes`; None uses the samples only.
         config: settings; default: a `ConsensusConfig`.
         logits_processors: of the search and of sampling, see `Decoder`.
         settings: of `ConsensusConfig`, by name, in place of config.
@@ -110,7 +112,7 @@ class ConsensusDecoder:
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Any,
     ):
-        import keras_nlp  # takes seconds, which other decoding does not need
+        import keras_nlp  # takes seconds, and only this decoding needs it
 
         if config is not None and settings:
             raise TypeError(f"give either config or settings, got config and {', '.join(settings)}")
@@ -171,7 +173,9 @@ class ConsensusDecoder:
         self, candidates: Sequence[Caption], samples: Sequence[Sequence[int]], neighbors: Sequence[Sequence[int]]
     ) -> np.ndarray:
         config = self.config
-        tokens = [[*caption.token_ids, END][: config.max_length] for caption in candidates]  # a longest one has no end
+        tokens = [
+            [*caption.token_ids, END][: config.max_length] for caption in candidates
+        ]  # of greatest length: no end
         ranks = [
             caption.log_prob / len(row) ** config.length_penalty
             for caption, row in zip(candidates, tokens, strict=True)
@@ -186,11 +190,11 @@ class RepetitionCost:
 
         cost(y) = sum_w (n_w - 1) * -log r(w),    r(w) = (again(w) + 1/2) / (once(w) + 1), at most 1
 
-    over the words w of the caption, each said n_w times. once(w) is the number of people's captions that have w,
-    again(w) how often they have it after the first time. It is learned from captions, and so fits any language.
+    over the words w of the caption, each said n_w times. once(w) is the number of human captions that have w, again(w)
+    is how often they repeat it. Both are counted in captions, so that the cost fits any language.
 
     Args:
-        captions: token ids of people's captions.
+        captions: token ids of human captions.
 
     Example:
         >>> RepetitionCost([[4, 5, 4], [4, 5]])([[5, 4, 5], [4, 5, 4]]).round(2)

@@ -116,7 +116,7 @@ def caption_images(
         settings: of `Decoder`, such as beam_width.
 
     Returns:
-        captions: one a readable image, in order, each with its image_id (lists of them when n_best > 1).
+        captions: one per readable image, in order, each with its image_id (lists of them when n_best > 1).
         rejects: DataFrame (image_id, path, reason) of images that cannot be read.
 
     Raises:
@@ -138,7 +138,7 @@ def encoded_images(
     batch_size: int = 32,
     progress: bool = True,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield the image_ids and the features of image files, batch by batch; what cannot be read goes to `rejects`.
+    """Yield the image_ids and the features of image files, batch by batch; unreadable images go to `rejects`.
 
     Args:
         captioner, paths, image_ids, batch_size, progress: as in `caption_images`.
@@ -184,7 +184,7 @@ def caption_stored(
 def decode_stored(
     decode: Decoder, store: FeatureStore | ExternalFeatures, pictures: pd.DataFrame, *, part: int = 256
 ) -> list[Any]:
-    """Do as `caption_stored` with a decoder that is there already, compiled, as after every epoch of a training."""
+    """Caption images as `caption_stored` does, with a decoder that is compiled already (in validation)."""
     captions: list[Any] = []
     for start in range(0, len(pictures), part):
         rows = pictures.iloc[start : start + part]
@@ -211,7 +211,7 @@ def caption_features(
         settings: of `Decoder`, such as beam_width.
 
     Returns:
-        captions: as `caption_images`, with the boxes of regions where the features have any.
+        captions: as in `caption_images`, with the boxes of regions if the features have any.
         rejects: DataFrame (image_id, path, reason) of images without features; path is the image_id.
 
     Raises:
@@ -230,7 +230,7 @@ def caption_features(
 
 
 def check_shape(captioner: Any, features: ExternalFeatures) -> None:
-    """Raise ValueError where features computed elsewhere are not of the shape that a captioner reads."""
+    """Refuse features computed elsewhere whose shape the captioner cannot read."""
     expected = tuple(captioner.feature_shape)
     if features.feature_shape != expected:
         raise ValueError(

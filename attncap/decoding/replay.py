@@ -1,4 +1,4 @@
-"""Read given captions through a captioner: the probability and the attention map of each of their words."""
+"""Feed given captions into a captioner: the probability and the attention map of each word."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from attncap.tokenizers import END, PAD, START, UNK, CaptionTokenizer, pad_token
 
 
 def replay(step: Step, state: CaptionerState, token_ids: Any) -> tuple[Any, Any]:
-    """Read finished captions through `step` again: the probability and the map of every token.
+    """Feed finished captions through `step` again: the probability and the map of every token.
 
     Args:
         step, state: as in `beam_search`, of K captions per image.
@@ -46,7 +46,7 @@ def replay(step: Step, state: CaptionerState, token_ids: Any) -> tuple[Any, Any]
 
 
 def replay_each(step: Step, state: CaptionerState, token_ids: Any, read: Callable[..., list[Any]]) -> list[Any]:
-    """Read finished captions through `step` again, and keep of each step what `read` makes of it; never its state.
+    """Feed finished captions through `step` again, and stack what `read` returns for each step.
 
     Args:
         step, state, token_ids: as in `replay`.
@@ -81,14 +81,14 @@ def replay_each(step: Step, state: CaptionerState, token_ids: Any, read: Callabl
         recurrent, new = one(index, recurrent)
         return index + 1, recurrent, store(tensors, new, index)
 
-    # A loop in place of Keras's scan, which on TensorFlow stacks what has the form of the carry, and so every state.
+    # A loop in place of Keras's scan: on TensorFlow, scan would stack every state.
     loop = (ops.ones((), "int32"), recurrent, store(nothing, first, 0))
     tensors = ops.while_loop(lambda index, *_: index < longest, body, loop)[2]
     return [ops.moveaxis(tensor, 0, 2) for tensor in tensors]
 
 
 class CaptionReplay:
-    """Reads given captions through a captioner, word by word: what it makes of each word, and where it looks.
+    """Feed given captions into a captioner, word by word: the probability and the map of each word.
 
     Args:
         captioner: anything with `init_state`, `step`, `tokenizer` and `feature_shape`.
@@ -106,8 +106,8 @@ class CaptionReplay:
         self.captioner = captioner
         self.batch_size = batch_size
 
-        # One compiled function per shape: given two shapes, TensorFlow would leave the length open, and Keras's scan
-        # needs to know it.
+        # One compiled function per shape: with two shapes TensorFlow would leave the length open, which Keras's scan
+        # needs.
         self._reads: dict[tuple[int, ...], Any] = {}
 
     def _read(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[Any, Any]:
@@ -132,9 +132,9 @@ class CaptionReplay:
             image_ids: for the `Caption`s.
 
         Returns:
-            captions: N lists. The words are those of the text; one outside the vocabulary stays at its place, has a
-                map, and the log-probability -inf. Of a tokenizer with other words than those that its `split` gives,
-                they are the words of the tokens.
+            captions: N lists. The words are those of the text. A word outside the vocabulary keeps its place and map,
+                with the log-probability -inf. If a tokenizer has other words than its `split` gives, they are the words
+                of the tokens.
         """
         check_list(captions, "captions", "lists of captions")
         for number, own in enumerate(captions):
@@ -216,10 +216,10 @@ def replay_captions(
 
 
 def member_captions(ensemble: Ensemble, features: Any, captions: Sequence[Caption]) -> list[list[Caption]]:
-    """Read finished captions with each member of an ensemble alone: its probabilities and its maps.
+    """Feed finished captions into each member of an ensemble: its own probabilities and maps.
 
     Args:
-        ensemble: whose decoding gave the captions.
+        ensemble: that generated the captions.
         features: shape (N, *feature_shape).
         captions: N captions.
 

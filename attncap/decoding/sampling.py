@@ -50,5 +50,5 @@ def sample(
     drawn = sampler(next_logits, prompt, cache=state.recurrent, index=1, stop_token_ids=(END,), model=model)
     token_ids = ops.reshape(drawn[:, 1:], (batch, captions, max_length))
     ended = ops.cumsum(ops.cast(token_ids == END, "int32"), axis=-1)
-    after_end = ended - ops.cast(token_ids == END, "int32") > 0  # a row goes on until the last row of the batch ends
+    after_end = ended - ops.cast(token_ids == END, "int32") > 0  # rows continue until the last one ends
     return ops.where(after_end, PAD, token_ids)

@@ -11,7 +11,7 @@ import numpy as np
 from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.tokenizers import END, PAD, CaptionTokenizer
 
-SUMS_TO_1 = 1e-4  # what rounding takes from a map's sum, or adds, is less
+SUMS_TO_1 = 1e-4  # rounding changes the sum of a map by less
 
 
 def caption_of(
@@ -30,7 +30,7 @@ def caption_of(
     Without keep_repeated, items of a list that repeat an earlier one are left out; `log_prob` stays that of all tokens.
 
     A word of several pieces has the product of their probabilities and the mean of their maps. A map that does not sum
-    to 1 is that of a model which may look away: what it sums to is `extras["looked"]` of the caption.
+    to 1 comes from a model that may look away from the image: its sum becomes `extras["looked"]`.
     """
     real = [(place, int(token_id)) for place, token_id in enumerate(token_ids) if token_id not in (PAD, END)]
     separator = getattr(tokenizer, "separator_id", None)
@@ -61,12 +61,12 @@ def caption_of(
 
 
 def boxes_of(store: Any, keys: Sequence[str]) -> np.ndarray | None:
-    """Return where the regions of images lie, (B, L, 4), for a store that knows it; else None."""
+    """Return the boxes of the regions of images, (B, L, 4), or None for a store without boxes."""
     return store.boxes(keys) if hasattr(store, "boxes") else None
 
 
 def with_boxes(captions: Sequence[Any], boxes: np.ndarray | None) -> list[Any]:
-    """Return the captions of N images with the boxes of their regions, (N, L, 4); None: as they are.
+    """Return the captions of N images with the boxes of their regions, (N, L, 4); without boxes, as they are.
 
     An item of captions may be a list of captions of one image.
     """

@@ -15,7 +15,7 @@ from attncap.paths import check_ids
 from attncap.retrieval.database import Entry, ImageDatabase
 from attncap.retrieval.difference_hash import ImageEncoder
 
-COMMIT_EVERY = 64  # images; a killed process loses at most these
+COMMIT_EVERY = 64  # images per commit; a killed process loses at most these
 
 
 def add_files(
@@ -83,7 +83,7 @@ def stored_codes(encoder: ImageEncoder, codes: np.ndarray) -> list[bytes]:
 
 
 def check_labels(image_ids: Sequence[str], labels: Sequence[Any], count: int) -> None:
-    """Refuse lists of different lengths, an id twice, and one string in place of a list of labels.
+    """Refuse lists of different lengths, repeated ids, and one string in place of a list of labels.
 
     Raises:
         ValueError: one of these.

@@ -19,8 +19,9 @@ AGREE_WITH = 0.28  # share of the candidates that a caption is compared with: De
 class CaptionNeighbors:
     """Choose captions for images among those of their nearest neighbors in an index.
 
-    k = 1: the first caption of the nearest image. k > 1: the consensus: of all captions of the k nearest images the
-    one with the highest mean similarity to the others. Only the `agree_with` share of the others with the highest
+    With k = 1, return the first caption of the nearest image. With k > 1, return the consensus: the caption of the k
+    nearest images that has the highest mean similarity to the others. Only the `agree_with` share of the others with
+    the highest
     similarity counts, so that outliers do not matter. Similarity is CIDEr-D.
 
     Args:
@@ -124,18 +125,16 @@ def neighbor_captions(
 def choose_k(
     index: ImageIndex, candidates: Sequence[int] = NEIGHBORS, sample: int = 300, seed: int = 0
 ) -> tuple[int, dict[int, float]]:
-    """Choose how many neighbors to ask: leave-one-out over images of the index, by CIDEr-D.
-
-    No held-out image is looked at.
+    """Choose the number of neighbors by CIDEr-D, leave-one-out over images of the index; held-out images are not used.
 
     Args:
         index: with captions as labels.
-        candidates: k to try; those with too few images for them are left out.
-        sample: images of the index, drawn at random, that are captioned by the others.
+        candidates: k to try; a k that is not smaller than the index is left out.
+        sample: number of random images of the index to caption from the others.
         seed: of the draw.
 
     Returns:
-        k: with the highest CIDEr-D, the smallest of equals.
+        k: that with the highest CIDEr-D, the smallest of equal ones.
         scores: CIDEr-D of each k.
     """
     rows = np.random.default_rng(seed).permutation(len(index))[:sample]

@@ -21,12 +21,12 @@ import numpy as np
 
 from attncap._files import replacing
 
-APPLICATION_ID = 0x61747063  # "atpc": SQLite's place for whose file this is
+APPLICATION_ID = 0x61747063  # "atpc": SQLite's field for the program that a file belongs to
 FORMAT_VERSION = 1
-WAIT_SECONDS = 30.0  # for another process that writes
+WAIT_SECONDS = 30.0  # how long to wait for another process that writes
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    # AUTOINCREMENT: an id is never given twice, so that whoever has read up to an id knows what is new.
+    # AUTOINCREMENT: an id is never used again, so that a reader who has read up to an id knows what is new.
     "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY AUTOINCREMENT, image_id TEXT NOT NULL UNIQUE, "
     "labels TEXT NOT NULL, digest BLOB, code BLOB NOT NULL, crc INTEGER NOT NULL)",
 )
@@ -48,11 +48,11 @@ class ImageDatabase:
 
     Args:
         file: the database; None keeps it in memory.
-        encoder: what the codes come from (`ImageEncoder.describe`); None opens what is there, whatever it is from.
-        create: make the file where there is none.
+        encoder: what the codes come from (`ImageEncoder.describe`); None opens a file of any encoder.
+        create: create the file if there is none.
 
     Raises:
-        FileNotFoundError: no such file, and not to be created.
+        FileNotFoundError: no such file, and create is False.
         ValueError: not such a database, damaged, of another version, or of another encoder.
         OSError: it cannot be opened or written; another process wrote for longer than WAIT_SECONDS.
     """
@@ -176,7 +176,7 @@ class ImageDatabase:
         tables = self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not tables and encoder is not None and (create or self.file is None):
             header = {"version": FORMAT_VERSION, "encoder": encoder}
-            with self._writing() as sql:  # of two processes that create it at once the second finds it there
+            with self._writing() as sql:  # if two processes create it at once, the second finds it there
                 sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 for statement in _SCHEMA:
                     sql.execute(statement)
@@ -220,7 +220,7 @@ class ImageDatabase:
                 raise
 
     def _begin(self) -> None:
-        """Begin to write: another process is waited for here, not halfway; the user is told after a second."""
+        """Begin to write. If another process writes, wait for it here; tell the user after a second."""
         for seconds in (min(1.0, WAIT_SECONDS), WAIT_SECONDS):
             self._sql.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
             try:
@@ -234,7 +234,7 @@ class ImageDatabase:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Turn SQLite's errors into ones that name the file and say what to do."""
+        """Turn errors of SQLite into errors that name the file and say what to do."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -262,7 +262,7 @@ class ImageDatabase:
             raise self._damaged(f"{text!r:.40} is not JSON") from None
 
     def _damaged(self, why: str) -> ValueError:
-        return ValueError(f"{self._name}: not an image index, or damaged ({why}): restore a copy, or build it anew")
+        return ValueError(f"{self._name}: not an image index, or damaged ({why}): restore a copy, or build it again")
 
 
 def _check_sum(image_id: str, labels: str, code: bytes) -> int:
@@ -274,13 +274,13 @@ def _said(encoder: Mapping[str, Any]) -> str:
 
 
 def same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether codes of two encoders compare, by what they tell of themselves; a file's name does not matter."""
+    """Return whether codes of two encoders can be compared, by their descriptions without file names."""
     first, second = ({key: value for key, value in told.items() if key != "name"} for told in (one, other))
     return first == second
 
 
 def encoder_of(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what the codes in a database come from, as `ImageEncoder.describe` told it.
+    """Return the description of the encoder of a database, see `ImageEncoder.describe`.
 
     Raises:
         FileNotFoundError: there is none.

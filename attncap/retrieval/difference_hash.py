@@ -1,4 +1,4 @@
-"""`DifferenceHash`: an image as a few bits that say where its brightness rises, by dHash of imagehash."""
+"""`DifferenceHash`: a few bits that say where the brightness of an image rises (dHash, by imagehash)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attncap.images import AnyImage, UnreadableImage, read_image
 
 
 class ImageEncoder(Protocol):
-    """What turns images into codes that an `ImageIndex` compares."""
+    """Protocol of encoders: they turn images into codes that an `ImageIndex` compares."""
 
     @property
     def measure(self) -> str:
@@ -35,14 +35,14 @@ class ImageEncoder(Protocol):
 class DifferenceHash:
     """Difference hash: the image in gray, shrunk to (n+1) x n; each bit says whether a pixel is darker than the next.
 
-    bit[row, col] = grey[row, col + 1] > grey[row, col]. 64 bits (n = 8) is what most tools call dHash. Twice n^2 bits
+    bit[row, col] = gray[row, col + 1] > gray[row, col]. 64 bits (n = 8) is what most tools call dHash. Twice n^2 bits
     compare downward as well: 128 is n = 8 in both directions.
 
     Args:
         bits: n^2 or 2 n^2, n from 2 to 64; default 64. 256 tells images apart better, in four times the space.
 
     Raises:
-        ValueError: another number of bits; the message names the nearest that there are.
+        ValueError: another number of bits; the message names the nearest possible ones.
 
     Example:
         >>> DifferenceHash(64).hex(Image.linear_gradient("L").rotate(90))
@@ -77,7 +77,7 @@ class DifferenceHash:
         return [self._code(image) for image in tqdm(images, unit=" images", disable=not progress)]
 
     def hex(self, image: AnyImage) -> str:
-        """Return the hash as imagehash prints it; of both directions one after the other."""
+        """Return the hash in hexadecimal, as imagehash prints it; two directions one after the other."""
         code = self._code(image)
         if isinstance(code, UnreadableImage):
             raise code

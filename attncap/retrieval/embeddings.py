@@ -27,7 +27,7 @@ class PooledEmbedding:
 
     Args:
         extractor: the encoder.
-        store: features of files are taken from here, and what is missing is put there; None computes them each time.
+        store: features of files are read from it, and missing ones are added; None computes them each time.
 
     Example:
         >>> encoder = PooledEmbedding(FeatureExtractor("mixed8", weights="inception_v3.weights.h5"))
@@ -43,10 +43,10 @@ class PooledEmbedding:
         self._weights = ""
 
     def describe(self) -> dict[str, Any]:
-        """Return layer, sizes and a digest of the weights; not the arithmetic: bfloat16 and float32 codes compare.
+        """Return layer, sizes and a digest of the weights.
 
-        A `FeatureStore` tells the two apart; an index may be built on one machine and asked on another.
-        """
+        The arithmetic is left out, since bfloat16 and float32 codes can be compared: an index may be built on one
+        machine and searched on another."""
         extractor = self.extractor
         if not self._weights:
             digest = hashlib.blake2b(digest_size=12)

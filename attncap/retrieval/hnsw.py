@@ -1,4 +1,4 @@
-"""`NeighborGraph`: approximate nearest neighbors by faiss's HNSW graphs, kept in a file, ranked again exactly.
+"""`NeighborGraph`: approximate nearest neighbors by faiss's HNSW graphs, stored in a file, re-ranked exactly.
 
 faiss is maintained, installs as a wheel, and has graphs over bits as well as over vectors. It is an extra
 (`attncap[index]`): below 100,000 images exact search is fast enough without it.
@@ -18,7 +18,7 @@ from attncap._files import replacing
 from attncap.retrieval.search import CosineSearch, HashSearch
 
 LINKS = 32  # neighbors a node of the graph keeps
-BUILD_EFFORT, QUERY_EFFORT = 120, 128  # candidates held while adding, and while answering
+BUILD_EFFORT, QUERY_EFFORT = 120, 128  # candidates held while adding, and while searching
 DIRECTIONS = 128  # leading directions of the vectors that the graph is built on
 CANDIDATES = 64  # re-ranked exactly, or 4 k where that is more
 MAGIC = b"attncap neighbor graph 1\n"
@@ -31,10 +31,10 @@ class NeighborGraph:
         search: the rows; it computes the exact distances of the answers.
         graph: faiss's index.
         basis: float32 array, shape (D, DIRECTIONS), that vectors are projected on; empty for hashes.
-        effort: candidates held while answering; more gives a higher recall and takes longer.
+        effort: candidates held while searching; more give a higher recall and take longer.
 
     Raises:
-        RuntimeError: faiss is not installed; the message says how to.
+        RuntimeError: faiss is not installed; the message says how to install it.
 
     Example:
         >>> graph = NeighborGraph.build(CosineSearch(vectors), vectors)

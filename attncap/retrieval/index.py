@@ -135,7 +135,7 @@ class ImageIndex:
         """Encode image files and store them with their labels, COMMIT_EVERY at a time.
 
         A file that is in the index under its image_id, with the same bytes, is not encoded again; with other bytes or
-        other labels, its entry is replaced. So an interrupted call can be repeated, and goes on where it stopped.
+        other labels, its entry is replaced. An interrupted call can be repeated and continues where it stopped.
 
         Args:
             images: files.
@@ -166,7 +166,7 @@ class ImageIndex:
         return self._database.remove(image_ids)
 
     def _sync(self, source: str, names: Sequence[str]) -> None:
-        """Remove what an earlier call added from this source, and what no source lists any more."""
+        """Remove entries that an earlier call added from this source and that no source lists any more."""
         sources = self._database.about("sources") or {}
         gone = set(sources.get(source, ())).difference(names)
         sources[source] = list(names)
@@ -215,7 +215,7 @@ class ImageIndex:
 
         Args:
             image: a file, or a PIL image.
-            k: how many; all, where there are fewer.
+            k: how many; if there are fewer, all.
             approximate: search the graph (`build_graph`).
 
         Raises:

@@ -1,4 +1,4 @@
-"""`LookAlikes`: the captions of the labeled images that look most like a new one."""
+"""`LookAlikes`: captions of the labeled images that are most similar to a new one."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from attncap.retrieval.search import CosineSearch
 
 
 class LookAlikes:
-    """The captions of the n images of an index that look most like an image, by the features that it is captioned from.
+    """Find the captions of the n most similar images of an index, by the features that the captioner reads.
 
-    Likeness is the cosine of pooled features, each of the D numbers standardized over the index first: without that a
-    few large ones decide.
+    Similarity is the cosine of pooled features. Each of the D numbers is standardized over the index first, because a
+    few large ones would dominate otherwise.
 
     Args:
-        index: `ImageIndex` of `PooledEmbedding` with the captioner's own encoder, captions as labels; of training
-            images alone, for an image that is in it hears its own captions.
+        index: an `ImageIndex` of `PooledEmbedding` with the captioner's own encoder, captions as labels; of training
+            images only, because an image in the index finds its own captions.
         captioner: with that encoder inside.
         n: how many images.
 
@@ -34,8 +34,8 @@ class LookAlikes:
         >>> LookAlikes(index, captioner)(features)[0][0]
         'a brown dog runs through the grass .'
 
-    Reference: Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning"; as a gain for the
-    captions of a decoder: Mao et al. 2015, "Deep captioning with multimodal recurrent neural networks", section 8.
+    Reference: Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning"; as a gain for captions
+    of a decoder: Mao et al. 2015, "Deep captioning with multimodal recurrent neural networks", section 8.
     """
 
     def __init__(self, index: ImageIndex, captioner: Any, n: int = 10) -> None:

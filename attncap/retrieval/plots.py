@@ -63,7 +63,7 @@ def plot_threshold(
         share = shown[name].to_numpy(float) / queries
         under: dict[str, Any] = (
             {"linewidth": 4.5, "zorder": 1.9} if name == "errors" else {}
-        )  # seen where it is one of them
+        )  # visible if it is one of them
         ax.plot(x, np.append(share, share[-1]), drawstyle="steps-post", color=color, label=said, **under)
         ends.append(share.max())
     if threshold >= 0:
@@ -92,7 +92,7 @@ def plot_threshold_curves(
         title: of the figure.
 
     Returns:
-        The figure, an Axes a system, as `plot_threshold` draws it; each title says the system's threshold.
+        The figure, one Axes per system, as `plot_threshold` draws it; each title names the threshold.
 
     Raises:
         ValueError: no curve, or not a measure for each.
@@ -138,7 +138,7 @@ def plot_robustness(
         ax: where to draw; default new axes.
 
     Returns:
-        The axes; a container of bars a system, changes from top to bottom in the tables' order.
+        The axes; one container of bars per system, changes from top to bottom in the tables' order.
 
     Raises:
         ValueError: no table, or tables of different changes.

@@ -142,7 +142,8 @@ def robustness_table(
         thresholds: distances.
 
     Returns:
-        DataFrame: a row a change, in order, and a last one "not in the index"; columns `change`, `median_distance`, and
+        DataFrame: one row per change, in order, and a last one "not in the index"; columns `change`, `median_distance`,
+            and
         `within T` for each threshold: the share found (of strangers, the share answered, which is wrong).
     """
     table = []

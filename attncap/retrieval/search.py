@@ -25,7 +25,7 @@ class Search(Protocol):
 
         Args:
             queries: codes, shape (Q, bytes) or (Q, D).
-            k: how many; all, where there are fewer.
+            k: how many; if there are fewer, all.
             without: int array, shape (Q,): for each query one row to leave out; None for none.
         """
 

@@ -17,7 +17,7 @@ SIMILARITIES = ("cider_d", "bleu_1", "bleu_4", "rouge_l")
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurve:
-    """Errors at every threshold, when the label of the nearest image is given if its distance is within the threshold.
+    """Errors at every threshold, where the label of the nearest image is given if its distance is within the threshold.
 
     Args:
         table: DataFrame, one row per threshold, ascending, the first NEVER: `threshold`; of N queries how many were
@@ -129,7 +129,7 @@ def _sweep(d: np.ndarray, match: np.ndarray, wrong_weight: float) -> pd.DataFram
 
 def _best(table: pd.DataFrame, whole: bool) -> float:
     thresholds, errors = table["threshold"].to_numpy(), table["errors"].to_numpy()
-    # A row holds from its threshold up to the next one: the last one's stretch has no end, and counts as a point.
+    # A row is valid from its threshold up to the next one; the last one has no end and counts as a point.
     ends = np.append(thresholds[1:], thresholds[-1])
     low, high, longest = NEVER, NEVER, -1.0
     at = 0

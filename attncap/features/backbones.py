@@ -1,6 +1,6 @@
 """Backbones beside InceptionV3: models of keras.applications, backbones of keras-hub, and any Keras model of images.
 
-What `FeatureExtractor` needs to know of a backbone is little:
+`FeatureExtractor` needs three things from a backbone:
 
 * a network from pixels (B, size, size, 3) to a tensor (B, rows, cols, D), or to tokens (B, T, D) of which the last
   side * side are patches, row by row, and those before them (the class token, registers) stand for the whole image;
@@ -48,7 +48,7 @@ MODULE_SCALINGS = {
     "vgg19": "caffe",
     "xception": "-1..1",
 }
-# Layers that a saved network of a user's own may have: each is a computation of its inputs and holds numbers alone.
+# Layers that a network of the user may have to be saved: each computes from its inputs and holds only numbers.
 _LAYERS = (
     "Activation Add Average AveragePooling2D BatchNormalization CenterCrop Concatenate Conv2D Cropping2D Dense",
     "DepthwiseConv2D Dropout ELU Flatten Functional GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D",
@@ -60,7 +60,7 @@ LAYERS = frozenset(" ".join(_LAYERS).split())
 
 
 class Backbone(NamedTuple):
-    """A network of images, and how to use and to build it."""
+    """A network for images, with how to use it and how to build it again."""
 
     network: keras.Model
     scaling: str
@@ -74,7 +74,7 @@ class Backbone(NamedTuple):
 def find_backbone(
     backbone: str | keras.Model, weights: str, image_size: int | None, scaling: str | None, dtype: Any
 ) -> Backbone:
-    """Make a backbone of what a user names.
+    """Make a backbone from a name or a model.
 
     Args:
         backbone: a name of keras.applications, such as "resnet50" or "MobileNetV3Small"; a preset of keras-hub, such as
@@ -118,13 +118,13 @@ def of_description(description: dict[str, Any], image_size: int, scaling: str, d
 
 
 def application_name(name: str) -> str | None:
-    """Return the name in keras.applications of a backbone, whatever its case and underscores; None of another."""
+    """Return the name of a backbone in keras.applications, ignoring case and underscores; None for others."""
     known = {item.lower(): item for item in dir(keras.applications) if item[0].isupper()}
     return known.get(name.replace("_", "").replace("-", "").lower())
 
 
 def input_size(network: keras.Model) -> int | None:
-    """Return the side of the square input of a network, None where it is open."""
+    """Return the side of the square input of a network, None if it is open."""
     shape = tuple(_only(network.inputs).shape)
     if len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
         raise ValueError(f"a backbone from square images (B, size, size, 3) expected, got an input of shape {shape}")
@@ -153,16 +153,16 @@ def cut_at(network: keras.Model, layer: str | None) -> keras.Model:
 
 
 class GridPlace(NamedTuple):
-    """How the output of a network lies over the image."""
+    """The position of the output of a network over the image."""
 
     shape: tuple[int, int, int]  # rows, cols, D
     apart: int  # tokens before those of the grid, 0 of convolutions
     box: GridBox  # the part of the image that the cells cover
-    receptive_field: int | None  # pixels that can change a cell; None where every pixel can, or where it is not known
+    receptive_field: int | None  # pixels that can change a cell; None if all can or if it is unknown
 
 
 def grid_of(network: keras.Model, image_size: int, pool: int = 1) -> GridPlace:
-    """Return how the output of a network, pooled by pool x pool cells, lies over the image."""
+    """Return the position over the image of the output of a network, pooled by pool x pool cells."""
     output = network.output
     if len(output.shape) == 3:
         tokens, size = int(output.shape[1]), int(output.shape[2])
@@ -198,7 +198,7 @@ def _of_preset(name: str, weights: str, image_size: int | None, scaling: str | N
     try:
         more = {} if image_size is None else {"image_shape": (image_size, image_size, 3)}
         network = keras_hub.models.Backbone.from_preset(name, load_weights=weights == "imagenet", dtype=dtype, **more)
-    except Exception as error:  # whatever the hub raises: not known, or no way to download it
+    except Exception as error:  # the hub raises various errors: unknown, or no way to download it
         known = ", ".join(item for item in dir(keras.applications) if item[0].isupper())
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
@@ -241,13 +241,13 @@ def _hub_class(name: str) -> Any:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of numbers, texts and lists of them; other objects could be anything when loaded."""
+    """Return settings that are numbers, texts and lists of them; other objects are not safe to load."""
     kept = {name: value for name, value in settings.items() if name not in ("name", "trainable")}
     if not isinstance(kept.get("dtype"), str):
         kept.pop("dtype", None)
     text = json.dumps(kept, default=lambda value: {"class_name": type(value).__name__})
     if '"class_name"' in text:
-        raise ValueError("a keras-hub backbone of numbers and texts alone can be saved, this one holds other models")
+        raise ValueError("only a keras-hub backbone of numbers and texts can be saved, this one holds other models")
     return {
         name: tuple(value) if isinstance(value, list) and not any(isinstance(item, list) for item in value) else value
         for name, value in json.loads(text).items()
@@ -255,7 +255,7 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_layers(config: Any) -> None:
-    """Raise ValueError where the configuration of a network names anything but layers of `LAYERS`."""
+    """Raise ValueError if the configuration of a network names other layers than those of `LAYERS`."""
     if isinstance(config, dict):
         name, module = config.get("class_name"), str(config.get("module", "keras.layers"))
         if name is not None:

@@ -16,8 +16,8 @@ def folded(network: keras.Model) -> keras.Model:
 
         gamma (W * x - mean) / sqrt(variance + epsilon) + beta  =  W' * x + b'
 
-    with W' = W gamma / sqrt(variance + epsilon) and b' = beta - mean gamma / sqrt(variance + epsilon). It saves two or
-    three passes over every activation: a fifth of InceptionV3's time on a CPU.
+    with W' = W gamma / sqrt(variance + epsilon) and b' = beta - mean gamma / sqrt(variance + epsilon). This saves two
+    or three passes over every activation: a fifth of the time of InceptionV3 on a CPU.
 
     Args:
         network: functional model with one input. Each batch normalization must read a convolution that has no bias and

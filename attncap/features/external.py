@@ -1,7 +1,7 @@
 """`ExternalFeatures`: features that were computed elsewhere, read by image_id from arrays, a file or a function.
 
-CLIP or DINO patches, region features of a detector (bottom-up attention), features of a PyTorch network: anything that
-gives L vectors of D numbers per image.
+For example CLIP or DINO patches, region features of a detector (bottom-up attention), or features of a PyTorch network:
+L vectors of D numbers per image.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class ExternalFeatures:
         name: of the features, for messages.
 
     Attributes:
-        feature_shape: (rows, cols, D) of a grid, (1, L, D) of regions. Of a function it is known after the first call.
+        feature_shape: (rows, cols, D) of a grid, (1, L, D) of regions. For a function it is known after the first call.
         grid: (rows, cols) where the regions are a grid over the whole image, row by row; else None.
         masked: whether images have different numbers of regions; rows of zeros fill them up.
-        image_ids: the names, None of a function.
+        image_ids: the names; None for a function.
         file: the file that they are read from, if any.
 
     Raises:
-        ValueError: other shapes, a name twice, boxes outside the image.
+        ValueError: other shapes, a repeated name, boxes outside the image.
 
     Example:
         >>> features = ExternalFeatures.read("clip_patches.npz")
@@ -85,10 +85,11 @@ class ExternalFeatures:
 
         A file holds arrays `features` and `image_ids`, with `mask` and `boxes` where there are any, or one array per
         image, named by its image_id. A .npy file holds `features` alone. Where a file has no `image_ids` (.npy, and
-        safetensors, which holds no text), they stand one per line in a text file next to it, NAME.ids.txt.
+        safetensors, which holds no text), they are read from a text file next to it, NAME.ids.txt, with one id per
+        line.
 
         Args:
-            file: its ending says the format.
+            file: its ending gives the format.
             image_ids: names in place of those of the file.
 
         Raises:
@@ -102,7 +103,7 @@ class ExternalFeatures:
             parts = open_features(path)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        except Exception as error:  # whatever the readers raise on damaged files
+        except Exception as error:  # readers raise nearly anything on damaged files
             raise ValueError(f"{path}: cannot be read as features: damaged? ({error})") from error
         names = path.with_suffix(".ids.txt")
         if "features" not in parts:
@@ -212,7 +213,7 @@ class ExternalFeatures:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the file, of all arrays, or of the name of a function: other features have another one."""
+        """A digest of the file, of all arrays, or of the name of a function; it differs for other features."""
         if self._digest is None:
             digest = hashlib.blake2b(digest_size=12)
             if self.file is not None:
@@ -281,7 +282,7 @@ class ExternalFeatures:
         width = size if part == "features" else 4
         padded = np.zeros((len(ids), longest, width), self._dtype if part == "features" else np.float32)
         if part == "boxes":
-            padded[..., 2:] = 1.0  # of padding: the whole image, which is a box as well
+            padded[..., 2:] = 1.0  # padding gets the whole image, which is a valid box
         for row, array, count, image_id in zip(padded, arrays, counts, ids, strict=True):
             if array.shape != (count, width):
                 raise ValueError(f"{self.name}: {part} of {image_id!r}: ({count}, {width}) expected, got {array.shape}")

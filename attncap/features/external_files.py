@@ -27,7 +27,7 @@ def open_features(path: Path) -> dict[str, Any]:
     if ending == ".npy":
         return {"features": _npy(path)}
     if ending == ".npz":
-        with np.load(path, allow_pickle=False) as file:  # in memory whole: zip files have no rows
+        with np.load(path, allow_pickle=False) as file:  # read into memory: zip files cannot be read by row
             return {name: file[name] for name in file.files}
     if ending in (".h5", ".hdf5"):
         import h5py

@@ -1,4 +1,4 @@
-"""`FeatureExtractor`: image in, grid of region features out; one preprocessing for training and inference."""
+"""`FeatureExtractor`: from an image to a grid of region features, with one preprocessing for training and inference."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def best_dtype_policy() -> str:
 class FeatureExtractor(keras.layers.Layer):
     """A network of images up to a named layer, as a grid of region features.
 
-    The protocol of an encoder, which captioners, stores, attributes and retrieval share: `preprocess(image)` gives the
+    The protocol of an encoder, used by captioners, stores, attributes and retrieval: `preprocess(image)` gives the
     pixels of an image, `network_for_pixels()` a compiled network from a batch of them to features; `feature_shape`,
     `grid_box` and `image_size` say what these are; `layer` and `fingerprint()` name them on disk.
 
@@ -68,8 +68,8 @@ class FeatureExtractor(keras.layers.Layer):
         pixels: uint8 or float, shape (B, image_size, image_size, 3), 0 to 255.
 
     Returns:
-        features: float32, shape (B, rows, cols, D), `self.feature_shape` without the batch. Of a vision transformer
-            the patch tokens; tokens that stand for the whole image (class token, registers) are left out.
+        features: float32, shape (B, rows, cols, D), `self.feature_shape` without the batch. For a vision transformer
+            these are the patch tokens; tokens of the whole image (class token, registers) are left out.
 
     Attributes:
         grid_box: left, top, right, bottom, as fractions of the image, of the square that the cells cover: each cell's
@@ -77,8 +77,8 @@ class FeatureExtractor(keras.layers.Layer):
             padding, so the grid does not reach the edges of the image: at `mixed8` and 299 pixels, cells of 32 pixels
             cover pixels 21.5 to 277.5. A map stretched over the whole image is off by a sixth of the distance from the
             center. Other networks pad on one side only: their box can begin before the image.
-        receptive_field: side, in pixels of the input square, of what can change a cell at all; what changes it
-            noticeably is a good deal smaller (Luo et al. 2016). None where that is the whole image, or not known.
+        receptive_field: side, in pixels of the input square, of what can change a cell at all; the part that changes it
+            noticeably is much smaller (Luo et al. 2016). None if it is the whole image or not known.
 
     Raises:
         TypeError: several layers.
@@ -182,17 +182,17 @@ class FeatureExtractor(keras.layers.Layer):
         return preprocess(image, self.image_size)
 
     def network_for_pixels(self) -> keras.Model:
-        """Return a compiled model from uint8 pixels to features, for `predict_on_batch`; of the weights of now."""
+        """Return a compiled model from uint8 pixels to features, for `predict_on_batch`, with the current weights."""
         pixels = keras.Input((self.image_size, self.image_size, 3), dtype="uint8")
         features = self._features(pixels, folded(self.network)) if self._folds else self(pixels)
         network = keras.Model(pixels, features)
-        # On a processor XLA's convolutions are slower than oneDNN's; on other backends Keras decides.
+        # On a CPU the convolutions of XLA are slower than those of oneDNN; for other backends Keras decides.
         network.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
         return network
 
     @property
     def _folds(self) -> bool:
-        # Not the drawn faces' network: at their size it is quick, and what was published of them stays to the digit.
+        # Not for the drawn faces: their network is fast anyway, and published results stay the same to the digit.
         return self._description is None and self.weights_source != "faces"
 
     def fingerprint(self) -> str:
@@ -212,12 +212,12 @@ class FeatureExtractor(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        # Only the name of a weights file is kept: a saved model says nothing of its maker's disk.
+        # Only the name of a weights file is kept, so that a saved model contains no paths of another machine.
         source = self.weights_source if self.weights_source in NAMED else Path(self.weights_source).name
         config.update(layer=self.layer, weights=source, image_size=self.image_size, pool=self.pool)
         if self._description is not None:
             config.update(layer=self._named_layer, backbone=json.loads(self._description))
-        if self._description is not None or self.scaling != "-1..1":  # else the file is as it was before
+        if self._description is not None or self.scaling != "-1..1":  # left out otherwise: files stay as before
             config.update(scaling=self.scaling)
         return config
 

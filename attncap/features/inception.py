@@ -13,7 +13,7 @@ from attncap.features.weights import with_imagenet
 
 NAME = "inception_v3"
 # For each kind of weights: the layer to stop at and the image size. For faces the earliest block: its regions see
-# little beyond themselves, so that a map has to be where the thing is (at `mixed2`, two cells away will do as well).
+# little beyond themselves, so that a map has to be at the object (at `mixed2`, two cells away suffices).
 DEFAULTS = {"imagenet": ("mixed10", 299), "faces": ("mixed0", 150)}
 
 
@@ -32,11 +32,10 @@ def inception(image_size: int, weights: str | None) -> keras.Model:
 
 
 def check_layer(layer: str, network: keras.Model) -> None:
-    """Raise ValueError where InceptionV3 has no block of that name.
+    """Raise ValueError if InceptionV3 has no block of that name.
 
-    Layers between the blocks are left out: Keras numbers them anew in each network of a process, so that a saved model
-    would not find them again.
-    """
+    Layers between the blocks are not allowed: Keras numbers them differently in each network of a process, so that a
+    saved model could not find them."""
     known = [item.name for item in network.layers if re.fullmatch(r"mixed\d+", item.name)]
     if "+" in layer:
         raise ValueError(

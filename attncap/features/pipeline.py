@@ -1,7 +1,7 @@
-"""Images to features: the one way from files through decoding, preprocessing and the network.
+"""From images to features: decoding, preprocessing and the network, in one place.
 
-`FeatureStore.extract` writes what comes out to disk, `encode_images` gives it to the caller. What computes the features
-of a store is an engine: this process (`compute_here`), or workers on many machines (`attncap.features.ray_engine`).
+`FeatureStore.extract` writes the features to disk, `encode_images` returns them. An engine computes the features of a
+store: this process (`compute_here`), or workers on many machines (`attncap.features.ray_engine`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Decoded(NamedTuple):
     """An image file on its way into a feature store."""
 
     path: str
-    stamp: list[int]  # size and modification time: a cheap sign that the file did not change
-    digest: bytes  # of the file's bytes; empty where it could not be read
+    stamp: list[int]  # size and modification time, which change when the file does
+    digest: bytes  # of the file's bytes; empty if it could not be read
     pixels: np.ndarray | None  # None when the features of these bytes are in the store already
     reason: str | None = None  # why the image cannot be read
     mirrored: bool = False
 
 
 class Computed(NamedTuple):
-    """What an engine gives for a batch of images; `FeatureStore.extract` writes it."""
+    """The result of an engine for a batch of images; `FeatureStore.extract` writes it."""
 
     batch: list[Decoded]  # the rejects among them have a reason, the others a digest
     fresh: list[Decoded]  # those of `batch` that went through the network
@@ -113,10 +113,10 @@ def compute_here(
 
 def decode_file(path: str, extractor: Any, mirrored: bool, has_features: Callable[[bytes], bool]) -> Decoded:
     """Read an image file; decode it unless `has_features` of its digest."""
-    stamp = file_stamp(path)  # before the bytes: a file that changes in between is looked at again next time
+    stamp = file_stamp(path)  # before the bytes: a file that changes in between is read again next time
     try:
         data = image_bytes(path)
-    except UnreadableImage as error:  # no stamp: a change of permissions mends it, and leaves no trace
+    except UnreadableImage as error:  # no stamp: a change of permissions makes it readable without changing the stamp
         return Decoded(path, [0, 0], b"", None, error.reason, mirrored)
     digest = hashlib.blake2b(data, digest_size=16, person=b"mirrored" if mirrored else b"").digest()
     if has_features(digest):
@@ -143,7 +143,7 @@ def through_network(network: Any, extractor: Any, batch: list[Decoded], batch_si
 def read_ahead(
     pool: ThreadPoolExecutor, function: Callable[[Item], Made], items: Sequence[Item], window: int
 ) -> Iterator[Made]:
-    """Do as `pool.map`, with at most `window` results waiting, so that memory does not grow."""
+    """Map as `pool.map` does, with at most `window` results waiting, so that memory does not grow."""
     waiting: deque[Future[Made]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
@@ -166,7 +166,7 @@ def in_batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 
 def file_stamp(path: str) -> list[int]:
-    """Return size and modification time of a file, [0, 0] where it cannot be looked at."""
+    """Return size and modification time of a file, [0, 0] if it cannot be accessed."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: not a file name at all

@@ -23,8 +23,8 @@ SCALINGS = {
 def preprocess(image: Image.Image, image_size: int) -> np.ndarray:
     """Turn an RGB image into the network's input: the whole image, squashed to a square.
 
-    Squashing, not cropping, keeps every region of the image on the attention map, and the map lies back over the image
-    by stretching. Scaling happens inside the extractor.
+    Squashing, unlike cropping, keeps every region of the image on the attention map, which is stretched back over the
+    image. Scaling happens inside the extractor.
 
     Args:
         image: PIL image in mode RGB, from `open_image`.
@@ -69,7 +69,7 @@ def check_image_size(image_size: Any) -> int:
 
 
 def check_pixels(pixels: Any, image_size: int) -> None:
-    """Raise ValueError where pixels have another shape or are scaled already; tensors of a graph are not looked at."""
+    """Raise ValueError if pixels have another shape or are scaled already; tensors of a graph are not checked."""
     shape = tuple(getattr(pixels, "shape", np.shape(pixels)))
     expected = (image_size, image_size, 3)
     if len(shape) != 4 or any(have not in (None, want) for have, want in zip(shape[1:], expected, strict=True)):

@@ -21,7 +21,7 @@ def last_line(error: BaseException) -> str:
 
 def import_ray() -> Any:
     """Return the module ray, or raise ValueError that says how to install it."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics are sent
     try:
         import ray
     except ImportError:
@@ -30,7 +30,7 @@ def import_ray() -> Any:
 
 
 def _last_cluster() -> str:
-    with suppress(Exception):  # no public name of Ray's: without it a cluster that has ended is noticed late
+    with suppress(Exception):  # not a public name of Ray: without it, a cluster that has ended is noticed late
         from ray._private.utils import read_ray_address
 
         return read_ray_address() or ""
@@ -68,7 +68,7 @@ def connected(ray: Any, address: str, cores: int) -> Iterator[None]:
         try:
             _reach(address)
             ray.init(address, log_to_driver=False, logging_level="ERROR", **(local if address == "local" else {}))
-        except Exception as error:  # whatever Ray raises: the mend is the same
+        except Exception as error:  # Ray raises various errors, with one remedy
             ray.shutdown()
             tries -= 1
             if not tries:

@@ -1,13 +1,14 @@
 """`RayEngine`: features computed on many machines with Ray, written by one.
 
 Workers read the image files, decode them and run the network; their results come back to the process that has the
-store open, which alone writes. So the store's guarantees hold as on one machine: a batch is in it whole or not at all,
-an interrupted extraction goes on, a second process waits. The images must lie where every machine sees them under the
+store open, which alone writes. The guarantees of the store hold as on one machine: a batch is stored whole or not at
+all, an interrupted extraction continues, and a second process waits. The images must lie where every machine sees them
+under the
 same path (a shared file system); the store need not.
 
-Plain Ray actors, not Ray Data: Ray Data needs pyarrow, and where that is installed pandas 3 refuses text that is not
-UTF-8, which file names can be; and a worker that dies in it for good keeps its place in the pool (ray issue 62746,
-open), so that an extraction can wait for ever.
+Plain Ray actors are used, not Ray Data. Ray Data needs pyarrow, with which pandas 3 refuses text that is not UTF-8, as
+file names can be. And a worker that dies for good keeps its place in the pool (ray issue 62746, open), so that an
+extraction could wait forever.
 """
 
 from __future__ import annotations
@@ -30,25 +31,26 @@ from attncap.features.pipeline import Computed, Decoded, decode_file, file_stamp
 from attncap.features.ray_cluster import connected, import_ray, last_line
 from attncap.images import UnreadableImage, image_bytes
 
-IN_FLIGHT = 2  # batches a worker holds: one is decoded while the network runs on the other
-BATCH_KILLS = 2  # workers that a batch may end before its images are given out one by one
-IMAGE_KILLS = 2  # workers that an image may end, alone, before it is a reject
+IN_FLIGHT = 2  # batches per worker: one is decoded while the network runs on the other
+BATCH_KILLS = 2  # workers that may end with a batch before its images are tried one by one
+IMAGE_KILLS = 2  # workers that may end with a single image before it is rejected
 FAILED_STARTS = 3  # workers in a row that may end before they are ready
-START_MINUTES = 10.0  # without any worker, before it is an error
-THREADS = 4  # cores a worker takes where a machine has as many: the network gains little by more
+START_MINUTES = 10.0  # minutes without any worker before it is an error
+THREADS = 4  # cores per worker, if a machine has as many: the network gains little from more
 
 
 @dataclass(frozen=True)
 class RayEngine:
     """Engine for `FeatureStore.extract`: decode and run the network in Ray's workers.
 
-    The encoder goes to the workers from here, weights included, and is loaded once in each; a worker whose copy has
-    another fingerprint is refused. A worker that dies is replaced, and its images are given to another; an image
+    The encoder is sent to the workers with its weights and loaded once in each; a worker whose copy has another
+    fingerprint is refused. A worker that dies is replaced, and its images are given to another; an image
     that ends two workers when alone in them is a reject, tried again when its file changes.
 
     Args:
         address: "local" (starts a Ray on this machine, and ends it), "auto" (the cluster that this machine belongs to),
-            HOST:PORT, or ray://HOST:PORT. Where the process has a Ray already, that one is used and left running.
+            HOST:PORT, or ray://HOST:PORT. If the process is connected to Ray already, that connection is used and left
+            open.
         workers: processes with an encoder each; default as many as the cluster has cores for.
         cores: of each worker; default 4, or those of the smallest machine.
         gpus: of each worker; default none.
@@ -79,7 +81,7 @@ class RayEngine:
     ) -> Generator[Computed, None, None]:
         """Yield what the workers computed, in the order in which it is ready.
 
-        `has_features` is not asked: workers do not see the store, so equal images may be computed twice.
+        `has_features` is not used: workers do not see the store, so equal images may be computed twice.
 
         Raises:
             ValueError: Ray is not installed, or the cluster has no room for a worker.
@@ -126,7 +128,7 @@ class RayEngine:
 
 
 class Worker:
-    """Decode images and run the network on them, in a process of Ray's: a copy of the encoder, and where it is."""
+    """Worker in a Ray process: decode images and run a copy of the encoder on them."""
 
     def __init__(self, packed: Any, fingerprint: str, batch_size: int, mirrored: bool, cores: int) -> None:
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(cores)  # read when TensorFlow computes for the first time
@@ -141,11 +143,11 @@ class Worker:
         self.one_batch = threading.Lock()
 
     def ready(self) -> bool:
-        """Answer, once the encoder is loaded."""
+        """Answer as soon as the encoder is loaded."""
         return True
 
     def compute(self, names: list[bytes]) -> Result:
-        """Return what is known of each image, and the features of the `fresh` ones."""
+        """Return digest, error and size of each image, and the features of the `fresh` ones."""
         paths = [_path(name) for name in names]
         seen = {path: file_stamp(path) for path in paths}
         decode = partial(
@@ -182,7 +184,7 @@ class Task:
 
 @dataclass
 class _Crew:
-    """The workers: replaced when they end, and given tasks only when they are ready."""
+    """The pool of workers: they are replaced when they end, and get tasks only when they are ready."""
 
     ray: Any
     create: Any
@@ -198,7 +200,7 @@ class _Crew:
             self.starting[worker.ready.remote()] = worker
 
     def give(self, task: Task) -> bool:
-        """Whether there was a worker for it. Beside a task that is alone nothing runs in its worker."""
+        """Return whether there was a worker for the task. A single image runs alone in its worker."""
         worker = min(self.load, key=self.load.__getitem__, default=None)
         if worker is None or self.load[worker] >= (1 if task.alone else IN_FLIGHT):
             return False
@@ -208,7 +210,7 @@ class _Crew:
         return True
 
     def next(self) -> tuple[Task, Result | None] | None:
-        """Wait for something to happen: a task is done, or its worker ended (None), or a worker began or failed."""
+        """Wait until a task is done, its worker ended (None), or a worker began or failed."""
         ray = self.ray
         waiting = [*self.running, *self.starting]
         done, _ = ray.wait(waiting, timeout=None if self.load else 60 * START_MINUTES)
@@ -294,7 +296,7 @@ def _accepted(task: Task, result: Result, mirrored: bool) -> Computed:
     batch = []
     for path, (digest, reason, size) in zip(task.paths, result.images, strict=True):
         stamp = task.stamps[path]
-        if not digest:  # the worker could not read it at all: a reject only where this machine cannot either
+        if not digest:  # the worker could not read it: rejected only if this machine cannot read it either
             stamp, reason = [0, 0], _why_unreadable(path, result.machine, reason)
         elif size not in (stamp[0], file_stamp(path)[0]):
             raise OSError(
@@ -317,7 +319,7 @@ def _why_unreadable(path: str, machine: str, reason: str | None) -> str:
 
 
 def _name(path: str) -> bytes:
-    # Absolute, for the workers have another working folder; as bytes, for a file name need not be text.
+    # Absolute, because workers have another working folder; bytes, because a file name need not be text.
     return os.path.abspath(path).encode("utf-8", "surrogatepass")
 
 

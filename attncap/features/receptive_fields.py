@@ -10,7 +10,7 @@ GridBox = tuple[float, float, float, float]  # left, top, right, bottom, as frac
 
 
 class Place(NamedTuple):
-    """Where the cells of a layer lie in the image, and how much of it they can see."""
+    """The positions of the cells of a layer in the image, and how much of it they can see."""
 
     step: float  # pixels from one cell's center to the next one's
     first: float  # pixels from the image's edge to the first cell's center
@@ -39,8 +39,8 @@ def places(network: keras.Model) -> dict[str, Place]:
     """Return the place of each layer of a convolutional network, by the name of its output.
 
     With kernels of k pixels and strides s, layer by layer: receptive field += (k - 1) * step, then step *= s. Where
-    branches are joined the widest one counts. Gates over channels (squeeze and excitation), which see the whole image,
-    are left out. A layer whose cells cannot be placed, and those that read it alone, are not in the table.
+    branches are joined the widest one counts. Gates over channels (squeeze and excitation) see the whole image and are
+    ignored. Layers whose cells cannot be placed, and layers that read only such layers, are not in the table.
 
     Reference: Araujo et al. 2019, "Computing receptive fields of convolutional neural networks".
     """
@@ -79,7 +79,7 @@ def _after(layer: Any, before: Place) -> Place | None:
 
 
 def _cells(tensor: Any) -> tuple[int, int] | None:
-    """Rows and cols of a tensor (B, rows, cols, D), of the largest of several; None of another shape."""
+    """Return rows and cols of a tensor (B, rows, cols, D), of several the largest; None for another shape."""
     tensors = tensor if isinstance(tensor, list) else [tensor]
     shapes = [tuple(each.shape[1:3]) for each in tensors if len(each.shape) == 4 and None not in each.shape[1:3]]
     return max(shapes, default=None)

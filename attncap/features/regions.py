@@ -10,7 +10,7 @@ from attncap.features.external_files import numbers
 
 
 class Regions(NamedTuple):
-    """What a function gives for a batch of B images."""
+    """The result of a function for a batch of B images."""
 
     features: Any  # (B, L, D) or (B, rows, cols, D)
     mask: Any = None  # (B, L), True where there is a region

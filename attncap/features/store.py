@@ -1,9 +1,9 @@
 """`FeatureStore`: the features of many images on disk, computed once, read batch by batch.
 
 A store is a folder of two files. `rows.f16` holds the features, one row of equal size per distinct image; it is read
-with `pread` and never mapped into memory, so that a file that another process cuts off or extends can give an error and
-cannot kill the process. `index.sqlite` says which image has which row, with a checksum of each row: SQLite commits a
-batch whole or not at all, and rows that no commit names are written over. An image is known by the digest of its bytes:
+with `pread` and never mapped into memory: if another process truncates it, reading raises an error and cannot kill the
+process. `index.sqlite` says which image has which row, with a checksum of each row: SQLite commits a
+batch whole or not at all, and rows that no commit names are overwritten. An image is known by the digest of its bytes:
 a renamed or copied image is not computed again, and a changed one is.
 """
 
@@ -73,16 +73,16 @@ class FeatureStore:
         mirrored: bool = False,
         engine: Engine | None = None,
     ) -> pd.DataFrame:
-        """Compute and keep the features of every image that is not in the store yet.
+        """Compute and store the features of every image that is not in the store yet.
 
-        Interrupted at any moment, a later call goes on: a batch is in the store whole or not at all. A second process
-        on the same store says that it waits for the first, and then finds its work done.
+        If it is interrupted, a later call continues: a batch is stored whole or not at all. A second process on the
+            same store prints that it waits for the first.
 
         Args:
             paths: image files.
             batch_size: images per pass through the network.
             progress: show a bar with images/s.
-            mirrored: of the mirror images, which are kept beside the others.
+            mirrored: compute features of the mirror images, which are stored beside the others.
             engine: what decodes the images and runs the network; default this process. Only this process writes.
 
         Returns:
@@ -111,7 +111,7 @@ class FeatureStore:
 
         Args:
             paths: image files.
-            mirrored: for each, whether its mirror image is meant; None: none of them.
+            mirrored: for each image, whether to return features of its mirror image; None: for none.
 
         Raises:
             KeyError: an image whose features are not in the store.

@@ -16,7 +16,7 @@ import numpy as np
 
 @contextmanager
 def hold_alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a store; say so when another process holds it."""
+    """Hold the lock of a store; print a message while another process holds it."""
     lock = filelock.FileLock(folder / "extract.lock")
     try:
         lock.acquire(timeout=0)
@@ -34,7 +34,7 @@ def refuse_old(old: Path, folder: Path) -> None:
     if old.is_dir() and not folder.exists():
         raise ValueError(
             f"{old}: a feature store of an attncap up to commit 998f5d3, in a format that is no longer read. "
-            "Delete it: the features are then computed anew"
+            "Delete it: the features are then computed again"
         )
 
 
@@ -45,7 +45,7 @@ def file_key(path: str | os.PathLike[str], mirrored: bool = False) -> bytes:
 
 
 def row_checksum(digest: bytes, row: np.ndarray) -> int:
-    """Return a checksum of a row that also depends on the image: another image's row does not pass for it."""
+    """Return a checksum of a row and its image, so that a row of another image does not pass."""
     return zlib.crc32(row.data.cast("B"), zlib.crc32(digest))
 
 
@@ -79,7 +79,7 @@ class RowFile:
         return True
 
     def write(self, first: int, rows: np.ndarray) -> None:
-        """Write rows from a place on, and wait until they are on the disk."""
+        """Write rows beginning at row `first`, and wait until they are on the disk."""
         data = rows.data.cast("B")
         done = 0
         while done < len(data):

@@ -13,7 +13,7 @@ from typing import Any
 FORMAT_VERSION = 2  # 1 was an LMDB file, up to commit 998f5d3
 BUSY_SECONDS = 60.0  # another process holds the index for milliseconds, when it commits a batch
 KEYS_AT_ONCE = 500  # SQLite takes at most 999 values in a statement on old systems
-OF_THE_SYSTEM = tuple(  # errors of SQLite that say nothing of what is in the file
+OF_THE_SYSTEM = tuple(  # errors of SQLite that have nothing to do with the contents of the file
     f"SQLITE_{name}"
     for name in ("BUSY", "CANTOPEN", "FULL", "IOERR", "LOCKED", "NOLFS", "PERM", "PROTOCOL", "READONLY")
 )
@@ -151,7 +151,7 @@ def naming_errors(folder: Path, what: str, writing: bool = False) -> Iterator[No
     try:
         yield
     except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
-        name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")  # some have none: text that is not UTF-8
+        name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")  # some errors have no name: text that is not UTF-8
         if not name.startswith(OF_THE_SYSTEM):
             raise ValueError(f"{folder}: not a feature store, or damaged ({error}): delete it to start anew") from error
         if writing or name == "SQLITE_FULL":

@@ -1,4 +1,4 @@
-"""Weights of encoders: from Keras, from a file, or those of the package, each checked for damage."""
+"""Load weights of encoders: from Keras, from a file or from the package, each checked for damage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_ZEROS = 0.02  # share of a kernel that may be exactly zero before the file 
 
 @contextmanager
 def global_dtype(policy: Any) -> Iterator[None]:
-    """Build networks of `keras.applications` in a dtype policy: they take it from the global one alone."""
+    """Build networks of `keras.applications` in a dtype policy: they only read the global one."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -31,7 +31,7 @@ def global_dtype(policy: Any) -> Iterator[None]:
 
 
 def with_imagenet(build: Callable[[], keras.Model], file: str) -> keras.Model:
-    """Build a network that downloads its weights, with an error that says where the file would have to lie.
+    """Build a network that downloads its weights; an error says where to put the file by hand.
 
     Args:
         build: makes the network.
@@ -45,7 +45,7 @@ def with_imagenet(build: Callable[[], keras.Model], file: str) -> keras.Model:
         return build()
     except ValueError:
         raise  # a size that the network does not take: Keras's message says which
-    except Exception as error:  # whatever the network raises: the mend is the same
+    except Exception as error:  # networks raise various errors, with one remedy
         place = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / file
         raise RuntimeError(
             f"ImageNet weights cannot be downloaded ({str(error).splitlines()[0]}). Put that file at {place}, or name "

@@ -1,4 +1,4 @@
-"""`AdaptiveAttentionCaptioner`: the attention captioner with a visual sentinel, so that it can choose not to look."""
+"""`AdaptiveAttentionCaptioner`: the attention captioner with a visual sentinel, which lets it ignore the image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attncap.tokenizers import CaptionTokenizer
 
 @keras.saving.register_keras_serializable("attncap")
 class AdaptiveAttention(BahdanauAttention):
-    """Additive attention over regions and a visual sentinel, which is what the decoder knows without looking.
+    """Additive attention over regions and a visual sentinel, which stands for what the decoder knows without the image.
 
     For a query q (the decoder's state after this word), regions a_1 .. a_L, and gate inputs x:
 
@@ -78,8 +78,8 @@ class AdaptiveAttention(BahdanauAttention):
         keys = self.project(values) if keys is None else keys
         scores = masked_scores(self.scores(query, ops.expand_dims(keys, 1)), values, mask, values_mask)  # (B, K, L)
         sentinel_score = self.scores(query, ops.expand_dims(self.sentinel_key_dense(sentinel), 2))  # (B, K, 1)
-        # beta is the sentinel's part of the softmax over all L + 1; each of the two shares by its own sigmoid, so that
-        # a share near 0 keeps its digits.
+        # beta is the sentinel's part of the softmax over all L + 1. Each share has its own sigmoid, for precision near
+        # 0.
         over = sentinel_score - ops.logsumexp(scores, axis=-1, keepdims=True)  # (B, K, 1)
         beta, looking = ops.sigmoid(over), ops.sigmoid(-over)
         attention_weights = looking * ops.softmax(scores, axis=-1)
@@ -91,7 +91,7 @@ class AdaptiveAttention(BahdanauAttention):
 @register_captioner("adaptive-attention")
 @keras.saving.register_keras_serializable("attncap")
 class AdaptiveAttentionCaptioner(AttentionCaptioner):
-    """Captioning with adaptive attention: a GRU that, at each word, looks at the image or at what it knows already.
+    """Captioning with adaptive attention: a GRU that attends, at each word, to the image or to a visual sentinel.
 
     values a_l and h_0 as in `AttentionCaptioner`; then, for each word y, with v = mean_l a_l:
 
@@ -103,8 +103,8 @@ class AdaptiveAttentionCaptioner(AttentionCaptioner):
     word. beta_t is the share of z_t that comes from the sentinel; at 1 the model does not look at all.
 
     `step` gives (1 - beta_t) alpha_t, whose sum is 1 - beta_t. In a `Caption` the two are apart: `attention_weights`
-    has alpha_t, which sums to 1, and `extras["looked"]` has 1 - beta_t. The losses on maps are on alpha_t, and leave
-    the choice to look to the words.
+    has alpha_t, which sums to 1, and `extras["looked"]` has 1 - beta_t. Losses on maps use alpha_t, so that they do not
+    affect the share of the sentinel.
 
     Departures from the paper: a GRU for its LSTM, so that the state h_t stands where its memory cell's tanh(m_t) does;
     the deep output of `AttentionCaptioner`; the sentinel is projected, W_r, from H to the values' size.

@@ -1,4 +1,4 @@
-"""`AttendingCaptioner`, what captioners with attention share: values to attend to, and losses on their maps."""
+"""`AttendingCaptioner`, the base class of captioners with attention: values to attend to, and losses on maps."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from attncap.tokenizers import CaptionTokenizer
 
 
 class AttendingCaptioner(Captioner):
-    """What captioners with attention share: values to attend to, and what maps add to the loss.
+    """Base class of captioners with attention: values to attend to, and losses on maps.
 
     values a_l = dropout(norm(W_a f_l)) of the features f_l, l over the L regions.
 
     The doubly stochastic penalty adds `attention_penalty * mean_l (1 - sum_t alpha_{t,l})^2` to the loss, the sum over
-    a caption's real words, so that in the course of a caption every region is looked at.
+    a caption's real words, so that a caption attends to every region.
 
     Args:
         value_units: D', size of the attended values; None takes hidden_units.
         attention_penalty: weight of the doubly stochastic penalty.
         attention_supervision: weight of `losses.attention_supervision` where batches carry `regions` (B, K, T, L), see
-            `CaptionBatches`; 0 learns the maps from words alone.
+            `CaptionBatches`; 0 learns the maps from the words only.
         others: see `Captioner`.
     """
 
@@ -57,7 +57,7 @@ class AttendingCaptioner(Captioner):
         return self.value_dropout(values, training=training)
 
     def nothing_seen(self, values: Any, captions: int) -> dict[str, Any]:
-        """Return the context and the map before the first word, all zeros: names of the recurrent state."""
+        """Return the context and the map before the first word, all zeros, as parts of the recurrent state."""
         batch, regions, size = ops.shape(values)
         return {
             "context": ops.zeros((batch, captions, size), self.compute_dtype),
@@ -65,7 +65,7 @@ class AttendingCaptioner(Captioner):
         }
 
     def score_variables(self) -> list[Any]:
-        """Return the variables that make all scores equal, and every map uniform, when they are all zero."""
+        """Return the variables that, set to zero, make all scores equal and every map uniform."""
         raise NotImplementedError
 
     def add_losses(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:

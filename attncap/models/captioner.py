@@ -1,7 +1,7 @@
-"""`Captioner`, what all captioners share: `init_state` reads the image, `step` adds a word, training runs all steps.
+"""`Captioner`, the base class: `init_state` reads the image, `step` adds a word, training runs all steps.
 
 Every captioner works on B images with K captions of each side by side: K references in training, K beams in
-decoding, 1 in greedy decoding. What depends on the image alone is computed once and shared by its K captions.
+decoding, 1 in greedy decoding. What depends only on the image is computed once and shared by its K captions.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class CaptionerState(NamedTuple):
 
 
 class Captioner(keras.Model):
-    """What all captioners share: teacher forcing over all steps at once, one `step`, saving with everything inside.
+    """Base class of captioners: teacher forcing over all steps at once, one `step`, saving with everything inside.
 
-    A subclass gives `init_state`, `advance` (the recurrence of one step) and `readout` (state to logits), and calls
+    A subclass defines `init_state`, `advance` (the recurrence of one step) and `readout` (state to logits), and calls
     `build` at the end of its constructor. `step` and the training pass `call` are made of these three, so that training
     and decoding compute the same. docs/extending.md shows a complete one.
 
@@ -44,8 +44,8 @@ class Captioner(keras.Model):
         tokenizer: the vocabulary; saved inside the model.
         feature_shape: (rows, cols, D) of the image's features; None takes the encoder's.
         encoder: the `FeatureExtractor` whose features the captioner was trained on, saved inside, never trained here.
-        tail: blocks after the encoder's last that make the features into regions, trained with the decoder and saved
-            inside, see `EncoderTail`; None: the features are the regions.
+        tail: blocks after the encoder that turn the features into regions, trained with the decoder and saved inside,
+            see `EncoderTail`; None: the features are the regions.
         embedding_units: E, size of token embeddings.
         hidden_units: H, size of the recurrent state.
         dropout: share of embeddings, values and outputs dropped in training.
@@ -54,7 +54,7 @@ class Captioner(keras.Model):
             with different numbers of regions, see `ExternalFeatures`.
 
     Attributes:
-        region_shape: (rows, cols, D) of the regions that the decoder reads: the features, or what the tail makes.
+        region_shape: (rows, cols, D) of the regions that the decoder reads: the features, or the output of the tail.
         grid_box: left, top, right, bottom, as fractions of the image, of the part that maps cover, see
             `FeatureExtractor`; without an encoder, the whole image.
 
@@ -66,8 +66,8 @@ class Captioner(keras.Model):
     not_settings: ClassVar[tuple[str, ...]] = (
         "tail",
         "masked",
-    )  # constructor arguments that training does not set by name
-    layer_counts: ClassVar[tuple[str, ...]] = ()  # settings that say how many layers of a kind there are
+    )  # constructor arguments that are no settings of training
+    layer_counts: ClassVar[tuple[str, ...]] = ()  # settings that are numbers of layers
     default_learning_rate = 1e-3  # of `train`: AdamW's peak
 
     def __init__(
@@ -141,7 +141,7 @@ class Captioner(keras.Model):
         raise NotImplementedError
 
     def add_losses(self, outputs: dict[str, Any], inputs: dict[str, Any]) -> None:
-        """Add losses beside that of the words, in training: outputs of `run`, inputs of `call`. None in general."""
+        """Add losses beside that of the words, in training, from outputs of `run` and inputs of `call`."""
 
     def build(self, input_shape: Any = None) -> None:
         """Create the weights of all layers, by one step of one caption on symbolic tensors."""
@@ -161,8 +161,8 @@ class Captioner(keras.Model):
         Returns:
             logits: float32, shape (B, K, V).
             state: with a new recurrent part.
-            attention_weights: float32, shape (B, K, rows cols), rows sum to 1, or, of a model that may look away, to
-                the share of what was read that came from the image; None without attention.
+            attention_weights: float32, shape (B, K, rows cols), rows sum to 1, or to less for a model that may look
+                away from the image; None without attention.
         """
         embedded = self.embedding(token_ids)  # (B, K, E)
         recurrent = self.advance(embedded, state)
@@ -170,7 +170,7 @@ class Captioner(keras.Model):
         return logits, CaptionerState(state.memory, recurrent), recurrent.get("attention_weights")
 
     def run(self, state: CaptionerState, embedded: Any, training: bool = False) -> dict[str, Any]:
-        """Run all T steps: embedded (B, K, T, E) -> what `readout` and losses read, (B, K, T, ...) each."""
+        """Run all T steps: embedded (B, K, T, E) -> tensors (B, K, T, ...) for `readout` and losses."""
         steps = ops.transpose(embedded, (2, 0, 1, 3))  # (T, B, K, E)
 
         def body(recurrent: dict[str, Any], word: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -183,7 +183,7 @@ class Captioner(keras.Model):
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         """Teacher forcing: features (B, rows, cols, D) and token_ids (B, K, T) -> logits (B, K, T, V).
 
-        The recurrence alone runs step by step; the vocabulary's logits are one matrix product over all steps.
+        Only the recurrence runs step by step; the logits of all steps are one matrix product.
         """
         token_ids = inputs["token_ids"]
         state = self.init_state(inputs["features"], ops.shape(token_ids)[1], training=training)
@@ -196,8 +196,8 @@ class Captioner(keras.Model):
         return self.readout(embedded, outputs, training=training)
 
     def _mix_in_own_words(self, token_ids: Any, state: CaptionerState) -> Any:
-        # Scheduled sampling in two passes: the first, teacher-forced, gives the model's own word at every step, and the
-        # second reads some of them instead of the reference's. All steps of both still run as one matrix product.
+        # Scheduled sampling in two passes: the first, teacher-forced, gives the model's own word at every step; the
+        # second reads some of these in place of the reference's. Both still compute all logits in one matrix product.
         # Bengio et al. 2015; in parallel: Duckworth et al. 2019, Mihaylova and Martins 2019.
         embedded = self.embedding(token_ids)
         logits = ops.cast(self.readout(embedded, self.run(state, embedded)), "float32")
@@ -219,9 +219,9 @@ class Captioner(keras.Model):
             dropout=self.dropout_rate,
             scheduled_sampling=self.scheduled_sampling,
         )
-        if self.masked:  # without it the file is what it was before there were masks
+        if self.masked:  # left out if False: files stay as before masks existed
             config.update(masked=True)
-        if self.tail is not None:  # without one the file is what it was before there were tails
+        if self.tail is not None:  # left out without one: files stay as before tails existed
             config.update(tail=keras.saving.serialize_keras_object(self.tail))
         return config
 
@@ -237,11 +237,11 @@ class Captioner(keras.Model):
     def regions_of(self, features: Any) -> Any:
         """Return the regions (B, L, D') of features (B, rows, cols, D), in the layers' arithmetic.
 
-        A tail is applied here: once per image, however many captions and steps there are.
+        A tail is applied here, once per image.
         """
         rows, cols, size = self.feature_shape
         given = tuple(features.shape[1:])
-        if None not in given and given != self.feature_shape:  # a reshape alone would take regions for other images
+        if None not in given and given != self.feature_shape:  # a reshape alone would mix regions of different images
             raise ValueError(f"features need shape (B, {rows}, {cols}, {size}), got {tuple(features.shape)}")
         regions = ops.cast(features, self.compute_dtype)
         if self.tail is not None:

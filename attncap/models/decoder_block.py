@@ -27,10 +27,10 @@ class DecoderBlock(keras.layers.Layer):
     Call arguments:
         x: float, shape (B, K, T, H): T words of K captions of each image.
         image: keys and values of the image, shape (B, 2, L, N, H / N), from `project`.
-        mask: bool, shape (1, T, S): which of S places a word may look at; S is T without a cache.
+        mask: bool, shape (1, T, S): which of S positions a word may attend to; S is T without a cache.
         cache: keys and values of S words, shape (B, K, 2, S, N, H / N); None where x has all words.
-        here: bool, shape (S,): the place in the cache of the one word of x.
-        regions: bool, shape (B, L): the regions that there are; None: all.
+        here: bool, shape (S,): the position in the cache of the one word of x.
+        regions: bool, shape (B, L): which regions exist; None: all.
 
     Returns:
         x: shape (B, K, T, H).
@@ -41,7 +41,7 @@ class DecoderBlock(keras.layers.Layer):
     """
 
     def __init__(self, units: int, heads: int, feedforward_units: int, dropout: float = 0.0, **kwargs: Any):
-        import keras_nlp  # takes seconds, which other captioners need not wait
+        import keras_nlp  # takes seconds, and other captioners do not need it
 
         super().__init__(**kwargs)
         self.units = units
@@ -90,11 +90,11 @@ class DecoderBlock(keras.layers.Layer):
         if cache is not None:
             old = ops.reshape(cache, (-1, *ops.shape(cache)[2:]))
             words = ops.where(here[:, None, None], words, old)  # (B K, 2, S, N, H / N)
-        # Given a cache and no place in it to write to, keras-nlp's layer reads keys and values from it alone.
+        # With a cache and no index to update, the layer of keras-nlp reads keys and values only from the cache.
         update, _ = self.self_attention(normal, normal, attention_mask=mask, cache=words, training=training)
         x = x + self.dropout(update, training=training)
 
-        # The image is shared by its captions: all words of all of them are queries of one product.
+        # The captions share the image: all words of all captions are queries of one product.
         normal = ops.reshape(self.cross_norm(x), (-1, captions * steps, self.units))  # (B, K T, H)
         update, weights, _ = self.cross_attention(
             normal,
@@ -106,7 +106,7 @@ class DecoderBlock(keras.layers.Layer):
         )
         x = x + self.dropout(ops.reshape(update, (-1, steps, self.units)), training=training)
         weights = ops.mean(ops.cast(weights, "float32"), axis=1)  # (B, K T, L) of (B, N, K T, L)
-        weights = weights / ops.sum(weights, axis=-1, keepdims=True)  # bfloat16 weights do not quite sum to 1
+        weights = weights / ops.sum(weights, axis=-1, keepdims=True)  # bfloat16 weights do not exactly sum to 1
         weights = ops.reshape(weights, (batch, captions, steps, -1))
 
         update = self.outer_dense(self.inner_dense(self.feedforward_norm(x)))
@@ -115,14 +115,14 @@ class DecoderBlock(keras.layers.Layer):
         return x, weights, None if cache is None else ops.reshape(words, ops.shape(cache))
 
     def attention_heads(self, x: Any, image: Any, mask: Any, regions: Any = None) -> tuple[Any, Any]:
-        """Return the attention of every head, of one caption per image.
+        """Return the attention of every head, for one caption per image.
 
         Args:
             x, image, mask, regions: as `call` takes them, with K = 1 and without a cache.
 
         Returns:
-            words: float32, shape (B, N, T, T): how much each word looks at those before it.
-            weights: float32, shape (B, N, T, L): how much it looks at the regions.
+            words: float32, shape (B, N, T, T): how much each word attends to those before it.
+            weights: float32, shape (B, N, T, L): how much it attends to the regions.
         """
         x = x[:, 0]  # (B, T, H)
         normal = self.self_norm(x)

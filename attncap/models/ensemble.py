@@ -17,9 +17,9 @@ from attncap.models.saving import load_captioner
 
 
 class Ensemble(keras.Model):
-    """Captioners of one vocabulary and one encoder as one captioner: anything that decodes a captioner decodes it.
+    """Several captioners with one vocabulary and one encoder, used as one captioner.
 
-    At each word, each of the M members having read the words so far:
+    At each word, all M members have read the words so far:
 
         p(y_t | y_<t, image) = 1/M sum_m p_m(y_t | y_<t, image)
         map_t = mean of the maps of the members that have one
@@ -36,10 +36,10 @@ class Ensemble(keras.Model):
         feature_shape: (rows, cols, D) of the features that all members read.
         map_shape, grid_box: rows and cols of the maps, and the part of the image that they cover.
         encoder: the members' encoder; None where they have none.
-        has_attention: whether any member has.
+        has_attention: whether any member has attention.
 
     Raises:
-        ValueError: no member; two vocabularies; an encoder in some of the members only; members that read different
+        ValueError: no member; two vocabularies; only some members have an encoder; members that read different
             features, or whose maps have different grids.
         FileNotFoundError: no such run.
 
@@ -94,7 +94,7 @@ class Ensemble(keras.Model):
         self.encoder: Any = encoders[0]
 
     def init_state(self, features: Any, captions: int = 1) -> CaptionerState:
-        """Read the image with each member, as `Captioner.init_state`; their states side by side, names numbered."""
+        """Read the image with each member, as `Captioner.init_state`; return their states with numbered names."""
         memory, recurrent = {}, {}
         for number, member in enumerate(self.members):
             state = member.init_state(features, captions=captions)
@@ -131,7 +131,7 @@ class Ensemble(keras.Model):
 def mean_of_probabilities(logits: Sequence[Any]) -> Any:
     """Return log(1/M sum_m softmax(logits_m)), (..., V), by log-sum-exp; of one, its logits as they are.
 
-    Computed in logarithms, so that no probability becomes 0, however small.
+    Computed in logarithms, so that no small probability becomes 0.
     """
     if len(logits) == 1:
         return logits[0]

@@ -19,8 +19,8 @@ import keras
 
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 MAX_CONFIG_BYTES = 1 << 26  # a vocabulary of a million words takes about 20 MB
-FREE_BYTES = 1 << 20  # of difference between the weights of a file and those of its model
-# Two sizes of a configuration are refused, before anything is built, where a matrix of them would take more.
+FREE_BYTES = 1 << 20  # largest difference between the weights of a file and those of its model
+# Two sizes of a configuration are refused, before anything is built, if a matrix of them would need more bytes.
 FREE_MATRIX_BYTES, MATRIX_BYTES_PER_STORED_BYTE = 1 << 26, 64
 # What a file may name beside classes of this package: settings, and the layers that image encoders are made of.
 KERAS_SETTINGS = ("dtype_policies", "initializers", "losses", "metrics", "optimizers", "regularizers")
@@ -50,7 +50,7 @@ def holds(name: str) -> str:
 
 
 def check_file(file: Path, kind: type, what: str, custom: dict[str, Any]) -> type:
-    """Return the class of the model in a file; raise `Refused` for what must not be loaded."""
+    """Return the class of the model in a file; raise `Refused` for a file that must not be loaded."""
     cannot = f"cannot be loaded as a {what}"
     if file.suffix != ".keras":  # Keras takes other endings for other formats, which have no safe mode
         raise Refused(f"{cannot} (a file that ends in .keras expected)")
@@ -119,7 +119,7 @@ def _resolved(name: Any, custom: dict[str, Any]) -> Any:
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object that Keras would make of a configuration."""
+    """Yield every object that Keras would make from a configuration."""
     if isinstance(value, dict):
         if "class_name" in value:
             yield value
@@ -141,7 +141,7 @@ def _with_networks(value: Any) -> Any:
 
 
 def _layer_counts(root: type, settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    # Building takes time for every layer, also for those without weights; an own network has about as many of these.
+    # Building takes time for every layer, also for layers without weights, of which a network has about as many.
     for name in getattr(root, "layer_counts", ()):
         value = settings.get(name)
         yield name, _number_of(value)
@@ -161,7 +161,7 @@ def _number_of(value: Any) -> int:
 
 def _is_allowed(item: dict[str, Any], custom: dict[str, Any]) -> bool:
     name, module, registered = item["class_name"], item.get("module"), item.get("registered_name")
-    # Keras looks for both names among registered classes; other packages register hundreds.
+    # Keras looks up both names among registered classes, and other packages register hundreds.
     found = [known for key in (name, registered) if (known := _resolved(key, custom)) is not None]
     if found:
         return all(_is_ours(known) or known in custom.values() for known in found)

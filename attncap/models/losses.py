@@ -17,10 +17,10 @@ class MaskedCrossentropy(keras.losses.Loss):
         loss = sum_t m_t [ (1 - s) * -log p_t(y_t) + s * mean_v -log p_t(v) ] / sum_t m_t
 
     where m_t is 0 on padding and s the label smoothing. Dividing by the number of real tokens, not by the padded
-    size, keeps the loss (and the step size) independent of how long the longest caption of the batch is.
+    size, keeps the loss (and the step size) independent of the longest caption of the batch.
 
     With `sample_weight` of shape (B, K), one per caption, each token's term is multiplied by its caption's weight; the
-    divisor stays: with the advantages of sampled captions (and s = 0), this is the self-critical objective.
+    divisor stays the same: with the advantages of sampled captions (and s = 0), this is the self-critical objective.
 
     Args:
         label_smoothing: s in [0, 1); default 0.1, which costs likelihood and gains BLEU.
@@ -53,7 +53,7 @@ def doubly_stochastic_penalty(attention_weights: Any, token_ids: Any, mask: Any 
     Args:
         attention_weights: float, shape (B, K, T, L).
         token_ids: int, shape (B, K, T): the words read; `<pad>` and `<end>` steps do not count.
-        mask: bool, shape (B, L), the regions that there are; None: all.
+        mask: bool, shape (B, L): which regions exist; None: all.
 
     Returns:
         penalty: scalar; captions that are all padding do not count.
@@ -75,11 +75,11 @@ def doubly_stochastic_penalty(attention_weights: Any, token_ids: Any, mask: Any 
 
 
 def attention_supervision(attention_weights: Any, regions: Any) -> Any:
-    """Return the cross-entropy between maps and the regions that words name, mean over the steps that name one.
+    """Return the mean cross-entropy between maps and the regions that words name, over the steps that name one.
 
         beta_t = cover_t / sum_l cover_{t,l};    loss = mean_t - sum_l beta_{t,l} log alpha_{t,l}
 
-    Least where a map is spread over its region as the region covers the cells; then it is the entropy of beta, not 0.
+    The minimum is the entropy of beta, not 0: the map is then spread as the region covers the cells.
 
     Args:
         attention_weights: float, shape (B, K, T, L), rows sum to 1.

@@ -1,4 +1,4 @@
-"""The captioners by name: those in this folder, those of installed packages, and those of plugin files."""
+"""Captioners by name: those of this folder, of installed packages and of plugin files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Kind = TypeVar("Kind", bound=type[Captioner])
 
 
 def register_captioner(name: str) -> Callable[[Kind], Kind]:
-    """Register a captioner class under a name, the one that `attncap train --model` takes.
+    """Register a captioner class under the name that `attncap train --model` takes.
 
     A class that Keras does not know is registered with Keras too (package "attncap_plugin"), so that it can be saved.
 

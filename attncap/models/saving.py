@@ -19,7 +19,7 @@ def load_captioner(path: str | Path, custom_objects: Mapping[str, Any] | None = 
 
     Args:
         path: a `.keras` file, or a run folder, whose `best.keras` is taken.
-        custom_objects: name -> class of what the file holds beside classes of this package and of plugins.
+        custom_objects: name -> class, for classes in the file that are neither of this package nor of plugins.
 
     Raises:
         FileNotFoundError: no such file.
@@ -39,7 +39,7 @@ def save_captioner(captioner: Captioner, path: str | Path) -> None:
 
 
 def save_keras(model: keras.Model, path: str | Path) -> None:
-    """Write a model to a `.keras` file, whole or not at all, without the optimizer's state, which would double it."""
+    """Write a model to a `.keras` file, whole or not at all, without the optimizer's state (half of its size)."""
     with replacing(path) as temporary:
         optimizer = getattr(model, "optimizer", None)  # a model that was not compiled has none
         if optimizer is None:
@@ -77,7 +77,7 @@ def model_name(path: str | Path) -> str:
         return captioner_name(check_file(file, Captioner, "captioner", {}))
     except Refused as refusal:
         raise ValueError(f"{file}: {refusal}") from None
-    except Exception as error:  # anything that a damaged archive or configuration raises
+    except Exception as error:  # damaged archives and configurations raise nearly anything
         raise ValueError(f"{file}: cannot be loaded as a captioner ({reason_of(error)}): damaged") from error
 
 
@@ -105,7 +105,7 @@ def load_keras(path: str | Path, kind: type, what: str, custom_objects: Mapping[
         loaded = keras.saving.load_model(file, custom_objects=custom, compile=False, safe_mode=True)
     except Refused as refusal:
         raise ValueError(f"{file}: {refusal}") from None
-    except Exception as error:  # anything that the archive, the configuration or the weights raise
+    except Exception as error:  # damaged files raise nearly anything
         reason = f"{reason_of(error)}): damaged, or of another version"
         raise ValueError(f"{file}: cannot be loaded as a {what} ({reason}") from error
     if not isinstance(loaded, kind):

@@ -25,9 +25,9 @@ class ShowAndTell(Captioner):
         h_t, c_t = LSTM(E y_{t-1}, h_{t-1}, c_{t-1})
         p(y_t) = softmax(W_o dropout(h_t))
 
-    m and s are the mean and the deviation of mean_l f_l over the training images, which `train` sets. All images
-    are much alike in mean_l f_l, and without them it takes many times as long until the LSTM tells one from another:
-    9 epochs on 2,250 drawn faces gave captions of which 25% was true, chance being 20%.
+    m and s are the mean and the deviation of mean_l f_l over the training images, which `train` sets. mean_l f_l
+    differs little between images. Without m and s the LSTM needs many times as long to tell images apart: after 9
+    epochs on 2,250 drawn faces, 25% of what captions stated was true (20% by chance).
 
     Departures from the paper: the image is the mean over the encoder's grid, which stays frozen, standardized as
     above; its embedding is normalized; the words' size E and the state's H may differ.
@@ -68,7 +68,7 @@ class ShowAndTell(Captioner):
         self.build()
 
     def standardize(self, mean: Any, deviation: Any) -> None:
-        """Set what pooled features are standardized with: m and s of the training images, shape (D,) each.
+        """Set the mean m and deviation s of the pooled features of training images, shape (D,) each.
 
         Raises:
             ValueError: another shape, or a deviation that is not above 0.
@@ -95,7 +95,7 @@ class ShowAndTell(Captioner):
         picture = self.picture_norm(self.picture_dense(pooled))  # (B, E)
         picture = self.picture_dropout(picture, training=training)
         nothing = ops.zeros((ops.shape(picture)[0], self.hidden_units), self.compute_dtype)
-        _, (hidden, carry) = self.cell(picture, [nothing, nothing])  # once, however many captions there are
+        _, (hidden, carry) = self.cell(picture, [nothing, nothing])  # once per image, for all captions
         return CaptionerState(
             {}, {"hidden": for_each_caption(hidden, captions), "carry": for_each_caption(carry, captions)}
         )

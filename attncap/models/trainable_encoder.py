@@ -1,4 +1,4 @@
-"""`EncoderTail`: the encoder's last blocks inside a captioner, where they are trained with it."""
+"""`EncoderTail`: the last blocks of the encoder inside a captioner, trained with it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ class EncoderTail(keras.layers.Layer):
 
         regions = blocks(features),    features: of the frozen encoder, up to `after`, stored once
 
-    So an epoch costs the blocks' forward and backward passes and not the whole network's. What it costs on disk is the
-    grid at `after`, at 299 pixels and in half precision, an image: 160 KB at `mixed8`, 434 KB at `mixed3` to `mixed7`,
-    612 KB at `mixed0`, 689 KB at `mixed1` and `mixed2` (7,000 images: 1.1, 3.1, 4.4 and 4.9 GB). `after="mixed0"` is
-    as near to training the whole encoder as it gets: it leaves out the stem alone, and wants an accelerator.
+    An epoch costs only the forward and backward passes of the blocks, not of the whole network. On disk, the grid at
+    `after` takes, per image of 299 pixels in half precision: 160 KB at `mixed8`, 434 KB at `mixed3` to `mixed7`,
+    612 KB at `mixed0`, 689 KB at `mixed1` and `mixed2` (7,000 images: 1.1, 3.1, 4.4 and 4.9 GB). `after="mixed0"`
+    trains nearly the whole encoder, all but the stem, and needs an accelerator.
 
-    Batch normalization stays as in inference, in training too: it uses the means and variances that came with the
-    weights. A batch of a few images would give noisy ones, and those of a small data set would not be those that the
-    kernels were made for; and what is trained is then what is used. Kernels and the normalization's offsets are
-    trained (InceptionV3's has no scales).
+    Batch normalization works as in inference during training too: it uses the means and variances that came with the
+    weights. Those of a batch of a few images would be noisy, and training and inference use the same statistics this
+    way. Kernels and the offsets of the normalization are trained (InceptionV3 has no scales).
 
     Args:
         after: name of the layer whose features go in, `mixed0` to `mixed9`.
@@ -59,7 +58,7 @@ class EncoderTail(keras.layers.Layer):
         layer: str,
         image_size: int,
         dtype: Any = None,
-        name: str = "encoder_tail",  # not numbered: the name is part of a saved captioner
+        name: str = "encoder_tail",  # a fixed name, because it is part of a saved captioner
         **kwargs: Any,
     ):
         super().__init__(dtype=dtype or best_dtype_policy(), name=name, **kwargs)
@@ -123,7 +122,8 @@ def split_encoder(encoder: FeatureExtractor, after: str, dtype: Any = None) -> t
     tail = EncoderTail(after, encoder.layer, encoder.image_size, dtype=dtype)
     head = FeatureExtractor(after, "random", encoder.image_size, dtype=encoder.dtype_policy)
     head.weights_source = encoder.weights_source
-    # Layers go by their distance from the end, and every way to the tail leads through `after`: first all of the head.
+    # Layers are sorted by their distance from the end, and all paths to the tail lead through `after`: the head comes
+    # first.
     own = [*_weighty(head.network), *_weighty(tail.network)]
     for layer, given in zip(own, _weighty(encoder.network), strict=True):
         layer.set_weights(given.get_weights())

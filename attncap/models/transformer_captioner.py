@@ -18,24 +18,25 @@ from attncap.tokenizers import START, CaptionTokenizer
 @register_captioner("transformer")
 @keras.saving.register_keras_serializable("attncap")
 class TransformerCaptioner(AttendingCaptioner):
-    """Captioning with a Transformer: each word looks at the words before it, then at the image's regions.
+    """Captioning with a Transformer: each word attends to the words before it, then to the regions of the image.
 
     values a_l as in `AttendingCaptioner`, of size H; x_t = sqrt(H) E y_{t-1} + sine of the position t; then
     `decoder_layers` layers of `DecoderBlock`, and p(y_t) = softmax(W_o dropout(norm(x_t))).
 
     Maps are the cross-attention of the last layer, mean over its heads. Training runs all words at once. Decoding keeps
-    keys and values of the last `window` words of each caption in the state, so that a step computes one word and a
-    beam's past goes where the beam goes; those of the image are computed once and shared by all its captions.
-    Padding needs no mask: it comes last, and no word looks at later ones.
+    keys and values of the last `window` words of each caption in the state, so that a step computes one word and the
+    past of a beam moves with the beam. Keys and values of the image are computed once and shared by all its captions.
+    Padding needs no mask: it comes last, and no word attends to later ones.
 
-    Departures from the paper: layers normalize first; no encoder of the regions' own; a word sees `window` words back.
+    Departures from the paper: layers normalize first; regions have no encoder of their own; a word attends to `window`
+    words.
 
     Args:
         hidden_units: H, of words, values and layers alike.
         decoder_layers: how many.
         heads: N, attention heads; divides H.
         feedforward_units: inside each layer's feedforward network.
-        window: how many words, itself included, a word sees; longer than captions are, so that it sees all.
+        window: how many words, itself included, a word can attend to; larger than captions are long.
         others: see `AttendingCaptioner`; `embedding_units` is H.
 
     Raises:
@@ -126,9 +127,9 @@ class TransformerCaptioner(AttendingCaptioner):
         return CaptionerState(memory, recurrent)
 
     def advance(self, embedded: Any, state: CaptionerState) -> dict[str, Any]:
-        position = state.recurrent["position"][0, 0]  # all captions are at the same word
+        position = state.recurrent["position"][0, 0]  # all captions are at the same position
         places = ops.arange(self.window)
-        here = places == position % self.window  # the oldest word makes room
+        here = places == position % self.window  # the oldest word is replaced
         mask = (places <= position)[None, None]  # (1, 1, S); once the cache is full, all of it
         x = self._with_positions(embedded[:, :, None], position)  # (B, K, 1, H)
         weights: Any = None
@@ -157,16 +158,16 @@ class TransformerCaptioner(AttendingCaptioner):
         return {"hidden": x, "attention_weights": weights}
 
     def attention_of_layers(self, features: Any, token_ids: Any) -> tuple[Any, Any]:
-        """Return the attention of every layer and head while finished captions are read, one per image.
+        """Return the attention of every layer and head for finished captions, one per image.
 
         Args:
             features: shape (B, rows, cols, D).
             token_ids: int, shape (B, T), without `<start>`.
 
         Returns:
-            words: float32, shape (B, layers, heads, T, T), rows sum to 1: at the step that gives token t, how much each
-                of the tokens read so far (`<start>` first) is looked at.
-            weights: float32, shape (B, layers, heads, T, L), rows sum to 1: how much each region is looked at.
+            words: float32, shape (B, layers, heads, T, T), rows sum to 1: the attention to each token read so far
+                (`<start>` first) at the step that gives token t.
+            weights: float32, shape (B, layers, heads, T, L), rows sum to 1: the attention to each region.
         """
         token_ids = ops.cast(token_ids, "int32")
         start = ops.full((ops.shape(token_ids)[0], 1), START, dtype="int32")

@@ -154,13 +154,13 @@ class Explainer:
 
 
 def explain_word(
-    captioner: Any, picture: AnyImage, caption: Caption | str, method: Method = "occlusion", **settings: Any
+    captioner: Any, image: AnyImage, caption: Caption | str, method: Method = "occlusion", **settings: Any
 ) -> Caption:
     """Explain each word of a caption: a map of the parts of the image that made it probable.
 
     Args:
         captioner: of any kind, or an `Ensemble`.
-        picture: features of one image, shape (rows, cols, D), or an image: file, Pillow image, or array.
+        image: features of one image, shape (rows, cols, D), or an image: file, Pillow image, or array.
         caption: generated, or a text that a person wrote.
         method: "occlusion" (hide parts of the image), "gradient" (integrated gradients) or "attention".
         settings: of `Explainer`: `baseline`, `window`, `steps`, `batch_size`.
@@ -177,7 +177,7 @@ def explain_word(
         >>> attncap.plot_attention("me.jpg", attncap.explain_word(captioner, "me.jpg", generated, "occlusion"))
     """
     explainer = Explainer(captioner, method, **settings)
-    [explained] = explainer(features_of(captioner, picture)[None], [caption])
+    [explained] = explainer(features_of(captioner, image)[None], [caption])
     return explained
 
 
@@ -191,29 +191,29 @@ def check_method(captioner: Any, method: str) -> None:
         )
 
 
-def features_of(captioner: Any, picture: AnyImage) -> np.ndarray:
+def features_of(captioner: Any, image: AnyImage) -> np.ndarray:
     """Return the features (rows, cols, D) of one image; features are returned as they are.
 
     Raises:
         ValueError: an image, and a captioner without encoder.
         UnreadableImage: the file is no image, or damaged.
     """
-    if isinstance(picture, np.ndarray) and picture.shape == tuple(captioner.feature_shape):
-        return picture
+    if isinstance(image, np.ndarray) and image.shape == tuple(captioner.feature_shape):
+        return image
     if captioner.encoder is None:
         raise ValueError(
             f"this captioner holds no encoder: give features of shape {tuple(captioner.feature_shape)}, not an image"
         )
-    return encode_image(captioner.encoder, picture)
+    return encode_image(captioner.encoder, image)
 
 
-def encode_image(encoder: Any, picture: AnyImage) -> np.ndarray:
+def encode_image(encoder: Any, image: AnyImage) -> np.ndarray:
     """Return the features of one image, in the encoder's shape.
 
     Raises:
         UnreadableImage: the file is no image, or damaged.
     """
-    [batch] = encode_images(encoder, [picture], progress=False)
+    [batch] = encode_images(encoder, [image], progress=False)
     if batch.rejects:
-        raise UnreadableImage(image_name(picture, 0), batch.rejects[0][1])
+        raise UnreadableImage(image_name(image, 0), batch.rejects[0][1])
     return batch.features[0][0]

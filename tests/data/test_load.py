@@ -83,7 +83,7 @@ def test_tables_without_their_columns_are_refused() -> None:
 
 
 def test_ids_are_checked_when_the_data_is_made() -> None:
-    with pytest.raises(ValueError, match=r"pictures\.image_id: 'a' has 2 rows, in the splits train, test: one row an"):
+    with pytest.raises(ValueError, match=r"pictures\.image_id: 'a' has 2 rows, in the splits train, test: one row per"):
         made([("a", "a.png", "train"), ("b", "b.png", "val"), ("a", "a.png", "test")], [])
     with pytest.raises(ValueError, match=r"captions\.image_id: 2 captions of unknown images, the first of 'z'"):
         made([("a", "a.png", "train")], [("a", "x"), ("z", "y"), ("y", "y")])

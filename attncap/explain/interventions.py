@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import ops
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from attncap.captions import Caption
 from attncap.decoding.compilation import compiled, filled
@@ -252,16 +252,17 @@ def _similarity(
     columns = np.array(
         [[sum(map(spearman, old, new)), len(old)] for old, new in zip(before, after, strict=True)], float
     )  # (N, 2)
-    score: Callable[[np.ndarray], np.ndarray] = lambda sums: sums[:, :1] / np.maximum(sums[:, 1:], 1)  # noqa: E731
-    low, high = interval(bootstrap(columns, score, n_bootstrap, seed))[0]
-    return float(score(columns.sum(axis=0)[None])[0, 0]), float(low), float(high)
+
+    def mean(sums: np.ndarray) -> np.ndarray:
+        return sums[:, :1] / np.maximum(sums[:, 1:], 1)
+
+    low, high = interval(bootstrap(columns, mean, n_bootstrap, seed))[0]
+    return float(mean(columns.sum(axis=0)[None])[0, 0]), float(low), float(high)
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Return Spearman's rank correlation of two maps; 1 for two even maps, 0 for an even one and another."""
-    ranks = [rankdata(values.reshape(-1)) for values in (first, second)]
-    ranks = [rank - rank.mean() for rank in ranks]
-    norms = [float(np.linalg.norm(rank)) for rank in ranks]
-    if not all(norms):
-        return float(norms == [0.0, 0.0])
-    return float(ranks[0] @ ranks[1] / (norms[0] * norms[1]))
+    even = [np.ptp(values) == 0 for values in (first, second)]
+    if any(even):
+        return float(all(even))
+    return float(spearmanr(first, second, axis=None).statistic)

@@ -59,6 +59,22 @@ def test_it_decodes_trains_and_is_saved(luong: type, tmp_path: Path) -> None:
     assert TrainConfig(model="luong").with_model_defaults().dropout == 0.5
 
 
+def test_it_looks_at_no_padding(luong: type) -> None:
+    tokenizer = WordTokenizer([*SPECIAL_TOKENS, *WORDS])
+    features = np.random.default_rng(0).normal(size=(2, 1, 6, 13)).astype(np.float32)
+    features[0, 0, 4:] = 0  # the first image has four regions
+    captioner = luong(tokenizer, (1, 6, 13), hidden_units=7, masked=True, dropout=0.0)
+    shorter = luong(tokenizer, (1, 4, 13), hidden_units=7, dropout=0.0)
+    shorter.set_weights(captioner.get_weights())
+    token_ids = np.full((2, 1, 5), START, np.int32)
+    logits = np.asarray(captioner({"features": features, "token_ids": token_ids}))
+    alone = np.asarray(shorter({"features": features[:1, :, :4], "token_ids": token_ids[:1]}))
+    np.testing.assert_allclose(logits[:1], alone, atol=2e-5)
+    first, second = Decoder(captioner, beam_width=2, max_length=4)(features)
+    assert (first.attention_weights[:, 0, 4:] == 0).all() and (first.attention_weights[:, 0, :4] > 0).all()
+    assert (second.attention_weights > 0).all()
+
+
 def test_names_are_checked() -> None:
     with pytest.raises(ValueError, match="a captioner named 'show-and-tell' exists"):
         captioner_classes()

@@ -36,19 +36,19 @@ PointingWords = Literal["strongest", "last", "any"]
 
 @dataclass(frozen=True, eq=False)
 class Grounding:
-    """How well the maps agree with the boxes; means over phrases, each between 0 and 1.
+    """Agreement of maps and boxes: means over phrases, each between 0 and 1.
 
     Attributes:
         attention_correctness: mass of the map inside the region, the largest over the phrase's words.
-        mean_correctness: the mean over the phrase's words in place of the largest; this one can be compared with
-            the baselines: a map of noise has the mass of its average, no more.
+        mean_correctness: the mean over the phrase's words in place of the largest; this one can be compared with the
+            baselines, since noise does not raise it.
         uniform, center: the same mass of a uniform map (all cells weigh the same; the region's share of the image
             where the cells do) and of the average map.
         pointing_game: share of phrases whose maximum falls into the region; `pointing_uniform`, `pointing_center`
             likewise for the two baselines.
-        n_phrases: phrases measured, in `n_pictures` images.
-        n_without_box: phrases left out since their region has no box.
-        n_without_map: phrases left out since the caption has no map `shift` steps away.
+        n_phrases: number of phrases measured, in `n_pictures` images.
+        n_without_box: phrases left out because their region has no box.
+        n_without_map: phrases left out because the caption has no map `shift` steps away.
         shift: 0, the maps of the words' own steps; 1, one step later; -1, one earlier.
         tolerance: of the pointing game and its baselines, as a fraction of the image's sides.
         intervals: measure -> (low, high), bootstrap over images; also of `correctness_over_uniform`.
@@ -76,15 +76,15 @@ class Grounding:
 
     @property
     def correctness_over_uniform(self) -> float:
-        """How many times more mass is in the region than a uniform map would have there."""
+        """Mass in the region relative to a uniform map."""
         return self.attention_correctness / self.uniform if self.n_phrases else math.nan
 
     def mean_over_types(self) -> dict[str, float]:
-        """The measures averaged over types, each type counting once, however many phrases it has."""
+        """The measures averaged over types; each type counts once."""
         return {name: float(self.per_type[name].mean()) for name in MEASURES}
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Numbers, strings and None (where nothing was measured) only: `json.dumps` takes it."""
+        """Return numbers, strings and None (nothing was measured), for `json.dumps`."""
         counts = ("n_phrases", "n_pictures", "n_without_box", "n_without_map", "shift", "tolerance")
         per_type = {
             str(kind): {**{name: _number(row[name]) for name in MEASURES}, "n_phrases": int(row["n_phrases"])}
@@ -99,7 +99,7 @@ class Grounding:
         }
 
     def to_text(self) -> str:
-        """A table as text: one row per type, then all phrases with their intervals."""
+        """Return a table as text: one row per type, then all phrases with their intervals."""
         width = max([12, *(len(str(kind)) for kind in self.per_type.index)])
         head = ("phrases", "correct.", "mean", "uniform", "center", "pointing", "uniform", "center")
         rows = [f"{'type':<{width}}" + "".join(f"{name:>10}" for name in head)]
@@ -141,17 +141,18 @@ def measure_grounding(
     """Measure attention correctness and the pointing game of maps against the boxes of phrases.
 
     Attention correctness of a phrase: max over its words t of the sum of alpha[t + shift] inside the region, where
-    each map alpha sums to 1 and a cell that the region cuts counts by the area inside. The baselines are one map for
-    all words: the maximum adds nothing to them, but lifts any map that changes from word to word, noise included
-    (on Flickr8k's dev phrases noise around the center reaches 0.40, its average map 0.37, a uniform one 0.30).
-    `mean_correctness` has no such lift.
+    each map alpha sums to 1 and a cell that the region cuts counts by the area inside. The baselines have one map for
+    all words, so that the maximum does not raise them. It raises every map that changes from word to word, even noise
+    (on the dev phrases of Flickr8k, noise around the center reaches 0.40, its average map 0.37, a uniform map 0.30).
+    `mean_correctness` does not have this bias.
 
     Args:
         captions: N captions with maps, all of one grid; human ones fed in, or generated ones. Maps on regions
             (`Caption.boxes`) are measured with each region's weight spread evenly over its box.
-        phrases: N lists, those of each caption.
+        phrases: N lists, one per caption.
         shift: 0 reads the map of the word's own step, 1 the following step's, -1 the step before.
-        pointing_words: whose maximum counts. "strongest": the largest weight of all the phrase's maps (default: does
+        pointing_words: the words whose maximum counts. "strongest": the largest weight of all the phrase's maps
+            (default: does
             not use the box); "last": the map of the last word, as a rule the noun;
             "any": one word that points into the region is enough, the analogue of the maximum above.
         upsample, tolerance: see `attncap.grounding.phrases.point_in_boxes`.
@@ -161,7 +162,7 @@ def measure_grounding(
         seed: of the resampling.
 
     Returns:
-        grounding: means, intervals and tables; NaN (None in JSON) where no phrase has both a box and a map.
+        grounding: means, intervals and tables; NaN (None in JSON) if no phrase has both a box and a map.
 
     Raises:
         ValueError: captions and phrases do not match, a caption has no maps or another grid, a map is not one.
@@ -248,19 +249,19 @@ def measure_grounding(
 def measure_at_shifts(
     captions: Sequence[Caption], phrases: Sequence[Sequence[Phrase]], shifts: Sequence[int] = (-1, 0, 1), **options: Any
 ) -> dict[int, Grounding]:
-    """Measure at each shift, on the phrases that have a map at all of them; `options` as for `measure_grounding`."""
+    """Measure at each shift, on phrases that have a map at all shifts; `options` are those of `measure_grounding`."""
     return {
         shift: measure_grounding(captions, phrases, shift=shift, comparable_with=shifts, **options) for shift in shifts
     }
 
 
 def _steps(phrase: Phrase, shift: int, n_steps: int) -> range:
-    """The steps whose maps are read: the words' own, moved by shift; none beyond the caption."""
+    """Return the steps whose maps are read: those of the words, moved by shift, inside the caption."""
     return range(max(phrase.start + shift, 0), max(min(phrase.end + shift, n_steps), 0))
 
 
 def _checked_maps(caption: Caption) -> np.ndarray:
-    """The caption's maps, each summing to 1, in float64: (T, rows, cols)."""
+    """Return the maps of a caption, each summing to 1: float64, (T, rows, cols)."""
     if caption.attention_weights is None:
         raise ValueError(f"the caption of image {caption.image_id!r} has no attention maps: its captioner has none")
     maps = np.asarray(caption.attention_weights, np.float64)

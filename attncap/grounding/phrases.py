@@ -36,7 +36,8 @@ class Phrase:
         start, end: the phrase is `caption.words[start:end]`.
         type: what kind of thing it names ("people", "clothing", "hat"), for the table by type.
         boxes: float array, shape (n, 4): left, top, right, bottom as fractions of the image's width and height.
-            Several boxes are one region, their union. n = 0: nothing to look at (a scene, not visible).
+            Several boxes are one region, their union. n = 0: the phrase has no region (a scene, or something not
+            visible).
 
     Raises:
         ValueError: no word in it, or a box that is empty or leaves the image.
@@ -74,7 +75,7 @@ def cell_edges(cells: int, first: float, last: float) -> np.ndarray:
 
 
 def cell_cover(boxes: np.ndarray, rows: int, cols: int, grid_box: GridBox = WHOLE_IMAGE) -> np.ndarray:
-    """Return how much of each grid cell the union of boxes covers; exact, nothing is resampled.
+    """Return how much of each grid cell the union of boxes covers, computed exactly.
 
     The cells' edges and the boxes' edges cut the image into rectangles that lie in one cell each and are covered
     wholly or not at all; their areas are summed by cell.
@@ -117,8 +118,8 @@ def point_in_boxes(
     """Return whether the map's maximum falls into the boxes: the pointing game of Zhang et al. 2016.
 
     The point is the center of the largest cell, or of the largest pixel after smooth (bicubic) upsampling. Where
-    several cells share the maximum, the result is the share of them that falls into the boxes: what breaking the tie
-    at random gives on average.
+    several cells share the maximum, the result is the share of them that falls into the boxes, the average of a random
+    choice.
 
     Args:
         weights: shape (rows, cols).
@@ -151,7 +152,7 @@ def point_in_boxes(
 def faces_phrases(
     captions: Sequence[Caption], stated: Sequence[Sequence[tuple[str, str, int]]], boxes: pd.DataFrame
 ) -> list[list[Phrase]]:
-    """Make phrases of the characteristics that captions of drawn faces state.
+    """Make phrases from the characteristics that captions of drawn faces state.
 
     Args:
         captions: N captions with an `image_id`.
@@ -160,7 +161,7 @@ def faces_phrases(
         boxes: the data set's table of boxes, whose `label` is the characteristic; several rows are one region.
 
     Returns:
-        phrases: N lists; of one word each, typed by characteristic; without box where the image does not show it.
+        phrases: N lists; phrases of one word, typed by characteristic, without box if the image does not show it.
     """
     corners = ["left", "top", "right", "bottom"]
     regions = {key: rows[corners].to_numpy(float) for key, rows in boxes.groupby(["image_id", "label"])}

@@ -1,4 +1,4 @@
-"""Where the attention maps lie, against where the words point, by type of phrase."""
+"""Plot of attention maps against the regions of words, by type of phrase."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from attncap.plotting.style import COLORS, STYLE, PanelAxes, SheetFigure
 def plot_grounding(
     grounding: Any, *, measure: str = "attention_correctness", ax: Axes | None = None, title: str | None = None
 ) -> Axes:
-    """Draw how much of the maps lies where the words point, by type, with two baselines that need no training.
+    """Draw the share of maps inside the regions of words, by type, with two baselines that need no training.
 
     Args:
         grounding: a `Grounding`, or its `per_type` table.
         measure: "attention_correctness", "mean_correctness" or "pointing_game".
         ax: where to draw; default: a new figure's.
-        title: default: says the measure.
+        title: default: the name of the measure.
 
     Returns:
         The axes: three lines of markers, the maps, the average map and the uniform one, the type with the highest
@@ -58,7 +58,7 @@ def plot_grounding(
     ax.plot(table[f"{prefix}center"], places, marker="|", color=ink, **look, markeredgewidth=2, label="average map")
     ax.plot(table[f"{prefix}uniform"], places, marker="o", **look, **hollow, label="uniform map")
     ends = table[[measure, f"{prefix}uniform", f"{prefix}center"]].max(axis=1)
-    for place, value in enumerate(table[measure]):  # each number stands beside the marker that it belongs to
+    for place, value in enumerate(table[measure]):  # each number is next to its marker
         offset: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
         ax.annotate(short_number(value), (value, place), **offset, fontsize=9.5, color=COLORS[0])
     label_graph(ax, title or words[measure], "share", "")

@@ -1,8 +1,8 @@
 """Does attention matter, and are its maps faithful? Two probes that change the model or the image.
 
-`uniform_attention` makes attention uniform: what the captions lose is what attention contributes.
-`measure_faithfulness` blanks the cell that a word's map points at: if the map is faithful, blanking it lowers the
-word's probability more than blanking another cell.
+`uniform_attention` makes attention uniform: the loss in quality shows what attention contributes.
+`measure_faithfulness` blanks the cell with the maximum of a word's map: if the map is faithful, this lowers the
+probability of the word more than blanking another cell.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from attncap.models.attending_captioner import AttendingCaptioner
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
 
-# Words that language alone predicts; none of them names something that has a place in the image.
+# Words that language predicts; none of them names something with a place in the image.
 _WRITTEN_OUT = (
     "a an the this that these those of in on at to from with by for into onto over through while as and or but is are "
     "was were be being been has have his her its their who which there it he she they him them"
@@ -38,14 +38,14 @@ FUNCTION_WORDS = frozenset(_WRITTEN_OUT.split())
 
 @contextmanager
 def uniform_attention(captioner: Captioner | Ensemble) -> Iterator[None]:
-    """Inside the block every map is exactly uniform: each region weighs 1 / L, whatever the state.
+    """Make every map exactly uniform inside the block: each region has the weight 1 / L.
 
-    Variables of the scores (the kernel w of w . tanh(...); of a Transformer, the queries' of all layers) are zero
-    there, so that all scores are 0; they come back with the end of the block, after an error too. A visual sentinel
-    then scores 0 as well: it has 1 / (L + 1) of what is read.
+    Variables of the scores (the kernel w of w . tanh(...); in a Transformer, the query kernels of all layers) are set
+    to zero, so that all scores are 0. They are restored at the end of the block, also after an error. A visual sentinel
+    also scores 0 and gets the weight 1 / (L + 1).
 
     Args:
-        captioner: with attention; of an ensemble, all members that have it.
+        captioner: with attention; in an ensemble all members that have it.
 
     Raises:
         ValueError: a captioner without attention.
@@ -86,7 +86,7 @@ def compare_with_uniform(
 ) -> Comparison:
     """Score a captioner against itself with uniform attention, on the same images: a paired test.
 
-    The model was trained to attend, so this is what it loses without, not how well a model without attention does.
+    The model was trained with attention: this measures its loss without, not the quality of a model without attention.
 
     Args:
         captioner, store, pictures: as in `caption_stored`.
@@ -95,7 +95,7 @@ def compare_with_uniform(
         decoding: settings of `Decoder`.
 
     Returns:
-        comparison: A attends, B is uniform.
+        comparison: A is the captioner, B has uniform attention.
     """
     attends = caption_stored(captioner, store, pictures, **decoding)
     with uniform_attention(captioner):
@@ -123,7 +123,7 @@ class Faithfulness:
     radius: int
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Numbers only: `json.dumps` takes it."""
+        """Return numbers only, for `json.dumps`."""
         return {
             "radius": self.radius,
             "per_kind": {
@@ -163,11 +163,12 @@ def measure_faithfulness(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> Faithfulness:
-    """Blank the cell that a word's map points at, feed the caption in again, and see what the word's probability does.
+    """Blank the cell with the maximum of a word's map, feed the caption in again, and compare probabilities.
 
         change = log p(y_t | y_<t, blanked image) - log p(y_t | y_<t, image)
 
-    Blanked: the features of the cell (and those within `radius`) become the image's mean feature. The whole caption
+    To blank a cell, its features (and those within `radius`) are replaced by the mean feature of the image. The whole
+    caption
     is read from the blanked image, its first state included. The random cell is drawn among those whose blanking
     takes as many cells (at a border they are fewer). Where encoder blocks were trained with the captioner, the stored
     features lie on another grid than the maps: the part of each stored cell that the map's cell covers is blanked.
@@ -186,7 +187,7 @@ def measure_faithfulness(
         seed: of draws and resamples.
 
     Returns:
-        faithfulness: words outside the vocabulary are not among them, for they have no probability to lose.
+        faithfulness: words outside the vocabulary are left out, because they have no probability.
 
     Raises:
         ValueError: captions without maps, or no word of a known kind.
@@ -224,7 +225,7 @@ def measure_faithfulness(
 def blank_map_cell(
     captioner: Captioner | Ensemble, features: np.ndarray, cell: tuple[int, int], radius: int = 0
 ) -> np.ndarray:
-    """Blank a cell (row, col) of the map, and those within radius, in stored features whose grid may be another one."""
+    """Blank a cell (row, col) of the map, and those within radius, in stored features, whose grid may differ."""
     stored = tuple(features.shape[:2])
     rows, cols = getattr(captioner, "map_shape", stored)
     if (rows, cols) == stored:
@@ -279,7 +280,7 @@ def _drawn(kind: str, places: list[Any], most: int, rng: np.random.Generator) ->
 def _points(
     caption: Caption, position: int, radius: int, rng: np.random.Generator
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The cell that the map of a word points at, and another at random whose block is as large."""
+    """Return the cell with the maximum of a map, and a random cell whose block is equally large."""
     assert caption.attention_weights is not None
     weights = caption.attention_weights[position]
     rows, cols = weights.shape

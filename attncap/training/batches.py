@@ -14,16 +14,16 @@ from attncap.tokenizers import END, PAD, CaptionTokenizer, pad_token_ids
 
 
 class CaptionBatches(keras.utils.PyDataset):
-    """Batches of B images with K captions each: features are read, and projected to keys, once for all K.
+    """Batches of B images with K captions each. The K captions of an image share its features.
 
     Images are shuffled every epoch and then bucketed by their longest caption, so that a batch holds little padding.
-    The order depends on (seed, epoch) alone: a resumed run sees the batches that a run never stopped would have seen.
+    The order depends only on (seed, epoch), so that a resumed run sees the same batches as an uninterrupted one.
 
     Args:
         get_features: image paths -> float16 or float32 array (B, rows, cols, D), such as `FeatureStore.get`.
         paths: image_id -> image file, or whatever else get_features takes.
-        captions: image id -> its captions; an image with fewer than K has rows of padding, which count for nothing,
-            one with more has K of them drawn anew every epoch.
+        captions: image id -> its captions; an image with fewer than K gets rows of padding, which do not count; from
+            more, K are drawn in every epoch.
         tokenizer: turns captions into ids.
         batch_size: B, images per batch.
         captions_each: K; None takes the largest number of captions that an image has, 5 at most.
@@ -32,7 +32,7 @@ class CaptionBatches(keras.utils.PyDataset):
         epoch: the epoch to begin with, when a run is resumed.
         shuffle_lists: shuffle the items of captions in every epoch, where the vocabulary has a separator token.
         regions: image id -> a list for each of its captions of `NamedRegion`s, for supervised attention; images and
-            captions without any are fine.
+            captions may have none.
         region_cells: L, cells of the attention grid; needed with regions.
 
     Item i is `({"features": (B, rows, cols, D), "token_ids": (B, K, T)}, targets (B, K, T))`; targets are the token ids
@@ -41,10 +41,10 @@ class CaptionBatches(keras.utils.PyDataset):
     and regions have the same index.
 
     Raises:
-        ValueError: no image has a caption; the regions are not one list to a caption, or of another grid.
+        ValueError: no image has a caption; there is not one list of regions per caption, or they are of another grid.
     """
 
-    round_length_to = 4  # few different T: backends that compile for each shape compile few graphs
+    round_length_to = 4  # few different T, so that backends compile few graphs
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class CaptionBatches(keras.utils.PyDataset):
             if image_id in captions and len(own) != len(captions[image_id]):
                 raise ValueError(
                     f"image {image_id!r}: regions of {len(own)} captions, it has {len(captions[image_id])}: "
-                    "give one list a caption"
+                    "give one list per caption"
                 )
             for region in (region for caption in own for region in caption):
                 if region.cover.shape != (cells,):
@@ -148,14 +148,14 @@ class CaptionBatches(keras.utils.PyDataset):
     def for_fit(self) -> Any:
         """Return what `fit` takes on this backend: on TensorFlow a `tf.data.Dataset` whose lengths may vary.
 
-        Given a `PyDataset`, Keras reads two batches and holds all others to the axes in which those two agree.
+        From a `PyDataset`, Keras reads two batches and requires the axes in which they agree of all others.
         """
         if keras.backend.backend() != "tensorflow":
             return self
         return dataset_of(self, self.signature())
 
     def signature(self) -> Any:
-        """Return the `tf.TensorSpec`s of an item; the length of captions, and how many images, are left open."""
+        """Return the `tf.TensorSpec`s of an item; the length of captions and the number of images are left open."""
         import tensorflow as tf
 
         tokens = tf.TensorSpec((None, self.captions_each, None), tf.int32)
@@ -169,7 +169,7 @@ class CaptionBatches(keras.utils.PyDataset):
         self.start_epoch(self.epoch + 1)
 
     def start_epoch(self, epoch: int) -> None:
-        """Arrange the batches of an epoch: which captions, which images together, in which order."""
+        """Arrange the batches of an epoch: the captions, the images of each batch, and the order."""
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self._image_ids))

@@ -1,4 +1,4 @@
-"""The captioner that a training begins with: a new one of a registered model, one's own, or a trained one."""
+"""Make the captioner that a training begins with: a new one, the user's own, or a trained one."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def captioner_to_train(
 
     Args:
         config: settings.
-        model: of `train`: a captioner is taken as it is, a class is made with the settings that it takes.
+        model: as in `train`: a captioner is used as it is, a class is created with the settings that it takes.
         start: the captioner to continue from; None: a new one.
         tokenizer: the vocabulary.
         source: of features.
-        training: images whose pooled features some captioners are standardized with.
+        training: images, for captioners that standardize pooled features.
     """
     store = source.store
     if start is not None:
@@ -71,7 +71,7 @@ def new_captioner(
         encoder: computes features of image files; None for features computed elsewhere.
         feature_shape: (rows, cols, D) of the features.
         tail: encoder blocks that are trained with it.
-        model: a class of one's own; it gets each setting that is an argument of its constructor.
+        model: a class of your own; it gets each setting that is an argument of its constructor.
         masked: whether rows of zeros in the features are padding, see `ExternalFeatures`.
     """
     keras.utils.set_random_seed(config.seed)
@@ -118,7 +118,7 @@ def pooled_statistics(
     """Return mean and deviation, (D,) each, of the pooled regions of images; a feature that never varies gets 1.
 
     Args:
-        store: a `FeatureStore` and keys its paths, or `ExternalFeatures` and keys its image_ids.
+        store: a `FeatureStore`, with paths as keys, or `ExternalFeatures`, with image_ids as keys.
         part: images in memory at a time.
         tail: encoder blocks after the stored features.
     """

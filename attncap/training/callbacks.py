@@ -1,4 +1,4 @@
-"""`RunRecorder`: validate, keep the best epoch, commit the state, and stop in time, for every training of a run."""
+"""`RunRecorder`: after each epoch validate, keep the best epoch, commit the state, and stop early."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from attncap.training.run_folder import RunFolder
 
 
 class RunRecorder(keras.callbacks.Callback):
-    """After each epoch: validate the averaged weights, keep the best epoch, commit the state, stop in time.
+    """After each epoch, validate the averaged weights, keep the best epoch, commit the state, and stop early.
 
-    It serves captioners and classifiers alike. A training may have phases, such as cross-entropy and then the score
-    itself: each has its epochs and its patience, and the best epoch is that of all phases.
+    It is used for captioners and classifiers. A training may have phases, such as cross-entropy and then the score
+    itself: each has its epochs and its patience, and the best epoch is chosen among all phases.
 
     Args:
         folder: the run folder.
@@ -28,9 +28,9 @@ class RunRecorder(keras.callbacks.Callback):
         epochs: phase -> its number of epochs.
         patience: epochs without a better value of `monitor` before a phase stops.
         monitor: name in the epoch's row that chooses the best epoch.
-        maximize: whether more of it is better.
-        seed: of dropout; each epoch's masks depend on (seed, epoch) alone, so that a resumed run equals one that was
-            never stopped.
+        maximize: whether larger values are better.
+        seed: of dropout; the masks of an epoch depend only on (seed, epoch), so that a resumed run equals an
+            uninterrupted one.
         phase_of: row -> its phase; by default "cider" for rows with a reward, else "crossentropy".
         save: (model, path) saves the best model.
         variables_of: model -> its variables that training changes; default: the trainable ones.
@@ -98,7 +98,7 @@ class RunRecorder(keras.callbacks.Callback):
         return int(np.argmax([self._score(row) for row in self.history]))
 
     def finished(self, phase: str = "crossentropy") -> bool:
-        """Whether all epochs of a phase are done, or its patience is exhausted."""
+        """Return whether all epochs of a phase are done or its patience is exhausted."""
         scores = self._scores_of(phase)
         without_gain = len(scores) - 1 - int(np.argmax(scores)) if scores else 0
         return len(scores) >= self.epochs.get(phase, 0) or without_gain >= self.patience
@@ -140,7 +140,7 @@ def _captioner_phase(row: Mapping[str, float]) -> str:
 
 @contextmanager
 def averaged_weights(model: Any) -> Iterator[None]:
-    """Give the model the moving average of its weights inside the block, where its optimizer keeps one."""
+    """Use the moving average of the weights inside the block, if the optimizer keeps one."""
     optimizer = model.optimizer
     averages = getattr(optimizer, "_model_variables_moving_average", None) if optimizer.use_ema else None
     if not averages:
@@ -158,7 +158,7 @@ def averaged_weights(model: Any) -> Iterator[None]:
 
 
 def use_averaged_weights(model: Any) -> None:
-    """Give the model the moving average of its weights permanently, where its optimizer keeps one."""
+    """Replace the weights by their moving average, if the optimizer keeps one."""
     optimizer = model.optimizer
     averages = getattr(optimizer, "_model_variables_moving_average", None) if optimizer.use_ema else None
     for variable, average in zip(model.trainable_variables, averages or model.trainable_variables, strict=True):

@@ -12,10 +12,16 @@ from typing import Any, get_args, get_type_hints
 from attncap.models.names import check_captioner_name
 
 RENAMED = {"pictures": "batch_size", "validation_pictures": "validation_images"}  # setting of old runs -> today
-REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0}  # setting of old runs -> the value without effect
-BEFORE: dict[str, Any] = {"lists": False, "monitor": "bleu_4"}  # settings that runs of 998f5d3 lack -> what they did
-OF_MODEL: Any = None  # a setting whose default is the model's: see `TrainConfig.with_model_defaults`
-OF_DATA: Any = None  # a setting whose default follows from the data: see `attncap.training.defaults`
+REMOVED: dict[str, Any] = {
+    "mirror": False,
+    "cider_contrast": 0.0,
+}  # settings of old runs -> no effect
+BEFORE: dict[str, Any] = {
+    "lists": False,
+    "monitor": "bleu_4",
+}  # settings that runs of 998f5d3 lack -> their value
+OF_MODEL: Any = None  # the default is that of the model: see `TrainConfig.with_model_defaults`
+OF_DATA: Any = None  # the default depends on the data: see `attncap.training.defaults`
 GROUPS = ("data", "model", "training", "score")
 CHOICES = {
     "dtype": ("auto", "float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16", "float64"),
@@ -50,7 +56,7 @@ def _score(default: Any, what: str, **bounds: float) -> Any:
 class TrainConfig:
     """Every setting of a training, each with its reason. Saved as `config.json` in the run folder.
 
-    A default of None follows from the model or from the data; `attncap.train` fills it in, and prints why. Settings are
+    A default of None depends on the model or the data; `attncap.train` sets it and prints why. Settings are
     checked when the configuration is made, without importing the backend, so that nothing is computed before.
 
     Raises:
@@ -90,7 +96,7 @@ class TrainConfig:
     lists: bool | None = _data(
         None,
         'captions are lists ("big nose, curly hair"): separators are a token, and the items are shuffled in every '
-        "epoch, since their order says nothing; default: found in the captions",
+        "epoch, since their order has no meaning; default: decided from the captions",
     )
     embedding_units: int = _model(
         512, "size of a word's embedding; as hidden_units, so that the deep output needs no projection", low=1
@@ -135,7 +141,7 @@ class TrainConfig:
     )
     monitor: str | None = _training(
         None,
-        "what the best epoch has most of: bleu_4, cider_d, or loss (least); default: bleu_4, and loss where there is "
+        "score that chooses the best epoch: bleu_4, cider_d, or loss; default: bleu_4, and loss where there is "
         "one short text per image, for which BLEU-4 is close to zero",
     )
     validation_images: int = _training(1000, "validation images decoded after each epoch", low=1)
@@ -166,7 +172,7 @@ class TrainConfig:
         self.refuse_unread(name for name in OF_MAPS if getattr(self, name))
 
     def with_model_defaults(self, model: Any = None) -> TrainConfig:
-        """Return the configuration with the model's own dropout and learning rate where they were left open.
+        """Return the configuration with the default dropout and learning rate of the model where they are None.
 
         Args:
             model: a class of captioners; None: the one that the configuration names.
@@ -181,7 +187,7 @@ class TrainConfig:
         return replace(self, dropout=dropout, learning_rate=rate)
 
     def refuse_unread(self, names: Iterable[str]) -> None:
-        """Raise ValueError where one of the settings, by name, is not read by the model."""
+        """Raise ValueError if one of the settings, by name, is not read by the model."""
         names = [name for name in names if name in OF_SOME_MODELS]
         if not names:
             return  # without importing the backend
@@ -200,7 +206,7 @@ class TrainConfig:
 
     @property
     def crossentropy_epochs(self) -> int:
-        """Epochs of cross-entropy: none where training on the score starts from another run."""
+        """Epochs of cross-entropy: none if training on the score starts from another run."""
         if self.objective == "cider" and self.start is not None:
             return 0
         return self.epochs or LEAST_EPOCHS  # epochs is None before the data are known

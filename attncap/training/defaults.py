@@ -25,7 +25,7 @@ def fit_to_data(
     Args:
         config: settings; those that are not None stay.
         captions: image_id -> captions, of the training images.
-        lists: whether captions are lists, where a vocabulary to continue with says so.
+        lists: whether captions are lists, if a vocabulary to continue with tells.
 
     Returns:
         config: without open settings.

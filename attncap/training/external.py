@@ -1,4 +1,4 @@
-"""Training on features computed elsewhere: the file that is given or noted in the run, and settings that do not fit."""
+"""Training on features computed elsewhere: find the file, and refuse settings that do not fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attncap.training.run_folder import RunFolder, read_object
 
 
 def features_file(run: str | Path) -> str | None:
-    """Return the file of features that a run was trained on, None where it computed them from images.
+    """Return the file of features that a run was trained on, None if it computed them from images.
 
     Args:
         run: run folder, or a `.keras` file in it.
@@ -22,7 +22,7 @@ def features_file(run: str | Path) -> str | None:
 
 
 def given_features(features: Any, folder: RunFolder, resume: bool) -> Any:
-    """Return what `train` takes as features; of a resumed run, by default, the file that it was begun with.
+    """Return the features for `train`; for a resumed run by default the file that it began with.
 
     Raises:
         FileNotFoundError: the file is not where it was.
@@ -34,7 +34,7 @@ def given_features(features: Any, folder: RunFolder, resume: bool) -> Any:
 
 
 def check_external(config: TrainConfig, features: ExternalFeatures, boxes: str | None) -> None:
-    """Raise ValueError where settings do not go with features computed elsewhere.
+    """Raise ValueError if settings do not fit features computed elsewhere.
 
     Args:
         config: settings of an encoder must be left out.

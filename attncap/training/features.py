@@ -1,4 +1,4 @@
-"""`feature_source`: where a training's features come from, and what of the encoder is trained and saved with it."""
+"""`feature_source`: the features of a training, and the parts of the encoder that are trained and saved."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from attncap.training.finetuning import encoder_and_tail
 
 
 class FeatureSource(NamedTuple):
-    """Where the features of a training come from.
+    """The source of the features of a training.
 
     Attributes:
-        store: computes, keeps and gives the features of images.
+        store: computes, stores and returns the features of images.
         encoder: saved in the captioner; None for features computed elsewhere.
         tail: encoder blocks after it that are trained with the captioner; None: none are.
         whole: the encoder and the tail as one; None where features are given.
@@ -32,7 +32,7 @@ class FeatureSource(NamedTuple):
 
 
 def feature_source(config: TrainConfig, features: Any, start: Captioner | None) -> FeatureSource:
-    """Return the source of features that is given, else a store of the encoder that the settings name.
+    """Return the given source of features, or else a store of the encoder that the settings name.
 
     Args:
         config: the encoder's settings.

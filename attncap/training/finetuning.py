@@ -1,4 +1,4 @@
-"""Training the encoder's last blocks with the decoder: which blocks, from which weights, and how fast they learn."""
+"""Fine-tuning of the last blocks of the encoder: which blocks, from which weights, at which learning rate."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def encoder_and_tail(
     beginning: Captioner | None = None,
     dtype: Any = None,
 ) -> tuple[FeatureExtractor, EncoderTail | None]:
-    """Return the encoder whose features are stored, and the tail to train, None where nothing of it is trained.
+    """Return the encoder whose features are stored, and the tail to train; None if no block is trained.
 
     Args:
-        encoder: of the captioner to begin with; or, of a new one, up to `finetune_to`.
-        after: layer to store, where the captioner to begin with has no tail.
+        encoder: that of the captioner to begin with, or for a new captioner an encoder up to `finetune_to`.
+        after: layer to store, if the captioner to begin with has no tail.
         finetune_to: layer up to which blocks are trained; None trains none.
-        beginning: the captioner to begin with, if any; its own tail goes on being trained.
+        beginning: the captioner to begin with, if any; its own tail is trained further.
         dtype: of a new tail.
 
     Raises:
@@ -72,11 +72,11 @@ def _of_decoder(captioner: Captioner) -> list[Any]:
 
 
 class FinetuningAdamW(keras.optimizers.AdamW):
-    """AdamW in which some variables learn slower than the others, and do not decay.
+    """AdamW with a lower learning rate and no weight decay for some variables.
 
-    The step of a slow variable is `factor` times AdamW's. (A factor on the gradient would do nothing: Adam divides it
-    out.) Its weights do not decay, for those that it came with are where it should stay near, and not 0; with a factor
-    of 0 it stays as it is.
+    The step of a slow variable is `factor` times that of AdamW. (Adam would divide out a factor on the gradient.) Slow
+    variables do not decay, because they should stay near their pretrained values and not near 0; with a factor of 0
+    they do not change.
 
     Args:
         slow: the variables.

@@ -1,4 +1,4 @@
-"""What a training runs through: epochs of cross-entropy, then, where asked for, epochs on the score itself."""
+"""Run a training: epochs of cross-entropy, then, if asked for, epochs on the score itself."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def fit(
 ) -> None:
     """Fit a captioner by the configuration's objective; a resumed run continues in the phase that it was in.
 
-    Training on the score begins with the averaged weights that cross-entropy ends with, and an optimizer of its own.
+    Training on the score begins with the averaged weights of cross-entropy and a new optimizer.
 
     Args:
         captioner: not compiled.
         batches: of the training split.
         recorder: knows which epochs are done, and commits the others.
         config: objective, epochs and the optimizers' settings.
-        optimizer: of cross-entropy; default: `optimizer_of` the settings.
-        loss: of cross-entropy; default: `MaskedCrossentropy`.
+        optimizer: for cross-entropy; default: `optimizer_of` the settings.
+        loss: for cross-entropy; default: `MaskedCrossentropy`.
         callbacks: more Keras callbacks.
         verbose: 0 prints no progress, 2 a row per epoch, else also a progress bar.
     """
@@ -92,7 +92,7 @@ def fit(
 def optimizer_of(
     config: TrainConfig, steps_per_epoch: int, objective: str = "crossentropy", tail: EncoderTail | None = None
 ) -> keras.optimizers.Optimizer:
-    """Return AdamW with warm-up and a cosine that ends with the objective's last epoch; a tail learns slower."""
+    """Return AdamW with warm-up and a cosine schedule that ends with the last epoch; a tail has a lower rate."""
     config = config.with_model_defaults()
     on_score = objective == "cider"
     learning_rate = config.cider_learning_rate if on_score else config.learning_rate

@@ -1,4 +1,4 @@
-"""What a training reads: images with features, the vocabulary, phrases with boxes, batches."""
+"""The inputs of a training: images with features, the vocabulary, phrases with boxes, batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attncap.training.run_folder import RunFolder
 
 
 def readable_data(data: CaptionData, store: Any, folder: RunFolder, resume: bool) -> CaptionData:
-    """Compute the features of training and validation images; leave out, and list in the run folder, unreadable ones.
+    """Compute the features of training and validation images; leave out unreadable ones and list them in the run folder.
 
     Raises:
         ValueError: no readable image with a caption in one of the two splits.
@@ -29,7 +29,7 @@ def readable_data(data: CaptionData, store: Any, folder: RunFolder, resume: bool
     unreadable = store.extract(list(data.pictures[key]))
     path_of = dict(zip(data.pictures[key], data.pictures["path"], strict=True))
     kept = leave_out(data, dict(zip(unreadable[key].map(path_of), unreadable["reason"], strict=True)))
-    if not resume or not folder.rejects_file.exists():  # data that does not fit a run must not change its list
+    if not resume or not folder.rejects_file.exists():  # data that does not fit a run must not change it
         kept.write_rejects(folder.rejects_file)
     if len(unreadable):
         why = "cannot be read" if key == "path" else "have no features"
@@ -57,7 +57,7 @@ class TrainingImages(NamedTuple):
 def training_images(
     data: CaptionData, store: Any, folder: RunFolder, resume: bool, boxes: str | None
 ) -> TrainingImages:
-    """Compute the features of training and validation images, and read the boxes of phrases where they are asked for.
+    """Compute the features of training and validation images, and read the boxes of phrases if they are asked for.
 
     Raises:
         ValueError: as `readable_data` and `load_phrases`.
@@ -71,7 +71,7 @@ def training_images(
 
 
 def given_tokenizer(tokenizer: CaptionTokenizer | None, model: Any, start: Captioner | None) -> CaptionTokenizer | None:
-    """Return the vocabulary of the captioner to continue from or to train, else the given one."""
+    """Return the vocabulary of the captioner to continue from or to train, or else the given one."""
     if start is not None:
         return start.tokenizer
     return model.tokenizer if isinstance(model, Captioner) else tokenizer
@@ -86,7 +86,7 @@ def tokenizer_of(config: TrainConfig, captions: list[str]) -> CaptionTokenizer:
 
 
 def check_supervision(config: TrainConfig, boxes: str | None) -> None:
-    """Raise ValueError where boxes and `attention_supervision` are not given together, or the model has no maps."""
+    """Raise ValueError if boxes and `attention_supervision` are not given together, or if the model has no maps."""
     if config.attention_supervision and boxes is None:
         raise ValueError(
             f"attention_supervision is {config.attention_supervision}, but there are no boxes: give --boxes "
@@ -106,7 +106,7 @@ def check_supervision(config: TrainConfig, boxes: str | None) -> None:
 def with_phrases(boxes: str, training: CaptionData) -> tuple[CaptionData, Phrases]:
     """Return the training data with the sentences of the boxes' source, and the phrases with boxes of each image.
 
-    Images without boxes keep their captions, and teach words alone.
+    Images without boxes keep their captions, and train without supervision of maps.
     """
     annotated, phrases = load_phrases(boxes, training)
     others = training.captions[~training.captions["image_id"].isin(annotated.pictures["image_id"])]
@@ -114,7 +114,7 @@ def with_phrases(boxes: str, training: CaptionData) -> tuple[CaptionData, Phrase
     n_phrases = sum(len(phrase.boxes) > 0 for own in phrases.values() for named in own for phrase in named)
     print(
         f"attention is supervised by {n_phrases:,} phrases of {len(phrases):,} images"
-        + (f"; {n_others:,} training images have no boxes and teach words alone" if n_others else "")
+        + (f"; {n_others:,} training images have no boxes and train without it" if n_others else "")
     )
     return replace(training, captions=pd.concat([annotated.captions, others], ignore_index=True)), phrases
 
@@ -138,7 +138,7 @@ def training_batches(
         batch_size=config.batch_size,
         max_length=config.max_length,
         seed=config.seed,
-        shuffle_lists=bool(config.lists) and phrases is None,  # regions are tied to the words' positions
+        shuffle_lists=bool(config.lists) and phrases is None,  # regions refer to the positions of words
         regions=None if phrases is None else named_regions(data, phrases, tokenizer, rows, cols, captioner.grid_box),
         region_cells=rows * cols,
     )

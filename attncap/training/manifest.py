@@ -1,4 +1,4 @@
-"""The manifest of a run: digests of everything that a resumed training must find unchanged."""
+"""The manifest of a run: digests of everything that must be unchanged when a training is resumed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def manifest_of(
     config: TrainConfig,
     boxes: str | None = None,
 ) -> dict[str, Any]:
-    """Return what a resumed run must find unchanged: digests of data, splits, vocabulary, encoder, boxes and start."""
+    """Return digests of what must be unchanged on resume: data, splits, vocabulary, encoder, boxes and start."""
     training, validation, phrases = images
     store = source.store
     manifest = {
@@ -57,7 +57,7 @@ def manifest_of(
 
 
 def check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) -> None:
-    """Write the manifest of a new run; of a resumed one, check that data and encoder are those that it began with.
+    """Write the manifest of a new run; check that a resumed run has the data and encoder that it began with.
 
     Raises:
         ValueError: a digest differs; the message names it.
@@ -66,7 +66,7 @@ def check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) ->
         folder.write_json(folder.manifest_file, manifest)
         return
     saved = folder.read_json(folder.manifest_file)
-    saved.setdefault("validation_digest", manifest["validation_digest"])  # runs begun before it was recorded
+    saved.setdefault("validation_digest", manifest["validation_digest"])  # older runs did not record it
     names = [name for name in manifest | saved if name.endswith("_digest") or name == "encoder_fingerprint"]
     for name in names:
         now, then = manifest.get(name), saved.get(name)

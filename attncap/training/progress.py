@@ -1,4 +1,4 @@
-"""`ProgressTable`: a training's progress as one table with a row per epoch, and a progress bar for the epoch."""
+"""`ProgressTable`: the progress of a training as a table with one row per epoch, and a bar for the running epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ProgressTable(keras.callbacks.Callback):
 
     Args:
         recorder: of the same training; called before this callback.
-        verbose: 2 prints the rows alone; else a bar with steps per second and time left shows the running epoch.
+        verbose: 2 prints only the rows; otherwise a bar shows steps per second and the time left of the epoch.
     """
 
     def __init__(self, recorder: RunRecorder, verbose: Any = "auto"):
@@ -57,7 +57,7 @@ class ProgressTable(keras.callbacks.Callback):
         tqdm.write(f"{epoch + 1:>3}/{epochs:<3}{columns}  {best:>4}  {_duration(left)}")
 
     def _validated(self) -> list[str]:
-        return list(dict.fromkeys(["val_loss", self.recorder.monitor]))  # once, where the loss is monitored
+        return list(dict.fromkeys(["val_loss", self.recorder.monitor]))  # only once if the loss is monitored
 
 
 def _width(name: str) -> int:

@@ -1,6 +1,6 @@
 """Recipes: the settings of a training in a TOML file, each line with its reason, for `attncap train --config`.
 
-Those that come with attncap are in `attncap/recipes/` and go by their name; others by their path.
+Recipes of attncap are in `attncap/training/recipes/` and are named; others are given by their path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from attncap.training.config import RENAMED, TrainConfig, kinds_of
 
-# What `attncap train` takes beside the settings of `TrainConfig`.
+# Options of `attncap train` beside the settings of `TrainConfig`.
 OF_COMMAND: dict[str, tuple[type, ...]] = dict.fromkeys(("data", "features", "features_file", "boxes"), (str,))
 
 

@@ -1,4 +1,4 @@
-"""`RunFolder`: everything about one training, on disk, such that a kill at any moment loses one epoch at most."""
+"""`RunFolder`: the files of one training; a kill at any moment loses at most one epoch."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ VERSIONED = ("attncap", "tensorflow", "keras", "keras-nlp", "jax", "numpy", "pan
 class RunFolder:
     """A folder with `config.json`, `manifest.json`, `rejects.csv`, `history.csv`, `best.keras` and `state.npz`.
 
-    Every file is written beside its place and moved there, so that a reader sees the old one or the new one, never half
-    of one. `state.npz` (weights, optimizer, history) is written last in an epoch: what it says has happened.
+    Every file is written to a temporary file and then moved, so that a reader sees the old or the new file, never a
+    part. `state.npz` (weights, optimizer, history) is written last and marks the epoch as complete.
 
     Args:
         path: the folder; made when missing.
-        resume: go on with the run that is there.
+        resume: continue the run in the folder.
 
     Raises:
         ValueError: the folder holds a run and resume is False, or holds none and resume is True.
@@ -58,7 +58,7 @@ class RunFolder:
     state_file = property(lambda self: self.path / "state.npz")
 
     def clear(self) -> None:
-        """Delete what a training wrote before its first epoch was complete, so that another can begin here."""
+        """Delete the files of a training whose first epoch is not complete, so that another one can begin here."""
         for file in (self.config_file, self.manifest_file, self.rejects_file, self.history_file, self.best_file):
             file.unlink(missing_ok=True)
 
@@ -85,7 +85,7 @@ class RunFolder:
             np.savez(file, history=np.array(json.dumps(history)), **arrays)  # type: ignore[arg-type]
 
     def load_state(self) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
-        """Return what `save_state` wrote last; ({}, []) before the first epoch's end.
+        """Return the arrays and the history of `save_state`; ({}, []) before the end of the first epoch.
 
         Raises:
             ValueError: the file is damaged.
@@ -93,7 +93,7 @@ class RunFolder:
         if not self.state_file.exists():
             return {}, []
         try:
-            with zipfile.ZipFile(self.state_file) as archive:  # a few bytes, packed, can ask for any amount of memory
+            with zipfile.ZipFile(self.state_file) as archive:  # a few packed bytes can take any amount of memory
                 packed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
             if packed:
                 raise ValueError(f"{packed[0]!r} in it is compressed")
@@ -109,7 +109,7 @@ class RunFolder:
 
 
 def check_free(path: str | Path, resume: bool) -> None:
-    """Raise ValueError where the folder holds a run and resume is False, or holds none and resume is True."""
+    """Raise ValueError if the folder holds a run and resume is False, or holds none and resume is True."""
     path = Path(path)
     begun = (path / "config.json").exists()
     if resume and not begun:
@@ -142,7 +142,7 @@ def _is_epoch(row: Any) -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """Return where a run is made: versions, git commit of the working directory, backend's machine, command line."""
+    """Return the environment of a run: versions, git commit of the working directory, machine, command line."""
     versions = {}
     for name in VERSIONED:
         try:
@@ -162,12 +162,12 @@ def _git_commit() -> str | None:
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None  # no git, or not a repository: a run needs neither
+        return None  # a run needs neither git nor a repository
     return done.stdout.strip()
 
 
 def run_name(what: str, data: str, config: Any) -> str:
-    """Return a run folder's name that differs wherever data or any setting does, so that runs can be shared.
+    """Return a name for a run folder that differs if data or any setting differs, so that runs can be shared.
 
     Args:
         what: beginning of the name, as "captioner".

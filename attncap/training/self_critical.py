@@ -1,4 +1,4 @@
-"""Training on the score: sample captions, reward them with CIDEr-D, make the better ones of an image more likely."""
+"""Training on the score: sample captions, reward them with CIDEr-D, make the better captions more probable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from attncap.training.batches import CaptionBatches
 
 
 def advantages(rewards: np.ndarray) -> np.ndarray:
-    """Return how much better each caption is than the mean of the image's other samples.
+    """Return the reward of each caption minus the mean reward of the other samples of the image.
 
         advantage_k = r_k - mean_{j != k} r_j
 
@@ -43,8 +43,8 @@ def advantages(rewards: np.ndarray) -> np.ndarray:
 class Policy(keras.Model):
     """The captioner as it samples: without dropout, and without the tokens that are never generated.
 
-    With `<unk>` among the logits, the probability that bad samples lose would flow there, where no sample is ever drawn
-    that could lose it again, until the captions are all alike (seen here, within 200 steps).
+    If `<unk>` were among the logits, the probability that bad samples lose would go to it. It is never sampled, so that
+    it would never lose it again, and all captions became equal within 200 steps.
     """
 
     def __init__(self, captioner: Captioner):
@@ -61,21 +61,21 @@ class SelfCriticalTrainer:
 
         loss = - sum_{b,k,t} (r_{b,k} - mean_{j != k} r_{b,j}) log p(y_{b,k,t}) / sum_{b,k,t} 1
 
-    Departures from the paper: K samples per image with each other's mean as baseline, where the paper decodes greedily
-    for one (Luo 2020 measured the former to be better); captions are sampled without dropout and their gradient is
-    taken without, so that it is that of the distribution that was sampled.
+    Departures from the paper: K samples per image, with the mean of the others as the baseline of each, in place of a
+    greedily decoded caption (better according to Luo 2020). Captions are sampled without dropout, and the gradient is
+    computed without it, so that both use the same distribution.
 
     Args:
-        captioner: trained before with cross-entropy: captions of an untrained model have no reward to tell apart.
-        optimizer: of this training; the captioner's own from now on.
+        captioner: trained with cross-entropy: the rewards of an untrained model do not differ.
+        optimizer: for this training; it becomes that of the captioner.
         batches: images, features, and the reference captions that make the reward.
         samples: K, captions sampled per image.
-        temperature: of sampling. Below 1, samples are better than the model's distribution, and the gradient is no
-            longer exactly that of the distribution's mean reward.
+        temperature: of sampling. Below 1 samples are better, but the gradient is no longer exactly that of the mean
+            reward.
         max_length: most tokens of a sample, `<end>` included.
         bleu: weight of BLEU-4 in the reward.
-        crossentropy: weight of the cross-entropy of one reference per image, which is put beside the samples; it keeps
-            captions varied, at the cost of some score.
+        crossentropy: weight of the cross-entropy of one reference per image beside the samples; it keeps captions
+            varied and lowers the score a little.
         seed: of sampling.
 
     Reference: Rennie et al. 2017, "Self-critical sequence training for image captioning"; Luo 2020, "A better variant
@@ -95,7 +95,7 @@ class SelfCriticalTrainer:
         crossentropy: float = 0.0,
         seed: int = 0,
     ):
-        import keras_nlp  # takes seconds, which other trainings need not wait
+        import keras_nlp  # takes seconds, and other trainings do not need it
 
         self.captioner = captioner
         self.batches = batches
@@ -112,7 +112,7 @@ class SelfCriticalTrainer:
 
         self._draw = compiled(draw, captioner, self._sampler)
         self._policy = Policy(captioner)
-        for model in (captioner, self._policy):  # one optimizer: the captioner's is what callbacks read and save
+        for model in (captioner, self._policy):  # one optimizer, because callbacks read and save that of the captioner
             model.compile(optimizer=optimizer, loss=MaskedCrossentropy(label_smoothing=0.0), jit_compile=False)
         optimizer.build(captioner.trainable_variables)
         self._train = _train_function(self._policy, batches.features(0, slice(1)))
@@ -141,7 +141,7 @@ class SelfCriticalTrainer:
             self.batches.start_epoch(epoch)
             for number, variable in enumerate(
                 self._sampler.variables
-            ):  # so that a resumed run draws what it would have
+            ):  # so that a resumed run samples the same captions
                 variable.assign(np.random.default_rng([self.seed, epoch, number]).integers(0, 2**31, variable.shape))
             rng = np.random.default_rng([self.seed, epoch])
             every.on_epoch_begin(epoch)
@@ -162,7 +162,8 @@ class SelfCriticalTrainer:
         """Sample, reward, and take one step; return the loss and the mean reward of the samples."""
         image_ids = self.batches.image_ids(index)
         features = self.batches.features(index)
-        # A last batch is filled up: drawn in another shape, a resumed run's probabilities would be rounded otherwise.
+        # The last batch is filled up: in another shape, the probabilities of a resumed run would be rounded
+        # differently.
         full = filled(features, self.batches.batch_size)
         drawn = ops.convert_to_numpy(self._draw(full))[: len(features)]  # (B, K, T)
         captions = [[[int(token) for token in row if token != PAD] for row in own] for own in drawn]
@@ -176,7 +177,7 @@ class SelfCriticalTrainer:
         targets = pad_token_ids(captions, multiple_of=self.batches.round_length_to)
         starts = np.full_like(targets[:, :, :1], START)
         inputs = {"features": features, "token_ids": np.concatenate([starts, targets[:, :, :-1]], axis=2)}
-        targets[targets == UNK] = PAD  # references have it; the policy cannot say it
+        targets[targets == UNK] = PAD  # references have it; the policy never generates it
         self._policy.reset_metrics()
         return float(self._train(inputs, targets, weights)["loss"]), float(rewards.mean())
 
@@ -187,8 +188,8 @@ def _train_function(policy: Policy, features: np.ndarray) -> Callable[..., dict[
         return partial(policy.train_on_batch, return_dict=True)
     import tensorflow as tf
 
-    # Lengths are free from the first step on. Keras's own frees them when they first vary, and computes until then by a
-    # graph that rounds otherwise: a run that was resumed would not be the run that was never stopped.
+    # Lengths are free from the first step on. Keras frees them only when they first vary and uses a graph until then
+    # that rounds differently: a resumed run would differ from an uninterrupted one.
     tokens = tf.TensorSpec((None, None, None), tf.int32)
     inputs = {"features": tf.TensorSpec((None, *features.shape[1:]), features.dtype), "token_ids": tokens}
     signature = (inputs, tokens, tf.TensorSpec((None, None), tf.float32))

@@ -52,14 +52,13 @@ def train(
 ) -> Captioner:
     """Train a captioner: features, vocabulary, fit, validation by decoding, best checkpoint.
 
-    What is given is used, and what is not is the default. A run made with objects of your own is resumed by the same
-    call with `resume=True`.
+    Each part can be given; the default is used otherwise. A run with objects of your own is resumed by the same call
+    with `resume=True`.
 
     Args:
         data: images, captions and splits; "train" is trained on, "val" is validated on after every epoch.
         run: run folder; see `RunFolder`.
-        config: settings; on resume, those of the run: None, or the same ones. (Another number of epochs would be
-            another learning rate from the first step on.)
+        config: settings; on resume None, or those of the run. (The learning rate depends on the number of epochs.)
         model: name of a model, a subclass of `Captioner` (it gets the settings that its constructor takes), or an
             untrained captioner; default: `config.model`.
         tokenizer: the vocabulary; default: built from the training captions.
@@ -67,12 +66,13 @@ def train(
             own: a `FeatureExtractor`, or a `FeatureStore` of one, which is saved in the captioner; what
             `ExternalFeatures` takes (a file, a mapping image_id -> array, a function of image_ids); or an
             object with `get(paths) -> (B, rows, cols, D)`, `extract(paths) -> DataFrame (path, reason)` of images
-            without features, `feature_shape` and `fingerprint`. A file is noted in the run, and resuming reads it.
+            without features, `feature_shape` and `fingerprint`. The name of a file is noted in the run, and resuming
+            reads it again.
         optimizer: default: AdamW with warm-up and cosine decay, from the settings.
         loss: of (targets (B, K, T), logits (B, K, T, V)); default: `MaskedCrossentropy`.
         metrics: name -> function (predictions, references) -> score; `val_NAME` in the history.
         callbacks: more Keras callbacks.
-        resume: continue from the last completed epoch; gives the history that a run never stopped would have.
+        resume: continue from the last completed epoch; the history is that of an uninterrupted run.
         tensorboard: also write TensorBoard logs into the run folder.
         boxes: with `config.attention_supervision` above 0, the boxes that supervise attention, `entities:FOLDER_OR_ZIP`
             or `faces` (see `load_phrases`). Training images without boxes stay, unsupervised; validation is the same
@@ -87,7 +87,7 @@ def train(
     Raises:
         TypeError: data is no `CaptionData`.
         ValueError: no training or validation images with captions; a run of other data or settings; boxes without
-            `attention_supervision`, or that without boxes; tensorboard is not installed.
+            `attention_supervision`, or the reverse; tensorboard is not installed.
         FloatingPointError: the loss is not a number.
     """
     config = _checked(data, config or TrainConfig(), model, metrics, tensorboard)
@@ -96,13 +96,13 @@ def train(
         check_supervision(config, boxes)
         if distribution is not None:
             distribution.check(config)
-        keras.utils.set_random_seed(config.seed)  # weights="random" are the same ones when the run is resumed
+        keras.utils.set_random_seed(config.seed)  # weights="random" are then the same when the run is resumed
         start = None if config.start is None else load_captioner(config.start)
         features = given_features(features, folder, resume)
         if isinstance(features, ExternalFeatures):
             check_external(config, features, boxes)
         source = feature_source(config, features, start)
-        if not resume:  # before the images are read, which takes long: a run killed there can be resumed as well
+        if not resume:  # before the images are read, which takes long: a run that is killed there can be resumed too
             folder.write_json(folder.config_file, asdict(config))
 
         images = training_images(data, source.store, folder, resume, boxes)
@@ -157,12 +157,12 @@ def recorder_of(
 def _checked(data: Any, config: TrainConfig, model: Any, metrics: Any, tensorboard: bool) -> TrainConfig:
     if not isinstance(data, CaptionData):
         raise TypeError(f"data is a CaptionData, got {str(data)[:60]!r}: load it with attncap.load(...)")
-    if tensorboard and importlib.util.find_spec("tensorboard") is None:  # else found out after the first epoch
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:  # else an error after the first epoch
         raise ValueError(
             "tensorboard logs need the package tensorboard, which is not installed: pip install tensorboard"
         )
     monitored = (*SCORES, *(metrics or {}))
-    if config.monitor not in (None, *monitored):  # else found out after the first epoch
+    if config.monitor not in (None, *monitored):  # else an error after the first epoch
         raise ValueError(f"monitor is one of {', '.join(monitored)}, got {config.monitor!r}")
     if isinstance(model, str):
         given = {name: value for name, value in asdict(config).items() if value is not None}
@@ -177,8 +177,8 @@ def _checked(data: Any, config: TrainConfig, model: Any, metrics: Any, tensorboa
 
 @contextmanager
 def _run_folder(run: str | Path, resume: bool, distribution: SharedTraining | None) -> Iterator[RunFolder]:
-    # A training that fails before its first epoch is complete leaves the folder free for the next try. One that was
-    # killed (KeyboardInterrupt is no Exception) can be resumed.
+    # A training that fails before its first epoch is complete leaves the folder empty for the next try. A killed one
+    # (KeyboardInterrupt is no Exception) can be resumed.
     folder = RunFolder(run, resume) if distribution is None else distribution.run_folder(run, resume)
     try:
         yield folder

@@ -28,7 +28,7 @@ Metric = Callable[[Mapping[str, str], Mapping[str, list[str]]], float]
 class Validator:
     """Score a captioner on the validation images: `val_loss`, `val_bleu_1` to `val_bleu_4`, `val_cider_d`.
 
-    `val_loss` is the mean cross-entropy of the references' words, not smoothed: it exists for the shortest texts and
+    `val_loss` is the mean cross-entropy of the references' words, not smoothed: it is useful for the shortest texts and
     for one reference per image, where n-gram scores are close to zero. Captions are decoded greedily.
 
     Args:

@@ -1,4 +1,4 @@
-"""One training shared by replicas: what the ways of sharing it have in common."""
+"""Base class of trainings that several replicas share."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from attncap.training.run_folder import RunFolder
 
 
 class SharedTraining:
-    """A training that replicas share, in this process alone; a context manager, for `train(..., distribution=)`.
+    """A training that replicas share, here within one process; a context manager, for `train(..., distribution=)`.
 
     Attributes:
         process: number of this process; only process 0 writes the run folder.
         processes: how many there are.
-        replicas: how many devices, of all processes, share a batch. A batch that they do not divide is filled up with
-            images without captions, which count for nothing: neither loss nor weights see them.
+        replicas: how many devices, of all processes, share a batch. If they do not divide it, it is filled up with
+            images without captions, which change neither loss nor weights.
     """
 
     process = 0
@@ -41,7 +41,7 @@ class SharedTraining:
     def __exit__(self, *error: Any) -> None: ...
 
     def check(self, config: TrainConfig) -> None:
-        """Raise ValueError where the settings cannot be trained by several."""
+        """Raise ValueError if the settings cannot be trained by several replicas."""
         if config.objective == "cider":
             raise ValueError(
                 "objective cider samples captions one process at a time and cannot be shared: train with --distributed "
@@ -49,11 +49,11 @@ class SharedTraining:
             )
 
     def run_folder(self, run: str | Path, resume: bool) -> RunFolder:
-        """Return the run folder; of a process that is not the first, a copy that is thrown away."""
+        """Return the run folder; in all processes but the first, a temporary copy."""
         return RunFolder(run, resume)
 
     def check_same(self, manifest: dict[str, Any], config: TrainConfig) -> None:
-        """Raise ValueError, in all processes, where one has other data, settings or encoder."""
+        """Raise ValueError in all processes if one has other data, settings or another encoder."""
         same = re.compile("digest|fingerprint|images|backend")
         what: dict[str, Any] = {name: value for name, value in manifest.items() if same.search(name)}
         elsewhere = {"weights": None, "start": None}  # paths may differ between machines: digests tell
@@ -118,7 +118,7 @@ class SharedTraining:
         return nullcontext()
 
     def _replica(self, captioner: Captioner) -> Captioner:
-        # Without the encoder, which has no part in training and would be copied to every device.
+        # Without the encoder, which is not trained and would be copied to every device.
         replica = type(captioner).from_config({**captioner.get_config(), "encoder": None})
         if captioner.tail is not None and replica.tail is not None:
             replica.tail.trainable = captioner.tail.trainable

@@ -2,7 +2,8 @@
 
 On the JAX backend processes share a training (`keras.distribution.DataParallel`): the batch is one array over all their
 devices, so that the loss is the whole batch's mean over real tokens and the random masks are the whole batch's. On
-TensorFlow the devices of one machine do (`MirroredStrategy`). The captioner that is validated and saved lives on one
+TensorFlow the devices of one machine share it (`MirroredStrategy`). The captioner that is validated and saved lives on
+one
 device and gets the replicas' weights after every epoch.
 """
 
@@ -21,13 +22,13 @@ from attncap.training.distributed.processes import CLUSTERS, ProcessTraining
 def shared_training(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> SharedTraining:
-    """Join the processes that train together, or take this machine's devices; call it before anything is computed.
+    """Join the processes that train together, or use the devices of this machine; call it before anything is computed.
 
     Args:
-        coordinator: HOST:PORT of process 0; else of KERAS_DISTRIBUTION_JOB_ADDRESSES (its first address).
-        processes: how many; else of KERAS_DISTRIBUTION_NUM_PROCESSES.
-        process: which this is, from 0; else of KERAS_DISTRIBUTION_PROCESS_ID. Where none of the three is given, Slurm's
-            and Open MPI's own variables are read; where there are none either, the devices of this machine are taken.
+        coordinator: HOST:PORT of process 0; default: the first address of KERAS_DISTRIBUTION_JOB_ADDRESSES.
+        processes: how many; default: KERAS_DISTRIBUTION_NUM_PROCESSES.
+        process: the number of this process, from 0; default: KERAS_DISTRIBUTION_PROCESS_ID. If none of the three is
+            given, the variables of Slurm and Open MPI are read; without these, the devices of this machine are used.
 
     Returns:
         training: `ProcessTraining` on JAX, `MirroredTraining` on TensorFlow.

@@ -15,7 +15,7 @@ from attncap.training.distributed.shares import MirroredShares, Shares
 class MirroredTraining(SharedTraining):
     """Training on several devices of one machine with TensorFlow's `MirroredStrategy`.
 
-    Each device draws its own dropout masks; all else, and with dropout 0 everything, is as on one device.
+    Each device draws its own dropout masks; everything else is as on one device.
 
     Args:
         devices: names, as "GPU:0"; None takes every GPU, or every logical CPU where there is no GPU.

@@ -20,8 +20,8 @@ import numpy as np
 from attncap.training.distributed.base import SharedTraining
 from attncap.training.run_folder import RunFolder
 
-HEARTBEAT_SECONDS = 60  # a process that is silent for so long is lost, and all others end
-START_SECONDS = 600  # machines are started by hand: the first waits so long for the last
+HEARTBEAT_SECONDS = 60  # a process that is silent for this long is lost, and all others end
+START_SECONDS = 600  # machines are started by hand: the first waits this long for the last
 END_SECONDS = 60  # between the first that is done and the last
 LOST = re.compile("gloo|nccl|unavailable|deadline_exceeded|coordination|heartbeat|connection (closed|reset)", re.I)
 CLUSTERS = ("SLURM_STEP_NUM_NODES", "OMPI_COMM_WORLD_SIZE")  # set where JAX can tell the processes by itself
@@ -30,13 +30,13 @@ CLUSTERS = ("SLURM_STEP_NUM_NODES", "OMPI_COMM_WORLD_SIZE")  # set where JAX can
 class ProcessTraining(SharedTraining):
     """Training of several processes, on one machine or many, with `keras.distribution` on the JAX backend.
 
-    Every process loads the same data, and computes the features of all images that its feature store lacks. When one
-    process ends, all end with an error: at once where the connection shows it, else after `HEARTBEAT_SECONDS`. The run
+    Every process loads the same data and computes the features that its store lacks. When one process ends, all end
+    with an error: at once if the connection shows it, or else after `HEARTBEAT_SECONDS`. The run
     can be resumed with any number of processes.
 
     Args:
         coordinator: host and port where process 0 listens; None: from the environment, see `shared_training`.
-        processes: how many there are; 1 shares the work among this machine's devices alone.
+        processes: how many there are; 1 shares the work only among the devices of this machine.
         process: which one this is, from 0.
 
     Raises:
@@ -48,7 +48,7 @@ class ProcessTraining(SharedTraining):
         import jax
 
         if processes != 1:
-            # Else SIGTERM would be a notice to save and not the end.
+            # Otherwise SIGTERM would ask JAX to save its state and not end the process.
             jax.config.update("jax_enable_preemption_service", False)
             who = f"process {process} of {processes} at {coordinator}" if coordinator else "a process"
             print(f"{who} waits for the others", flush=True)
@@ -124,7 +124,7 @@ class ProcessTraining(SharedTraining):
         return folder
 
     def _copy_files(self, folder: Path, give: bool) -> None:
-        # What a resumed run goes on from is with process 0 alone.
+        # Only process 0 has the state of the run to resume.
         names = ("config.json", "manifest.json", "rejects.csv", "best.keras", "state.npz")
         there = [name for name in names if (folder / name).exists()]
         for name, size in self.gather({name: (folder / name).stat().st_size for name in there})[0].items():
@@ -147,7 +147,7 @@ class ProcessTraining(SharedTraining):
         return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
     def _wait_for_all(self) -> None:
-        # A barrier of the coordinator waits as long as it takes, as for a machine that still computes features; the
+        # A barrier of the coordinator waits without limit, for example for a machine that still computes features;
         # collective operations on the devices do not.
         from jax._src.distributed import global_state
 

@@ -1,4 +1,4 @@
-"""What each replica of a shared training reads: its rows of every batch, as many as every other replica."""
+"""The part of every batch that each replica of a shared training reads: equally many rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attncap.training.batches import CaptionBatches, dataset_of
 
 
 class Shares(keras.utils.PyDataset):
-    """The rows of each batch that the replicas of this process read; all batches have rows for every replica.
+    """The rows of each batch that the replicas of this process read.
 
     Args:
         batches: of all replicas; every process has the same ones, in the same order.
@@ -37,7 +37,7 @@ class Shares(keras.utils.PyDataset):
         return self.part(index, self.own.start * each, self.own.stop * each)
 
     def rows(self, index: int) -> int:
-        """Return how many rows batch `index` has, with those that fill it up."""
+        """Return how many rows batch `index` has, including those that fill it up."""
         return -(-len(self.batches.image_ids(index)) // self.replicas) * self.replicas
 
     def part(self, index: int, start: int, stop: int) -> Any:
@@ -52,7 +52,7 @@ class Shares(keras.utils.PyDataset):
 
 
 class MirroredShares(Shares):
-    """Whole batches, for a TensorFlow strategy that hands each device an equal part of the rows.
+    """Whole batches, for a TensorFlow strategy that gives each device an equal part of the rows.
 
     A device's loss is the mean over its own real tokens. The weight of a caption is its device's share of the tokens of
     the batch, so that the sum over devices is the mean over all.
@@ -77,7 +77,7 @@ class MirroredShares(Shares):
 class LossOfRealImages(keras.callbacks.Callback):
     """The mean loss of an epoch, each batch weighted by its images.
 
-    Keras weights a batch by all its rows, including those that fill it up, which one device alone does not have.
+    Keras weights a batch by all its rows, including those that fill it up and do not exist on one device.
 
     Args:
         shares: of the training.
@@ -99,7 +99,7 @@ class LossOfRealImages(keras.callbacks.Callback):
         self._images += images
 
     def corrected(self) -> dict[str, float]:
-        """Return {"loss": the epoch's mean}; nothing where no batch was filled up, and Keras is right."""
+        """Return {"loss": the epoch's mean}, or nothing if no batch was filled up: the loss of Keras is then right."""
         return {} if self._images == self._rows else {"loss": self._real_sum / self._images}
 
 

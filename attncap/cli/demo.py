@@ -20,9 +20,9 @@ def add_commands(commands: Any) -> None:
         metavar="DIR",
         help="folder to write to (default runs/demo)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of faces and training (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of faces and training (default 0)")
     parser.add_argument(
-        "--pictures", type=int, default=None, metavar="N", help="faces to draw (default: see attncap.reports.demo)"
+        "--pictures", type=int, default=None, metavar="N", help="number of faces to draw (default 3000)"
     )
 
 

@@ -1,4 +1,4 @@
-"""`attncap explain`: draw why each word was said, by several methods side by side."""
+"""`attncap explain`: draw which parts of an image made each word probable, by several methods side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attncap features`: the features of a data set's images, before any run needs them, on one machine or many."""
+"""`attncap features`: compute the features of all images of a data set, on one machine or many."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def add_commands(commands: Any) -> None:
         commands,
         "features",
         _features,
-        "compute the features of all images, once for all runs; interrupted, it goes on",
+        "compute the features of all images, once for all runs; an interrupted call can be repeated",
         "attncap features --data table:captions.csv:photographs --layer mixed8 --engine ray --ray-address auto",
     )
     add_data(features)

@@ -1,4 +1,4 @@
-"""`attncap index tune`: find the distance threshold with the fewest errors; and the encoder of an index."""
+"""`attncap index tune`: find the distance threshold with the fewest errors. Also opens an index with its encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: finds the commands in this folder, parses, runs one, and says errors in one line.
+"""The command line: find the commands in this folder, run one, and print errors in one line.
 
 A command is a module of this folder with a function `add_commands(commands)`, which declares one or more commands with
 `attncap.cli.options.add_command`. Adding a file adds a command. Modules import heavy parts inside the functions that
@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 0; 2 after an error that the user can mend; 130 when interrupted, 143 or 129 after SIGTERM or
+        The exit status: 0; 2 after an error that the user can correct; 130 when interrupted, 143 or 129 after SIGTERM
+            or
         SIGHUP; 141 when the reader of a pipe is gone.
     """
     with plain_streams(), signals_as_exceptions():

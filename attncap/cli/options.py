@@ -1,4 +1,4 @@
-"""What the modules of the command line share: how a command is declared, and options that several commands have."""
+"""Declare commands, and options that several commands have."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         action="append",
         dest="runs",
         metavar="DIR",
-        help="run folder or .keras file; given several times, the runs caption as one (mean of their probabilities)",
+        help="run folder or .keras file; given several times, the runs form an ensemble (mean of their probabilities)",
     )
 
 

@@ -1,4 +1,4 @@
-"""`--features-file`: what the commands that read images take in place of an encoder."""
+"""`--features-file`: features computed elsewhere, which commands take in place of an encoder."""
 
 from __future__ import annotations
 

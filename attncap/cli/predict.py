@@ -64,7 +64,7 @@ def _predict(options: argparse.Namespace) -> None:
     paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
     captioner = captioner_of(options)
     captions, unreadable = captions_of(options, captioner, paths, image_ids)
-    # As the COCO tools want the ids of COCO, whose image ids are integers.
+    # The COCO tools expect integers for the image ids of COCO.
     integers = bool(options.data) and all(
         image_id.isdecimal() and str(int(image_id)) == image_id for image_id in image_ids
     )

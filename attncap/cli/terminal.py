@@ -1,4 +1,4 @@
-"""What the command line asks of the terminal: no escapes in what it shows, streams that may be closed, signals."""
+"""Terminal input and output: control characters are escaped, streams may be closed, signals become exceptions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BAR = re.compile(r"(?:\x1b\[A)+$|[\b\r]*")
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGHUP, as an exception: what was begun is cleaned up on the way out."""
+    """SIGTERM or SIGHUP as an exception, so that unfinished work is cleaned up."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -52,7 +52,7 @@ def plain_streams() -> Iterator[None]:
     """Let standard output and error show control characters as escapes."""
     _open_closed()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a caption that the terminal cannot show is no reason to stop
+        if isinstance(stream, TextIOWrapper):  # do not stop at a caption that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     with contextlib.redirect_stdout(PlainStream(sys.stdout)), contextlib.redirect_stderr(PlainStream(sys.stderr)):
         yield

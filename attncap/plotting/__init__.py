@@ -1,8 +1,7 @@
 """Figures of captions, attention maps, training and scores: arrays and tables in, Axes or a Figure out.
 
-Figures are made without pyplot, so that none piles up in its list and none is shown twice; JupyterLab shows the
-one that is the last value of a cell. Panels (`plot_word`, `plot_scores`) take `ax` and return it, sheets return their
-Figure.
+Figures are made without pyplot, so that none stays in memory and none is shown twice; JupyterLab shows the figure that
+is the last value of a cell. Panels (`plot_word`, `plot_scores`) take `ax` and return it; sheets return their Figure.
 """
 
 from attncap.plotting.architecture import plot_architecture

@@ -119,7 +119,13 @@ def _draw_attention_captioner(
     _arrow(ax, (6.1, 4.2), (9.3, 4.2), (9.3, 3.2))
     _arrow(ax, (7.65, 2.7), (7.65, 1.9), (9.3, 1.9), (9.3, middle))
     _arrow(
-        ax, (8.4, 3.2), (8.4, 3.45), (0.675, 3.45), (0.675, 3.2), dashed=True, text="the state goes on to the next word"
+        ax,
+        (8.4, 3.2),
+        (8.4, 3.45),
+        (0.675, 3.45),
+        (0.675, 3.2),
+        dashed=True,
+        text="the state is passed to the next word",
     )
 
 

@@ -48,8 +48,8 @@ def plot_attention(
 ) -> Figure:
     """Draw a caption's attention maps, word by word: the image, then one panel per word.
 
-    Below each map stand its maximum in times uniform (weight * rows * cols; 1x: all places alike) and the word's
-    probability. Each map has its own scale, which ends at its maximum, at least twice uniform.
+    Below each map are its maximum in times uniform (weight * rows * cols; 1x means equal attention everywhere) and the
+    probability of the word. Each map has its own scale, which ends at its maximum or at twice uniform.
 
     Args:
         image: Pillow image, uint8 array of shape (height, width, 3), or path: all of what the encoder saw.

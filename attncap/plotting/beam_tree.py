@@ -1,4 +1,4 @@
-"""`plot_beam_tree`: what a beam search kept after each word, as a tree: arrays and words in, Axes out."""
+"""`plot_beam_tree`: the beams of a search after each word, as a tree."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ROW, GAP, SIZE = 0.33, 0.35, 10.0  # inches a word, inches between columns, poin
 def plot_beam_tree(
     steps: Sequence[Sequence[Beam]], *, end: str = "<end>", ax: Axes | None = None, title: str | None = None
 ) -> Axes:
-    """Draw the beams of one image, one row per word: which beam each one grew from, and which were dropped.
+    """Draw the beams of one image, one row per word: the parent of each beam, and the dropped ones.
 
     A beam is a column; the further left, the better its rank after that word. Each word has its probability given those
-    before it. The way to the best caption is drawn in color; what was given up before the last row is grey. Below a
-    finished caption a dotted line goes on for as long as it is kept; the log-probabilities of those kept stand at the
+    before it. The path to the best caption is drawn in color; beams that were dropped before the last row are gray. A
+    dotted line continues below a finished caption while it is kept; the log-probabilities of kept captions are at the
     bottom.
 
     Args:

@@ -33,13 +33,13 @@ def place_axes(fig: Figure | SubFigure, left: float, top: float, width: float, h
 
 
 def bare(ax: Axes) -> None:
-    """Remove ticks and frame, which mean nothing around an image."""
+    """Remove ticks and frame, which have no meaning around an image."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
 
 def size_inches(part: Figure | SubFigure | Axes) -> tuple[float, float]:
-    """Current (width, height) of a figure or of axes."""
+    """Return the current (width, height) in inches of a figure or of axes."""
     dpi = root_figure(part).dpi
     box = part.bbox
     return float(box.width / dpi), float(box.height / dpi)
@@ -56,7 +56,7 @@ def _drawable_characters() -> frozenset[int]:
     characters: set[int] = set()
     for name in STYLE["font.family"]:
         faces = (get_font(findfont(FontProperties(family=name, weight=weight))) for weight in ("normal", "bold"))
-        characters |= set.intersection(*(set(face.get_charmap()) for face in faces))  # bold faces know fewer
+        characters |= set.intersection(*(set(face.get_charmap()) for face in faces))  # bold fonts have fewer characters
     return frozenset(characters)
 
 
@@ -67,21 +67,21 @@ def drawable(text: str) -> str:
     for character in " ".join(text.split()):
         category = unicodedata.category(character)
         if category == "Cc" or (ord(character) not in known and category in ("Mn", "Me", "Cf")):
-            continue  # controls, and marks such as emoji variants, that are nothing to see by themselves
+            continue  # control characters, and marks such as emoji variants, that are not visible
         characters.append(character if ord(character) in known else MISSING)
     return "".join(characters)
 
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: float, weight: str = "normal") -> float:
-    """Width of one line of text in inches."""
+    """Return the width of one line of text in inches."""
     font = FontProperties(family=STYLE["font.family"], weight=weight, size=size)
     width = float(text_to_path.get_text_width_height_descent(text, font, False)[0]) / 72
-    return width * 1.04  # letters fall on whole pixels, so that a drawn line is up to that much longer
+    return width * 1.04  # letters are placed on whole pixels, so that a line can be longer by this
 
 
 def wrap(text: str, width: float, size: float, weight: str = "normal") -> list[str]:
-    """Break text into lines of at most `width` inches; only a word wider than that is broken within."""
+    """Break text into lines of at most `width` inches; only wider words are broken."""
     lines = [""]
     for word in drawable(text).split(" "):
         joined = f"{lines[-1]} {word}".strip()
@@ -104,7 +104,7 @@ def bulleted(text: str, width: float, size: float) -> list[str]:
 
 
 def fit_word(word: str, width: float, size: float, smallest: float, weight: str) -> tuple[list[str], float]:
-    """Fit one word: its lines and font size in points. Reduce the size first, then break the word."""
+    """Fit one word and return its lines and font size in points: reduce the size first, then break the word."""
     text = drawable(word) or " "
     wanted = text_width(text, size, weight)
     if wanted > width:
@@ -113,7 +113,7 @@ def fit_word(word: str, width: float, size: float, smallest: float, weight: str)
 
 
 def balanced_columns(panels: int, most: int) -> int:
-    """Number of columns, at most `most`, that fills the rows about equally."""
+    """Return the number of columns, at most `most`, that fills the rows about equally."""
     return ceil(panels / ceil(panels / most))
 
 
@@ -125,11 +125,11 @@ def short_number(value: float) -> str:
 
 
 def read_image(image: AnyImage, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Read an image to draw, and its true size.
+    """Read an image to draw; return it with its true size.
 
     Args:
         image: path, Pillow image, or array as `attncap.images.read_image` takes it.
-        longest: pixels along the longer side, at most, of what is returned.
+        longest: largest longer side, in pixels, of the returned image.
 
     Returns:
         uint8 array, shape (height', width', 3), and (width, height) of the image itself.
@@ -147,18 +147,18 @@ def read_image(image: AnyImage, longest: int) -> tuple[np.ndarray, tuple[int, in
 
 
 def show_photo(ax: Axes, photo: np.ndarray, size: tuple[int, int]) -> None:
-    """Draw an image in its own pixel coordinates, at whatever resolution `photo` has."""
+    """Draw an image in its own pixel coordinates, at the resolution of `photo`."""
     bare(ax)
     ax.imshow(photo, extent=image_extent(size), origin="upper", aspect="equal", interpolation="antialiased")
 
 
 def image_extent(size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Extent for imshow, so that an array of any resolution is drawn in the image's pixel coordinates."""
+    """Return the extent for imshow that draws an array of any resolution in the image's pixel coordinates."""
     return (-0.5, size[0] - 0.5, size[1] - 0.5, -0.5)  # pixel centers at whole numbers, y downward
 
 
 def ink_of(ax: Axes) -> tuple[str, str, str]:
-    """Colors of text, of minor text and of rules that are legible on the background behind these axes."""
+    """Return colors of text, minor text and rules that are legible on the background of these axes."""
     figure = root_figure(ax)
     behind = to_rgba(figure.get_facecolor()) if figure is not None else (1.0, 1.0, 1.0, 1.0)
     red, green, blue, opacity = behind
@@ -175,7 +175,7 @@ def label_graph(ax: Axes, title: str, across: str, up: str) -> None:
     ax.set_ylabel(up, color=ink)
     ax.grid(axis="y", color=rule, linewidth=0.8)
     ax.set_axisbelow(True)
-    ax.tick_params(labelsize=11, labelcolor=ink, color=muted)  # not left to the settings at the time of drawing
+    ax.tick_params(labelsize=11, labelcolor=ink, color=muted)  # fixed now, not by the settings at the time of drawing
 
 
 def legends_above(axes: Sequence[Axes], most_columns: int = 4) -> None:
@@ -195,7 +195,7 @@ def legends_above(axes: Sequence[Axes], most_columns: int = 4) -> None:
 
 
 def _room(ax: Axes) -> float:
-    """Width in inches for what stands above axes: their cell of the figure's grid, or the axes where there is none."""
+    """Return the width in inches available above axes: that of their grid cell, or of the axes without a grid."""
     cell = ax.get_subplotspec()
     if cell is None or root_figure(ax).get_layout_engine() is None:
         return max(size_inches(ax)[0], 1.0)
@@ -205,7 +205,7 @@ def _room(ax: Axes) -> float:
 
 
 def _legend_width(labels: Sequence[str], columns: int) -> float:
-    """Width in inches of a legend whose entries are filled column by column."""
+    """Return the width in inches of a legend whose entries are filled column by column."""
     rows = ceil(len(labels) / columns)
     widest = [max(text_width(label, 11) for label in labels[n : n + rows]) for n in range(0, len(labels), rows)]
     return sum(widest) + len(widest) * (1.4 + 0.8 + 1.2) * 11 / 72  # handle, its gap to the text, gap between columns
@@ -217,7 +217,7 @@ def constrained_layout() -> ConstrainedLayoutEngine:
 
 
 def figure_of(ax: Axes) -> Figure:
-    """The figure that holds these axes."""
+    """Return the figure that holds these axes."""
     figure = root_figure(ax)
     assert figure is not None
     return figure

@@ -21,7 +21,7 @@ from attncap.plotting.layout import image_extent, show_photo
 Mode = Literal["heat", "reveal", "contour"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-# Orange to dark red; opacity grows with attention, so that nothing covers what the model did not look at.
+# Orange to dark red; opacity grows with attention, so that places without attention stay visible.
 HEAT = LinearSegmentedColormap.from_list(
     "attention", [(0.0, (1.0, 0.72, 0.1, 0.0)), (0.5, (0.93, 0.3, 0.05, 0.4)), (1.0, (0.6, 0.0, 0.15, 0.72))]
 )
@@ -74,7 +74,7 @@ def upsample_attention(
         raise ValueError(f"size needs (height, width) of at least 1 pixel each, got {size}")
     rows, cols = weights.shape
     left, top, right, bottom = grid_box
-    per_row, per_col = rows / (bottom - top), cols / (right - left)  # cells per image, if they went on to its edges
+    per_row, per_col = rows / (bottom - top), cols / (right - left)  # cells per image, if they continued to its edges
     if not smooth:
         row_of = ((np.arange(height) + 0.5) / height - top) * per_row  # the cell that a pixel's center lies in
         col_of = ((np.arange(width) + 0.5) / width - left) * per_col
@@ -110,9 +110,9 @@ def draw_attention(
         size: (width, height) of the image itself, whose pixels are the coordinates of the axes.
         weights: array, shape (rows, cols), sums to 1.
         mode: "heat": color and opacity follow attention over a paled photograph; "reveal": the photograph in color
-            where the model looked, pale gray elsewhere; "contour": lines that enclose 50% and 80% of the attention.
+            where the model looked, and pale gray elsewhere; "contour": lines that enclose 50% and 80% of the attention.
         maximum: end of the color scale in times uniform (weight * rows * cols); default: the map's maximum, at least 2,
-            so that an even map looks even.
+            so that a uniform map looks uniform.
         smooth: False draws the cells of the grid.
         grid_box: the part of the image that the cells tile; nothing is drawn outside it.
         cmap: colors of "heat"; default: orange to dark red, transparent at 0.
@@ -145,7 +145,7 @@ def draw_attention(
 
 
 def scale_maximum(weights: np.ndarray) -> float:
-    """End of a map's color scale in times uniform: its maximum, at least 2, so that an even map looks even."""
+    """End of a map's color scale in times uniform: its maximum, at least 2, so that a uniform map looks uniform."""
     return max(float(np.max(weights)) * weights.size, 2.0)
 
 
@@ -188,7 +188,7 @@ def _paled(photo: np.ndarray, gray: bool) -> np.ndarray:
 def _box_in_pixels(
     shape: tuple[int, ...], size: tuple[int, int], grid_box: tuple[float, float, float, float]
 ) -> tuple[tuple[int, int, int, int], tuple[float, float, float, float]]:
-    """The grid's box in whole pixels of the photo that is drawn, and as an extent in the image's own pixels."""
+    """Return the box of the grid in whole pixels of the drawn photo, and as an extent in pixels of the image."""
     height, width = shape[:2]
     left, top = (max(round(edge * n), 0) for edge, n in zip(grid_box[:2], (width, height), strict=True))
     right, bottom = (min(max(round(edge * n), 1), n) for edge, n in zip(grid_box[2:], (width, height), strict=True))
@@ -202,11 +202,11 @@ def _box_in_pixels(
 
 
 def _draw_contours(ax: Axes, values: np.ndarray, extent: tuple[float, float, float, float]) -> None:
-    """Lines around the smallest areas that hold 80% and 50% of the attention."""
+    """Draw lines around the smallest areas that hold 80% and 50% of the attention."""
     falling = np.sort(values, axis=None)[::-1]
     sums = np.cumsum(falling, dtype=np.float64)
     if min(values.shape) < 2 or falling[0] <= falling[-1] or sums[-1] <= 0:
-        return  # an even map has no such line
+        return  # a uniform map has no such line
     levels = {}
     for mass, color in zip(CONTOUR_MASS, CONTOUR_COLORS, strict=True):
         level = float(falling[np.searchsorted(sums, mass * sums[-1]).clip(max=falling.size - 1)])

@@ -66,7 +66,7 @@ def plot_predictions(
         sections: (heading, number of images) in order; each begins a row of its own below its heading. Example:
             `[("Best", 4), ("Worst", 4)]`. Default: one section without heading.
         columns: images in a row, default 2 to 4.
-        title: of the sheet; default: says what stands where.
+        title: of the sheet; default: an explanation.
 
     Returns:
         The figure, with one Axes per image.
@@ -129,7 +129,7 @@ def plot_predictions(
 
 
 def _rows(sections: Sequence[tuple[str, int]], columns: int, count: int) -> list[tuple[str, slice]]:
-    """The rows of a sheet: the images of each, and the heading of a section before its first."""
+    """Return the rows of a sheet: the images of each row, and the heading of a section before its first row."""
     if sum(number for _, number in sections) != count or min(number for _, number in sections) < 1:
         raise ValueError(f"sections need all {count} images, at least one each, got {list(sections)}")
     rows, first = [], 0
@@ -142,9 +142,10 @@ def _rows(sections: Sequence[tuple[str, int]], columns: int, count: int) -> list
 
 
 def words_in_no_reference(caption: Caption | str, references: Sequence[str]) -> set[str]:
-    """Words of a caption that no reference contains, compared in lower case without punctuation.
+    """Return the words of a caption that no reference contains, compared in lower case without punctuation.
 
-    One reference is thin evidence: a word may be right although nobody wrote it. "a", "an", "the", "and", "with", "of",
+    One reference is weak evidence: a word may be right although no reference has it. "a", "an", "the", "and", "with",
+    "of",
     "in" and "on" are left out.
 
     Args:

@@ -31,7 +31,7 @@ def plot_scores(scores: Any, *, ax: Axes | None = None, title: str | None = None
         scores: DataFrame with `metric` and `score`, perhaps `low`, `high` and `system`; or a dict of metric to score or
             (score, low, high); or a dict of system to such a dict. Drawn in the order given, from the top.
         ax: where to draw; default: a new figure's.
-        title: say the interval's level and the data here; default: that they are scores, with intervals where so.
+        title: should name the data and the level of intervals; default: "Scores", or "Scores with their intervals".
 
     Returns:
         The axes: a line of dots for each system in `lines`, its intervals in `collections`.
@@ -56,7 +56,7 @@ def plot_scores(scores: Any, *, ax: Axes | None = None, title: str | None = None
         places = np.array([metrics.index(row.metric) for row in own]) + step * (n - (len(systems) - 1) / 2)
         color, marker = COLORS[n % len(COLORS)], MARKERS[(n + 3 * (n // len(COLORS))) % len(MARKERS)]
         ax.plot(values, places, marker, color=color, markersize=7, label=drawable(system) or "_")
-        # Not error bars, which start from the score: a bootstrap interval may leave it out.
+        # Not error bars, which start at the score: a bootstrap interval may not contain it.
         low, high = np.array([(row.low, row.high) for row in own]).T
         ax.hlines(places, low, high, color=color, linewidth=2)
         for ends in (low, high):

@@ -10,10 +10,11 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-# Fonts for scripts that DejaVu Sans (which comes with matplotlib) lacks; used where they are installed.
+# Fonts for scripts that DejaVu Sans (which comes with matplotlib) lacks; used if they are installed.
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji")
 INK, MUTED, RULE = "#1a1a1a", "#555555", "#d9d9d9"
-# Okabe and Ito's colors, which people with any color vision tell apart; yellow is left out, too pale on white.
+# Okabe and Ito's colors, which people with any color vision can distinguish; without yellow, which is too pale on
+# white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 WRONG = "#D55E00"  # the mark under words that are known to be wrong
 MARKERS = "osD^vPX*"

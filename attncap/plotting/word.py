@@ -33,8 +33,7 @@ def plot_word(
 ) -> Axes:
     """Draw one word's attention map, large, with a color bar in times uniform.
 
-    The scale is weight * rows * cols: 1 where the model looks as much as it would everywhere if it looked evenly, 0
-    where it does not look.
+    The scale is weight * rows * cols: 1 is the attention of a uniform map, 0 is no attention.
 
     Args:
         image: Pillow image, uint8 array of shape (height, width, 3), or path: all of what the encoder saw.

@@ -25,7 +25,7 @@ from attncap.plotting.scores import plot_scores
 from attncap.plotting.style import STYLE, PanelAxes, SheetFigure
 from attncap.reports.systems import System
 
-BATCH = 32  # images that a system is given at a time
+BATCH = 32  # images per batch of a system
 # What a table calls a score -> its name in `Scores.values`.
 MEASURES = {
     "BLEU-1": "bleu_1",
@@ -42,7 +42,7 @@ COSTS = {"seconds_a_picture": "s per image", "training_seconds": "training, s", 
 
 @dataclass(frozen=True, eq=False)
 class SystemComparison:
-    """What several systems reach on the same images, and what they cost.
+    """Scores and costs of several systems on the same images.
 
     Args:
         title: data set, split and number of images.
@@ -66,7 +66,7 @@ class SystemComparison:
     absent: Mapping[str, str] = field(default_factory=dict)
 
     def shown(self, intervals: bool = True) -> pd.DataFrame:
-        """The table in text for a person, scores with their intervals; "-" where something does not apply."""
+        """Return the table as text, scores with their intervals; "-" means not applicable."""
         names = zip(self.intervals["system"], self.intervals["metric"], strict=True)
         ends = dict(zip(names, zip(self.intervals["low"], self.intervals["high"], strict=True), strict=True))
         rows = {}
@@ -84,7 +84,7 @@ class SystemComparison:
         return shown.reindex([*shown.index, *self.absent]).astype(object).fillna("-")
 
     def to_markdown(self, intervals: bool = True) -> str:
-        """The table for a README, and below it what is not in it and why."""
+        """Return the table in Markdown, followed by the absent systems with reasons."""
         shown = self.shown(intervals)
         lines = [f"| {self.title} | {' | '.join(shown.columns)} |", "| --- |" + " ---: |" * len(shown.columns)]
         lines += [
@@ -93,7 +93,7 @@ class SystemComparison:
         return "\n".join([*lines, "", *(f"{system}: {why}" for system, why in self.absent.items())]).rstrip()
 
     def tests_text(self, metrics: Sequence[str] = ("BLEU-4", "CIDEr", "ROUGE-L", TRUE)) -> str:
-        """The paired tests in lines: the best system's lead over each other one, its interval and p."""
+        """Return the paired tests as text: the lead of the best system over each other one, its interval and p."""
         lines = [f"{self.best} minus ...", f"{'':<32}{'':<9}{'lead':>8}{'95% interval':>20}{'p':>9}"]
         for row in self.tests[self.tests["metric"].isin(metrics)].itertuples():
             between = f"{row.low:+.3f} to {row.high:+.3f}"
@@ -101,7 +101,7 @@ class SystemComparison:
         return "\n".join(lines)
 
     def to_json_dict(self) -> dict[str, Any]:
-        """For `json.dumps`: everything but the captions; None for NaN."""
+        """Return everything but the captions, for `json.dumps`; None for NaN."""
         table = self.table.reset_index(names="system")
         return {
             "title": self.title,
@@ -124,15 +124,16 @@ def compare_systems(
     seed: int = 0,
     progress: bool = True,
 ) -> SystemComparison:
-    """Ask every system for captions of the same images, from their files, with the clock running; score and test.
+    """Caption the same image files with every system, measure the time, score the captions and test differences.
 
-    Seconds an image are the median over batches of 32 after the first, in which networks are compiled.
+    Seconds per image are the median over batches of 32 without the first, in which networks are compiled.
 
     Args:
         systems: those of `attncap.reports.systems`, each name once.
-        held_out: images that can be read, with captions; nobody trained on them. Where it has a table of attributes,
-            the drawn faces' or one of 0 and 1 with names such as CelebA's, what the captions claim is checked by it.
-        absent: systems that cannot be asked here, and why: the table says so.
+        held_out: readable images with captions that no system was trained on. If it has a table of attributes (that of
+            the drawn faces, or one of 0 and 1 with names such as those of CelebA), the claims of captions are checked
+            with it.
+        absent: systems that are not compared, and why; listed below the table.
         bootstrap: samples for the intervals.
         samples: of the paired tests.
         seed: of both.
@@ -253,7 +254,7 @@ def _tests(
 
 
 def _claims_by_image(captions: Mapping[str, str], attributes: pd.DataFrame) -> np.ndarray:
-    """True claims and claims of each image: float64, shape (N, 2)."""
+    """Return the number of true claims and of claims of each image: float64, shape (N, 2)."""
     if not set(CHARACTERISTICS) <= set(attributes):
         return true_claims(captions, attributes)
     by_image = stated_claims(captions, attributes).groupby("image_id")["true"].agg(["sum", "size"])

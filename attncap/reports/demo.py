@@ -61,7 +61,7 @@ def demo(
     data = load(f"faces:{pictures or PICTURES}", seed=seed, folder=out / "faces")
     print(data.summary())
     run = out / "run"
-    begun = (run / "config.json").exists()  # an interrupted demo goes on; a finished one is scored and drawn anew
+    begun = (run / "config.json").exists()  # an interrupted demo continues; a finished one is scored and drawn again
     captioner = train(data, run, replace(config, seed=seed), resume=begun, features=out / "features", verbose=2)
     trained = time.monotonic()
     assert captioner.encoder is not None
@@ -122,7 +122,7 @@ def _draw(out: Path, held_out: CaptionData, captions: Sequence[Caption], scores:
         plot_attention(paths[str(caption.image_id)], caption).savefig(out / f"heatmap_{number}.png")
     plot_history(pd.read_csv(out / "run" / "history.csv")).savefig(out / "training.png")
     ranked = scores.per_image.sort_values("cider_d")["image_id"].tolist()
-    best, worst = ranked[-EXTREMES:][::-1], ranked[:EXTREMES]  # so that nobody is shown only luck
+    best, worst = ranked[-EXTREMES:][::-1], ranked[:EXTREMES]  # so that the page shows failures too
     sheet = [*best, *worst]
     by_id = {str(caption.image_id): caption for caption in captions}
     score_of = scores.per_image.set_index("image_id")["cider_d"]

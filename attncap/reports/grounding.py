@@ -1,4 +1,4 @@
-"""`attncap ground`: from a run, a data set and boxes to the table of where the captioner looks."""
+"""`attncap ground`: measure the maps of a run against the boxes of a data set."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from attncap.models.ensemble import Ensemble
 
 @dataclass(frozen=True, eq=False)
 class GroundReport:
-    """What `attncap ground` prints.
+    """The results of `attncap ground`.
 
     Attributes:
-        grounding: at shift 0 (or the first one asked for), over all phrases that have a map there; None without boxes.
+        grounding: at shift 0 (or the first given shift), over all phrases with a map there; None without boxes.
         at_shifts: shift -> grounding, over the phrases that have a map at each of the shifts.
         fed: "human captions fed in" or "generated captions".
         n_left_out: images without annotation.
         n_unreadable: images that cannot be read.
-        uniform, faithfulness: the probes, where asked for; faithfulness with one cell and with 3 x 3 blanked.
+        uniform, faithfulness: results of the probes, if asked for; faithfulness with one cell and with 3 x 3 blanked.
         method: whose maps were measured, "attention" or another of `attncap.explain.methods.METHODS`.
     """
 
@@ -116,16 +116,16 @@ def ground(
     Args:
         captioner: with its encoder, from `load_captioner`; or an ensemble.
         data: images and captions.
-        boxes: spec of `load_phrases`: `entities:FOLDER_OR_ZIP`, `table:CSV` or `faces`; None with `probes`, which can
-            do without: they then measure content words in place of words that name a region.
-        split: of the data; None takes all.
+        boxes: spec of `load_phrases`: `entities:FOLDER_OR_ZIP`, `table:CSV` or `faces`; None with `probes`, which then
+            measure content words in place of words that name a region.
+        split: of the data; None means all.
         generated: measure the captioner's own captions (phrases matched by head noun, of a table by the words
             themselves, for faces by stated characteristic); default: the human captions, fed in word by word.
         method: whose maps: "attention", or those of `attncap.explain_word`, "occlusion" or "gradient", which captioners
             without attention have as well.
         shifts: steps to read the maps at; see `measure_grounding`. Default: -1, 0 and 1 for attention, else 0.
         features: folder of feature stores, or features computed elsewhere, as in `train`.
-        limit: measure the first so many annotated images; None all.
+        limit: measure only the first annotated images; None measures all.
         probes: also `compare_with_uniform` (of a captioner with attention) and `measure_faithfulness`.
         seed: of resampling.
         decoding: settings of `Decoder`, for generated captions and the probe.
@@ -134,7 +134,8 @@ def ground(
         report: the measures and tables.
 
     Raises:
-        ValueError: attention of a captioner that has none, a captioner without encoder, an unknown split or spec,
+        ValueError: method "attention" for a captioner without attention, a captioner without encoder, an unknown split
+            or spec,
             neither boxes nor probes.
 
     Example:
@@ -210,7 +211,7 @@ def _explained(
     captions: Sequence[Caption],
     method: Method,
 ) -> list[Caption]:
-    """The same captions with the maps of another method; the captions of one image stand side by side."""
+    """Return the same captions with the maps of another method."""
     keys = dict(zip(data.pictures["image_id"], data.pictures[key_column(store)], strict=True))
     explainer = Explainer(captioner, method)
     explained: list[Caption] = []

@@ -1,4 +1,4 @@
-"""For notebooks: set-up in one line, and tables of scores and captions."""
+"""Set-up of notebooks in one line, and tables of scores and captions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from attncap.metrics.ptb_tokenizer import tokenize
 from attncap.metrics.report import Comparison, Scores
 from attncap.plotting.style import INK
 
-SHARED = "#cfe5f5"  # behind n-grams that caption and reference share
-ORANGE = "#fbd9c3"  # behind words that no reference has
+SHARED = "#cfe5f5"  # background of n-grams that caption and reference share
+ORANGE = "#fbd9c3"  # background of words that no reference has
 
 
 def notebook_setup(*, seed: int = 0, dpi: float | None = None, style: bool = True) -> None:
@@ -30,10 +30,10 @@ def notebook_setup(*, seed: int = 0, dpi: float | None = None, style: bool = Tru
         dpi: resolution of figures in dots per inch; lower keeps the notebook's file small. Default: matplotlib's.
         style: False leaves matplotlib's settings as they are.
 
-    Tables of pandas show long texts whole.
+    Tables of pandas show long texts in full.
 
     Raises:
-        RuntimeError: a package was installed anew after this kernel had loaded it, as can happen on Colab.
+        RuntimeError: a package was reinstalled after this kernel had loaded it, as can happen on Colab.
 
     Example:
         >>> import attncap
@@ -51,7 +51,7 @@ def notebook_setup(*, seed: int = 0, dpi: float | None = None, style: bool = Tru
     keras.utils.set_random_seed(seed)
     if style:
         matplotlib.rcParams.update(STYLE)
-    pd.set_option("display.max_colwidth", None)  # captions in tables are shown whole
+    pd.set_option("display.max_colwidth", None)  # captions in tables are shown in full
     if dpi is not None:
         matplotlib.rcParams.update({"figure.dpi": dpi, "savefig.dpi": dpi})
     names = ["attncap", "keras", keras.backend.backend(), "numpy", "pandas", "matplotlib"]
@@ -60,7 +60,7 @@ def notebook_setup(*, seed: int = 0, dpi: float | None = None, style: bool = Tru
 
 
 def _check_loaded(modules: Mapping[str, Any]) -> None:
-    """Ask for a restart where the loaded version of a package is not the installed one."""
+    """Raise RuntimeError if the loaded version of a package is not the installed one."""
     for name, module in modules.items():
         installed = version(name)
         if module.__version__ != installed:
@@ -111,14 +111,14 @@ def score_table(result: Scores | Comparison) -> pd.DataFrame:
 
 
 class CaptionTable:
-    """Captions of one image in a table that marks their words by the references.
+    """Table of the captions of one image, with words marked by comparison with the references.
 
-    Words of an n-gram that a reference has as well are on blue; words that no reference has are underlined, on orange.
-    The references follow below; in them, n-grams that the first caption has as well are on blue.
+    N-grams that a reference also has are on blue; words that no reference has are underlined, on orange. The references
+    follow; in them, n-grams of the first caption are on blue.
 
     Args:
         captions: name of each row -> caption.
-        references: what people wrote of the image.
+        references: human captions of the image.
         n: length of the n-grams.
 
     Raises:
@@ -157,7 +157,7 @@ class CaptionTable:
         return [(word, "shared" if shared else "") for word, shared in zip(words, inside, strict=True)]
 
     def __repr__(self) -> str:
-        """Plain text: shared n-grams in [brackets], wrong words between *stars*."""
+        """Return plain text: shared n-grams in [brackets], wrong words between *stars*."""
         signs = {"shared": "[{}]", "wrong": "*{}*", "": "{}"}
         width = max(len(name) for name, _ in self.rows)
         return "\n".join(
@@ -166,7 +166,7 @@ class CaptionTable:
         )
 
     def _repr_html_(self) -> str:
-        """The table for Jupyter: colors that are legible on white and on black."""
+        """Return the table for Jupyter, in colors that are legible on white and on black."""
         looks = {
             "shared": f"background:{SHARED};color:{INK}",
             "wrong": f"background:{ORANGE};color:{INK};text-decoration:underline",

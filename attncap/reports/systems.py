@@ -1,7 +1,7 @@
 """The systems that `attncap.reports.comparison` compares: each captions a list of image files.
 
-Two captioners, attributes said in a sentence, the caption of the nearest image by difference hash or by embedding (or
-the caption that the k nearest agree on), and two that do not look at the image at all.
+These are two captioners, attributes in a sentence, the caption of the nearest image by difference hash or by embedding
+(or the consensus of the k nearest), and two baselines that ignore the image.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from attncap.retrieval.index import ImageIndex
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A way to caption images, ready to be asked.
+    """A way to caption images.
 
     Args:
-        name: as tables and figures call it.
-        answer: image files -> captions, one each, in order; everything from decoding the file on.
-        training_seconds: of learning or of building the index, without the encoder's features, which are computed once
-            and shared; NaN where it is not known.
-        megabytes: what has to be kept in order to answer, encoder included.
+        name: for tables and figures.
+        answer: image files -> captions, one each, in order; includes decoding the files.
+        training_seconds: time of training or of building the index, without the features, which are shared; NaN if
+            unknown.
+        megabytes: size of all that is needed to answer, including the encoder.
     """
 
     name: str
@@ -78,12 +78,12 @@ def captioner_system(name: str, run: str | Path, *, training_seconds: float | No
 def attribute_system(
     name: str, run: str | Path, *, most: int | None = None, training_seconds: float | None = None
 ) -> System:
-    """A classifier of attributes, whose answers are said in a sentence.
+    """A classifier of attributes, whose answers are put into a sentence.
 
     Args:
         name: of the system.
         run: run folder of `attncap attributes train`, or its `.keras` file.
-        most: at most so many attributes a sentence; None: all that reach their thresholds.
+        most: largest number of attributes per sentence; None: all that reach their thresholds.
         training_seconds: default as the run folder's files tell.
     """
     classifier = load_classifier(run)
@@ -122,12 +122,12 @@ def build_index(training: CaptionData, encoder: ImageEncoder, progress: bool = F
     index.add(list(pictures["path"]), [references[image_id] for image_id in image_ids], image_ids, progress)
     if not len(index):
         raise ValueError(f"{training.name}: no training image with a caption can be read: nothing to look up")
-    index.nearest(index.codes[:1])  # codes are read into memory at the first question
+    index.nearest(index.codes[:1])  # codes are read into memory at the first search
     return index, time.perf_counter() - began
 
 
 def neighbor_system(name: str, index: ImageIndex, k: int = 1, *, training_seconds: float = math.nan) -> System:
-    """The caption of the nearest image of an index, or the one that the k nearest agree on.
+    """The caption of the nearest image of an index, or the consensus of the k nearest.
 
     Args:
         name: of the system.
@@ -186,18 +186,18 @@ def all_systems(
     progress: bool = True,
     decoding: Mapping[str, Any] | None = None,
 ) -> tuple[list[System], CaptionData, dict[str, str]]:
-    """Make trained runs, retrieval over the training images and two baselines ready to be compared.
+    """Prepare trained runs, retrieval over the training images and two baselines for a comparison.
 
     Args:
-        data: its training split is what retrieval and baselines know; runs must have been trained on it.
+        data: retrieval and baselines use its training split; runs must have been trained on it.
         split: the held-out one.
         attention, show_and_tell: run folders or `.keras` files of captioners; None: they are absent.
         attributes: run folder or file of a classifier of attributes.
         weights, layer: of the encoder whose pooled features are the embedding; see `FeatureExtractor`.
         features: folder of feature stores; default `features` in the cache folder.
         bits: of the difference hash.
-        k: neighbors that are asked for a consensus; None: `choose_k` on training images.
-        limit: the first images of the split only.
+        k: number of neighbors for the consensus; None: `choose_k` on training images.
+        limit: use only the first images of the split.
         seed: of the random captions and of `choose_k`.
         progress: show bars.
         decoding: of the captioners' `Decoder`, such as {"beam_width": 5}.
@@ -245,9 +245,9 @@ def all_systems(
 
 
 def seconds_of_run(run: str | Path) -> float:
-    """Return the seconds between a run folder's manifest and its last epoch; NaN where it is no run folder.
+    """Return the seconds between a run's manifest and its last epoch; NaN if there is no run folder.
 
-    By the files' times: too many where a run was interrupted and resumed, or shared the machine.
+    Computed from the times of files: too large if the run was interrupted or shared the machine.
     """
     first, last = Path(run) / "manifest.json", Path(run) / "history.csv"
     if not (first.is_file() and last.is_file()):

@@ -19,7 +19,7 @@ from attncap.training.run_folder import RunFolder
 
 
 def readable_data(data: CaptionData, store: Any, folder: RunFolder, resume: bool) -> CaptionData:
-    """Compute the features of training and validation images; leave out unreadable ones and list them in the run folder.
+    """Compute the features of training and validation images; list unreadable ones in the run folder, leave them out.
 
     Raises:
         ValueError: no readable image with a caption in one of the two splits.

@@ -1,4 +1,4 @@
-"""What goes into the explorer's page as JSON: captions, maps, probabilities, scores and images."""
+"""The contents of the explorer page as JSON: captions, maps, probabilities, scores and images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from attncap.plotting.predictions import words_in_no_reference
 
 Weighed = Sequence[Sequence[tuple[str, float]]]  # of T words each: (word, log-probability), the likeliest first
 
-# What people call the columns of `Scores.per_image`; a column that is not here keeps its name.
+# Labels of columns of `Scores.per_image`; other columns keep their names.
 SCORE_LABELS = {
     "cider_d": "CIDEr-D",
     "bleu_4": "BLEU-4",
     "rouge_l": "ROUGE-L",
     "meteor": "METEOR",
 }
-NOT_SHOWN = {"words", "bleu_1", "bleu_2", "bleu_3", "cider_plain"}  # columns that say the same again
+NOT_SHOWN = {"words", "bleu_1", "bleu_2", "bleu_3", "cider_plain"}  # columns that repeat another one
 
 
 def grouped(captions: Caption | Sequence[Caption | Sequence[Caption]]) -> list[list[Caption]]:
@@ -106,7 +106,7 @@ def beam_entry(caption: Caption, weighed: Weighed | None) -> dict[str, Any]:
 
 
 def box_entries(phrases: Sequence[Any], caption: Caption) -> list[list[Any]]:
-    """Phrases with boxes as lists: first word, word after the last, name, boxes."""
+    """Return phrases with boxes as lists: first word, word after the last, name, boxes."""
     found = []
     for phrase in phrases:
         if not 0 <= phrase.start < phrase.end <= len(caption.words):
@@ -161,7 +161,7 @@ def wrong_places(
     wrong: Mapping[str, Collection[str]] | None,
     references: Mapping[str, Sequence[str]] | None,
 ) -> list[int]:
-    """Places of the words to mark."""
+    """Return the positions of the words to mark."""
     if wrong is not None:
         marked = set(wrong.get(name, ()))
     elif references and references.get(name):

@@ -1,7 +1,7 @@
-"""`explore`: captions in, one self-contained HTML page out, on which every word lays its map over the image.
+"""`explore`: make a self-contained HTML page on which every word of a caption shows its map over the image.
 
 The page loads nothing: images, maps, style and script are inside, and a Content-Security-Policy forbids any request.
-Whatever a caption holds stays text: it travels as JSON and enters the page as text nodes alone.
+Captions are never interpreted as HTML: they are stored as JSON and shown as text nodes.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from attncap.plotting.layout import read_image
 from attncap.plotting.overlay import HEAT
 from attncap.plotting.predictions import plot_predictions
 
-PIXELS, FULL_SIZE = 480, 200  # the longer side of the photographs; up to so many images they have that size
+PIXELS, FULL_SIZE = 480, 200  # the longer side of the photographs; up to FULL_SIZE images have that size
 SHRINK = 0.66  # power of the number of images above that: 1,000 photographs with three captions each take 15 MB
-STATIC = 6  # images in the image that a notebook shows without scripts
+STATIC = 6  # images in the static figure that a notebook shows without scripts
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +71,8 @@ class Explorer:
         return Path(path)
 
     def _repr_html_(self) -> str:
-        # A document of its own, in a frame that may run its script and nothing else: neither can touch the other.
-        # Where scripts are not trusted the frame is removed, and the image below it remains.
+        # A separate document in a frame that may only run its script, so that page and notebook cannot affect each
+        # other. Where scripts are not trusted, the frame is removed and the image below it remains.
         return (
             f'<div style="position:relative;height:{self.height}px;overflow:hidden">{self._static()}'
             f'<iframe title="Attention explorer, {_count(self.n_images)}" sandbox="allow-scripts" '
@@ -81,7 +81,7 @@ class Explorer:
         )
 
     def _static(self) -> str:
-        """A drawing of the first images and captions, without any script."""
+        """Return the first images and captions as a static figure."""
         photos, captions = self.first
         if not photos:
             return ""
@@ -124,17 +124,17 @@ def explore(
 
     Args:
         captions: N captions; for an image a list of them, best first, shows the other beams as well
-            (`Decoder(captioner, beam_width=5, n_best=5)`). Captions without maps are shown without.
+            (`Decoder(captioner, beam_width=5, n_best=5)`). Captions without maps are allowed.
         images: where the images are: image_id -> image, N images in order, or the folder in which the image_ids
             are file names; default: the image_ids are paths. An image is a path, Pillow image or uint8 array.
-        references: image_id -> what people wrote.
-        alternatives: for each caption, in the nesting of `captions`, the words that were weighed at each of its words,
-            as `attncap.decoding.alternatives.top_alternatives` gives them.
+        references: image_id -> human captions.
+        alternatives: for each caption, nested as `captions`, the most probable words at each of its words, as
+            `attncap.decoding.alternatives.top_alternatives` returns them.
         scores: one row per image: `image_id` and numbers to sort by, such as `evaluate(...).per_image`.
         against: N captions of another run, shown beside these; words that only one of the two says are marked.
         runs: names of the two runs.
         phrases: for each image, phrases of its best caption with boxes (`attncap.grounding.annotations.phrases_in`);
-            the boxes of a word's phrase are drawn, and it is said whether the map points into them.
+            the boxes of a word's phrase are drawn, with a note whether the map points into them.
         title: heading of the page.
         image_pixels: the longer side of the embedded JPEGs; default 480, about 35 KB per photograph, and less with
             more than 200 images, so that the page of 1,000 stays below 15 MB.
@@ -145,8 +145,8 @@ def explore(
         height: of the frame in a notebook, in pixels.
 
     Returns:
-        explorer: JupyterLab shows it; `explorer.save("page.html")` writes it. In a notebook, a few dozen images:
-            the page becomes part of the notebook's file.
+        explorer: JupyterLab shows it; `explorer.save("page.html")` writes it. In a notebook use a few dozen images,
+            since the page is stored in the notebook file.
 
     Raises:
         ValueError: no caption; images, maps or alternatives that do not fit the captions.
@@ -217,9 +217,9 @@ def _page(title: str, content: dict[str, Any]) -> str:
         f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    readable = title.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be written
+    readable = title.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be written to a file
     parts = {"policy": policy, "title": html.escape(readable), "style": style, "script": script, "data": data}
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page)  # once: what goes in is not read again
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page)  # once: inserted text stays
 
 
 def _digest(text: str) -> str:

@@ -118,6 +118,7 @@ class Killer(threading.Thread):
 # ---------------------------------------------------------------- a local Ray
 
 
+@pytest.mark.slow
 def test_two_workers_one_killed_give_the_store_of_one_process(tmp_path: Path, ray: Any) -> None:
     paths = draw(tmp_path / "pictures", 47)
     spoiled = spoil(paths)

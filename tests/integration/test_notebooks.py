@@ -34,7 +34,7 @@ DERIVED = {
 }
 NUMBER = re.compile(r"(?<![\w.,/-])(-?\d+(?:,\d{3})*(?:\.\d+)?)(?:e([+-]\d+))?(%?)(?![\w/]|-\w|\.\d)")
 
-RUN_QUICKLY = {"01_data", "03_attention_captioner", "11_your_own_pictures"}  # the others run with the slow tests
+RUN_QUICKLY = {"01_data", "11_your_own_pictures"}  # the others run with the slow tests
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

@@ -127,28 +127,40 @@ def trained(faces: CaptionData, file: Path, run: Path, **settings: Any) -> attnc
     return captioner
 
 
-def test_a_numpy_file_of_grids(faces: CaptionData, grids: Path, tmp_path: Path) -> None:
-    captioner = trained(faces, grids, tmp_path / "run")
+@pytest.fixture(scope="module")
+def commands(faces: CaptionData, grids: Path, regions: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """Two trained captioners, a folder, and what the commands on their runs print in one fresh process."""
+    folder = tmp_path_factory.mktemp("commands")
+    captioners = {name: trained(faces, file, folder / name) for name, file in (("grids", grids), ("regions", regions))}
+    image = first_test_image(faces)["path"]
+    held_out = ["--data", FACES, "--split", "test"]
+    printed = in_a_fresh_process(
+        ["caption", "--run", str(folder / "grids"), image, "--heatmap", str(folder / "grids.png")],
+        ["caption", "--run", str(folder / "regions"), image, "--heatmap", str(folder / "regions.png")],
+        ["predict", "--run", str(folder / "grids"), *held_out, "--out", str(folder / "predictions.json")],
+        ["ground", "--run", str(folder / "regions"), *held_out, "--boxes", "faces", "--json"],
+    )
+    return captioners, folder, printed
+
+
+def test_a_numpy_file_of_grids(faces: CaptionData, grids: Path, commands: tuple) -> None:
+    captioners, folder, printed = commands
+    captioner = captioners["grids"]
     assert captioner.feature_shape == (4, 5, 3) and not captioner.masked
-    assert f"no features of it in {grids}" in (tmp_path / "run" / "rejects.csv").read_text()
+    assert f"no features of it in {grids}" in (folder / "grids" / "rejects.csv").read_text()
     image = first_test_image(faces)
     (caption,), rejects = caption_features(captioner, ExternalFeatures.read(grids), [image["image_id"]], beam_width=3)
     assert rejects.empty and caption.boxes is None and caption.attention_weights.shape[1:] == (4, 5)
     # The run knows the file that it was trained on; the image is known by its file name.
-    run = ["--run", str(tmp_path / "run")]
-    heatmap, predictions = str(tmp_path / "map.png"), str(tmp_path / "predictions.json")
-    printed = in_a_fresh_process(
-        ["caption", *run, image["path"], "--heatmap", heatmap],
-        ["predict", *run, "--data", FACES, "--split", "test", "--out", predictions],
-    )
     assert printed[0].strip() == caption.sentence
-    assert np.asarray(Image.open(heatmap)).std() > 10
-    written = {row["image_id"]: row["caption"] for row in json.loads(Path(predictions).read_text())}
+    assert np.asarray(Image.open(folder / "grids.png")).std() > 10
+    written = {row["image_id"]: row["caption"] for row in json.loads((folder / "predictions.json").read_text())}
     assert written[image["image_id"]] == caption.text and len(written) == len(faces.split("test").pictures)
 
 
-def test_masked_regions_with_boxes(faces: CaptionData, regions: Path, tmp_path: Path) -> None:
-    captioner = trained(faces, regions, tmp_path / "run")
+def test_masked_regions_with_boxes(faces: CaptionData, regions: Path, commands: tuple) -> None:
+    captioners, folder, printed = commands
+    captioner = captioners["regions"]
     assert captioner.feature_shape == (1, 8, 7) and captioner.masked
     features = ExternalFeatures.read(regions)
     test = faces.split("test").pictures
@@ -158,15 +170,9 @@ def test_masked_regions_with_boxes(faces: CaptionData, regions: Path, tmp_path: 
     for caption, own in zip(captions, there, strict=True):
         assert caption.boxes is not None and caption.attention_weights is not None and len(caption.words) > 0
         assert (caption.attention_weights[:, 0, ~own] == 0).all() and (caption.attention_weights[:, 0, own] > 0).all()
-    run = ["--run", str(tmp_path / "run")]
-    heatmap = str(tmp_path / "map.png")
-    printed = in_a_fresh_process(
-        ["caption", *run, test["path"].iloc[0], "--heatmap", heatmap],
-        ["ground", *run, "--data", FACES, "--split", "test", "--boxes", "faces", "--json"],
-    )
-    assert printed[0].strip() == captions[0].sentence
-    assert np.asarray(Image.open(heatmap)).std() > 10
-    measured = json.loads(printed[1])  # one that looks at boxes alone has more of its map in them than a uniform one
+    assert printed[1].strip() == captions[0].sentence
+    assert np.asarray(Image.open(folder / "regions.png")).std() > 10
+    measured = json.loads(printed[3])  # one that looks at boxes alone has more of its map in them than a uniform one
     assert measured["n_phrases"] > 0 and measured["attention_correctness"] > measured["uniform"] > 0
 
 

@@ -333,7 +333,8 @@ class NoScore:
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="needs Java: the COCO tools' tokenizer and METEOR run in it")
-@pytest.mark.parametrize(("integer_ids", "meteor"), [(False, False), (True, True)])
+# METEOR reads its tables for 20 seconds.
+@pytest.mark.parametrize(("integer_ids", "meteor"), [(False, False), pytest.param(True, True, marks=pytest.mark.slow)])
 def test_coco_tools_read_our_files_and_agree(
     tmp_path: Path, integer_ids: bool, meteor: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

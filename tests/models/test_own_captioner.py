@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attncap.data.load import load
 from attncap.decoding.decoder import Decoder
 from attncap.models.registry import captioner_class, captioner_classes, register_captioner
 from attncap.models.saving import load_captioner, model_name, save_captioner
@@ -103,12 +104,17 @@ def attncap(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_it_trains_from_the_shell_and_captions(tmp_path: Path) -> None:
+def test_it_trains_from_the_shell_and_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "luong.py").write_text(recipe())
-    plugin = ["--plugin", "luong.py"]
-    attncap(tmp_path, "train", *plugin, "--model", "luong", "--data", "faces:24", "--run", "run", *SETTINGS)
+    monkeypatch.setenv("ATTNCAP_CACHE", str(tmp_path / "cache"))
+    pictures = load("faces:24").pictures
+    grids = np.random.default_rng(0).normal(size=(24, 3, 5, 7)).astype(np.float16)
+    np.savez(tmp_path / "grids.npz", features=grids, image_ids=pictures["image_id"].to_numpy(str))
+    plugin, features = ["--plugin", "luong.py"], ["--features-file", "grids.npz"]
+    train = ["train", *plugin, "--model", "luong", "--data", "faces:24", "--run", "run", *features]
+    attncap(tmp_path, *train, *SETTINGS[2:])
     assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == "luong"
-    face = next((tmp_path / "cache").rglob("*.png"))
+    face = pictures["path"].iloc[0]
     heatmap = ["--heatmap", "map.png"]
     attncap(tmp_path, "caption", *plugin, "--run", "run", str(face), *heatmap)
     assert (tmp_path / "map.png").exists()

@@ -367,6 +367,7 @@ def trained(folder: Path) -> ShowAndTell:
     return found
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_is_the_run_that_was_never_stopped(
     folder: Path, faces: CaptionData, trained: ShowAndTell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -300,7 +300,8 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("small", MODELS)
+@pytest.mark.slow
+@pytest.mark.parametrize("small", ["show-and-tell", "attention"])
 def test_two_devices_train_as_one_on_tensorflow(small: str, tmp_path: Path) -> None:
     load(DATA)
     nothing = {"dropout": 0} | {name: 0 for name in OF_MODEL[small] if name == "attention_penalty"}

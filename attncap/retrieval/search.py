@@ -5,29 +5,9 @@ Rows at equal distances come in the order of the rows.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 QUERY_BLOCK = 64  # queries per product: 25 MB of products at 100,000 rows
-
-
-class Search(Protocol):
-    """Rows to search among; distances are float32, lower is nearer."""
-
-    def __len__(self) -> int: ...
-
-    def distances(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return the distances of one query to some rows."""
-
-    def nearest(self, queries: np.ndarray, k: int, without: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows and distances of the k nearest, both (Q, k).
-
-        Args:
-            queries: codes, shape (Q, bytes) or (Q, D).
-            k: how many; if there are fewer, all.
-            without: int array, shape (Q,): for each query one row to leave out; None for none.
-        """
 
 
 class HashSearch:
@@ -50,9 +30,17 @@ class HashSearch:
         return self._words.shape[1]
 
     def distances(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the distances of one query to some rows."""
         return self._bits(_words(query[None])[:, 0], self._words[:, rows]).astype(np.float32)
 
     def nearest(self, queries: np.ndarray, k: int, without: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows and distances (float32, lower is nearer) of the k nearest, both (Q, k).
+
+        Args:
+            queries: codes, one per row.
+            k: how many; if there are fewer, all.
+            without: int array, shape (Q,): for each query one row to leave out; None for none.
+        """
         k = min(k, len(self) - (without is not None))
         rows, found = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         for n, query in enumerate(_words(queries).T):
@@ -105,9 +93,11 @@ class CosineSearch:
         return len(self.rows)
 
     def distances(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the distances of one query to some rows."""
         return _distance(self.rows[rows] @ _unit(query[None])[0])
 
     def nearest(self, queries: np.ndarray, k: int, without: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows and distances of the k nearest, see `HashSearch.nearest`."""
         k = min(k, len(self) - (without is not None))
         queries = _unit(queries)
         rows, products = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attncap._files import files_below
+from attncap._messages import quoted
 from attncap.images import IMAGE_ENDINGS, AnyImage, image_name
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def check_ids(image_ids: Sequence[str]) -> None:
     seen: set[str] = set()
     for image_id in image_ids:
         if image_id in seen:
-            raise ValueError(f"two images are called {image_id!r}: give each image once, and each its own id")
+            raise ValueError(f"two images are called {quoted(image_id)}: give each image once, and each its own id")
         seen.add(image_id)
 
 
@@ -144,7 +145,7 @@ def inside_folder(folder: str | os.PathLike[str], name: str) -> Path:
     """
 
     def refuse(why: str) -> ValueError:
-        return ValueError(f"{name!r}: {why}: name a file inside {os.fspath(folder)}")
+        return ValueError(f"{quoted(name)}: {why}: name a file inside {os.fspath(folder)}")
 
     if not name.strip():
         raise refuse("empty file name")

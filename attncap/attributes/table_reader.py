@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from attncap._messages import listed, quoted
 from attncap.data.readers.files import foreign_byte, read_lines
-from attncap.data.readers.table import FILE_COLUMNS, column_names, read_header, read_rows
+from attncap.data.readers.table import FILE_COLUMNS, read_header, read_rows
 
 LABEL_WORDS = {
     **{word: 1.0 for word in ("1", "1.0", "true", "yes")},
@@ -68,15 +69,13 @@ def find_file_column(source: str, header: list[str], named: str | None) -> str:
     """Return the column of file names: the named one, or the first with a usual name."""
     if named is not None:
         if named not in header:
-            raise ValueError(f"{source}: a column {named!r} of file names expected, found: {column_names(header)}")
+            raise ValueError(f"{source}: a column {named!r} of file names expected, found: {listed(header)}")
         return named
     lower = [column.lower() for column in header]
     for usual in FILE_COLUMNS:
         if usual in lower:
             return header[lower.index(usual)]
-    raise ValueError(
-        f"{source}: no file name column (looked for {', '.join(FILE_COLUMNS)}), found: {column_names(header)}"
-    )
+    raise ValueError(f"{source}: no file name column (looked for {', '.join(FILE_COLUMNS)}), found: {listed(header)}")
 
 
 def read_labels(column: pd.Series, source: str, name: str) -> np.ndarray:
@@ -86,15 +85,15 @@ def read_labels(column: pd.Series, source: str, name: str) -> np.ndarray:
     if len(bad):
         at = int(bad[0])
         raise ValueError(
-            f"{source}, line {column.index[at]}, column {name!r}: 0, 1, -1, true, false or nothing expected, found "
-            f"{str(column.iloc[at])[:60]!r}: correct it, or name the columns to read"
+            f"{source}, line {column.index[at]}, column {quoted(name)}: 0, 1, -1, true, false or nothing expected, "
+            f"found {quoted(str(column.iloc[at]))}: correct it, or name the columns to read"
         )
     if (values == -1).any():
         if (values == 0).any():
             at = int(np.flatnonzero(values == 0)[0])
             raise ValueError(
-                f"{source}, line {column.index[at]}, column {name!r}: 0 in a column that has -1 too: write 0 and 1, or "
-                "-1 and 1, and leave empty what is not known"
+                f"{source}, line {column.index[at]}, column {quoted(name)}: 0 in a column that has -1 too: write 0 and "
+                "1, or -1 and 1, and leave empty what is not known"
             )
         values[values == -1] = 0
     return values

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from attncap._messages import listed, quoted
 from attncap.attributes.splits import stratified_split
 from attncap.attributes.table_reader import find_file_column, read_labels, read_text
 from attncap.data.dataset import SPLITS
 from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED
 from attncap.data.load import load
 from attncap.data.readers.base import SPLIT_COLUMNS, SPLIT_NAMES, image_folder, no_rejects, reject_table, split_of
-from attncap.data.readers.table import column_names
 from attncap.paths import inside_folder
 
 FORMS = "attributes:FILE:IMAGES (CSV, or CelebA's list_attr text), attributes:FILE, faces, or faces:NUMBER"
@@ -55,7 +55,7 @@ class AttributeData:
             raise ValueError(f"{self.name}: no attribute: at least one column of 0 and 1 expected")
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
-            raise ValueError(f"{self.name}: the attribute {twice[0]!r} occurs twice: give each column its own name")
+            raise ValueError(f"{self.name}: the attribute {quoted(twice[0])} occurs twice: give each its own name")
         if self.labels.shape != (len(self.pictures), len(self.names)):
             expected = (len(self.pictures), len(self.names))
             raise ValueError(f"{self.name}: labels of shape {expected} expected, found {self.labels.shape}")
@@ -79,7 +79,7 @@ class AttributeData:
         """Return the images of one split; "dev" is another name of "val"."""
         split = SPLIT_NAMES.get(name.lower())
         if split is None:
-            raise ValueError(f"no split {name!r}: choose one of {', '.join(SPLITS)}; dev is another name of val")
+            raise ValueError(f"no split {quoted(name)}: choose one of {', '.join(SPLITS)}; dev is another name of val")
         return self.rows((self.pictures["split"] == split).to_numpy())
 
     def select(self, names: Sequence[str]) -> AttributeData:
@@ -90,7 +90,7 @@ class AttributeData:
         """
         unknown = [name for name in names if name not in self.names]
         if unknown:
-            raise ValueError(f"{self.name}: no attribute {unknown[0]!r}: known are {', '.join(self.names)}")
+            raise ValueError(f"{self.name}: no attribute {quoted(unknown[0])}: known are {', '.join(self.names)}")
         return replace(self, names=tuple(names), labels=self.labels[:, [self.names.index(name) for name in names]])
 
 
@@ -190,15 +190,15 @@ def read_attributes(
     split_at = next((lower[usual] for usual in SPLIT_COLUMNS if usual in lower), None)
     for column in (file_at, split_at):
         if column is not None and (frame.columns == column).sum() > 1:
-            raise ValueError(f"{source}: the column {column!r} occurs twice: give each its own name")
+            raise ValueError(f"{source}: the column {quoted(column)} occurs twice: give each its own name")
     if columns is None:
         columns = [column for column in frame.columns if column not in (file_at, split_at)]
     for column in columns:
         if column not in frame.columns:
             known = [column for column in frame.columns if column != file_at]
-            raise ValueError(f"{source}: a column {column!r} expected, found: {column_names(known)}")
+            raise ValueError(f"{source}: a column {quoted(column)} expected, found: {listed(known)}")
         if (frame.columns == column).sum() > 1:
-            raise ValueError(f"{source}: the column {column!r} occurs twice: give each its own name")
+            raise ValueError(f"{source}: the column {quoted(column)} occurs twice: give each its own name")
     if not len(columns):
         raise ValueError(f"{source}: no attribute: at least one column of 0 and 1 expected next to the file names")
     labels = np.stack([read_labels(frame[column], source, column) for column in columns], axis=1)
@@ -248,7 +248,7 @@ def _pictures(
             raise ValueError(f"{source}, line {line}: {error}") from None
         kind, why = "", ""
         if not image_id:
-            kind, why = "malformed row", f"a file name expected in column {file_at!r}, {name!r} found"
+            kind, why = "malformed row", f"a file name expected in column {quoted(file_at)}, {name!r} found"
         elif image_id in found:
             kind = "duplicate image"
         else:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from attncap._files import write_csv
+from attncap._messages import quoted
 from attncap.characteristics.lexicon import Lexicon
 from attncap.data.dataset import CaptionData
 from attncap.data.readers.table import FILE_COLUMNS
@@ -39,7 +40,7 @@ def label(data: CaptionData, lexicon: Lexicon, *, silence: str = "unknown") -> p
         raise ValueError(f"silence={silence!r}: unknown or no expected")
     for name in lexicon.characteristics:
         if name.lower() in (*FILE_COLUMNS, "split"):
-            raise ValueError(f"the characteristic {name!r} has the name of a column of the table: rename it")
+            raise ValueError(f"the characteristic {quoted(name)} has the name of a column of the table: rename it")
     references = data.references()
     rows = [
         _cells(references.get(image_id, []), lexicon, silence == "no" and image_id in references)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from attncap._files import write_csv
+from attncap._messages import listed, quoted
 from attncap.data.readers.files import foreign_byte, read_lines
 from attncap.data.readers.table import read_header, read_rows
 
@@ -61,7 +62,7 @@ def read_entries(path: str | os.PathLike[str]) -> list[Entry]:
     names = [name.lower() for name in header]
     for column in COLUMNS[:2]:
         if column not in names:
-            raise ValueError(f"{file}, line 1: a column {column!r} expected, found {', '.join(header)}")
+            raise ValueError(f"{file}, line 1: a column {column!r} expected, found {listed(header)}")
     entries: list[Entry] = []
     lines_of: dict[str, tuple[int, Entry]] = {}
     for number, row, problem in read_rows(lines, delimiter):
@@ -76,8 +77,8 @@ def read_entries(path: str | os.PathLike[str]) -> list[Entry]:
         first_line, first = lines_of.setdefault(entry.phrase.lower(), (number, entry))
         if (first.characteristic, first.sign) != (entry.characteristic, entry.sign):
             raise ValueError(
-                f"{file}, line {number}: the phrase {entry.phrase!r} states {_said(entry)} here and {_said(first)} in "
-                f"line {first_line}: delete one of the two rows"
+                f"{file}, line {number}: the phrase {quoted(entry.phrase)} states {_said(entry)} here and "
+                f"{_said(first)} in line {first_line}: delete one of the two rows"
             )
         if first is entry:
             entries.append(entry)
@@ -99,15 +100,15 @@ def _entry(cells: dict[str, str], place: str) -> Entry:
         raise ValueError(f"{place}: a phrase expected, the cell is empty: write one, or delete the row")
     count, sign = cells.get("count", ""), cells.get("sign", "").lower()
     if sign not in SIGNS:
-        raise ValueError(f"{place}: sign {sign!r}: present or absent expected")
+        raise ValueError(f"{place}: sign {quoted(sign)}: present or absent expected")
     try:
         number = int(float(count or 0))
     except (ValueError, OverflowError):
-        raise ValueError(f"{place}: count {count!r}: a number expected") from None
+        raise ValueError(f"{place}: count {quoted(count)}: a number expected") from None
     return Entry(cells["characteristic"], phrase, number, SIGNS[sign], cells.get("proposal", ""))
 
 
 def _said(entry: Entry) -> str:
     if not entry.characteristic:
         return "nothing"
-    return f"{entry.characteristic!r} {'present' if entry.sign > 0 else 'absent'}"
+    return f"{quoted(entry.characteristic)} {'present' if entry.sign > 0 else 'absent'}"

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from attncap._messages import quoted
 from attncap.data.dataset import CaptionData
 from attncap.data.readers.base import REJECT_COLUMNS, has_text, reject_table
 from attncap.images import IMAGE_ENDINGS, UnreadableImage, image_bytes, open_image
@@ -142,7 +143,7 @@ def _check_images(
             twin, twin_split = first_with.setdefault(digest, (image_id, split))
             if twin != image_id:
                 kind = "same contents in two splits" if split != twin_split else "same contents"
-                notes.append(_finding(path, image_id, kind, f"{split}, as {twin!r} in {twin_split}", "pictures"))
+                notes.append(_finding(path, image_id, kind, f"{split}, as {quoted(twin)} in {twin_split}", "pictures"))
     return refused, kept
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from attncap._files import write_csv
+from attncap._messages import quoted
 from attncap.data.readers.base import SPLIT_NAMES, no_rejects
 
 SPLITS = ("train", "val", "test")
@@ -24,7 +25,7 @@ def _check_ids(table: str, ids: pd.Series) -> None:
     odd = next((image_id for image_id in ids.tolist() if not isinstance(image_id, str)), None)
     if odd is not None or ids.isna().any():
         raise ValueError(
-            f"{table}.image_id: text expected, {odd!r} ({type(odd).__name__}) found: "
+            f"{table}.image_id: text expected, {quoted(odd)} ({type(odd).__name__}) found: "
             f'write {table}["image_id"].astype(str)'
         )
 
@@ -34,7 +35,7 @@ def _check_unique(pictures: pd.DataFrame) -> None:
     if len(repeated):
         splits = pictures.loc[pictures["image_id"] == repeated.iloc[0], "split"].tolist()
         raise ValueError(
-            f"pictures.image_id: {repeated.iloc[0]!r} has {len(splits)} rows, in the splits "
+            f"pictures.image_id: {quoted(repeated.iloc[0])} has {len(splits)} rows, in the splits "
             f"{', '.join(map(str, splits))}: one row per image expected"
         )
 
@@ -90,8 +91,8 @@ class CaptionData:
         of_unknown = self.captions.loc[~self.captions["image_id"].isin(self.pictures["image_id"]), "image_id"].tolist()
         if of_unknown:
             raise ValueError(
-                f"captions.image_id: {len(of_unknown):,} captions of unknown images, the first of {of_unknown[0]!r}: "
-                "add the image to pictures, or drop these rows"
+                f"captions.image_id: {len(of_unknown):,} captions of unknown images, the first of "
+                f"{quoted(of_unknown[0])}: add the image to pictures, or drop these rows"
             )
         unknown = set(self.pictures["split"]) - set(SPLITS)
         if unknown:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from attncap._files import check_list
+from attncap._messages import quoted
 from attncap.features.external_files import ENDINGS, LAYOUT, numbers, open_features, read_dtype, rows_of
 from attncap.features.regions import Regions, checked_regions
 
@@ -133,7 +134,7 @@ class ExternalFeatures:
         self._row_of = {image_id: row for row, image_id in enumerate(ids)}
         if len(self._row_of) < len(ids):
             twice = next(image_id for row, image_id in enumerate(ids) if self._row_of[image_id] != row)
-            raise ValueError(f"{self.name}: image_id {twice!r} is there twice")
+            raise ValueError(f"{self.name}: image_id {quoted(twice)} is there twice")
         self.image_ids = ids
         self._set_shape(shape[1:])
         count = self.feature_shape[0] * self.feature_shape[1]
@@ -153,7 +154,7 @@ class ExternalFeatures:
         size = next(iter(shapes.values()))[-1]
         for image_id, shape in shapes.items():
             if len(shape) != 2 or shape[1] != size or not shape[0]:
-                raise ValueError(f"{self.name}: {image_id!r} has shape {shape}, (L, {size}) expected; {LAYOUT}")
+                raise ValueError(f"{self.name}: {quoted(image_id)} has shape {shape}, (L, {size}) expected; {LAYOUT}")
         self.image_ids = list(shapes)
         self._set_shape((max(shape[0] for shape in shapes.values()), size))
         self.masked = len({shape[0] for shape in shapes.values()}) > 1
@@ -187,10 +188,10 @@ class ExternalFeatures:
             features = np.where(given.mask[:, :, None], features, np.zeros((), self._dtype))
         if not np.isfinite(features).all():
             at = int(np.argmin(np.isfinite(features).all(axis=(1, 2))))
-            raise ValueError(f"{self.name}: the features of {ids[at]!r} are not all finite")
+            raise ValueError(f"{self.name}: the features of {quoted(ids[at])} are not all finite")
         if self.masked and not features.any(axis=(1, 2)).all():
             at = int(np.argmin(features.any(axis=(1, 2))))
-            raise ValueError(f"{self.name}: {ids[at]!r} has no region: its features are all zeros")
+            raise ValueError(f"{self.name}: {quoted(ids[at])} has no region: its features are all zeros")
         return features.reshape(len(ids), *self.feature_shape)  # (B, rows, cols, D)
 
     def mask(self, image_ids: Sequence[str]) -> np.ndarray | None:
@@ -285,7 +286,9 @@ class ExternalFeatures:
             padded[..., 2:] = 1.0  # padding gets the whole image, which is a valid box
         for row, array, count, image_id in zip(padded, arrays, counts, ids, strict=True):
             if array.shape != (count, width):
-                raise ValueError(f"{self.name}: {part} of {image_id!r}: ({count}, {width}) expected, got {array.shape}")
+                raise ValueError(
+                    f"{self.name}: {part} of {quoted(image_id)}: ({count}, {width}) expected, got {array.shape}"
+                )
             row[:count] = array
         return padded
 

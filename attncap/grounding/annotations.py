@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from attncap._messages import quoted
 from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.data.faces.dataset import stated_characteristics
 from attncap.data.load import CaptionData
@@ -86,8 +87,9 @@ def _of_table(source: str, data: CaptionData) -> tuple[CaptionData, dict[str, li
     boxed = set(boxes["image_id"])
     if not boxed:
         raise ValueError(
-            f"{source}: has boxes of none of the images of {data.name}, such as {data.pictures['image_id'].iloc[0]!r}: "
-            "write its image_ids as the data has them, or leave the column out for boxes of every image"
+            f"{source}: has boxes of none of the images of {data.name}, such as "
+            f"{quoted(data.pictures['image_id'].iloc[0])}: write its image_ids as the data has them, or leave "
+            "the column out for boxes of every image"
         )
     data = _leave_out(data, [i for i in data.pictures["image_id"] if i not in boxed], source)
     data = replace(data, boxes=boxes.assign(label=boxes["phrase"]))

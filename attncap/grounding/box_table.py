@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from attncap._messages import quoted
 from attncap.captions import Caption
 from attncap.grounding.phrases import Phrase
 from attncap.words import split_words
@@ -64,7 +65,7 @@ def read_box_table(path: str | Path, image_ids: Sequence[str]) -> pd.DataFrame:
 
 def _check_row(where: str, phrase: str, sides: Sequence[str]) -> None:
     if not split_words(phrase):
-        raise ValueError(f"{where}: phrase is {phrase!r}: expected at least one word")
+        raise ValueError(f"{where}: phrase is {quoted(phrase)}: expected at least one word")
     try:
         left, top, right, bottom = map(float, sides)
     except ValueError:

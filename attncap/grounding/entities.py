@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from attncap._messages import quoted
 from attncap.captions import Caption
 from attncap.grounding.phrases import Phrase
 
@@ -173,7 +174,9 @@ class _ZipFiles:
         for info in archive.infolist():
             parts = PurePosixPath(info.filename.replace("\\", "/")).parts
             if parts[:1] == ("/",) or ".." in parts or any(":" in part for part in parts):
-                raise ValueError(f"{source}: holds {info.filename!r}, a name that leaves its folder; do not trust it")
+                raise ValueError(
+                    f"{source}: holds {quoted(info.filename)}, a name that leaves its folder; do not trust it"
+                )
             # By the last two parts, wherever the two folders lie; the first one found counts, as in a folder.
             self.members.setdefault(parts[-2:], info)
 
@@ -204,7 +207,7 @@ def _read_all(
     for image_id in wanted:
         entry = re.split(r"[_.]", image_id)[0]
         if not re.fullmatch(r"[A-Za-z0-9-]+", entry):
-            raise ValueError(f"image_id {image_id!r}: expected a file name such as '1000268201_693b08cb0e.jpg'")
+            raise ValueError(f"image_id {quoted(image_id)}: expected a file name such as '1000268201_693b08cb0e.jpg'")
         marked = files.read("Sentences", f"{entry}.txt")
         drawn = files.read("Annotations", f"{entry}.xml")
         if marked is None or drawn is None:
@@ -215,7 +218,7 @@ def _read_all(
     if absent and (missing == "error" or not sentences):
         raise FileNotFoundError(
             f"{files.source}: no Sentences/ID.txt with Annotations/ID.xml for {len(absent)} of {len(wanted)} images, "
-            f"such as {absent[0]!r} (ID is what stands before the first '_' or '.')"
+            f"such as {quoted(absent[0])} (ID is what stands before the first '_' or '.')"
         )
     if not wanted:
         raise FileNotFoundError(f"{files.source}: no Sentences/*.txt in it; expected Flickr30k Entities as published")
@@ -246,7 +249,7 @@ def _parse_sentences(content: bytes, boxes: dict[str, list[list[float]]], image_
             bracket = re.search(r"[\[\]]", plain)
             if bracket:
                 part = line[position + bracket.start() :][:40]
-                raise ValueError(f"{where}, line {number}: expected '[/EN#id/type words]', got {part!r}")
+                raise ValueError(f"{where}, line {number}: expected '[/EN#id/type words]', got {quoted(part)}")
             words.extend(plain.split())
             if match:
                 start = len(words)
@@ -291,5 +294,5 @@ def _parse_boxes(content: bytes, where: str) -> dict[str, list[list[float]]]:
 def _whole_number(element: ET.Element, path: str, where: str) -> int:
     text = (element.findtext(path) or "").strip()
     if not re.fullmatch(r"-?\d{1,9}", text):
-        raise ValueError(f"{where}: expected a whole number in <{path}>, got {text!r}")
+        raise ValueError(f"{where}: expected a whole number in <{path}>, got {quoted(text)}")
     return int(text)

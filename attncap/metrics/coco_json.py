@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attncap._files import replacing
+from attncap._messages import listed, quoted
 
 PathLike = str | os.PathLike[str]
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON escapes can write it, but no UTF-8 file can hold it
@@ -50,7 +51,7 @@ def read_predictions(path: PathLike) -> dict[str, str]:
         image_id, caption = _entry(entry, f"{path}: entry {index}")
         if image_id in captions:
             raise ValueError(
-                f"{path}: entry {index}: image_id {image_id!r} came already in entry {first_index[image_id]}; "
+                f"{path}: entry {index}: image_id {quoted(image_id)} came already in entry {first_index[image_id]}; "
                 "keep one caption per image"
             )
         captions[image_id], first_index[image_id] = caption, index
@@ -96,7 +97,7 @@ def read_references(path: PathLike) -> dict[str, list[str]]:
     """
     data = _read(path)
     if not isinstance(data, dict) or not isinstance(data.get("annotations"), list):
-        found = f"an object with {', '.join(map(str, data)) or 'no key'}" if isinstance(data, dict) else _kind(data)
+        found = f"an object with {listed(data) or 'no key'}" if isinstance(data, dict) else _kind(data)
         raise ValueError(f'{path}: expected a COCO captions JSON, an object with a list "annotations", got {found}')
     references: dict[str, list[str]] = {}
     images = data.get("images")
@@ -106,23 +107,25 @@ def read_references(path: PathLike) -> dict[str, list[str]]:
         for index, image in enumerate(images):
             image_id = _image_id(image, "id", f"{path}: images[{index}]")
             if image_id in references:
-                raise ValueError(f"{path}: images[{index}]: id {image_id!r} is listed twice")
+                raise ValueError(f"{path}: images[{index}]: id {quoted(image_id)} is listed twice")
             references[image_id] = []
     seen: dict[str, int] = {}
     for index, annotation in enumerate(data["annotations"]):
         where = f"{path}: annotations[{index}]"
         image_id, caption = _entry(annotation, where)
         if images is not None and image_id not in references:
-            raise ValueError(f'{where}: image_id {image_id!r} is not among the file\'s "images"')
+            raise ValueError(f'{where}: image_id {quoted(image_id)} is not among the file\'s "images"')
         if "id" in annotation:
             own = _image_id(annotation, "id", where)
             if own in seen:
-                raise ValueError(f"{where}: id {own!r} came already in annotations[{seen[own]}]")
+                raise ValueError(f"{where}: id {quoted(own)} came already in annotations[{seen[own]}]")
             seen[own] = index
         references.setdefault(image_id, []).append(caption)
     bare = [image_id for image_id, captions in references.items() if not captions]
     if bare:
-        raise ValueError(f"{path}: {len(bare)} images have no caption, first {bare[0]!r}; take them out of images")
+        raise ValueError(
+            f"{path}: {len(bare)} images have no caption, first {quoted(bare[0])}; take them out of images"
+        )
     return references
 
 
@@ -190,7 +193,7 @@ def _write(path: PathLike, value: Any, indent: int | None = None) -> None:
 def _entry(entry: Any, where: str) -> tuple[str, str]:
     image_id = _image_id(entry, "image_id", where)
     if "caption" not in entry:
-        raise ValueError(f'{where}: no "caption"; it has {", ".join(map(str, entry))}')
+        raise ValueError(f'{where}: no "caption"; it has {listed(entry)}')
     if not isinstance(entry["caption"], str):
         raise ValueError(f'{where}: "caption" should be a string, got {_kind(entry["caption"])}')
     if _HALF_CHARACTER.search(image_id + entry["caption"]):
@@ -202,7 +205,7 @@ def _image_id(entry: Any, key: str, where: str) -> str:
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: expected an object, got {_kind(entry)}")
     if key not in entry:
-        raise ValueError(f'{where}: no "{key}"; it has {", ".join(map(str, entry)) or "no key"}')
+        raise ValueError(f'{where}: no "{key}"; it has {listed(entry) or "no key"}')
     value = entry[key]
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f'{where}: "{key}" should be an integer or a string, got {_kind(value)}')
@@ -215,7 +218,9 @@ def _id(key: str, integer_ids: bool) -> int | str:
     try:
         return int(key)
     except ValueError:
-        raise ValueError(f"integer_ids needs ids that are integers, got {key!r}; write without integer_ids") from None
+        raise ValueError(
+            f"integer_ids needs ids that are integers, got {quoted(key)}; write without integer_ids"
+        ) from None
 
 
 def _kind(value: Any) -> str:

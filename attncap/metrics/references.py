@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from attncap._messages import quoted
 from attncap.metrics.cider_d import CiderD
 from attncap.metrics.ngrams import LargestCounts, word_positions
 from attncap.metrics.ptb_tokenizer import tokenize as coco_tokenize
@@ -37,9 +38,11 @@ class References:
             raise ValueError("scores need at least one image with references, got none")
         for image_id, captions in references.items():
             if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
-                raise ValueError(f"references of {image_id!r}: expected a list of strings, got {captions!r:.80}")
+                raise ValueError(
+                    f"references of {quoted(image_id)}: expected a list of strings, got {quoted(captions)}"
+                )
             if not len(captions):
-                raise ValueError(f"references of {image_id!r}: expected at least one caption, got none")
+                raise ValueError(f"references of {quoted(image_id)}: expected at least one caption, got none")
         self.tokenize = tokenize
         self.captions = {image_id: list(captions) for image_id, captions in references.items()}
         self.image_ids = list(self.captions)
@@ -75,7 +78,7 @@ class References:
         check_ids(predictions, self.captions)
         for image_id, caption in predictions.items():
             if not isinstance(caption, str):
-                raise ValueError(f"prediction of {image_id!r}: expected a string, got {caption!r:.80}")
+                raise ValueError(f"prediction of {quoted(image_id)}: expected a string, got {quoted(caption)}")
         texts = [predictions[image_id] for image_id in self.image_ids]
         return Candidates(self, texts, [self.tokenize(text) for text in texts])
 
@@ -144,9 +147,11 @@ def by_image_id(captions: Any, name: str, what: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for image_id, value in captions.items():
         if isinstance(image_id, bool) or not isinstance(image_id, str | int | np.integer):
-            raise ValueError(f"{name}: image_id {image_id!r}: expected a string or an integer")
+            raise ValueError(f"{name}: image_id {quoted(image_id)}: expected a string or an integer")
         if str(image_id) in found:
-            raise ValueError(f"{name}: image_id {str(image_id)!r} is there as a string and as an integer; keep one")
+            raise ValueError(
+                f"{name}: image_id {quoted(str(image_id))} is there as a string and as an integer; keep one"
+            )
         found[str(image_id)] = value
     return found
 

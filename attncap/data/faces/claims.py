@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from attncap._messages import quoted
 from attncap.data.faces.captions import HAIR_COLORS, UNSTATED
 from attncap.words import split_words
 
@@ -157,7 +158,9 @@ def stated_claims(captions: Mapping[str, str], attributes: pd.DataFrame) -> pd.D
     table: dict[str, dict[Any, Any]] = {str(row["image_id"]): row for row in attributes.to_dict("records")}
     missing = [image_id for image_id in captions if image_id not in table]
     if missing:
-        raise ValueError(f"attributes: no row for image_id {missing[0]!r} ({len(missing)} missing): not these faces?")
+        raise ValueError(
+            f"attributes: no row for image_id {quoted(missing[0])} ({len(missing)} missing): not these faces?"
+        )
     claims = []
     for image_id, caption in captions.items():
         for name, value, _ in stated_characteristics(caption):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attncap._messages import quoted
 from attncap.paths import inside_folder
 from attncap.words import split_words
 
@@ -126,10 +127,10 @@ class Collector:
     ) -> None:
         """Add an image whose file has one of `names` below the folder; the first of them where none is there."""
         if image_id in self.paths or image_id in self.refused:
-            self.reject("duplicate image", f"{where}{image_id!r} again", source, line, image_id, "pictures")
+            self.reject("duplicate image", f"{where}{quoted(image_id)} again", source, line, image_id, "pictures")
             return
         if HALF_CHARACTER.search(image_id):  # such an id cannot be written to predictions or reports
-            why = f"{where}half of a surrogate pair in the id {image_id!r}: write another id"
+            why = f"{where}half of a surrogate pair in the id {quoted(image_id)}: write another id"
             self.refuse_image(image_id, "not UTF-8", why, source, line)
             return
         try:
@@ -156,7 +157,7 @@ class Collector:
         if image_id in self.refused:
             reject("caption of a rejected image", self.refused[image_id])
         elif image_id not in self.paths:
-            reject("caption without image", f"no image has the id {image_id!r}")
+            reject("caption without image", f"no image has the id {quoted(image_id)}")
         elif is_missing(caption):
             reject("empty caption", "")
         elif not isinstance(caption, str):
@@ -223,7 +224,7 @@ def split_of(value: object, column: str) -> str | None:
     if column.strip().lower() == CELEBA_COLUMN and number in CELEBA_SPLITS:
         return CELEBA_SPLITS[number]
     mend = f"; name the column {CELEBA_COLUMN!r} where they are CelebA's 0, 1, 2" if number in CELEBA_SPLITS else ""
-    raise ValueError(f"split {value!r}: train, val or test expected{mend}")
+    raise ValueError(f"split {quoted(value)}: train, val or test expected{mend}")
 
 
 def _writable(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from attncap._messages import quoted
 from attncap.data.readers.base import Collector, Parts, image_folder
 from attncap.data.readers.files import foreign_byte, read_lines
 from attncap.data.readers.registry import Spec, register_reader
@@ -65,11 +66,13 @@ def read_flickr8k(folder: Path) -> Parts:
         if name not in collected.paths and name not in collected.refused:
             split = listed.get(name, "train" if listed and "train" not in list_files else None)
             if not name.lower().endswith(IMAGE_ENDINGS):
-                ending = f"{name!r} does not end like an image file ({', '.join(IMAGE_ENDINGS[:3])}, ...)"
+                ending = f"{quoted(name)} does not end like an image file ({', '.join(IMAGE_ENDINGS[:3])}, ...)"
                 collected.refuse_image(name, "malformed row", ending, caption_file, line)
             elif list_files and split is None:
                 lists = ", ".join(sorted(path.name for path in list_files.values()))
-                collected.refuse_image(name, "in no split list", f"{name!r} is not in {lists}", caption_file, line)
+                collected.refuse_image(
+                    name, "in no split list", f"{quoted(name)} is not in {lists}", caption_file, line
+                )
             else:
                 collected.add_image(name, [name], split, caption_file, line)
         collected.add_caption(name, caption, caption_file, line, key=key)
@@ -94,7 +97,7 @@ def _split_lists(collected: Collector, folder: Path) -> tuple[dict[str, str], di
             if problem:
                 collected.reject("not UTF-8", problem, path, line, name, "pictures")
             elif name in listed:
-                where = f"{name!r} is in the {listed[name]} list already"
+                where = f"{quoted(name)} is in the {listed[name]} list already"
                 collected.reject("duplicate image", where, path, line, name, "pictures")
             elif name:
                 listed[name] = split

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attncap._messages import quoted
 from attncap.data.readers.base import SPLIT_NAMES, Collector, Parts, image_folder
 from attncap.data.readers.files import items, json_files, member, read_json
 from attncap.data.readers.registry import Spec, register_reader
@@ -31,7 +32,7 @@ def read_karpathy(path: Path, images: Path) -> Parts:
         name = member(path, item, where, "filename", str)
         split = member(path, item, where, "split", str)
         if split not in SPLIT_NAMES:
-            raise ValueError(f"{path}, {where}.split: train, restval, val or test expected, {split!r} found")
+            raise ValueError(f"{path}, {where}.split: train, restval, val or test expected, {quoted(split)} found")
         below = member(path, item, where, "filepath", str) if "filepath" in item else ""
         coco_id = member(path, item, where, "cocoid", int) if "cocoid" in item else None
         image_id = name if coco_id is None else str(coco_id)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attncap._files import plain_cell
+from attncap._messages import listed, quoted
 from attncap.data.readers.base import SPLIT_COLUMNS, Collector, Parts, image_folder, split_of
 from attncap.data.readers.files import files_beside, foreign_byte, read_lines
 from attncap.data.readers.registry import Spec, register_reader
@@ -76,7 +77,7 @@ def read_table(
             mend = "quote the caption" if len(values) > len(header) else "a column is missing"
             problem = f"{len(header)} columns expected, {len(values)} found: {mend}"
         if foreign is None and problem is None and not image_id:
-            problem = f"a file name expected in column {header[file_at]!r}, {name!r} found"
+            problem = f"a file name expected in column {quoted(header[file_at])}, {name!r} found"
         split: str | None = None
         if foreign is None and problem is None and split_at is not None:
             try:
@@ -114,7 +115,7 @@ def read_header(lines: list[str], path: Path) -> tuple[str, list[str]]:
     try:
         header = next(csv.reader(lines[:1], delimiter=delimiter, skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise ValueError(f"{path}, line 1: a header line expected, {lines[0][:60]!r} found ({error})") from None
+        raise ValueError(f"{path}, line 1: a header line expected, {quoted(lines[0])} found ({error})") from None
     return delimiter, [name.strip() for name in header]
 
 
@@ -158,17 +159,11 @@ def read_rows(
             at += 1
 
 
-def column_names(header: list[str]) -> str:
-    """Return the names of columns for a message, which stays short whatever they are."""
-    names = [repr(name[:40])[1:-1] for name in header[:30]]
-    return ", ".join([*names, f"and {len(header) - 30} more"] if len(header) > 30 else names)
-
-
 def _columns(
     source: str, header: list[str], file_column: str | None, caption_column: str | None, split_column: str | None
 ) -> tuple[int, int, int | None]:
     lower = [name.lower() for name in header]
-    found = column_names(header)
+    found = listed(header)
 
     def place(named: str | None, usual: tuple[str, ...], what: str) -> int:
         if named is not None:

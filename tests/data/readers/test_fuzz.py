@@ -183,7 +183,7 @@ def read_a_table(file: Path) -> None:
     contents = file.read_bytes()
     if b'"' not in contents and b"\\" not in contents and b"\0" not in contents and b"\r" not in contents:
         for name in named_in_a_table(contents):
-            plain = name[1:] if name[:1] == "'" else name
+            plain = name.removeprefix("'").strip()  # a spreadsheet's mark of text
             assert name in listed or plain in listed or not name.strip() or name in told, name
     accounted(data, file.parent)
 

@@ -1,0 +1,34 @@
+"""Text from files in messages: on one line, and never long."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable, Sized
+from itertools import islice
+from typing import Any
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+NAMES = 30  # named in a list
+
+
+def quoted(value: Any) -> str:
+    """Quote a value as `repr` does; the middle of a long one is left out.
+
+    Example:
+        >>> quoted("a\\nb")
+        "'a\\\\nb'"
+    """
+    return _REPR.repr(value)
+
+
+def listed(names: Iterable[Any]) -> str:
+    """List names, such as those of columns, without quotation marks; from the 31st on they are counted.
+
+    Example:
+        >>> listed(["file", "caption"])
+        'file, caption'
+    """
+    names = names if isinstance(names, Sized) else list(names)
+    shown = [quoted(str(name))[1:-1] for name in islice(names, NAMES)]
+    return ", ".join([*shown, f"and {len(names) - NAMES} more"] if len(names) > NAMES else shown)

@@ -24,7 +24,7 @@ class AttributeConfig:
     """Settings of `train_attributes`, each with its meaning and reason; saved as `config.json` in the run folder."""
 
     weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
-    backbone: str = "InceptionV3"  # or another model of keras.applications, by name
+    backbone: str = "InceptionV3"  # or another network by name, as in `FeatureExtractor`
     layers: str = ""  # such as mixed5@6,mixed8@4; empty: the default of the encoder
     image_size: int = 0  # side of the input square; 0: the default of the encoder
     silence: str = "auto"  # what an empty cell is: unknown (left out), statements (a text that does not say it), auto

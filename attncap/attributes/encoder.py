@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from attncap.features.backbones import find_backbone
+from attncap.features.backbones import application_name, find_backbone
 from attncap.features.extractor import FeatureExtractor, best_dtype_policy
 from attncap.features.preprocessing import PREPROCESSING_VERSION, preprocess, scaled
 from attncap.features.weights import NAMED, load_weights
@@ -66,8 +66,8 @@ class GridEncoder(keras.layers.Layer):
     ):
         super().__init__(dtype=dtype or best_dtype_policy(), **kwargs)
         self.weights_source = str(weights)
-        self.backbone = backbone
-        inception = backbone == "InceptionV3"
+        inception = application_name(backbone) == "InceptionV3"  # in any of its spellings
+        self.backbone = "InceptionV3" if inception else backbone
         if layers is None and inception:
             layers = FACES_LAYERS if self.weights_source == "faces" else DEFAULT_LAYERS
         named = [_layer_and_grid(text) for text in layers or ()]
@@ -87,6 +87,9 @@ class GridEncoder(keras.layers.Layer):
         self.grids: list[tuple[int, int, int]] = []
         self._pools: list[tuple[np.ndarray, np.ndarray] | None] = []
         for (name, grid), output in zip(named, outputs, strict=True):
+            if len(output.shape) != 4:
+                shape = tuple(output.shape)
+                raise ValueError(f"{name}: a grid (B, rows, cols, D) expected, got shape {shape}: name another layer")
             rows, cols, size = output.shape[1:]
             if grid is not None and not 1 <= grid <= min(rows, cols):
                 raise ValueError(f"{name}@{grid}: a grid of 1 to {min(rows, cols)} expected: {name} has {rows}x{cols}")

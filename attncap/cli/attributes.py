@@ -16,7 +16,7 @@ ATTRIBUTES_HELP = (
 )
 SHOWN = 30  # statements in the printed report; --json has all
 # Settings of `attributes train` that have an option of their own name; the others are set with --set NAME=VALUE.
-OWN_OPTIONS = ("weights", "layers", "image_size", "epochs", "seed", "aim", "balance", "fine_tune_blocks")
+OWN_OPTIONS = ("weights", "backbone", "layers", "image_size", "epochs", "seed", "aim", "balance", "fine_tune_blocks")
 
 
 def add_commands(commands: Any) -> None:
@@ -55,6 +55,8 @@ def add_commands(commands: Any) -> None:
     settings = train.add_argument_group("settings")
     helps = {
         "weights": "imagenet, faces, random, or a weights file (default imagenet)",
+        "backbone": "inception_v3, or another network by name, as in train; layers are then named as in that network "
+        "(default inception_v3)",
         "layers": "layers with the sides of their grids, such as mixed5@6,mixed8@4 (default: four layers)",
         "image_size": "side of the network's input (default: of the encoder)",
         "epochs": "most epochs (default 15)",

@@ -147,6 +147,8 @@ def test_other_grids_have_another_fingerprint(encoder: GridEncoder) -> None:
     assert encoder.fingerprint() == encoder.fingerprint() and encoder.layer == "mixed0@3+mixed2@2"
     other = GridEncoder(("mixed0@2", "mixed2@2"), "faces", 75)
     assert other.fingerprint() != encoder.fingerprint()
+    same = GridEncoder(LAYERS, "faces", 75, "inception_v3")  # as `FeatureExtractor` spells it
+    assert same.fingerprint() == encoder.fingerprint() and same.layer == encoder.layer
 
 
 @pytest.mark.parametrize(
@@ -381,5 +383,9 @@ def test_errors_of_the_command_line_are_one_line(tmp_path: Path, capsys: pytest.
     assert "no attribute 'hair=blue': known are hair=bald" in capsys.readouterr().err
     assert main(["attributes", "train", "--data", "faces:5", "--run", str(tmp_path / "r"), "--set", "layer=1"]) == 2
     assert "--set layer=1: NAME=VALUE expected, NAME one of weights" in capsys.readouterr().err
+    other = ["--backbone", "mobilenet_v2", "--weights", "random", "--image-size", "32", "--layers", "mixed5"]
+    other += ["--columns", ",".join(NAMES)]
+    assert main(["attributes", "train", "--data", "faces:120", "--run", str(tmp_path / "r"), *other]) == 2
+    assert "MobileNetV2 has no layer 'mixed5': the last are" in capsys.readouterr().err
     assert main(["attributes", "report", "--run", str(tmp_path / "r"), "--data", "faces:5"]) == 2
     assert "no such classifier of attributes: give a run folder or a .keras file" in capsys.readouterr().err

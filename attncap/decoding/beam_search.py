@@ -66,18 +66,21 @@ def beam_search(
         index: Any, token_ids: Any, log_probs: Any, last: Any, finished: Any, lengths: Any, recurrent: Any
     ) -> Any:
         logits, after, _ = step(last, CaptionerState(state.memory, recurrent))
-        vocabulary = logits.shape[-1]
+        kept = min(beam_width, logits.shape[-1])
         logits = processed(logits_processors, token_ids, ops.cast(logits, "float32"))
-        word_log_probs = ops.log_softmax(logits, axis=-1)  # (B, K, V)
-        only_pad = ops.where(ops.arange(vocabulary) == PAD, 0.0, -1e9)
+        # No word below the best `kept` of its beam is among the best of the image: all that follows is of these alone.
+        word_log_probs, words = ops.top_k(ops.log_softmax(logits, axis=-1), kept)  # (B, K, kept)
+        only_pad = ops.where(ops.arange(kept) == 0, 0.0, -1e9)
         word_log_probs = ops.where(finished[:, :, None], only_pad, word_log_probs)
-        candidates = log_probs[:, :, None] + word_log_probs  # (B, K, V)
+        words = ops.where(finished[:, :, None], PAD, ops.cast(words, "int32"))
+        candidates = log_probs[:, :, None] + word_log_probs  # (B, K, kept)
         longer = lengths + ops.cast(ops.logical_not(finished), "float32")
         ranks = candidates / ops.expand_dims(ops.power(longer, length_penalty), -1)
-        _, best = ops.top_k(ops.reshape(ranks, (-1, beam_width * vocabulary)), beam_width)  # (B, K) of K V
+        _, best = ops.top_k(ops.reshape(ranks, (-1, beam_width * kept)), beam_width)  # (B, K) of K kept
         best = ops.cast(best, "int32")
-        parent, word = best // vocabulary, best % vocabulary
-        log_probs = ops.take_along_axis(ops.reshape(candidates, (-1, beam_width * vocabulary)), best, axis=1)
+        parent = best // kept
+        word = ops.take_along_axis(ops.reshape(words, (-1, beam_width * kept)), best, axis=1)
+        log_probs = ops.take_along_axis(ops.reshape(candidates, (-1, beam_width * kept)), best, axis=1)
         token_ids = ops.take_along_axis(token_ids, parent[:, :, None], axis=1)
         token_ids = ops.where(ops.arange(max_length) == index, word[:, :, None], token_ids)
         finished = ops.take_along_axis(finished, parent, axis=1)

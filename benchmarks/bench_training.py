@@ -41,7 +41,7 @@ from attncap.models.losses import MaskedCrossentropy
 from attncap.tokenizers import PAD, WordTokenizer
 from attncap.training.batches import CaptionBatches
 from attncap.training.config import TrainConfig
-from attncap.training.fit import optimizer_of
+from attncap.training.fit import keep_freed_memory, optimizer_of, training_pass
 
 RIVAL = "rival: the tutorials' loop, padded to the longest caption"
 KIND = "the same loop, padded to the longest of 64"
@@ -249,11 +249,12 @@ def main(argv: Sequence[str] | None = None) -> dict:
             tokens[label] = int((cut[:used, 1:] != PAD).sum())
 
         ours, seen, steps_of = {}, {}, dict.fromkeys((RIVAL, KIND), settings.steps)
-        for pictures in settings.pictures:
-            label = f"attncap, {5 * pictures} captions of {pictures} pictures a step"
+        keep_freed_memory()  # as `train` does
+        for pictures, fast in [(pictures, fast) for pictures in settings.pictures for fast in (False, True)]:
+            label = f"attncap, {5 * pictures} captions of {pictures} pictures a step" + ", fast_recurrence" * fast
             batches = CaptionBatches(store.get, *data, tokenizer, batch_size=pictures, max_length=settings.max_length)
             steps = min(settings.steps, len(batches))
-            config = TrainConfig(max_length=settings.max_length, batch_size=pictures, epochs=12)
+            config = TrainConfig(max_length=settings.max_length, batch_size=pictures, epochs=12, fast_recurrence=fast)
             penalty = config.attention_penalty
             captioner = AttentionCaptioner(tokenizer, shape, attention_penalty=penalty, dtype=dtype, **sizes)
             captioner.compile(
@@ -261,8 +262,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
             )
             dataset = batches.for_fit().take(steps)
 
-            def fit(captioner: Any = captioner, dataset: Any = dataset) -> None:
-                captioner.fit(dataset, shuffle=False, verbose=0)  # CaptionBatches shuffles
+            def fit(captioner: Any = captioner, dataset: Any = dataset, config: Any = config) -> None:
+                with training_pass(captioner, config):
+                    captioner.fit(dataset, shuffle=False, verbose=0)  # CaptionBatches shuffles
 
             runs[label] = ours[label] = fit
             steps_of[label] = steps

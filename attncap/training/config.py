@@ -145,6 +145,11 @@ class TrainConfig:
         "one short text per image, for which BLEU-4 is close to zero",
     )
     validation_images: int = _training(1000, "validation images decoded after each epoch", low=1)
+    fast_recurrence: bool = _training(
+        False,
+        "of the attention model on TensorFlow: a faster training pass, with other rounding, so that no score of a "
+        "published run is met to the digit",
+    )
     objective: str = _score(
         "crossentropy", "crossentropy, or cider: after it, self-critical training on CIDEr-D, the score itself"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -43,6 +45,7 @@ def fit(
         callbacks: more Keras callbacks.
         verbose: 0 prints no progress, 2 a row per epoch, else also a progress bar.
     """
+    keep_freed_memory()
     every = [recorder, *callbacks]
     if verbose not in (0, False):
         every.append(ProgressTable(recorder, verbose))
@@ -57,14 +60,15 @@ def fit(
         captioner.optimizer.build(captioner.trainable_variables)
         recorder.restore(captioner)
         if not recorder.finished("crossentropy"):
-            captioner.fit(
-                batches.for_fit(),
-                initial_epoch=len(recorder.history),
-                epochs=config.crossentropy_epochs,
-                callbacks=every,
-                shuffle=False,  # CaptionBatches shuffles, by seed and epoch
-                verbose=0,
-            )
+            with training_pass(captioner, config):
+                captioner.fit(
+                    batches.for_fit(),
+                    initial_epoch=len(recorder.history),
+                    epochs=config.crossentropy_epochs,
+                    callbacks=every,
+                    shuffle=False,  # CaptionBatches shuffles, by seed and epoch
+                    verbose=0,
+                )
         if config.objective == "cider":
             use_averaged_weights(captioner)
     if config.objective == "cider":
@@ -87,6 +91,31 @@ def fit(
                 callbacks=every,
                 verbose=0,
             )
+
+
+def training_pass(captioner: Captioner, config: TrainConfig) -> AbstractContextManager[None]:
+    """Return a context in which the captioner's training pass is the one of the settings."""
+    if not config.fast_recurrence:
+        return nullcontext()
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(f"fast_recurrence needs the TensorFlow backend, got {keras.backend.backend()}: leave it out")
+    from attncap.training.fast_recurrence import fast_recurrence
+
+    return fast_recurrence(captioner)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory that a step frees for the next one, where the library is glibc.
+
+    By default glibc returns blocks above 32 MB to the system, and every step pays for getting their pages again.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
+    trim_threshold, mmap_threshold = -1, -3
+    mallopt(mmap_threshold, 2**30)
+    mallopt(trim_threshold, 2**31 - 1)
 
 
 def optimizer_of(

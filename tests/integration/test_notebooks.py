@@ -34,7 +34,7 @@ DERIVED = {
 }
 NUMBER = re.compile(r"(?<![\w.,/-])(-?\d+(?:,\d{3})*(?:\.\d+)?)(?:e([+-]\d+))?(%?)(?![\w/]|-\w|\.\d)")
 
-RUN_QUICKLY = {"01_data", "03_attention_captioner", "11_your_own_pictures"}  # the others run with the slow tests
+RUN_QUICKLY = {"01_data", "11_your_own_pictures"}  # the others run with the slow tests
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -216,11 +216,6 @@ def test_numbers_of_the_text_are_those_of_the_outputs(path: Path) -> None:
         and not any(abs(abs(value) - abs(other)) <= half * (1 + 1e-6) for other in shown)  # "costs 0.8" for -0.8
     ]
     assert not missing, f"no output shows {', '.join(missing)}"
-
-
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[:2] != "11"], ids=lambda path: path.stem)
-def test_begins_with_a_picture(path: Path) -> None:  # 11 is about texts, and begins with them
-    assert figures_of(code_cells(read(path))[2]) == 1, "the first cell after the set-up shows no picture"
 
 
 @every_notebook

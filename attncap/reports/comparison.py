@@ -37,7 +37,7 @@ MEASURES = {
 }
 TRUE = "true"  # share of stated characteristics that are true
 STATED = "stated"  # characteristics that a caption states, on average
-COSTS = {"seconds_a_picture": "s per image", "training_seconds": "training, s", "megabytes": "MB"}
+COSTS = {"seconds_per_image": "s per image", "training_seconds": "training, s", "megabytes": "MB"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class SystemComparison:
         title: data set, split and number of images.
         table: one row per system: BLEU-1..4, CIDEr (CIDEr-D, as the COCO tools' "CIDEr"), ROUGE-L, `true` and `stated`
             (share of stated characteristics that are true, how many a caption states; NaN without attributes),
-            `seconds_a_picture`, `training_seconds`, `megabytes`.
+            `seconds_per_image`, `training_seconds`, `megabytes`.
         intervals: one row per system and measure: `system`, `metric`, `score`, `low`, `high` (95%, by images).
         best: the system with the highest BLEU-4.
         tests: one row per measure and system other than the best: `system`, `metric`, `difference` (best minus system),
@@ -170,7 +170,7 @@ def compare_systems(
             ends[TRUE] = significance.interval(significance.bootstrap(claimed[system.name], _share, bootstrap, seed))[0]
         rows[system.name] = {
             **row,
-            "seconds_a_picture": seconds,
+            "seconds_per_image": seconds,
             "training_seconds": system.training_seconds,
             "megabytes": system.megabytes,
         }

@@ -83,7 +83,7 @@ def test_scores_are_those_of_evaluation_and_shares_those_of_the_faces(
     assert found.table.loc["a person", "stated"] == 1.0  # the beard
     assert found.table.loc["a person", "true"] == pytest.approx((held_out.attributes["beard"] != "none").mean())
     assert found.table.loc["first", "training_seconds"] == 12.5
-    assert 0 <= found.table.loc["first", "seconds_a_picture"] < 1
+    assert 0 <= found.table.loc["first", "seconds_per_image"] < 1
 
 
 def test_intervals_hold_the_score_and_tests_are_against_the_best(found: SystemComparison) -> None:

@@ -95,8 +95,6 @@ def test_predict_evaluate_and_caption(demo_folder: Path, tmp_path: Path, capsys:
     heatmap = tmp_path / "heatmap.png"
     assert main(["caption", "--run", str(run), str(faces[0]), "--beam-width", "2", "--heatmap", str(heatmap)]) == 0
     assert capsys.readouterr().out.strip() == as_sentence(rows[0]["caption"])
-    assert main(["caption", "--run", str(run), str(faces[0]), "--beam-width", "4", "--consensus", "faces:40"]) == 0
-    assert len(capsys.readouterr().out.split()) > 1
     db, agreed = str(tmp_path / "train.db"), ["--beam-width", "4", "--consensus", "faces:40", "--neighbors"]
     index = ["index", "build", "--data", "faces:40", "--split", "train", "--db", db, "--weights", "faces"]
     assert main([*index, "--encoder", "mixed0"]) == 0

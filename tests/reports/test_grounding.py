@@ -223,8 +223,8 @@ def test_explore_shows_two_runs_and_boxes(folder: Path, tmp_path: Path, capsys: 
     text = page.read_text(encoding="utf-8")
     [block] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     content = json.loads(block)
-    assert content["runs"] == ["run", "run"] and len(content["pictures"]) == 2
-    for picture in content["pictures"]:
+    assert content["runs"] == ["run", "run"] and len(content["images"]) == 2
+    for picture in content["images"]:
         assert picture["other"]["words"] == picture["beams"][0]["words"] and "boxes" in picture["beams"][0]
     assert main(["explore", "--run", run, "--images", str(tmp_path), "--boxes", "faces", "--out", str(page)]) == 2
     assert "--boxes needs --data" in capsys.readouterr().err

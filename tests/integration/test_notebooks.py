@@ -218,8 +218,8 @@ def test_numbers_of_the_text_are_those_of_the_outputs(path: Path) -> None:
     assert not missing, f"no output shows {', '.join(missing)}"
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[:2] != "11"], ids=lambda path: path.stem)
-def test_begins_with_a_picture(path: Path) -> None:  # 11 is about texts, and begins with them
+@every_notebook
+def test_begins_with_a_picture(path: Path) -> None:
     assert figures_of(code_cells(read(path))[2]) == 1, "the first cell after the set-up shows no picture"
 
 

@@ -23,9 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 0; 2 after an error that the user can correct; 130 when interrupted, 143 or 129 after SIGTERM
-            or
-        SIGHUP; 141 when the reader of a pipe is gone.
+        The exit status: 0; 2 after an error that the user can correct; 130 when interrupted; 143 or 129 after SIGTERM
+        or SIGHUP; 141 when the reader of a pipe is gone.
     """
     with plain_streams(), signals_as_exceptions():
         return _run(arguments)

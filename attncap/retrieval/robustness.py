@@ -143,8 +143,7 @@ def robustness_table(
 
     Returns:
         DataFrame: one row per change, in order, and a last one "not in the index"; columns `change`, `median_distance`,
-            and
-        `within T` for each threshold: the share found (of strangers, the share answered, which is wrong).
+        and `within T` for each threshold: the share found (of strangers, the share answered, which is wrong).
     """
     table = []
     for name, part in copies.groupby("change", sort=False):

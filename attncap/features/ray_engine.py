@@ -3,8 +3,7 @@
 Workers read the image files, decode them and run the network; their results come back to the process that has the
 store open, which alone writes. The guarantees of the store hold as on one machine: a batch is stored whole or not at
 all, an interrupted extraction continues, and a second process waits. The images must lie where every machine sees them
-under the
-same path (a shared file system); the store need not.
+under the same path (a shared file system); the store need not.
 
 Plain Ray actors are used, not Ray Data. Ray Data needs pyarrow, with which pandas 3 refuses text that is not UTF-8, as
 file names can be. And a worker that dies for good keeps its place in the pool (ray issue 62746, open), so that an

@@ -168,10 +168,10 @@ def measure_faithfulness(
         change = log p(y_t | y_<t, blanked image) - log p(y_t | y_<t, image)
 
     To blank a cell, its features (and those within `radius`) are replaced by the mean feature of the image. The whole
-    caption
-    is read from the blanked image, its first state included. The random cell is drawn among those whose blanking
-    takes as many cells (at a border they are fewer). Where encoder blocks were trained with the captioner, the stored
-    features lie on another grid than the maps: the part of each stored cell that the map's cell covers is blanked.
+    caption is read from the blanked image, its first state included. The random cell is drawn among those whose
+    blanking takes as many cells (at a border they are fewer). Where encoder blocks were trained with the captioner, the
+    stored features lie on another grid than the maps: the part of each stored cell that the map's cell covers is
+    blanked.
 
     Args:
         captioner: with attention, trained on the store's encoder.

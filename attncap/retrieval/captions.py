@@ -21,8 +21,7 @@ class CaptionNeighbors:
 
     With k = 1, return the first caption of the nearest image. With k > 1, return the consensus: the caption of the k
     nearest images that has the highest mean similarity to the others. Only the `agree_with` share of the others with
-    the highest
-    similarity counts, so that outliers do not matter. Similarity is CIDEr-D.
+    the highest similarity counts, so that outliers do not matter. Similarity is CIDEr-D.
 
     Args:
         index: with captions as labels; entries without captions are skipped.

@@ -260,8 +260,7 @@ def make_faces(
 
     Face i depends on (seed, i) alone: 4,000 faces begin with the 2,000 of the same seed, and images that the folder
     already holds are kept. Splits depend on (seed, i) only: about 75% train, 10% val, 15% test. No face of train or val
-    has one of
-    `HELD_OUT_COMBINATIONS`; a third of the test faces has, twice as many as by chance.
+    has one of `HELD_OUT_COMBINATIONS`; a third of the test faces has, twice as many as by chance.
 
     Args:
         n: how many.

@@ -3,8 +3,7 @@
 On the JAX backend processes share a training (`keras.distribution.DataParallel`): the batch is one array over all their
 devices, so that the loss is the whole batch's mean over real tokens and the random masks are the whole batch's. On
 TensorFlow the devices of one machine share it (`MirroredStrategy`). The captioner that is validated and saved lives on
-one
-device and gets the replicas' weights after every epoch.
+one device and gets the replicas' weights after every epoch.
 """
 
 from __future__ import annotations

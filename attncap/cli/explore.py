@@ -84,6 +84,7 @@ def _explore(options: argparse.Namespace) -> None:
         _say_what_is_missing(image_ids, references, options.data)
     left_out = max(0, len(paths) - options.limit)
     paths, image_ids = paths[: options.limit], image_ids[: options.limit]
+    path_of = dict(zip(image_ids, paths, strict=True))
     captioner = captioner_of(options)
     encoded = list(encoded_images(captioner, paths, image_ids, rejects))
     for _, path, reason in rejects:
@@ -94,13 +95,13 @@ def _explore(options: argparse.Namespace) -> None:
     against: Any = None
     if options.against is not None:
         other = load_captioner(options.against)
-        its = list(encoded_images(other, [dict(zip(image_ids, paths, strict=True))[name] for name in shown], shown, []))
+        its = list(encoded_images(other, [path_of[name] for name in shown], shown, []))
         against = (other, np.concatenate([features for _, features in its]))
     explorer = explore_features(
         captioner,
         np.concatenate([features for _, features in encoded]),
         shown,
-        dict(zip(image_ids, paths, strict=True)),
+        path_of,
         references,
         top=options.top,
         title=options.title,

@@ -10,12 +10,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from attncap.attributes.calibration import calibration_error
-from attncap.plotting.layout import drawable, short_number
-from attncap.plotting.style import COLORS, INK, MARKERS, MUTED, RULE, STYLE, PanelAxes, SheetFigure
+from attncap.plotting.layout import (
+    constrained_layout,
+    drawable,
+    ink_of,
+    label_graph,
+    legends_above,
+    short_number,
+    wrap,
+)
+from attncap.plotting.style import COLORS, MARKERS, MUTED, RULE, STYLE, PanelAxes, SheetFigure
 
 
 @matplotlib.rc_context(STYLE)
@@ -72,8 +79,9 @@ def plot_precision_recall(
     shown = ordered[:most] if hardest else [ordered[int(place)] for place in spaced]
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
-    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
-    figure = SheetFigure(figsize=(max(4.0, 2.7 * columns), 2.75 * rows + 0.9), layout=layout)
+    width = max(4.0, 2.7 * columns)
+    panel = width / columns - 0.7  # inches
+    figure = SheetFigure(figsize=(width, 2.75 * rows + 0.9), layout=constrained_layout(0.06))
     for place, at in enumerate(shown):
         ax = figure.add_subplot(rows, columns, place + 1, axes_class=PanelAxes)
         known = np.isfinite(labels[:, at])
@@ -89,7 +97,8 @@ def plot_precision_recall(
             look: dict[str, Any] = {"color": COLORS[1], "markeredgecolor": "white", "markersize": 10}
             ax.plot(*([value] for value in spot), "o", **look, label="threshold of the attribute", zorder=5)
         ax.set(xlim=(0, 1.03), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        ax.set_title(drawable(str(names[at]).replace("_", " ")), loc="left", pad=20, parse_math=False)
+        name = "\n".join(wrap(str(names[at]).replace("_", " "), panel, 12, "bold"))
+        ax.set_title(name, loc="left", pad=20, parse_math=False)
         below: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "fontsize": 10.5}
         ax.annotate(f"average precision {short_number(scores[at])}", (0, 1), xycoords="axes fraction", **below)
         ax.grid(color=RULE, linewidth=0.8)
@@ -99,7 +108,8 @@ def plot_precision_recall(
         if place + columns >= len(shown):
             ax.set_xlabel("recall")
     handles, said = figure.axes[0].get_legend_handles_labels()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
+    heading = "\n".join(wrap(title, width - 0.2, 13))
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=13, parse_math=False)
     figure.legend(handles, said, loc="outside lower left", ncols=3 if columns > 2 else 1)
     return figure
 
@@ -130,28 +140,30 @@ def plot_average_precision(
         raise ValueError("no attribute has an average precision: nothing to plot")
     shown = known.head(most)
     if ax is None:
-        figure = SheetFigure(
-            figsize=(8.0, 1.7 + 0.27 * len(shown)), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-        )
+        figure = SheetFigure(figsize=(8.0, 1.7 + 0.27 * len(shown)), layout=constrained_layout())
         ax = figure.add_subplot(axes_class=PanelAxes)
+    muted = ink_of(ax)[1]
     places = np.arange(len(shown))
     values, shares = shown["average_precision"].to_numpy(float), shown["prevalence"].to_numpy(float)
-    ax.hlines(places, np.minimum(values, shares), np.maximum(values, shares), color=MUTED, linewidth=1.2, zorder=1)
-    hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": MUTED, "markeredgewidth": 1.6}
+    ax.hlines(places, np.minimum(values, shares), np.maximum(values, shares), color=muted, linewidth=1.2, zorder=1)
+    hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": muted, "markeredgewidth": 1.6}
     look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 8}
     ax.plot(values, places, **look, color=COLORS[0], label="average precision", zorder=4)
     ax.plot(shares, places, **look, **hollow, label="prevalence: a random order", zorder=3)
-    for place, value in enumerate(np.maximum(values, shares)):
-        offset: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
-        ax.annotate(short_number(values[place]), (value, place), **offset, fontsize=10.5)
+    left = 0.0
+    for place, (value, share) in enumerate(zip(values, shares, strict=True)):  # each number is next to its marker
+        side: dict[str, Any] = (
+            {"xytext": (9, 0), "ha": "left"} if value >= share else {"xytext": (-9, 0), "ha": "right"}
+        )
+        offset: dict[str, Any] = {"textcoords": "offset points", "va": "center", **side}
+        ax.annotate(short_number(value), (value, place), **offset, fontsize=10.5, color=COLORS[0])
+        left = min(left, value - 0.12) if value < share else left  # room for the number
     few = f"The {len(shown)} hardest of {len(known)} attributes" if len(shown) < len(known) else "All attributes"
-    ax.set_title(title or f"{few}: average precision", loc="left", pad=32, parse_math=False)
-    ax.set(xlim=(0, 1.08), ylim=(len(shown) - 0.4, -0.6), xlabel="share")
-    ax.set_yticks(places, [drawable(str(name).replace("_", " ")) for name in shown["attribute"]], parse_math=False)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color=RULE, linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+    ax.set(xlim=(left, 1.08), ylim=(len(shown) - 0.4, -0.6))
+    names = [drawable(str(name).replace("_", " ")) for name in shown["attribute"]]
+    ax.set_yticks(places, names, parse_math=False)
+    label_graph(ax, title or f"{few}: average precision", "share", "")
+    legends_above([ax])
     return ax
 
 
@@ -186,9 +198,10 @@ def plot_calibration(
     if not probs or not known.any():
         raise ValueError("probabilities of at least one name, and at least one known label, expected")
     if ax is None:
-        figure = SheetFigure(figsize=(8.4, 4.6), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+        figure = SheetFigure(figsize=(8.4, 4.6), layout=constrained_layout())
         ax = figure.add_subplot(axes_class=PanelAxes)
-    ax.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.5, label="perfectly calibrated")
+    ink, muted, rule = ink_of(ax)
+    ax.plot([0, 1], [0, 1], color=muted, linestyle="--", linewidth=1.5, label="perfectly calibrated")
     for n, (name, given) in enumerate(probs.items()):
         error = calibration_error(given, labels, bins)  # checks the shapes
         prob, truth = given[known], labels[known]
@@ -197,11 +210,10 @@ def plot_calibration(
         filled = count > 0
         mean, share = (np.bincount(place, of, bins)[filled] / count[filled] for of in (prob, truth))
         look: dict[str, Any] = {"color": COLORS[n % len(COLORS)], "marker": MARKERS[n % len(MARKERS)]}
-        ax.plot(mean, share, **look, markersize=7, label=f"{drawable(name)}\n(calibration error {error:.3f})")
+        label = "\n".join([*wrap(name, 2.6, 11), f"(calibration error {error:.3f})"])
+        ax.plot(mean, share, **look, markersize=7, label=label)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.set(xlabel="mean predicted probability in a bin", ylabel="share of ones")
-    ax.set_title(title, loc="left", parse_math=False)
-    ax.grid(color=RULE, linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.9, labelcolor=INK)
+    label_graph(ax, title, "mean predicted probability in a bin", "share of ones")
+    ax.grid(color=rule, linewidth=0.8)
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.9, labelcolor=ink)
     return ax

@@ -49,7 +49,7 @@ def plot_grounding(
         figure = SheetFigure(figsize=(8.0, 1.7 + 0.46 * len(table)), layout=constrained_layout())
         ax = figure.add_subplot(axes_class=PanelAxes)
     prefix = "pointing_" if measure == "pointing_game" else ""
-    ink, muted, rule = ink_of(ax)
+    ink, muted, _ = ink_of(ax)
     places = np.arange(len(table))
     ax.hlines(places, table[f"{prefix}uniform"], table[measure], color=muted, linewidth=1.2, zorder=1)
     hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": muted, "markeredgewidth": 1.6}
@@ -61,13 +61,10 @@ def plot_grounding(
     for place, value in enumerate(table[measure]):  # each number is next to its marker
         offset: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
         ax.annotate(short_number(value), (value, place), **offset, fontsize=9.5, color=COLORS[0])
-    label_graph(ax, title or words[measure], "share", "")
     ax.set_xlim(0, min(1.0, ends.max()) * 1.12)
     ax.set_ylim(len(table) - 0.5, -0.7)
     names = [f"{str(kind).replace('_', ' ')} ({count:,.0f})" for kind, count in table["n_phrases"].items()]
     ax.set_yticks(places, [drawable(name) for name in names], parse_math=False)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color=rule, linewidth=0.8)
-    ax.grid(visible=False, axis="y")
+    label_graph(ax, title or words[measure], "share", "")
     legends_above([ax])
     return ax

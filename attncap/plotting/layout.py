@@ -16,6 +16,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from attncap import images
@@ -167,13 +168,20 @@ def ink_of(ax: Axes) -> tuple[str, str, str]:
 
 
 def label_graph(ax: Axes, title: str, across: str, up: str) -> None:
-    """Title, axis names and a light grid behind the data, in colors that the background allows."""
+    """Title, axis names and a light grid behind the data, in colors that the background allows.
+
+    Call `set_yticks` first where the y axis names categories: the title then has less room, and the grid's lines are
+    vertical.
+    """
     ink, muted, rule = ink_of(ax)
     lines = wrap(title, _room(ax), 12, "bold")
     ax.set_title("\n".join(lines), loc="left", color=ink, parse_math=False)
-    ax.set_xlabel(across, color=ink)
+    ax.set_xlabel("\n".join(wrap(across, _room(ax), 11)), color=ink, parse_math=False)
     ax.set_ylabel(up, color=ink)
-    ax.grid(axis="y", color=rule, linewidth=0.8)
+    named = _names_on_y(ax)
+    ax.grid(axis="x" if named else "y", color=rule, linewidth=0.8)
+    if named:
+        ax.tick_params(axis="y", length=0)
     ax.set_axisbelow(True)
     ax.tick_params(labelsize=11, labelcolor=ink, color=muted)  # fixed now, not by the settings at the time of drawing
 
@@ -201,7 +209,14 @@ def _room(ax: Axes) -> float:
         return max(size_inches(ax)[0], 1.0)
     part: Any = ax.figure
     share = len(cell.colspan) / cell.get_gridspec().ncols
-    return max(size_inches(part)[0] * share - 0.9, 1.0)  # less the axis labels and the padding
+    beside = max([0.5, *(text_width(name, 11) for name in _names_on_y(ax))]) + 0.4  # of the axis, and the padding
+    return max(size_inches(part)[0] * share - beside, 1.0)
+
+
+def _names_on_y(ax: Axes) -> list[str]:
+    """Return the names of categories that `set_yticks` was given, none for an axis of numbers."""
+    named = isinstance(ax.yaxis.get_major_formatter(), FuncFormatter)
+    return [label.get_text() for label in ax.get_yticklabels()] if named else []
 
 
 def _legend_width(labels: Sequence[str], columns: int) -> float:
@@ -211,9 +226,9 @@ def _legend_width(labels: Sequence[str], columns: int) -> float:
     return sum(widest) + len(widest) * (1.4 + 0.8 + 1.2) * 11 / 72  # handle, its gap to the text, gap between columns
 
 
-def constrained_layout() -> ConstrainedLayoutEngine:
-    """A layout that leaves a tenth of an inch around each panel."""
-    return ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+def constrained_layout(pad: float = 0.1) -> ConstrainedLayoutEngine:
+    """A layout that leaves `pad` inches around each panel."""
+    return ConstrainedLayoutEngine(w_pad=pad, h_pad=pad)
 
 
 def figure_of(ax: Axes) -> Figure:

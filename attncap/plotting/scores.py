@@ -48,7 +48,7 @@ def plot_scores(scores: Any, *, ax: Axes | None = None, title: str | None = None
         height = 1.4 + 0.15 * len(systems) + len(metrics) * (0.3 * len(systems) + 0.2)
         figure = SheetFigure(figsize=(8.0, height), layout=constrained_layout())
         ax = figure.add_subplot(axes_class=PanelAxes)
-    ink, _, rule = ink_of(ax)
+    ink = ink_of(ax)[0]
     step = 0.75 / len(systems)
     for n, system in enumerate(systems):
         own = [row for row in rows if row.system == system]
@@ -66,13 +66,10 @@ def plot_scores(scores: Any, *, ax: Axes | None = None, title: str | None = None
             offset: dict[str, Any] = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
             ax.annotate(short_number(row.score), (end, place), **offset, fontsize=10.5, color=ink)
     known = any(not isnan(row.low) for row in rows)
-    label_graph(ax, title or ("Scores with their intervals" if known else "Scores"), "score", "")
     ax.margins(x=0.12)
     ax.set_ylim(len(metrics) - 0.5, -0.5)
     ax.set_yticks(range(len(metrics)), [drawable(metric) for metric in metrics], parse_math=False)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color=rule, linewidth=0.8)
-    ax.grid(visible=False, axis="y")
+    label_graph(ax, title or ("Scores with their intervals" if known else "Scores"), "score", "")
     if len(systems) > 1:
         legends_above([ax])
     return ax

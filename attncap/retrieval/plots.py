@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attncap.plotting.layout import drawable
-from attncap.plotting.style import COLORS, INK, MUTED, RULE, STYLE, PanelAxes, SheetFigure
+from attncap.plotting.layout import constrained_layout, drawable, ink_of, label_graph, legends_above, wrap
+from attncap.plotting.style import COLORS, STYLE, PanelAxes, SheetFigure
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     if ax is not None:
         return ax
-    figure = SheetFigure(figsize=size, layout="constrained")
+    figure = SheetFigure(figsize=size, layout=constrained_layout())
     return figure.add_subplot(axes_class=PanelAxes)
 
 
@@ -56,10 +56,11 @@ def plot_threshold(
     if queries < 1 or shown.empty:
         raise ValueError("a threshold curve needs at least one query and one threshold")
     ax = _axes(ax, (7.5, 4.2))
+    ink, muted, _ = ink_of(ax)
     x = np.append(shown["threshold"].to_numpy(float), float(shown["threshold"].iloc[-1]) * 1.03 + 1e-9)
     columns = (("wrong", COLORS[1], "wrong label given"), ("missed", COLORS[0], "match missed"))
     ends = []
-    for name, color, said in (*columns, ("errors", INK, "both (what is tuned)")):
+    for name, color, said in (*columns, ("errors", ink, "both (what is tuned)")):
         share = shown[name].to_numpy(float) / queries
         under: dict[str, Any] = (
             {"linewidth": 4.5, "zorder": 1.9} if name == "errors" else {}
@@ -67,16 +68,12 @@ def plot_threshold(
         ax.plot(x, np.append(share, share[-1]), drawstyle="steps-post", color=color, label=said, **under)
         ends.append(share.max())
     if threshold >= 0:
-        ax.axvline(threshold, color=MUTED, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3g}")
+        ax.axvline(threshold, color=muted, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3g}")
     ax.set(xlim=(min(0.0, x[0]) if x[0] < 0.2 * x[-1] else x[0], x[-1]), ylim=(0, 1.05 * max(*ends, 1e-9)))
-    ax.set_xlabel(f"threshold ({measure})")
     if (shown["threshold"] % 1 == 0).all():  # bits
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    ax.set_ylabel("share of the queries")
-    ax.set_title(title, loc="left", parse_math=False)
-    ax.grid(axis="y", color=RULE)
-    ax.set_axisbelow(True)
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    label_graph(ax, title, f"threshold ({measure})", "share of the queries")
+    legends_above([ax])
     return ax
 
 
@@ -102,7 +99,7 @@ def plot_threshold_curves(
     """
     if not curves or len(curves) != len(measures):
         raise ValueError(f"a measure for each threshold curve expected: {len(curves)} curves, {len(measures)} measures")
-    figure = SheetFigure(figsize=(5.0 * len(curves), 4.4), layout="constrained")
+    figure = SheetFigure(figsize=(5.0 * len(curves), 4.4), layout=constrained_layout())
     for n, ((name, curve), measure) in enumerate(zip(curves.items(), measures, strict=True)):
         ax = figure.add_subplot(1, len(curves), n + 1, axes_class=PanelAxes)
         said = f"threshold {curve.threshold:.3g}" if curve.threshold >= 0 else "no threshold is good"
@@ -110,8 +107,9 @@ def plot_threshold_curves(
             curve.table, curve.threshold, curve.queries, measure=measure, title=f"{drawable(name)}: {said}", ax=ax
         )
         legend = ax.get_legend()
-        if legend is not None:
-            legend.remove()
+        assert legend is not None
+        legend.remove()
+        ax.set_title(ax.get_title(loc="left"), loc="left", pad=6)
         if n:
             ax.set_ylabel("")
     top = max(ax.get_ylim()[1] for ax in figure.axes)
@@ -120,7 +118,8 @@ def plot_threshold_curves(
     found = [ax.get_legend_handles_labels() for ax in figure.axes]
     handles, labels = max(found, key=lambda entries: len(entries[0]))
     labels = ["chosen threshold" if label.startswith("threshold ") else label for label in labels]
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
+    heading = "\n".join(wrap(title, 5.0 * len(curves) - 0.2, 13))
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=13, parse_math=False)
     figure.legend(handles, labels, loc="outside lower left", ncols=len(handles) if len(curves) > 1 else 2)
     return figure
 
@@ -152,20 +151,18 @@ def plot_robustness(
     if any(table["change"].tolist() != changes for table in tables.values()):
         raise ValueError("robustness tables of the same changes, in the same order, expected")
     ax = _axes(ax, (8.0, 1.5 + len(changes) * 0.2 * (len(tables) + 0.6)))
+    muted = ink_of(ax)[1]
     height = 0.8 / len(tables)
     for n, (system, table) in enumerate(tables.items()):
         column = next(str(name) for name in table.columns if str(name).startswith("within "))
         place = np.arange(len(changes)) + (n - (len(tables) - 1) / 2) * height
-        said = f"{system}, within {float(column.removeprefix('within ')):.3g}"
-        bars = ax.barh(place, table[column], height, color=COLORS[n % len(COLORS)], label=said)
-        ax.bar_label(bars, [f"{share:.0%}" for share in table[column]], padding=2, fontsize=9, color=MUTED)
-    ax.set_yticks(np.arange(len(changes)), changes)
+        label = f"{drawable(system)}, within {float(column.removeprefix('within ')):.3g}"
+        bars = ax.barh(place, table[column], height, color=COLORS[n % len(COLORS)], label=label)
+        ax.bar_label(bars, [f"{share:.0%}" for share in table[column]], padding=2, fontsize=9, color=muted)
+    ax.set_yticks(np.arange(len(changes)), [drawable(change) for change in changes], parse_math=False)
     ax.set_ylim(len(changes) - 0.5, -0.5)
     ax.set_xlim(0, 1.08)
     ax.xaxis.set_major_formatter("{x:.0%}")
-    ax.set_xlabel("share found; of images that are not in the index: share taken for one that is")
-    ax.xaxis.label.set_fontsize(10)
-    ax.set_title(title, loc="left", pad=30, parse_math=False)
-    look: dict[str, Any] = {"borderaxespad": 0.2, "columnspacing": 1.2, "handlelength": 1.4}
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, **look)
+    label_graph(ax, title, "share found; of images that are not in the index: share taken for one that is", "")
+    legends_above([ax])
     return ax

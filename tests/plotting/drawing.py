@@ -8,7 +8,10 @@ from math import log
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
@@ -93,3 +96,30 @@ def assert_texts_apart(figure: Figure) -> None:
         for second, b in boxes[n + 1 :]:
             across, down = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
             assert across <= 1.5 or down <= 1.5, f"{first!r} and {second!r} overlap by {across:.0f} x {down:.0f} pixels"
+
+
+def assert_numbers_beside_their_markers(ax: Axes, line: Line2D) -> None:
+    """Each annotation, in order, is as near to the marker that it belongs to as to any other, and is close to it."""
+    ax.figure.canvas.draw()
+    markers = [other for other in ax.lines if other.get_marker() not in ("", "None", None)]
+    own = ax.transData.transform(np.asarray(line.get_xydata()))
+    every = np.concatenate([ax.transData.transform(np.asarray(other.get_xydata())) for other in markers])
+    assert len(ax.texts) == len(own)
+    for text, place in zip(ax.texts, own, strict=True):
+        box = text.get_window_extent()
+        nearest = np.clip(every, (box.x0, box.y0), (box.x1, box.y1))
+        distance = float(np.hypot(*(np.clip(place, (box.x0, box.y0), (box.x1, box.y1)) - place)))
+        assert distance <= 16, f"{text.get_text()} is {distance:.0f} pixels from its marker"
+        assert distance <= np.hypot(*(nearest - every).T).min() + 1, f"{text.get_text()} is nearer to another marker"
+
+
+def contrast(color: Any, background: Any) -> float:
+    """The contrast of two colors from 1 to 21, as the Web Content Accessibility Guidelines define it."""
+
+    def luminance(given: Any) -> float:
+        channels = np.asarray(to_rgb(given))
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    brighter, darker = sorted((luminance(color), luminance(background)), reverse=True)
+    return (brighter + 0.05) / (darker + 0.05)

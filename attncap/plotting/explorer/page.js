@@ -10,7 +10,7 @@
   const state = { order: images.map((_, i) => i), image: -1, beam: 0, word: 0, pinned: 0, highest: true, playing: 0 };
   const CONTOURS = [[0.8, "#56b4e9"], [0.5, "#d55e00"]]; // shares of the attention that the lines enclose
 
-  // ------------------------------------------------------------ small things
+  // ------------------------------------------------------------ text and numbers
 
   function bytesOf(base64) {
     return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
@@ -117,10 +117,15 @@
     });
   }
 
-  function paint(canvas, values, width, height, top, clear) {
+  // An empty canvas of that size.
+  function emptied(canvas, width, height) {
     canvas.width = width;
     canvas.height = height;
-    const context = canvas.getContext("2d");
+    return canvas.getContext("2d");
+  }
+
+  function paint(canvas, values, width, height, top, clear) {
+    const context = emptied(canvas, width, height);
     const image = context.createImageData(width, height);
     values.forEach((value, pixel) => {
       const color = 4 * Math.min(255, Math.floor((value / (top || 1)) * 256));
@@ -131,9 +136,7 @@
 
   // The photograph itself, as opaque as the model looked; below it the page shows it pale and gray.
   function paintReveal(canvas, values, width, height, top, clear) {
-    canvas.width = width;
-    canvas.height = height;
-    const context = canvas.getContext("2d");
+    const context = emptied(canvas, width, height);
     context.drawImage(at("photo"), 0, 0, width, height);
     const image = context.getImageData(0, 0, width, height);
     values.forEach((value, pixel) => {
@@ -144,9 +147,7 @@
 
   // Lines around the smallest areas that hold 80% and 50% of the attention.
   function paintContours(canvas, values, width, height, clear) {
-    canvas.width = width;
-    canvas.height = height;
-    const context = canvas.getContext("2d");
+    const context = emptied(canvas, width, height);
     const falling = Float32Array.from(values.filter((_, pixel) => clear[pixel])).sort().reverse();
     const all = falling.reduce((sum, value) => sum + value, 0);
     if (!(falling[0] > falling[falling.length - 1])) return; // an even map has no such line
@@ -191,7 +192,7 @@
 
   // ------------------------------------------------------------ a word
 
-  // The one way to a word, from hovering, touch, tabulator and slider alike. 0 is the image alone.
+  // Show a word: called for hovering, touch, the Tab key and the slider. 0 is the image alone.
   function show(word) {
     const beam = beamNow();
     const maps = mapsOf(beam);
@@ -199,8 +200,7 @@
     at("slider").value = word;
     at("slider").disabled = !beam.words.length;
     at("position").textContent = `${word} of ${beam.words.length}`;
-    const said = word ? `word ${word} of ${beam.words.length}, ${beam.words[word - 1]}` : "the image alone";
-    at("slider").setAttribute("aria-valuetext", said);
+    at("slider").setAttribute("aria-valuetext", word ? `word ${word} of ${beam.words.length}, ${beam.words[word - 1]}` : "the image alone");
     [...at("words").children].forEach((button, i) => {
       button.setAttribute("aria-pressed", String(i + 1 === word));
       button.classList.toggle("pinned", i + 1 === state.pinned);
@@ -212,6 +212,7 @@
     showOther(beam, word);
     at("peak").hidden = at("here").hidden = true;
     at("scale").classList.toggle("idle", !(word && maps) || mode === "contour");
+    at("threshold").disabled = mode === "contour"; // the lines enclose shares of the whole map
     if (word && maps) {
       lay(at("map"), maps, word - 1);
       const [x, y] = peakOf(maps, word - 1);
@@ -241,9 +242,10 @@
   // The phrase with boxes that a word belongs to: [first word, word after the last, name, boxes].
   const phraseOf = (beam, word) => (beam.boxes || []).find(([start, end]) => word > start && word <= end);
 
+  const shownBoxes = (beam, word) => (at("withboxes").checked && phraseOf(beam, word)?.[3]) || [];
+
   function showBoxes(beam, word) {
-    const named = word && at("withboxes").checked ? phraseOf(beam, word) : undefined;
-    at("boxes").replaceChildren(...(named ? named[3] : []).map(([left, top, right, bottom]) => {
+    at("boxes").replaceChildren(...shownBoxes(beam, word).map(([left, top, right, bottom]) => {
       const drawn = element("span", "box");
       Object.assign(drawn.style, {
         left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%`,
@@ -537,7 +539,7 @@
     at("sort").append(...SORTS.map(([, label]) => element("option", "", label)));
   }
 
-  // ------------------------------------------------------------ what people do
+  // ------------------------------------------------------------ events
 
   function stop() {
     clearInterval(state.playing);
@@ -605,6 +607,9 @@
     context.globalAlpha = Number(at("map").style.opacity);
     if (context.globalAlpha) context.drawImage(at("map"), 0, 0, across, down);
     context.globalAlpha = 1;
+    for (const [left, top, right, bottom] of shownBoxes(beamNow(), state.word))
+      for (const [style, size] of [["#ffffff", 5], ["#0072b2", 2]])
+        Object.assign(context, { strokeStyle: style, lineWidth: size }).strokeRect(left * across, top * down, (right - left) * across, (bottom - top) * down);
     context.fillStyle = "#1a1a1a";
     lines.forEach((words, row) => words.forEach(({ word, x, bold }) => {
       context.font = `${bold ? "bold " : ""}18px sans-serif`;
@@ -695,7 +700,7 @@
   const arrangeAnew = (highest) => {
     state.highest = highest;
     arrange();
-    if (state.order.length) showImage(state.order[0]); // whoever sorts wants to see the first
+    if (state.order.length) showImage(state.order[0]); // after sorting, the first image is shown
   };
   at("sort").addEventListener("change", () => arrangeAnew(SORTS[at("sort").selectedIndex][0] !== "name"));
   at("direction").addEventListener("click", () => arrangeAnew(!state.highest));

@@ -102,6 +102,21 @@ def test_prose_says_image() -> None:
     assert found == {}
 
 
+# ------------------------------------------------------------- the terminal
+
+
+def test_every_progress_bar_says_what_it_counts() -> None:
+    bars = [
+        (path.name, node)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tqdm"
+    ]
+    assert len(bars) > 10
+    for name, bar in bars:
+        assert {"desc", "unit"} <= {keyword.arg for keyword in bar.keywords}, f"{name}, line {bar.lineno}"
+
+
 # ------------------------------------------------------- the two dependency lists
 
 

@@ -75,7 +75,7 @@ def _explain(options: argparse.Namespace) -> None:
 
     captioner = captioner_of(options)
     methods = options.methods or ["occlusion", *(["attention"] if captioner.has_attention else [])]
-    explainers = {method: Explainer(captioner, method) for method in methods}
+    explainers = {method: Explainer(captioner, method, progress=True) for method in methods}
     images, unnamed = find_images(options.images)
     rejects = list(unnamed.itertuples(index=False, name=None))
     path_of = dict(zip(images["image_id"], images["path"], strict=True))

@@ -210,13 +210,16 @@ def _query(options: argparse.Namespace) -> None:
         content = {name: [vars(neighbor) for neighbor in found] for name, found in answers.items()}
         print(json.dumps({"threshold": limit, "plain_images": plain, "neighbors": content}, indent=2))
         return
+    rows = [["image", "distance", "nearest", "label"]]
     for path, found in answers.items():
-        if len(answers) > 1:
-            print(f"{path}:")
         for neighbor in found:
             far = path in plain or (limit is not None and neighbor.distance > limit)
-            says = "no matching label" if far else " | ".join(neighbor.labels) or "(no label)"
-            print(f"{neighbor.distance:.4g}  {neighbor.image_id}  {says}")
+            label = "no matching label" if far else " | ".join(neighbor.labels) or "(no label)"
+            rows.append([path, f"{neighbor.distance:.4g}", neighbor.image_id, label])
+    rows = rows if len(answers) > 1 else [row[1:] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _caption(options: argparse.Namespace, index: Any, images: Any, rejected: int) -> None:

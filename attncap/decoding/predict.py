@@ -7,6 +7,7 @@ from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap.captions import Caption
@@ -167,7 +168,7 @@ def caption_stored(
     part: int = 256,
     **settings: Unpack[DecoderSettings],
 ) -> list[Any]:
-    """Caption images whose features are in a store, `part` images in memory at a time.
+    """Caption images whose features are in a store, `part` images in memory at a time. A terminal shows a bar.
 
     Args:
         captioner: trained on the store's encoder.
@@ -178,18 +179,25 @@ def caption_stored(
     Returns:
         captions: one per image, in order.
     """
-    return decode_stored(Decoder(captioner, **settings), store, pictures, part=part)
+    return decode_stored(Decoder(captioner, **settings), store, pictures, part=part, progress=True)
 
 
 def decode_stored(
-    decode: Decoder, store: FeatureStore | ExternalFeatures, pictures: pd.DataFrame, *, part: int = 256
+    decode: Decoder,
+    store: FeatureStore | ExternalFeatures,
+    pictures: pd.DataFrame,
+    *,
+    part: int = 256,
+    progress: bool = False,
 ) -> list[Any]:
     """Caption images as `caption_stored` does, with a decoder that is compiled already (in validation)."""
     captions: list[Any] = []
-    for start in range(0, len(pictures), part):
-        rows = pictures.iloc[start : start + part]
-        keys = list(rows[key_column(store)])
-        captions += with_boxes(decode(store.get(keys), list(rows["image_id"])), boxes_of(store, keys))
+    with tqdm(total=len(pictures), desc="captions", unit=" images", disable=None if progress else True) as bar:
+        for start in range(0, len(pictures), part):
+            rows = pictures.iloc[start : start + part]
+            keys = list(rows[key_column(store)])
+            captions += with_boxes(decode(store.get(keys), list(rows["image_id"])), boxes_of(store, keys))
+            bar.update(len(rows))
     return captions
 
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import ops
+from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap.captions import WHOLE_IMAGE, Caption
@@ -188,6 +189,8 @@ def replay_captions(
 ) -> dict[str, list[Caption]]:
     """Feed human captions into a captioner: the probability and the map of each of their words.
 
+    A terminal shows a bar.
+
     Args:
         captioner: trained on the store's encoder.
         store: with the features of all of `pictures`.
@@ -205,13 +208,15 @@ def replay_captions(
     reader = CaptionReplay(captioner, batch_size)
     pictures = pictures[[bool(captions.get(image_id)) for image_id in pictures["image_id"]]]
     read: dict[str, list[Caption]] = {}
-    for start in range(0, len(pictures), part):
-        rows = pictures.iloc[start : start + part]
-        image_ids = list(rows["image_id"])
-        own = [captions[image_id] for image_id in image_ids]
-        keys = list(rows[key_column(store)])
-        several = reader(store.get(keys), own, image_ids)
-        read.update(zip(image_ids, with_boxes(several, boxes_of(store, keys)), strict=True))
+    with tqdm(total=len(pictures), desc="captions read", unit=" images", disable=None) as bar:
+        for start in range(0, len(pictures), part):
+            rows = pictures.iloc[start : start + part]
+            image_ids = list(rows["image_id"])
+            own = [captions[image_id] for image_id in image_ids]
+            keys = list(rows[key_column(store)])
+            several = reader(store.get(keys), own, image_ids)
+            read.update(zip(image_ids, with_boxes(several, boxes_of(store, keys)), strict=True))
+            bar.update(len(rows))
     return read
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from attncap.captions import Caption
 from attncap.explain.occlusion import Baseline, baseline_of, hide
@@ -98,7 +99,7 @@ def measure_maps(
         comprehensiveness mean over q <= 0.5 of p(F) - p(F without q)          high
         sufficiency       mean over q <= 0.5 of p(F) - p(F with nothing but q) low
 
-    Hidden cells are replaced by a baseline. Where cells weigh the same, their order is random.
+    Hidden cells are replaced by a baseline. Where cells weigh the same, their order is random. A terminal shows a bar.
 
     Args:
         captioner: of any kind, or an `Ensemble`.
@@ -139,7 +140,8 @@ def measure_maps(
     reader = WordReader(captioner, batch_size)
     records = []
     # Words at about the same place need about the same number of steps: few batches read further than they must.
-    for number, word in sorted(words, key=lambda pair: pair[1]):
+    ordered = sorted(words, key=lambda pair: pair[1])
+    for number, word in tqdm(ordered, desc="faithfulness", unit=" words", disable=None):
         captions = {name: own[number] for name, own in explained.items()}
         orders = {name: _order(_on_grid(caption, word, rows, cols, box), rng) for name, caption in captions.items()}
         orders[RANDOM] = rng.permutation(rows * cols)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from attncap.captions import Caption
 from attncap.decoding.to_caption import caption_of
@@ -44,6 +45,7 @@ class Explainer:
         window: of occlusion: side of the hidden square in cells; default 1 up to 100 cells, else 3.
         steps: of gradient: points between baseline and image.
         batch_size: changed images per pass.
+        progress: show a bar in a terminal, except for "attention", which takes one pass.
 
     Raises:
         ValueError: an unknown method, or attention of a captioner that has none.
@@ -60,6 +62,7 @@ class Explainer:
     window: int | None = None
     steps: int = 16
     batch_size: int = 64
+    progress: bool = False
 
     def __post_init__(self) -> None:
         check_method(self.captioner, self.method)
@@ -89,6 +92,7 @@ class Explainer:
         if self.method == "attention":
             return self._attention(features, own)
         explained = []
+        bar = tqdm(total=len(own), desc=self.method, unit=" captions", disable=None if self.progress else True)
         for image, caption in zip(features, own, strict=True):
             relevance, log_probs = self._relevance(image, caption)
             explained.append(
@@ -101,6 +105,8 @@ class Explainer:
                     grid_box=stored_grid(self.captioner)[2],
                 )
             )
+            bar.update()
+        bar.close()
         return explained
 
     def relevance(self, features: np.ndarray, caption: Caption | str) -> np.ndarray:

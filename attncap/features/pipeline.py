@@ -82,7 +82,7 @@ def encode_images(
     network = network or encoder.network_for_pixels()
     with (
         ThreadPoolExecutor(DECODERS, "decode") as decoders,
-        tqdm(total=len(images), unit=" images", disable=not progress) as bar,
+        tqdm(total=len(images), desc="images", unit=" images", disable=not progress) as bar,
     ):
         decoded = read_ahead(decoders, partial(_pixels_of, encoder), images, 3 * batch_size)
         start = 0

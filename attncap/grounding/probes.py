@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.decoding.predict import caption_stored
@@ -205,7 +206,7 @@ def measure_faithfulness(
     paths = dict(zip(pictures["image_id"], pictures[key_column(store)], strict=True))
     read = CaptionReplay(captioner, batch_size)
     changes: dict[str, list[float]] = {"attended": [], "random": []}
-    for start in range(0, len(words), batch_size):
+    for start in tqdm(range(0, len(words), batch_size), desc="words blanked", unit=" batches", disable=None):
         part = words.iloc[start : start + batch_size]
         own = [captions[number] for number in part["caption"]]
         features = store.get([paths[str(caption.image_id)] for caption in own])

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from attncap.captions import Caption
 from attncap.data.load import CaptionData, cache_folder, leave_out
@@ -215,10 +216,12 @@ def _explained(
     keys = dict(zip(data.pictures["image_id"], data.pictures[key_column(store)], strict=True))
     explainer = Explainer(captioner, method)
     explained: list[Caption] = []
-    for image_id, own in groupby(captions, key=lambda caption: str(caption.image_id)):
-        group = list(own)
-        features = np.repeat(store.get([keys[image_id]]), len(group), axis=0)
-        explained += explainer(features, group)
+    with tqdm(total=len(captions), desc=method, unit=" captions", disable=None) as bar:
+        for image_id, own in groupby(captions, key=lambda caption: str(caption.image_id)):
+            group = list(own)
+            features = np.repeat(store.get([keys[image_id]]), len(group), axis=0)
+            explained += explainer(features, group)
+            bar.update(len(group))
     return explained
 
 

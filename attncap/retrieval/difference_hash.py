@@ -74,7 +74,7 @@ class DifferenceHash:
     def encode(self, images: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
         """Return a code for each image: uint8, shape (ceil(bits / 8),), or the `UnreadableImage`."""
         check_list(images, "images")
-        return [self._code(image) for image in tqdm(images, unit=" images", disable=not progress)]
+        return [self._code(image) for image in tqdm(images, desc="hashes", unit=" images", disable=not progress)]
 
     def hex(self, image: AnyImage) -> str:
         """Return the hash in hexadecimal, as imagehash prints it; two directions one after the other."""

@@ -42,8 +42,11 @@ def test_build_query_tune(faces: Any, tmp_path: Path, capsys: pytest.CaptureFixt
         assert status == 0 and f"{len(train)} images in" in out
     first = train.iloc[0]
     status, out, _ = run(capsys, "query", "--db", db, first["path"], "-k", "3")
-    assert status == 0 and out.splitlines()[0] == f"0  {first['file']}  {first['caption']}"
-    assert len(out.splitlines()) == 3
+    heads, *rows = out.splitlines()
+    assert status == 0 and len(rows) == 3
+    at = heads.index("label")
+    assert heads.split() == ["distance", "nearest", "label"] and rows[0].split()[:2] == ["0", first["file"]]
+    assert rows[0][at:] == first["caption"] and all(row[at - 2 : at] == "  " and row[at] != " " for row in rows)
     status, out, _ = run(
         capsys, "tune", "--db", db, "--match", "copies", "--index-data", spec, "--data", spec, "--split", "test",
         "--sample", "7", "--plot", str(tmp_path / "curve.png"), "--out", str(tmp_path / "curve.csv"), "--json",
@@ -111,7 +114,7 @@ def test_rows_that_are_gone_leave_the_index_and_plain_images_are_named(
     assert status == 0 and "2 images in" in out and "1 images removed: no longer in" in out
     plain = str(tmp_path / "images" / "other.png")
     status, out, err = run(capsys, "query", "--db", db, plain)
-    assert status == 0 and out.split() == ["0", "red.png", "no", "matching", "label"]
+    assert status == 0 and out.splitlines()[1].split() == ["0", "red.png", "no", "matching", "label"]
     assert f"{plain}: a plain image: no bit of its hash is set" in err
     with pytest.raises(SystemExit):
         run(capsys, "query", "--db", db, plain, "-k", "0")
@@ -138,8 +141,9 @@ def test_equal_names_in_two_folders_and_beside_each_other(tmp_path: Path, capsys
         assert [row["caption"] for row in rows] == [f"ramp {names.index(name)}" for name in expected]
     files = [str(images / name) for name in names]
     status, out, _ = run(capsys, "query", "--db", db, *files)
-    assert status == 0 and out.split("\n")[::2][:4] == [f"{file}:" for file in files]
-    assert [line.split()[1] for line in out.splitlines()[1::2]] == names
+    heads, *rows = out.splitlines()
+    assert status == 0 and heads.split() == ["image", "distance", "nearest", "label"]
+    assert [(row.split()[0], row.split()[2]) for row in rows] == list(zip(files, names, strict=True))
     status, _, err = run(capsys, "query", "--db", db, "--images", str(images), "--out", db)
     assert status == 2 and "is the input" in err
 

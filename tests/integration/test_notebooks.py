@@ -161,10 +161,11 @@ def test_form(path: Path) -> None:
 
 
 def findings(notebook: Any) -> str:
-    """The list under "What was seen", without code, equations and addresses."""
+    """The answer at the top, if any, and the list under "What was seen", without code, equations and addresses."""
     cell = next(cell for cell in notebook.cells if cell.source.startswith("## What was seen"))
     items = re.findall(r"^\* .*(?:\n {2}.*)*", cell.source, flags=re.MULTILINE)
     assert items, "what was seen is a list"
+    items += re.findall(r"\*\*Answer\.\*\*.*?\n\n", notebook.cells[0].source, flags=re.DOTALL)
     return re.sub(r"\]\([^)]*\)|`[^`]*`|\$[^$]*\$|95% interval", " ", "\n".join(items))
 
 

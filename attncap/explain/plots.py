@@ -22,7 +22,7 @@ from attncap.plotting.layout import (
     read_image,
     wrap,
 )
-from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale
+from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale, peak_label
 from attncap.plotting.style import (
     COLORS,
     GAP,
@@ -106,8 +106,7 @@ def plot_explanations(
                 if row == 0:
                     lines, points = words[n]
                     ax.set_title("\n".join(lines), fontsize=points, pad=4, color=INK, parse_math=False)
-                peak = float(weights.max()) * weights.size
-                parts = [f"max {peak:.0f}×" if peak >= 9.95 else f"max {peak:.1f}×"]
+                parts = [peak_label(weights)]
                 if row == 0 and caption.word_log_probs is not None:
                     parts.insert(0, f"p {exp(caption.word_log_probs[n]):.2f}")
                 ax.set_xlabel(" · ".join(parts), fontsize=9, labelpad=2, color=MUTED)

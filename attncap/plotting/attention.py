@@ -22,7 +22,7 @@ from attncap.plotting.layout import (
     size_inches,
     wrap,
 )
-from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale
+from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale, peak_label
 from attncap.plotting.regions import MAP_CELLS, draw_boxes
 from attncap.plotting.style import GAP, INK, LINE, MARGIN, MUTED, PANEL_PIXELS, STYLE, SheetFigure, root_figure
 
@@ -146,17 +146,14 @@ def plot_attention(
         if boxes is not None:
             draw_boxes(ax, (width, height), regions[panel - 1, 0], boxes)
         probability = [] if caption.word_log_probs is None else [f"p {exp(caption.word_log_probs[panel - 1]):.2f}"]
-        peak = f"max {_times(float(maps[panel - 1].max()) * maps[panel - 1].size)}"
         share = "".join(f"\n{name} {values[panel - 1]:.0%}" for name, values in caption.extras.items())
-        ax.set_xlabel(" · ".join([*probability, peak]) + share, fontsize=9.5, labelpad=3, color=MUTED)
+        ax.set_xlabel(
+            " · ".join([*probability, peak_label(maps[panel - 1])]) + share, fontsize=9.5, labelpad=3, color=MUTED
+        )
     down = sheet_height - bottom + 0.1
     draw_scale(place_axes(fig, MARGIN + 0.1, down + 0.02, 1.7, 0.16), mode, INK, cmap, alpha)
     place_text(fig, MARGIN + 2.2, down, legend, 10, color=MUTED)
     return root_figure(fig)
-
-
-def _times(value: float) -> str:
-    return f"{value:.0f}×" if value >= 9.95 else f"{value:.1f}×"
 
 
 def _plot_without_maps(

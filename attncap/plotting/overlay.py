@@ -149,6 +149,12 @@ def scale_maximum(weights: np.ndarray) -> float:
     return max(float(np.max(weights)) * weights.size, 2.0)
 
 
+def peak_label(weights: np.ndarray) -> str:
+    """Say how large a map's maximum is in times uniform, such as "max 5.2×"."""
+    peak = float(np.max(weights)) * weights.size
+    return f"max {peak:.0f}×" if peak >= 9.95 else f"max {peak:.1f}×"
+
+
 def draw_scale(ax: Axes, mode: Mode, ink: str, cmap: str | Colormap | None = None, alpha: float | None = None) -> None:
     """Draw the key of a mode: a bar of colors, or the two contours with their names."""
     ax.set_label("scale")

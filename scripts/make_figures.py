@@ -43,8 +43,8 @@ from attncap.retrieval.robustness import changed_copies
 from attncap.retrieval.thresholds import tune_threshold
 from attncap.training.train import train
 
-POOLED_LAYER = "mixed2"  # what is averaged over the picture is read deeper than what is attended to: notebook 07
-COPIES = 100  # pictures that are changed, each in every way, to tune what is the same picture
+POOLED_LAYER = "mixed2"  # what is averaged over the image is read deeper than what is attended to: notebook 07
+COPIES = 100  # images that are changed, each in every way, to tune what is the same image
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def draw_attributes(held_out: CaptionData, classifier: AttributeClassifier, out:
 
 
 def draw_thresholds(faces: CaptionData, demo: Path, out: Path) -> None:
-    """Draw `thresholds.png`: from which distance on a changed copy cannot be told from another picture."""
+    """Draw `thresholds.png`: from which distance on a changed copy cannot be told from another image."""
     extractor = FeatureExtractor(POOLED_LAYER, "faces")
     store = FeatureStore(demo / "features", extractor)
     known, strangers = faces.split("train"), list(faces.split("test").pictures["path"])
@@ -127,7 +127,7 @@ def draw_thresholds(faces: CaptionData, demo: Path, out: Path) -> None:
         distances = np.concatenate([copies["distance"], index.nearest(codes)[1][:, 0]])
         same = np.concatenate([copies["found"], np.zeros(len(strangers), bool)])
         curves[name] = tune_threshold(distances, same, whole=encoder.measure == "hash_distance")
-    title = "Is it a changed copy of a known picture? Errors at each threshold"
+    title = "Is it a changed copy of a known image? Errors at each threshold"
     plot_threshold_curves(curves, ["bits", "1 - cosine similarity"], title=title).savefig(out / "thresholds.png")
 
 

@@ -1,4 +1,4 @@
-"""The map of the five systems: what each reads of a picture, what it does with it, and what it says of that picture."""
+"""The map of the five systems: what each reads of an image, what it does with it, and what it says of that image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from attncap.retrieval.index import DifferenceHash
 
 WIDTH, HEIGHT = 13.0, 8.0  # inches; places below are inches from the upper left corner
 ROW, TOP = 1.36, 0.62
-SIDE = 1.25  # of the small pictures
+SIDE = 1.25  # of the small images
 
 
 class Shown(NamedTuple):
@@ -47,14 +47,14 @@ READINGS = ("a grid of regions", "their mean: one vector", "64 bits: is the righ
 
 @matplotlib.rc_context(STYLE)
 def plot_systems(
-    picture: str, vector: np.ndarray, answers: Mapping[str, str], marks: Mapping[str, str], regions: int = 16
+    image: str, vector: np.ndarray, answers: Mapping[str, str], marks: Mapping[str, str], regions: int = 16
 ) -> Figure:
     """Draw the map.
 
     Args:
-        picture: file of the picture that all five describe.
+        image: file of the image that all five describe.
         vector: its pooled features, shape (D,).
-        answers: name of a system in the comparison -> what it says of the picture.
+        answers: name of a system in the comparison -> what it says of the image.
         regions: of a side of the grid that the attention captioner reads.
         marks: the same names -> a short line below the answer, such as its score.
     """
@@ -63,7 +63,7 @@ def plot_systems(
     page.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
     for x, text in ((0.3, "the image"), (2.65, "what is read of it"), (5.2, "the system"), (8.75, "what it says")):
         page.text(x, 0.3, text, weight="bold", size=13, va="center")
-    photo = Image.open(picture).convert("RGB")
+    photo = Image.open(image).convert("RGB")
     middles = [TOP + ROW * (n + 0.5) for n in range(len(SYSTEMS))]
     readings = [np.mean([y for y, shown in zip(middles, SYSTEMS, strict=True) if shown.reads == n]) for n in range(3)]
     side = 1.8

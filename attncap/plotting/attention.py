@@ -147,9 +147,8 @@ def plot_attention(
             draw_boxes(ax, (width, height), regions[panel - 1, 0], boxes)
         probability = [] if caption.word_log_probs is None else [f"p {exp(caption.word_log_probs[panel - 1]):.2f}"]
         share = "".join(f"\n{name} {values[panel - 1]:.0%}" for name, values in caption.extras.items())
-        ax.set_xlabel(
-            " · ".join([*probability, peak_label(maps[panel - 1])]) + share, fontsize=9.5, labelpad=3, color=MUTED
-        )
+        numbers = " · ".join([*probability, peak_label(maps[panel - 1])])
+        ax.set_xlabel(numbers + share, fontsize=9.5, labelpad=3, color=MUTED)
     down = sheet_height - bottom + 0.1
     draw_scale(place_axes(fig, MARGIN + 0.1, down + 0.02, 1.7, 0.16), mode, INK, cmap, alpha)
     place_text(fig, MARGIN + 2.2, down, legend, 10, color=MUTED)

@@ -223,7 +223,8 @@ def _legend_width(labels: Sequence[str], columns: int) -> float:
     """Return the width in inches of a legend whose entries are filled column by column."""
     rows = ceil(len(labels) / columns)
     widest = [max(text_width(label, 11) for label in labels[n : n + rows]) for n in range(0, len(labels), rows)]
-    return sum(widest) + len(widest) * (1.4 + 0.8 + 1.2) * 11 / 72  # handle, its gap to the text, gap between columns
+    gaps = len(widest) * (1.4 + 0.8) + (len(widest) - 1) * 1.2  # handle, its gap to the text, gap between columns
+    return sum(widest) + gaps * 11 / 72
 
 
 def constrained_layout(pad: float = 0.1) -> ConstrainedLayoutEngine:

@@ -10,7 +10,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox, IdentityTransform
 
 from attncap.captions import Caption
 from attncap.images import AnyImage
@@ -22,7 +24,6 @@ from attncap.plotting.layout import (
     read_image,
     short_number,
     show_photo,
-    text_width,
     wrap,
 )
 from attncap.plotting.style import (
@@ -178,23 +179,39 @@ def _score_colors(scores: Sequence[float] | None, count: int) -> list[Any]:
     return [INK if isnan(score) else SCORE_COLORS(norm(score)) for score in scores]
 
 
+class _Underline(Line2D):
+    """A line below the words of a title from one character to another; measured when it is drawn, at any resolution."""
+
+    def __init__(self, ax: Axes, lines: Sequence[str], number: int, start: int, end: int):
+        super().__init__([], [], color=WRONG, linewidth=2.5, transform=IdentityTransform())
+        self.set_gid("wrong")
+        self._title = ax, lines[number], len(lines) - 1 - number, start, end
+
+    def get_window_extent(self, renderer: Any = None) -> Bbox:
+        ax, line, lines_below, start, end = self._title
+        renderer = renderer or root_figure(ax)._get_renderer()
+        font = FontProperties(family=STYLE["font.family"], weight="bold", size=TITLE_SIZE)
+
+        def width(text: str) -> float:
+            return float(renderer.get_text_width_height_descent(text, font, False)[0])
+
+        # A blank at the end of a text has no width: the start is measured from the end.
+        right = ax.bbox.x0 + width(line[:end])
+        below = TITLE_PAD + lines_below * TITLE_SIZE * 1.2 - 2.5  # points above the image
+        y = ax.bbox.y1 + renderer.points_to_pixels(below)
+        return Bbox([[right - width(line[start:end]), y], [right, y]])
+
+    def draw(self, renderer: Any) -> None:
+        self.set_data(*self.get_window_extent(renderer).get_points().T)
+        super().draw(renderer)
+
+
 def _underline(ax: Axes, lines: Sequence[str], wrong: Collection[str]) -> None:
-    """Underline words of a left-aligned title; positions come from the widths that the title was wrapped with."""
+    """Underline words of a left-aligned title."""
     plain = {_plain(word) for word in wrong} - {""}
-    figure: Any = root_figure(ax)
-    across, down = figure.get_size_inches()
-    box = ax.get_position(original=True)  # anchored northwest, so that its left and upper edges stay
-    for n, line in enumerate(lines):
-        y = box.y1 * down + (TITLE_PAD + (len(lines) - 1 - n) * TITLE_SIZE * 1.2 - 2.5) / 72
+    for number, line in enumerate(lines):
         start = 0
         for word in line.split(" "):
             if _plain(word) in plain:
-                # The width of a text that ends in a blank leaves the blank out: the start is measured from the end.
-                widths = [text_width(text, TITLE_SIZE, "bold") / 1.04 for text in (line[: start + len(word)], word)]
-                place = [box.x0 * across + end for end in (widths[0] - widths[1], widths[0])]
-                # In fractions of the figure: inches would stay behind where Jupyter cuts off empty margins.
-                ends = [x / across for x in place]
-                mark = Line2D(ends, [y / down] * 2, color=WRONG, linewidth=2.5, transform=figure.transFigure)
-                mark.set_gid("wrong")
-                figure.add_artist(mark)
+                root_figure(ax).add_artist(_Underline(ax, lines, number, start, start + len(word)))
             start += len(word) + 1

@@ -579,44 +579,62 @@
     if (Number(word) <= beamNow().words.length) pin(Number(word));
   }
 
-  // The shown image with its map and its caption as a PNG file.
+  // Words as lines of at most `width` pixels: [[{word, x, bold}]]; the word number `now` (from 1) is bold.
+  function linesOf(context, words, width, now) {
+    const lines = [[]];
+    let end = 3;
+    words.forEach((word, i) => {
+      const bold = i + 1 === now;
+      context.font = `${bold ? "bold " : ""}18px sans-serif`;
+      const size = context.measureText(word).width;
+      if (lines.at(-1).length && end + 7 + size > width - 10) { lines.push([]); end = 3; }
+      lines.at(-1).push({ word, x: end + 7, bold });
+      end += 7 + size;
+    });
+    return lines;
+  }
+
+  // What is shown as a PNG file: the image with its map, boxes and caption, of two runs side by side.
   function saveImage() {
-    const [width, height] = images[state.image].size;
+    const { name, other, size: [width, height] } = images[state.image];
     const scale = Math.max(1, 720 / Math.max(width, height));
     const canvas = element("canvas"), context = canvas.getContext("2d");
-    const [across, down, line] = [Math.round(width * scale), Math.round(height * scale), 26];
-    context.font = "18px sans-serif";
-    const lines = [[]];
-    beamNow().words.forEach((word, i) => {
-      const start = lines.at(-1).length ? lines.at(-1).at(-1).end + 7 : 10;
-      context.font = `${i + 1 === state.word ? "bold " : ""}18px sans-serif`;
-      const size = context.measureText(word).width;
-      if (start + size > across - 10 && lines.at(-1).length) lines.push([]);
-      const x = lines.at(-1).length ? start : 10;
-      lines.at(-1).push({ word, x, end: x + size, bold: i + 1 === state.word });
-    });
-    canvas.width = across;
-    canvas.height = down + lines.length * line + 12;
+    const [across, down, line, gap] = [Math.round(width * scale), Math.round(height * scale), 26, 16];
+    const beam = beamNow();
+    const sides = [{ photo: at("photo"), map: at("map"), words: beam.words, now: state.word, boxes: shownBoxes(beam, state.word) }];
+    if (other) {
+      const now = state.word ? matching(beam.words, other.words)[state.word - 1] + 1 : 0;
+      sides.push({ photo: at("otherphoto"), map: at("othermap"), words: other.words, now, boxes: [] });
+    }
+    for (const side of sides) side.lines = linesOf(context, side.words, across, side.now);
+    const top = other ? line : 0; // room for the names of the runs
+    canvas.width = sides.length * (across + gap) - gap;
+    canvas.height = top + down + Math.max(...sides.map(({ lines }) => lines.length)) * line + 12;
     context.fillStyle = "#ffffff";
     context.fillRect(0, 0, canvas.width, canvas.height);
-    const look = getComputedStyle(at("photo"));
-    context.filter = look.filter;
-    context.globalAlpha = look.opacity;
-    context.drawImage(at("photo"), 0, 0, across, down);
-    context.filter = "none";
-    context.globalAlpha = Number(at("map").style.opacity);
-    if (context.globalAlpha) context.drawImage(at("map"), 0, 0, across, down);
-    context.globalAlpha = 1;
-    for (const [left, top, right, bottom] of shownBoxes(beamNow(), state.word))
-      for (const [style, size] of [["#ffffff", 5], ["#0072b2", 2]])
-        Object.assign(context, { strokeStyle: style, lineWidth: size }).strokeRect(left * across, top * down, (right - left) * across, (bottom - top) * down);
-    context.fillStyle = "#1a1a1a";
-    lines.forEach((words, row) => words.forEach(({ word, x, bold }) => {
-      context.font = `${bold ? "bold " : ""}18px sans-serif`;
-      context.fillText(word, x, down + line * (row + 1) - 4);
-    }));
+    sides.forEach(({ photo, map, lines, boxes }, i) => {
+      context.setTransform(1, 0, 0, 1, i * (across + gap), top);
+      const look = getComputedStyle(photo);
+      context.filter = look.filter;
+      context.globalAlpha = look.opacity;
+      context.drawImage(photo, 0, 0, across, down);
+      context.filter = "none";
+      context.globalAlpha = Number(map.style.opacity);
+      if (context.globalAlpha) context.drawImage(map, 0, 0, across, down);
+      context.globalAlpha = 1;
+      for (const [left, upper, right, lower] of boxes)
+        for (const [style, size] of [["#ffffff", 6], ["#0072b2", 2]])
+          Object.assign(context, { strokeStyle: style, lineWidth: size }).strokeRect(left * across, upper * down, (right - left) * across, (lower - upper) * down);
+      context.fillStyle = "#1a1a1a";
+      context.font = "bold 16px sans-serif";
+      if (other) context.fillText(data.runs[i], 0, -8, across);
+      lines.forEach((words, row) => words.forEach(({ word, x, bold }) => {
+        context.font = `${bold ? "bold " : ""}18px sans-serif`;
+        context.fillText(word, x, down + line * (row + 1) - 4);
+      }));
+    });
     const link = element("a");
-    link.download = `${images[state.image].name.replace(/[^\p{L}\p{N}._-]+/gu, "_")}_${state.word}.png`;
+    link.download = `${name.replace(/[^\p{L}\p{N}._-]+/gu, "_")}_${state.word}.png`;
     link.href = canvas.toDataURL("image/png");
     link.click();
   }

@@ -594,6 +594,39 @@ def test_boxes_are_drawn_where_a_word_names_one(browser: Any, pair: Path) -> Non
     assert not find(browser, "#boxchoice").is_displayed()
 
 
+SAVE = """
+const saved = [];
+HTMLAnchorElement.prototype.click = function () { saved.push(this.download, this.href); };
+document.getElementById("save").click();
+return saved;
+"""
+
+
+def saved_figure(driver: Any) -> tuple[str, np.ndarray]:
+    """Press "Save as PNG"; return the name of the file and its pixels."""
+    name, address = driver.execute_script(SAVE)
+    return name, np.asarray(Image.open(BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGB"), int)
+
+
+def test_the_shown_figure_is_saved_as_png(browser: Any, page: Path, pair: Path) -> None:
+    browser.get(page.as_uri())
+    name, alone = saved_figure(browser)
+    assert name == "dog.png_0.png" and alone.shape[1] == 720
+    expected = np.asarray(Image.fromarray(photo(0)).resize((720, 480), Image.Resampling.NEAREST), int)
+    assert np.abs(alone[:480] - expected).mean() < 8  # the photograph itself, as JPEG
+    assert (alone[480:] < 60).any() and (alone[-1] == 255).all()  # the caption below it
+    browser.get(pair.as_uri())
+    find_all(browser, ".word")[2].click()
+    name, both = saved_figure(browser)
+    assert name == "dog.png_3.png" and both.shape[1] == 2 * 720 + 16
+    top = 26  # below the names of the runs
+    assert (both[:top, :720] < 60).any() and (both[:top, 736:] < 60).any()
+    for first, second in (((0.1, 0.5), (0.6, 0.5)), ((0.7, 0.75), (0.8, 0.75))):  # sides of both boxes
+        for x, y in (first, second):
+            assert both[top + round(y * 480), round(x * 720) - 1 : round(x * 720) + 1].tolist() == [[0, 114, 178]] * 2
+    assert complaints(browser) == []
+
+
 @pytest.mark.parametrize("width", [1440, 768, 390])
 def test_axe_core_finds_no_violation_in_two_runs(browser: Any, pair: Path, width: int) -> None:
     assert violations_of(browser, pair, width, "light") == []

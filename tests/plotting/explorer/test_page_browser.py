@@ -633,6 +633,26 @@ def test_axe_core_finds_no_violation_in_two_runs(browser: Any, pair: Path, width
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_what_has_the_focus_is_never_below_the_image(browser: Any, page: Path) -> None:
+    resize(browser, 384, 512)  # 768 x 1024 at a zoom of 200%
+    browser.get(page.as_uri())
+    browser.execute_script("document.getElementById('save').focus()")
+    reached = []
+    for _ in range(60):
+        press(browser, "\ue004")
+        name, visible = browser.execute_script(
+            "const a = document.activeElement, b = a.getBoundingClientRect();"
+            "const top = document.elementFromPoint(b.x + b.width / 2, b.y + Math.min(b.height, 20) / 2);"
+            "return [a.id || a.className, a === document.body || (!!top && (a.contains(top) || top.contains(a)))]"
+        )
+        if name == "" or name == "filter":  # the end of the page
+            break
+        reached.append(name)
+        assert visible, name
+    assert {"play", "slider", "word", "mode", "cells", "beam"} <= set(reached)
+    resize(browser)
+
+
 def test_on_a_phone_the_name_of_the_image_is_read_whole(browser: Any, tmp_path: Path) -> None:
     page = tmp_path / "phone.html"
     caption = told(("a", "dog"), "face_000019.png", 1)

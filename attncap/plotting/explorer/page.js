@@ -221,6 +221,7 @@
       at("peak").hidden = maps.most[word - 1] < 1.005; // an even map has no peak
       at("most").textContent = `${times(topOf(maps, word - 1))} uniform`;
     }
+    at("now").textContent = word ? `${beam.words[word - 1]}${beam.p ? ` ${chance(beam.p[word - 1])}` : ""}` : "";
     at("readout").textContent = readout(beam, maps, word);
     showAlternatives(beam, word);
   }

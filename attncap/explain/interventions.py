@@ -174,7 +174,7 @@ def layers_from_the_output(captioner: Any) -> list[Any]:
 
 @contextmanager
 def randomized(layers: Sequence[Any], seed: int = 0) -> Iterator[None]:
-    """Shuffle the numbers of each weight of some layers; they are restored at the end of the block, also after an error.
+    """Shuffle the numbers of each weight of some layers; restore them at the end of the block, also after an error.
 
     A shuffled weight keeps its distribution of values, and nothing of what was learned.
     """

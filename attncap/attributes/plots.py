@@ -157,7 +157,7 @@ def plot_average_precision(
         )
         offset: dict[str, Any] = {"textcoords": "offset points", "va": "center", **side}
         ax.annotate(short_number(value), (value, place), **offset, fontsize=10.5, color=COLORS[0])
-        left = min(left, value - 0.12) if value < share else left  # room for the number
+        left = min(left, value - 0.15) if value < share else left  # room for the number
     few = f"The {len(shown)} hardest of {len(known)} attributes" if len(shown) < len(known) else "All attributes"
     ax.set(xlim=(left, 1.08), ylim=(len(shown) - 0.4, -0.6))
     names = [drawable(str(name).replace("_", " ")) for name in shown["attribute"]]
@@ -197,9 +197,11 @@ def plot_calibration(
     known = np.isfinite(labels)
     if not probs or not known.any():
         raise ValueError("probabilities of at least one name, and at least one known label, expected")
+    beside: dict[str, Any] = {"loc": "upper left", "fontsize": 9}  # there is room only in a figure of our own
     if ax is None:
         figure = SheetFigure(figsize=(8.4, 4.6), layout=constrained_layout())
         ax = figure.add_subplot(axes_class=PanelAxes)
+        beside = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "labelspacing": 0.9}
     ink, muted, rule = ink_of(ax)
     ax.plot([0, 1], [0, 1], color=muted, linestyle="--", linewidth=1.5, label="perfectly calibrated")
     for n, (name, given) in enumerate(probs.items()):
@@ -215,5 +217,5 @@ def plot_calibration(
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     label_graph(ax, title, "mean predicted probability in a bin", "share of ones")
     ax.grid(color=rule, linewidth=0.8)
-    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.9, labelcolor=ink)
+    ax.legend(**beside, labelcolor=ink)
     return ax

@@ -20,12 +20,14 @@ from attncap.plotting.layout import (
     read_image,
     show_photo,
     size_inches,
+    text_width,
     wrap,
 )
 from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale, peak_label
 from attncap.plotting.regions import MAP_CELLS, draw_boxes
 from attncap.plotting.style import GAP, INK, LINE, MARGIN, MUTED, PANEL_PIXELS, STYLE, SheetFigure, root_figure
 
+SMALL = 5.0  # inches: in a narrower or lower figure, fonts are smaller
 NOTES = {
     "heat": "Color and opacity follow attention, from 0 to each map's own maximum",
     "reveal": "The photograph is shown in color where the model looked, up to each map's own maximum",
@@ -100,35 +102,44 @@ def plot_attention(
     note += "" if boxes is None else " Boxes: the regions with the largest shares of the attention."
     note += "" if caption.word_log_probs is None else " p: the word's probability."
     note += "".join(f" {name}: a share that the captioner gives with each word." for name in caption.extras)
+    sheet_height, part = 0.0, 1.0  # the part of the usual font sizes
     if fig is None:
         box_width = min(max(1.75 * sqrt(ratio), 1.35), 2.8)
         columns = columns or balanced_columns(panels, max(int(12 // (box_width + GAP)), 1))
-        sheet_width = max(columns * (box_width + GAP) - GAP + 2 * MARGIN, 5.0)
+        sheet_width = max(columns * (box_width + GAP) - GAP + 2 * MARGIN, SMALL)
     else:
         sheet_width, sheet_height = size_inches(fig)
-        room = max(sheet_height - 1.4, 0.5)
+        part = min(max(min(sheet_width, sheet_height) / SMALL, 0.7), 1.0)
+    heading = wrap(caption.sentence if title is None else title, sheet_width - 2 * MARGIN, 13 * part, "bold")
+    top = MARGIN + len(heading) * 13 * part * LINE + 0.12
+    note_left, note_down = (2.2, 0.0) if sheet_width >= SMALL else (0.0, 0.42)  # beside the scale, or below it
+    legend = wrap(note, max(sheet_width - 2 * MARGIN - note_left, 1.0), 10 * part)
+    bottom = max(note_down + len(legend) * 10 * part * LINE, 0.4) + MARGIN + 0.1
+    if fig is not None and bottom > 0.4 * sheet_height:
+        legend, bottom = [], 0.5 + MARGIN
+    if fig is not None:
+        room = max(sheet_height - top - bottom, 0.5)
         columns = columns or max(
             range(1, panels + 1), key=lambda n: min(sheet_width / n, ratio * (room / ceil(panels / n) - 0.5))
         )
         box_width = (sheet_width - 2 * MARGIN - (columns - 1) * GAP) / columns
+    assert columns is not None
     rows = ceil(panels / columns)
-    heading = wrap(caption.sentence if title is None else title, sheet_width - 2 * MARGIN, 13, "bold")
-    legend = wrap(note, max(sheet_width - 2 * MARGIN - 2.2, 1.0), 10)
-    words = [fit_word(word, box_width, 12, 9, "bold") for word in ("image", *caption.words)]
+    words = [fit_word(word, box_width, 12 * part, 9 * part, "bold") for word in ("image", *caption.words)]
     titles = [
         max(size * LINE * len(lines) for lines, size in words[n : n + columns]) for n in range(0, panels, columns)
     ]
     above = np.array(titles) + 0.08  # inches over each row's images
-    below = 9.5 * LINE * (1 + len(caption.extras)) + 0.12
-    top = MARGIN + len(heading) * 13 * LINE + 0.12
-    bottom = max(len(legend) * 10 * LINE, 0.4) + MARGIN + 0.1
+    numbers_size = 9.5 * part
+    between = " · " if text_width("p 0.00 · max 000×", numbers_size) <= box_width + GAP else "\n"
+    below = numbers_size * LINE * (1 + (between == "\n") + len(caption.extras)) + 0.12
     box_height = box_width / ratio
     if fig is None:
         sheet_height = top + above.sum() + rows * (box_height + below) + bottom
         fig = SheetFigure(figsize=(sheet_width, sheet_height))
     else:
         box_height = max(min(box_height, (sheet_height - top - bottom - above.sum()) / rows - below), 0.1)
-    place_text(fig, MARGIN, MARGIN, heading, 13, fontweight="bold")
+    place_text(fig, MARGIN, MARGIN, heading, 13 * part, fontweight="bold")
     left = (sheet_width - columns * (box_width + GAP) + GAP) / 2
     for panel, (lines, size) in enumerate(words):
         row, column = divmod(panel, columns)
@@ -147,11 +158,11 @@ def plot_attention(
             draw_boxes(ax, (width, height), regions[panel - 1, 0], boxes)
         probability = [] if caption.word_log_probs is None else [f"p {exp(caption.word_log_probs[panel - 1]):.2f}"]
         share = "".join(f"\n{name} {values[panel - 1]:.0%}" for name, values in caption.extras.items())
-        numbers = " · ".join([*probability, peak_label(maps[panel - 1])])
-        ax.set_xlabel(numbers + share, fontsize=9.5, labelpad=3, color=MUTED)
+        numbers = between.join([*probability, peak_label(maps[panel - 1])])
+        ax.set_xlabel(numbers + share, fontsize=numbers_size, labelpad=3, color=MUTED)
     down = sheet_height - bottom + 0.1
     draw_scale(place_axes(fig, MARGIN + 0.1, down + 0.02, 1.7, 0.16), mode, INK, cmap, alpha)
-    place_text(fig, MARGIN + 2.2, down, legend, 10, color=MUTED)
+    place_text(fig, MARGIN + note_left, down + note_down, legend, 10 * part, color=MUTED)
     return root_figure(fig)
 
 

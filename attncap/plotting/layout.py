@@ -196,10 +196,10 @@ def legends_above(axes: Sequence[Axes], most_columns: int = 4) -> None:
     rows = max(ceil(len(labels) / n) if len(labels) > 1 else 0 for labels, n in zip(entries, columns, strict=True))
     look: dict[str, Any] = {"handlelength": 1.4, "columnspacing": 1.2, "borderaxespad": 0.2, "borderpad": 0.2}
     for ax, labels, n in zip(axes, entries, columns, strict=True):
+        ink = ink_of(ax)[0]
         if len(labels) > 1:
-            ink = ink_of(ax)[0]
             ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=n, fontsize=11, labelcolor=ink, **look)
-        ax.set_title(ax.get_title(loc="left"), loc="left", pad=10 + 20 * rows if rows else 6)
+        ax.set_title(ax.get_title(loc="left"), loc="left", pad=10 + 20 * rows if rows else 6, color=ink)
 
 
 def _room(ax: Axes) -> float:

@@ -183,7 +183,8 @@ class _Underline(Line2D):
     """A line below the words of a title from one character to another; measured when it is drawn, at any resolution."""
 
     def __init__(self, ax: Axes, lines: Sequence[str], number: int, start: int, end: int):
-        super().__init__([], [], color=WRONG, linewidth=2.5, transform=IdentityTransform())
+        look: dict[str, Any] = {"color": WRONG, "linewidth": 2.5, "solid_capstyle": "butt"}
+        super().__init__([], [], transform=IdentityTransform(), **look)
         self.set_gid("wrong")
         self._title = ax, lines[number], len(lines) - 1 - number, start, end
 

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from attncap.attributes.encoder import split_grids
+
 
 @keras.saving.register_keras_serializable("attncap")
 class AttentionHead(keras.layers.Layer):
@@ -103,11 +105,9 @@ class AttentionHead(keras.layers.Layer):
 
     def _hidden(self, features: Any, training: bool = False) -> Iterator[Any]:
         """Yield the units h of each grid, shape (B, L, U)."""
-        start = 0
-        for norm, projection, (rows, cols, size) in zip(self.norms, self.projections, self.grids, strict=True):
-            flat = ops.cast(features[:, start : start + rows * cols * size], self.compute_dtype)
-            start += rows * cols * size
-            regions = norm(ops.reshape(flat, (-1, rows * cols, size)), training=training)  # (B, L, D)
+        grids = split_grids(ops.cast(features, self.compute_dtype), self.grids)
+        for norm, projection, given in zip(self.norms, self.projections, grids, strict=True):
+            regions = norm(given, training=training)  # (B, L, D)
             hidden = projection(self.input_dropout(regions, training=training))  # (B, L, U)
             yield self.unit_dropout(hidden, training=training)
 

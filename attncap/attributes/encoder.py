@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from PIL import Image
 
-from attncap.features.backbones import application_name, find_backbone
-from attncap.features.extractor import FeatureExtractor, best_dtype_policy
-from attncap.features.preprocessing import PREPROCESSING_VERSION, preprocess, scaled
-from attncap.features.weights import NAMED, load_weights
+from attncap.features.backbones import application_name
+from attncap.features.extractor import Encoder, FeatureExtractor, best_dtype_policy
+from attncap.features.preprocessing import PREPROCESSING_VERSION, scaled
 
 # In aligned faces, early layers with a finer grid show lips and lids; late ones show hair and age.
 DEFAULT_LAYERS = ("mixed2@7", "mixed5@6", "mixed7@6", "mixed8@4")
@@ -24,11 +21,11 @@ FACES_LAYERS = ("mixed2@8",)  # the last layer of the drawn faces' encoder
 
 
 @keras.saving.register_keras_serializable("attncap")
-class GridEncoder(keras.layers.Layer):
+class GridEncoder(Encoder):
     """One vector per image: the named layers of a network, each averaged over the cells of a coarse grid.
 
-    One pass through the network gives all layers, so more layers cost next to nothing. It follows the encoder protocol
-    of `FeatureExtractor`, which a `FeatureStore` needs.
+    One pass through the network gives all layers, so more layers cost next to nothing. The network is that of a
+    `FeatureExtractor`.
 
     Args:
         layers: names of layers, each with the side of its grid: "mixed7@6" is mixed7 averaged to 6x6 cells, "mixed8" is
@@ -67,18 +64,19 @@ class GridEncoder(keras.layers.Layer):
         super().__init__(dtype=dtype or best_dtype_policy(), **kwargs)
         self.weights_source = str(weights)
         inception = application_name(backbone) == "InceptionV3"  # in any of its spellings
-        self.backbone = "InceptionV3" if inception else backbone
         if layers is None and inception:
             layers = FACES_LAYERS if self.weights_source == "faces" else DEFAULT_LAYERS
         named = [_layer_and_grid(text) for text in layers or ()]
         if inception:
-            self.extractor = _inception_to([name for name, _ in named], weights, image_size, self.dtype_policy)
-            self.network, self.scaling = self.extractor.network, self.extractor.scaling
-        else:
-            names = [name for name, _ in named]
-            self.network, self.scaling = _application(backbone, self.weights_source, image_size, names)
+            whole = FeatureExtractor(_deepest_block(named), weights, image_size, dtype=self.dtype_policy)
+            self.backbone, self.network = "InceptionV3", whole.network
+            self.extractor = whole  # a saved model holds the network under this name
+        else:  # not tried in bfloat16
+            whole = FeatureExtractor(None, weights, image_size, dtype="float32", backbone=backbone)
+            self.backbone = backbone
+            self.network = _cut_after(whole, [name for name, _ in named])
             named = named or [(self.network.layers[-1].name, None)]
-        self.image_size = int(self.network.input.shape[1])
+        self.scaling, self.image_size = whole.scaling, whole.image_size
         outputs = [self.network.get_layer(name).output for name, _ in named]
         # Hidden from Keras, because it shares every layer with `network`, which is what a saved model holds.
         object.__setattr__(self, "_outputs", keras.Model(self.network.input, outputs))
@@ -115,25 +113,8 @@ class GridEncoder(keras.layers.Layer):
             pooled.append(ops.reshape(cells, (-1, 1, 1, int(np.prod(cells.shape[1:])))))  # (B, 1, 1, cells * D)
         return ops.concatenate(pooled, axis=-1)
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """Return the pixels of an image as this network takes them: uint8, shape (image_size, image_size, 3)."""
-        return preprocess(image, self.image_size)
-
-    def network_for_pixels(self) -> keras.Model:
-        """Return a compiled model from uint8 pixels to features, for `predict_on_batch`."""
-        pixels = keras.Input((self.image_size, self.image_size, 3), dtype="uint8")
-        network = keras.Model(pixels, self(pixels))
-        network.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
-        return network
-
-    def fingerprint(self) -> str:
-        """Return a digest of everything that the features depend on."""
-        digest = hashlib.blake2b(digest_size=12)
-        described = (self.layer, self.image_size, self.dtype_policy.name, PREPROCESSING_VERSION)
-        digest.update(repr(described).encode())
-        for variable in self.network.weights:
-            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())
-        return digest.hexdigest()
+    def described(self) -> tuple[Any, ...]:
+        return self.layer, self.image_size, self.dtype_policy.name, PREPROCESSING_VERSION
 
     def unfreeze(self, blocks: int) -> list[str]:
         """Unfreeze the convolutions of the last `blocks` blocks; batch normalization keeps its statistics.
@@ -155,24 +136,8 @@ class GridEncoder(keras.layers.Layer):
                 names.append(layer.name)
         return names
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], *self.feature_shape)
-
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        # Only the name of a weights file is saved, no path.
-        source = self.weights_source if self.weights_source in NAMED else Path(self.weights_source).name
-        config.update(layers=list(self.layers), weights=source, image_size=self.image_size, backbone=self.backbone)
-        return config
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> GridEncoder:
-        # The weights come from the saved model itself: nothing is downloaded or opened here.
-        config = dict(config)
-        source = config.pop("weights")
-        encoder = cls(weights="random", **config)
-        encoder.weights_source = source
-        return encoder
+        return {**super().get_config(), "layers": list(self.layers), "backbone": self.backbone}
 
 
 def area_means(length: int, cells: int) -> np.ndarray:
@@ -192,6 +157,17 @@ def area_means(length: int, cells: int) -> np.ndarray:
     return (np.clip(overlap, 0, None) * (cells / length)).astype(np.float32)  # (cells, length)
 
 
+def split_grids(features: Any, grids: Sequence[Sequence[int]]) -> list[Any]:
+    """Return the cells of each grid, shape (B, rows * cols, D), from flat features (B, D of all grids)."""
+    reshape = np.reshape if isinstance(features, np.ndarray) else ops.reshape
+    parts, start = [], 0
+    for rows, cols, size in grids:
+        end = start + rows * cols * size
+        parts.append(reshape(features[:, start:end], (-1, rows * cols, size)))
+        start = end
+    return parts
+
+
 def last_layer_means(features: Any, grids: Sequence[Sequence[int]]) -> np.ndarray:
     """Return the mean over the cells of the last grid: float32, shape (N, D of that grid).
 
@@ -199,9 +175,8 @@ def last_layer_means(features: Any, grids: Sequence[Sequence[int]]) -> np.ndarra
         features: shape (N, ...), as `GridEncoder` returns.
         grids: of the encoder.
     """
-    rows, cols, size = grids[-1]
-    last = np.asarray(features, np.float32).reshape(len(features), -1)[:, -rows * cols * size :]
-    return last.reshape(len(last), rows * cols, size).mean(axis=1)  # (N, D)
+    flat = np.asarray(features, np.float32).reshape(len(features), -1)  # (N, D of all grids)
+    return split_grids(flat, grids)[-1].mean(axis=1)  # (N, D)
 
 
 def _layer_and_grid(text: str) -> tuple[str, int | None]:
@@ -211,23 +186,19 @@ def _layer_and_grid(text: str) -> tuple[str, int | None]:
     return name, int(grid) if at else None
 
 
-def _inception_to(names: list[str], weights: str | Path, image_size: int | None, dtype: Any) -> FeatureExtractor:
-    for name in names:
+def _deepest_block(named: Sequence[tuple[str, int | None]]) -> str:
+    for name, _ in named:
         if not re.fullmatch(r"mixed([0-9]|10)", name):
             raise ValueError(f"InceptionV3 has no layer {name!r}: choose one of mixed0 to mixed10")
-    deepest = max(names, key=lambda name: int(name.removeprefix("mixed")))
-    return FeatureExtractor(deepest, weights, image_size, pool=1, dtype=dtype)
+    return max((name for name, _ in named), key=lambda name: int(name.removeprefix("mixed")))
 
 
-def _application(backbone: str, weights: str, image_size: int | None, layers: list[str]) -> tuple[keras.Model, str]:
-    # The network up to its last named layer, and how pixels are scaled for it. Not tried in bfloat16.
-    found = find_backbone(backbone, weights, image_size, None, "float32")
-    if weights not in ("imagenet", "random"):
-        load_weights(weights, found.network, found.network, found.name)
-    known = [layer.name for layer in found.network.layers]
-    for name in layers:
+def _cut_after(whole: FeatureExtractor, names: Sequence[str]) -> keras.Model:
+    """Return the network up to the last of the named layers, to its end if there is none."""
+    network = whole.network
+    known = [layer.name for layer in network.layers]
+    for name in names:
         if name not in known:
-            raise ValueError(f"{found.name} has no layer {name!r}: the last are {', '.join(known[-5:])}")
-    last = max((known.index(name) for name in layers), default=len(known) - 1)
-    network = keras.Model(found.network.input, found.network.layers[last].output, name=found.name.lower())
-    return network, found.scaling
+            raise ValueError(f"{whole.backbone} has no layer {name!r}: the last are {', '.join(known[-5:])}")
+    last = max(map(known.index, names), default=-1)
+    return keras.Model(network.input, network.layers[last].output, name=whole.backbone.lower())

@@ -10,6 +10,7 @@ from keras import ops
 
 from attncap.attributes.attention_head import AttentionHead
 from attncap.attributes.classifier import AttributeClassifier
+from attncap.attributes.encoder import split_grids
 from attncap.captions import Caption
 from attncap.explain.gradients import integrated_gradients
 from attncap.explain.methods import METHODS, Method
@@ -101,14 +102,13 @@ def explain_attribute(
 def _occlusion(classifier: AttributeClassifier, flat: np.ndarray, chosen: list[int], baseline: str) -> np.ndarray:
     finest = _finest(classifier)
     windows = windows_of(*finest, 1)  # (n, rows, cols): single cells
-    parts = [flat[None]]
     hidden = []
-    for (rows, cols, size), start in zip(classifier.grids, _starts(classifier), strict=True):
-        grid = flat[start : start + rows * cols * size].reshape(rows, cols, size)
+    for (rows, cols, size), cells in zip(classifier.grids, split_grids(flat[None], classifier.grids), strict=True):
+        grid = cells.reshape(rows, cols, size)
         covers = np.stack([cell_cover(box, rows, cols) for box in _boxes(*finest)])  # (n, rows, cols)
         hidden.append(hide(grid, covers, baseline_of(grid, baseline)).reshape(len(windows), -1))  # (n, D of the grid)
-    parts.append(np.concatenate(hidden, axis=1))  # (n, D)
-    logits = classifier.mean_logits(np.concatenate(parts)[:, None, None])  # (1 + n, A)
+    both = np.concatenate([flat[None], np.concatenate(hidden, axis=1)])  # (1 + n, D)
+    logits = classifier.mean_logits(both[:, None, None])  # (1 + n, A)
     return mean_drops((classifier.slopes * logits + classifier.offsets)[:, chosen], windows)
 
 
@@ -133,10 +133,10 @@ def _spread(relevance: np.ndarray, grid: Sequence[int], finest: tuple[int, int])
 def _gradient(
     classifier: AttributeClassifier, flat: np.ndarray, chosen: list[int], baseline: str, steps: int
 ) -> np.ndarray:
-    finest, starts = _finest(classifier), _starts(classifier)
+    finest, grids = _finest(classifier), classifier.grids
     bases = [
-        baseline_of(flat[start : start + r * c * size].reshape(r, c, size), baseline).reshape(-1)
-        for (r, c, size), start in zip(classifier.grids, starts, strict=True)
+        baseline_of(cells.reshape(grid), baseline).reshape(-1)
+        for grid, cells in zip(grids, split_grids(flat[None], grids), strict=True)
     ]
     slopes = np.asarray(classifier.slopes, np.float32)
 
@@ -149,21 +149,14 @@ def _gradient(
     base = np.concatenate(bases)[None, :, None]  # (1, D, 1): every feature is a cell of one number
     relevance = integrated_gradients(score, flat[None, :, None], len(chosen), base, steps)[:, 0]  # (W, D)
     total = np.zeros((len(chosen), *finest))
-    for (r, c, size), start in zip(classifier.grids, starts, strict=True):
-        own = relevance[:, start : start + r * c * size].reshape(len(chosen), r * c, size).sum(axis=-1)  # (W, r * c)
-        total += _spread(own, (r, c), finest)
+    for grid, cells in zip(grids, split_grids(relevance, grids), strict=True):
+        total += _spread(cells.sum(axis=-1), grid, finest)  # (W, L) to (W, rows, cols)
     return total
 
 
 def _finest(classifier: AttributeClassifier) -> tuple[int, int]:
     rows, cols, _ = max(classifier.grids, key=lambda grid: grid[0] * grid[1])
     return rows, cols
-
-
-def _starts(classifier: AttributeClassifier) -> list[int]:
-    """Where the numbers of each grid begin in the features."""
-    sizes = [rows * cols * size for rows, cols, size in classifier.grids]
-    return [sum(sizes[:at]) for at in range(len(sizes))]
 
 
 def _boxes(rows: int, cols: int) -> list[np.ndarray]:

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from attncap.attributes.encoder import split_grids
+
 
 @keras.saving.register_keras_serializable("attncap")
 class GridHead(keras.layers.Layer):
@@ -60,13 +62,11 @@ class GridHead(keras.layers.Layer):
         self.built = True
 
     def call(self, features: Any, training: bool = False) -> Any:
-        start, seen = 0, []
-        for norm, projection, (rows, cols, size) in zip(self.norms, self.projections, self.grids, strict=True):
-            part = features[:, start : start + rows * cols * size]
-            start += rows * cols * size
-            cells = norm(ops.reshape(part, (-1, rows * cols, size)), training=training)  # (B, cells, D)
-            projected = projection(self.input_dropout(cells, training=training))  # (B, cells, P)
-            seen.append(ops.reshape(projected, (-1, rows * cols * self.projection_units)))  # (B, cells * P)
+        seen, grids = [], split_grids(features, self.grids)
+        for norm, projection, cells in zip(self.norms, self.projections, grids, strict=True):
+            normed = norm(cells, training=training)  # (B, cells, D)
+            projected = projection(self.input_dropout(normed, training=training))  # (B, cells, P)
+            seen.append(ops.reshape(projected, (-1, cells.shape[1] * self.projection_units)))  # (B, cells * P)
         joined = self.hidden_dropout(ops.concatenate(seen, axis=-1), training=training)
         if self.hidden is not None:
             joined = self.output_dropout(self.hidden(joined), training=training)

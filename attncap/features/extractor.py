@@ -8,7 +8,7 @@ import math
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -42,13 +42,76 @@ def best_dtype_policy() -> str:
     return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
-@keras.saving.register_keras_serializable("attncap")
-class FeatureExtractor(keras.layers.Layer):
-    """A network of images up to a named layer, as a grid of region features.
+class Encoder(keras.layers.Layer):
+    """Base class of encoders, the networks that turn the pixels of an image into features.
 
     The protocol of an encoder, used by captioners, stores, attributes and retrieval: `preprocess(image)` gives the
     pixels of an image, `network_for_pixels()` a compiled network from a batch of them to features; `feature_shape`,
     `grid_box` and `image_size` say what these are; `layer` and `fingerprint()` name them on disk.
+
+    A subclass sets the attributes below, `network` a model of scaled pixels, and defines `call` and `described`.
+    """
+
+    network: keras.Model
+    image_size: int
+    weights_source: str
+    feature_shape: tuple[int, int, int]
+
+    def __call__(self, pixels: Any, *args: Any, **kwargs: Any) -> Any:
+        check_pixels(pixels, self.image_size)
+        return super().__call__(pixels, *args, **kwargs)
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """Return `preprocess(image, self.image_size)`: uint8, shape (image_size, image_size, 3)."""
+        return preprocess(image, self.image_size)
+
+    def network_for_pixels(self) -> keras.Model:
+        """Return a compiled model from uint8 pixels to features, for `predict_on_batch`, with the current weights."""
+        pixels = keras.Input((self.image_size, self.image_size, 3), dtype="uint8")
+        network = keras.Model(pixels, self.features_for_inference(pixels))
+        # On a CPU the convolutions of XLA are slower than those of oneDNN; for other backends Keras decides.
+        network.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
+        return network
+
+    def features_for_inference(self, pixels: Any) -> Any:
+        """Return the features of pixels; a subclass may compute them in a faster way than `call`."""
+        return self(pixels)
+
+    def described(self) -> tuple[Any, ...]:
+        """Return everything that the features depend on, beside the weights: layer, sizes, arithmetic."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """Return a digest of everything that the features depend on: layer, sizes, arithmetic, and every weight."""
+        return weights_digest(self.network, repr(self.described()).encode())
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], *self.feature_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        # Only the name of a weights file is kept, so that a saved model contains no paths of another machine.
+        source = self.weights_source if self.weights_source in NAMED else Path(self.weights_source).name
+        return {**super().get_config(), "weights": source, "image_size": self.image_size}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        # The weights come from the saved model itself: nothing is downloaded or opened here.
+        encoder = cls(**{**config, "weights": "random"})
+        encoder.weights_source = config["weights"]
+        return encoder
+
+
+def weights_digest(network: keras.Model, beginning: bytes = b"", dtype: Any = None) -> str:
+    """Return a digest of `beginning` and all weights of a network, as they are or in another dtype."""
+    digest = hashlib.blake2b(beginning, digest_size=12)
+    for variable in network.weights:
+        digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable), dtype).tobytes())
+    return digest.hexdigest()
+
+
+@keras.saving.register_keras_serializable("attncap")
+class FeatureExtractor(Encoder):
+    """A network of images up to a named layer, as a grid of region features; an `Encoder`.
 
     Args:
         layer: name of the layer to stop at. Of InceptionV3 `mixed0` to `mixed10`; default `mixed10` for imagenet and
@@ -162,10 +225,6 @@ class FeatureExtractor(keras.layers.Layer):
         self.receptive_field = place.receptive_field
         self._apart = place.apart
 
-    def __call__(self, pixels: Any, *args: Any, **kwargs: Any) -> Any:
-        check_pixels(pixels, self.image_size)
-        return super().__call__(pixels, *args, **kwargs)
-
     def call(self, pixels: Any) -> Any:
         return self._features(pixels, self.network)
 
@@ -177,55 +236,25 @@ class FeatureExtractor(keras.layers.Layer):
         output = ops.average_pool(output, self.pool, self.pool) if self.pool > 1 else output
         return ops.cast(output, "float32")  # NumPy saves no bfloat16
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """Return `preprocess(image, self.image_size)`: uint8, shape (image_size, image_size, 3)."""
-        return preprocess(image, self.image_size)
-
-    def network_for_pixels(self) -> keras.Model:
-        """Return a compiled model from uint8 pixels to features, for `predict_on_batch`, with the current weights."""
-        pixels = keras.Input((self.image_size, self.image_size, 3), dtype="uint8")
-        features = self._features(pixels, folded(self.network)) if self._folds else self(pixels)
-        network = keras.Model(pixels, features)
-        # On a CPU the convolutions of XLA are slower than those of oneDNN; for other backends Keras decides.
-        network.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
-        return network
+    def features_for_inference(self, pixels: Any) -> Any:
+        return self._features(pixels, folded(self.network)) if self._folds else self(pixels)
 
     @property
     def _folds(self) -> bool:
         # Not for the drawn faces: their network is fast anyway, and published results stay the same to the digit.
         return self._description is None and self.weights_source != "faces"
 
-    def fingerprint(self) -> str:
-        """Return a digest of everything that the features depend on: layer, sizes, arithmetic, and every weight."""
-        digest = hashlib.blake2b(digest_size=12)
+    def described(self) -> tuple[Any, ...]:
         described: tuple[Any, ...] = (self.layer, self.image_size, self.pool, self.dtype_policy.name)
         described += (PREPROCESSING_VERSION, "folded") if self._folds else (PREPROCESSING_VERSION,)
         if self._description is not None or self.scaling != "-1..1":
             described += (self.backbone, self.scaling)
-        digest.update(repr(described).encode())
-        for variable in self.network.weights:
-            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())
-        return digest.hexdigest()
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], *self.feature_shape)
+        return described
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        # Only the name of a weights file is kept, so that a saved model contains no paths of another machine.
-        source = self.weights_source if self.weights_source in NAMED else Path(self.weights_source).name
-        config.update(layer=self.layer, weights=source, image_size=self.image_size, pool=self.pool)
+        config = {**super().get_config(), "layer": self.layer, "pool": self.pool}
         if self._description is not None:
             config.update(layer=self._named_layer, backbone=json.loads(self._description))
         if self._description is not None or self.scaling != "-1..1":  # left out otherwise: files stay as before
             config.update(scaling=self.scaling)
         return config
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> FeatureExtractor:
-        # The weights come from the saved model itself: nothing is downloaded or opened here.
-        config = dict(config)
-        source = config.pop("weights")
-        extractor = cls(weights="random", **config)
-        extractor.weights_source = source
-        return extractor

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from attncap._files import check_list
-from attncap.features.extractor import FeatureExtractor
+from attncap.features.extractor import FeatureExtractor, weights_digest
 from attncap.features.inception import NAME
 from attncap.features.pipeline import encode_images
 from attncap.features.preprocessing import PREPROCESSING_VERSION
@@ -49,11 +46,7 @@ class PooledEmbedding:
         machine and searched on another."""
         extractor = self.extractor
         if not self._weights:
-            digest = hashlib.blake2b(digest_size=12)
-            for variable in extractor.network.weights:
-                digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable), np.float32).tobytes())
-            self._weights = digest.hexdigest()
-        named = extractor.weights_source in ("imagenet", "faces", "random")
+            self._weights = weights_digest(extractor.network, dtype=np.float32)
         backbone = "InceptionV3" if extractor.backbone == NAME else extractor.backbone
         return {
             "encoder": f"pooled {backbone} {extractor.layer}",
@@ -62,30 +55,24 @@ class PooledEmbedding:
             "pool": extractor.pool,
             "preprocessing": PREPROCESSING_VERSION,
             "weights": self._weights,
-            "name": extractor.weights_source if named else Path(extractor.weights_source).name,
+            "name": extractor.get_config()["weights"],
         }
 
     def encode(self, images: Sequence[AnyImage], progress: bool = False) -> list[np.ndarray | UnreadableImage]:
         """Return for each image float32, shape (D,), of unit length, or the `UnreadableImage`."""
         check_list(images, "images")
         files = [os.fspath(image) for image in images if isinstance(image, str | os.PathLike)]
-        stored = self.store is not None and len(files) == len(images)
-        if stored:
-            assert self.store is not None
-            rejects = self.store.extract(files, progress=progress)
-            reasons = dict(zip(rejects["path"], rejects["reason"], strict=True))
-        if not stored:
+        if self.store is None or len(files) < len(images):
             return self._computed(images, progress)
+        rejects = self.store.extract(files, progress=progress)
+        reasons = dict(zip(rejects["path"], rejects["reason"], strict=True))
         codes: list[np.ndarray | UnreadableImage] = []
         for start in range(0, len(files), BATCH):
-            codes += self._from_store(files[start : start + BATCH], reasons)
+            batch = files[start : start + BATCH]
+            readable = [file for file in batch if file not in reasons]
+            vectors = iter(pooled(self.store.get(readable)) if readable else ())
+            codes += [UnreadableImage(file, reasons[file]) if file in reasons else next(vectors) for file in batch]
         return codes
-
-    def _from_store(self, files: list[str], reasons: dict[str, str]) -> list[np.ndarray | UnreadableImage]:
-        assert self.store is not None
-        readable = [file for file in files if file not in reasons]
-        vectors = iter(pooled(self.store.get(readable)) if readable else ())
-        return [UnreadableImage(file, reasons[file]) if file in reasons else next(vectors) for file in files]
 
     def _computed(self, images: Sequence[AnyImage], progress: bool) -> list[np.ndarray | UnreadableImage]:
         if self._network is None:

@@ -117,11 +117,8 @@ class StoreIndex:
                 yield self._connection
                 return
             self._connection.execute("BEGIN")
-            try:
+            with self._connection:  # which commits or rolls back
                 yield self._connection
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("COMMIT")
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
@@ -129,13 +126,8 @@ class StoreIndex:
         with self._lock:
             assert self._connection is not None
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            with self._connection:  # which commits or rolls back
                 yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
 
     def close(self) -> None:
         """Close the file."""

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,12 +158,8 @@ class ImageDatabase:
 
     def copy_to(self, file: str | os.PathLike[str]) -> None:
         """Write the whole database, as it is now, to another file, which appears whole or not at all."""
-        with self._named(), replacing(file) as temporary:
-            target = sqlite3.connect(temporary)
-            try:
-                self._sql.backup(target)
-            finally:
-                target.close()
+        with self._named(), replacing(file) as temporary, closing(sqlite3.connect(temporary)) as target:
+            self._sql.backup(target)
 
     def close(self) -> None:
         """Close the file."""
@@ -211,13 +207,8 @@ class ImageDatabase:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._named():
             self._begin()
-            try:
+            with self._sql:  # which commits or rolls back
                 yield self._sql
-                self._sql.execute("COMMIT")
-            except BaseException:
-                if self._sql.in_transaction:
-                    self._sql.execute("ROLLBACK")
-                raise
 
     def _begin(self) -> None:
         """Begin to write. If another process writes, wait for it here; tell the user after a second."""
@@ -286,8 +277,5 @@ def encoder_of(file: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is none.
         ValueError: not such a database, or damaged.
     """
-    database = ImageDatabase(file)
-    try:
+    with closing(ImageDatabase(file)) as database:
         return database.encoder
-    finally:
-        database.close()

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from attncap._messages import listed, quoted
-from attncap.data.readers.files import foreign_byte, read_lines
-from attncap.data.readers.table import FILE_COLUMNS, read_header, read_rows
+from attncap.data.readers.files import read_sound_lines
+from attncap.data.readers.table import FILE_COLUMNS, read_strictly
 
 LABEL_WORDS = {
     **{word: 1.0 for word in ("1", "1.0", "true", "yes")},
@@ -22,29 +22,17 @@ LABEL_WORDS = {
 
 def read_text(path: Path) -> pd.DataFrame:
     """Read the cells of a CSV, a TSV or CelebA's text as text; the index is the line where each row begins."""
-    lines = read_lines(path)
-    for number, line in enumerate(lines, start=1):
-        foreign = foreign_byte(line)
-        if foreign:
-            raise ValueError(f"{path}, line {number}: {foreign}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file: a CSV, or CelebA's list_attr text, expected")
+    lines = read_sound_lines(path)
     while lines and not lines[-1].strip():
         lines.pop()
-    if not lines or not lines[0].strip():
-        raise ValueError(f"{path}, line 1: a header line expected, nothing found: name the columns in the first line")
-    if lines[0].strip().isdecimal() and len(lines) > 1:
-        return _celeba(path, lines)
-    delimiter, header = read_header(lines, path)
-    rows = []
-    usual = [at for name in FILE_COLUMNS for at, column in enumerate(header) if column.lower() == name]
-    file_at = usual[0] if usual else None
-    for number, row, problem in read_rows(lines, delimiter, columns=len(header), file_at=file_at):
-        if problem:
-            raise ValueError(f"{path}, line {number}: {problem}")
-        rows.append((number, row))
-    return _frame(path, header, rows)
+    celeba = len(lines) > 1 and lines[0].strip().isdecimal()
+    header, rows = _celeba(path, lines) if celeba else read_strictly(lines, path)
+    return pd.DataFrame([row for _, row in rows], columns=header, index=[line for line, _ in rows], dtype=str)
 
 
-def _celeba(path: Path, lines: list[str]) -> pd.DataFrame:
+def _celeba(path: Path, lines: list[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     header = ["file", *lines[1].split()]
     rows = [(number, line.split()) for number, line in enumerate(lines[2:], start=3)]
     announced = int(lines[0].strip()[:15])  # Python refuses to read thousands of digits
@@ -53,16 +41,10 @@ def _celeba(path: Path, lines: list[str]) -> pd.DataFrame:
             f"{path}, line 1: {announced:,} images announced, {len(rows):,} rows found: the file is cut off, "
             "or its first line is not the number of images"
         )
-    return _frame(path, header, rows)
-
-
-def _frame(path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> pd.DataFrame:
-    kept = []
     for line, row in rows:
         if len(row) != len(header):
             raise ValueError(f"{path}, line {line}: {len(header)} columns expected as in the header, {len(row)} found")
-        kept.append([value.strip() for value in row])
-    return pd.DataFrame(kept, columns=header, index=[line for line, _ in rows], dtype=str)
+    return header, rows
 
 
 def find_file_column(source: str, header: list[str], named: str | None) -> str:

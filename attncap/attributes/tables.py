@@ -178,22 +178,15 @@ def read_attributes(
     if isinstance(table, pd.DataFrame):
         source, frame = "table", table.set_axis(np.arange(1, len(table) + 1))
     else:
-        path = Path(table)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file: a CSV, or CelebA's list_attr text, expected")
-        source = str(path)
-        frame = read_text(path)
-    name = name or ("table" if isinstance(table, pd.DataFrame) else Path(table).stem)
+        source, frame = str(Path(table)), read_text(Path(table))
     frame = frame.rename(columns=str)
     file_at = find_file_column(source, list(frame.columns), file_column)
     lower = {column.lower(): column for column in frame.columns if column != file_at and column not in (columns or ())}
     split_at = next((lower[usual] for usual in SPLIT_COLUMNS if usual in lower), None)
-    for column in (file_at, split_at):
-        if column is not None and (frame.columns == column).sum() > 1:
-            raise ValueError(f"{source}: the column {quoted(column)} occurs twice: give each its own name")
+    special = [column for column in (file_at, split_at) if column is not None]
     if columns is None:
-        columns = [column for column in frame.columns if column not in (file_at, split_at)]
-    for column in columns:
+        columns = [column for column in frame.columns if column not in special]
+    for column in (*special, *columns):
         if column not in frame.columns:
             known = [column for column in frame.columns if column != file_at]
             raise ValueError(f"{source}: a column {quoted(column)} expected, found: {listed(known)}")
@@ -205,7 +198,7 @@ def read_attributes(
     pictures, kept, rejects = _pictures(frame, file_at, split_at, Path(images), source)
     labels = labels[kept]
     pictures["split"] = stratified_split(labels, seed, val=val, test=test, given=list(pictures["split"]))
-    return AttributeData(name, pictures, tuple(columns), labels, rejects)
+    return AttributeData(name or Path(source).stem, pictures, tuple(columns), labels, rejects)
 
 
 def faces_columns() -> tuple[str, ...]:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from attncap._files import write_csv
 from attncap._messages import listed, quoted
-from attncap.data.readers.files import foreign_byte, read_lines
-from attncap.data.readers.table import read_header, read_rows
+from attncap.data.readers.files import read_sound_lines
+from attncap.data.readers.table import read_strictly
 
 COLUMNS = ("characteristic", "phrase", "count", "sign", "proposal")
 SIGNS = {
@@ -51,26 +51,15 @@ def read_entries(path: str | os.PathLike[str]) -> list[Entry]:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file: write one with `attncap characteristics mine`")
-    lines = read_lines(file)
-    if lines:
-        lines[0] = lines[0].removeprefix("\ufeff")
-    for number, line in enumerate(lines, start=1):
-        foreign = foreign_byte(line)
-        if foreign:
-            raise ValueError(f"{file}, line {number}: {foreign}: save the file as CSV UTF-8")
-    delimiter, header = read_header(lines, file)
+    header, rows = read_strictly(read_sound_lines(file), file)
     names = [name.lower() for name in header]
     for column in COLUMNS[:2]:
         if column not in names:
             raise ValueError(f"{file}, line 1: a column {column!r} expected, found {listed(header)}")
     entries: list[Entry] = []
     lines_of: dict[str, tuple[int, Entry]] = {}
-    for number, row, problem in read_rows(lines, delimiter):
-        if problem is None and len(row) != len(header):
-            problem = f"{len(header)} columns expected as in the header, {len(row)} found"
-        if problem:
-            raise ValueError(f"{file}, line {number}: {problem}")
-        cells = {name: cell.strip() for name, cell in zip(names, row, strict=True)}
+    for number, row in rows:
+        cells = dict(zip(names, row, strict=True))
         if not any(cells.values()):
             continue
         entry = _entry(cells, f"{file}, line {number}")

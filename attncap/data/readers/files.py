@@ -32,6 +32,16 @@ def foreign_byte(text: str) -> str | None:
     return f"byte 0x{ord(found.group()) - 0xDC00:02x} at character {found.start() + 1}: save the file as UTF-8"
 
 
+def read_sound_lines(path: Path) -> list[str]:
+    """Read the lines of a UTF-8 file as `read_lines` does; ValueError names the line with a byte that is not UTF-8."""
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        foreign = foreign_byte(line)
+        if foreign:
+            raise ValueError(f"{path}, line {number}: {foreign}")
+    return lines
+
+
 def read_json(path: Path) -> Any:
     """Read a UTF-8 JSON file; ValueError names the file and the line."""
     data = path.read_bytes()

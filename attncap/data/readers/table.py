@@ -159,6 +159,24 @@ def read_rows(
             at += 1
 
 
+def read_strictly(lines: list[str], path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header of a table whose rows must all be sound, and the line and the cells of each row.
+
+    Raises:
+        ValueError: a row that is not; the message names file and line.
+    """
+    delimiter, header = read_header(lines, path)
+    usual = [at for name in FILE_COLUMNS for at, column in enumerate(header) if column.lower() == name]
+    rows = []
+    for line, row, problem in read_rows(lines, delimiter, columns=len(header), file_at=usual[0] if usual else None):
+        if problem is None and len(row) != len(header):
+            problem = f"{len(header)} columns expected as in the header, {len(row)} found"
+        if problem:
+            raise ValueError(f"{path}, line {line}: {problem}")
+        rows.append((line, [cell.strip() for cell in row]))
+    return header, rows
+
+
 def _columns(
     source: str, header: list[str], file_column: str | None, caption_column: str | None, split_column: str | None
 ) -> tuple[int, int, int | None]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -80,17 +78,7 @@ def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     write_csv(path, table)
 
 
-def combined_statements(texts: Iterable[str], lexicon: Lexicon) -> dict[str, bool | None]:
-    """Return what several texts of one image state together: True, False, or None where they disagree."""
-    signs: dict[str, set[bool]] = defaultdict(set)
-    for text in texts:
-        for statement in lexicon.read_text(text):
-            signs[statement.characteristic].add(statement.present)
-    return {name: next(iter(values)) if len(values) == 1 else None for name, values in signs.items()}
-
-
 def _cells(texts: list[str], lexicon: Lexicon, silent_no: bool) -> list[float]:
-    stated = combined_statements(texts, lexicon)
     silence = 0.0 if silent_no else np.nan
-    values = [stated.get(name, silence) for name in lexicon.characteristics]
-    return [np.nan if value is None else float(value) for value in values]
+    stated = {name: float(True in found) if len(found) == 1 else np.nan for name, found in lexicon.signs(texts).items()}
+    return [stated.get(name, silence) for name in lexicon.characteristics]

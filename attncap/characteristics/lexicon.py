@@ -8,11 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from attncap.characteristics.function_words import (
-    ALL_LANGUAGES,
-    NEGATIONS_AFTER,
-    NEGATIVE_SUFFIXES,
-)
+from attncap.characteristics.function_words import ALL_LANGUAGES, NEGATIONS_AFTER, NEGATIVE_SUFFIXES
 from attncap.characteristics.lexicon_file import Entry, read_entries, write_entries
 from attncap.characteristics.spelling import close_words
 from attncap.characteristics.text import segments, tokens
@@ -113,23 +109,26 @@ class Lexicon:
 
     def read_text(self, text: str) -> list[Statement]:
         """Return all statements of a text in their order, contradictory ones included."""
-        found: list[Statement] = []
-        for segment in segments(text):
-            found += self._read_segment(segment)
-        return found
+        return [statement for segment in segments(text) for statement in self._read_segment(segment)]
 
     def statements(self, text: str) -> dict[str, bool]:
         """Return what a text states: characteristic -> True (present) or False (absent).
 
         A characteristic that the text states as present and as absent is left out; see `contradictions`.
         """
-        found = self.read_text(text)
-        both = set(_both(found))
-        return {s.characteristic: s.present for s in found if s.characteristic not in both}
+        return {name: True in signs for name, signs in self.signs([text]).items() if len(signs) == 1}
 
     def contradictions(self, text: str) -> list[str]:
         """Return the characteristics that a text states as present and as absent."""
-        return _both(self.read_text(text))
+        return [name for name, signs in self.signs([text]).items() if len(signs) == 2]
+
+    def signs(self, texts: Iterable[str]) -> dict[str, set[bool]]:
+        """Return what texts state together: characteristic -> {True}, {False}, or both where they disagree."""
+        found: dict[str, set[bool]] = defaultdict(set)
+        for text in texts:
+            for statement in self.read_text(text):
+                found[statement.characteristic].add(statement.present)
+        return found
 
     # ------------------------------------------------------------ reading a segment
 
@@ -178,28 +177,20 @@ class Lexicon:
 
     def _match(self, segment: Sequence[str], start: int, end: int) -> _Match | None:
         window = tuple(segment[start:end])
-        known = self._lookup(window)
+        known, gaps = self._lookup(window), 0.0
+        if known is None:
+            if window[0] in self._skipped or window[-1] in self._skipped:
+                return None  # the same match without these tokens is another window
+            short = self._without_skipped(window)
+            gaps = _GAP * (len(window) - len(short))
+            known = self._lookup(short) if len(short) < len(window) else None
+            if known is None and any(token in self._words.connectives for token in short):
+                return None
+            known = known or self._corrected(short)
         if known is not None:
-            return _Match(start, end, known[0], False, len(window) - _PIECE - known[1])
-        if window[0] in self._skipped or window[-1] in self._skipped:
-            return None  # the same match without these tokens is another window
-        penalty = 0.0
-        short = self._without_skipped(window)
-        if len(short) < len(window):
-            known = self._lookup(short)
-            penalty = _GAP * (len(window) - len(short))
-            if known is not None:
-                return _Match(start, end, known[0], False, len(window) - _PIECE - known[1] - penalty)
-        if any(token in self._words.connectives for token in short):
-            return None
-        corrected = self._corrected(short)
-        if corrected is not None:
-            return _Match(start, end, corrected[0], False, len(window) - _PIECE - corrected[1] - penalty)
-        if len(window) == 1:
-            entry = self._negated_word(window[0])
-            if entry is not None:
-                return _Match(start, end, entry, True, 1 - _PIECE)
-        return None
+            return _Match(start, end, known[0], False, len(window) - _PIECE - known[1] - gaps)
+        entry = self._negated_word(window[0]) if len(window) == 1 else None
+        return None if entry is None else _Match(start, end, entry, True, 1 - _PIECE)
 
     def _lookup(self, parts: tuple[str, ...]) -> tuple[Entry, float] | None:
         if parts in self._ordered:
@@ -256,10 +247,3 @@ class Lexicon:
 
     def _without_skipped(self, parts: Sequence[str]) -> tuple[str, ...]:
         return tuple(part for part in parts if part not in self._skipped) or tuple(parts)
-
-
-def _both(found: Iterable[Statement]) -> list[str]:
-    signs: dict[str, set[bool]] = defaultdict(set)
-    for statement in found:
-        signs[statement.characteristic].add(statement.present)
-    return [name for name, values in signs.items() if len(values) == 2]

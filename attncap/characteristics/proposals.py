@@ -11,8 +11,9 @@ Phrases that texts say together nearly as often as by chance are never merged: a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -66,8 +67,9 @@ class Group:
 
 @dataclass
 class _Evidence:
-    """Matrices between groups, shape (G, G); None where there is none of a kind."""
+    """The sizes of groups in texts, and matrices between groups, shape (G, G); None where there is none of a kind."""
 
+    sizes: np.ndarray
     score: np.ndarray
     never: np.ndarray
     alike: np.ndarray | None
@@ -118,7 +120,8 @@ def propose_groups(
         return []
     white = None if embeddings is None else whitened(embeddings)
     groups = _merge_by_wording(phrases, texts, None if white is None else images_alike(texts, white))
-    groups = _merge_by_score(groups, texts, white, shared_words(phrases), meanings)
+    compare = partial(_compare, texts=texts, white=white, shared=shared_words(phrases), meanings=meanings)
+    groups = _merge_by_score(groups, compare)
     if white is not None:
         for group in groups:
             images: np.ndarray = np.any(texts[group.members], axis=0)
@@ -214,37 +217,28 @@ def _compare(
         score += _MEANING * meaning
     score[(observed > 1) & (observed > _OFTEN_TOGETHER * expected)] = -np.inf
     np.fill_diagonal(score, -np.inf)
-    return _Evidence(score, never, alike, in_common, meaning)
+    return _Evidence(united.sum(axis=1), score, never, alike, in_common, meaning)
 
 
-def _merge_by_score(
-    groups: list[Group],
-    texts: np.ndarray,
-    white: np.ndarray | None,
-    shared: np.ndarray,
-    meanings: np.ndarray | None,
-) -> list[Group]:
+def _merge_by_score(groups: list[Group], compare: Callable[[list[Group]], _Evidence]) -> list[Group]:
     groups = list(groups)
-    evidence = _compare(groups, texts, white, shared, meanings)
-    while white is not None and len(groups) > 1:
+    evidence = compare(groups)
+    while evidence.alike is not None and len(groups) > 1:
         a, b = divmod(int(evidence.score.argmax()), len(groups))
         if evidence.score[a, b] < ACCEPTED:
             break
-        if _size(groups[a], texts) < _size(groups[b], texts):
+        if evidence.sizes[a] < evidence.sizes[b]:
             a, b = b, a
         reasons = {**groups[a].reasons, **groups[b].reasons, groups[b].members[0]: evidence.words(a, b)}
         groups[a] = Group([*groups[a].members, *groups[b].members], reasons)
         del groups[b]
-        evidence = _compare(groups, texts, white, shared, meanings)
-    least = SUGGESTED if white is not None else _SHARED * 0.3 + (0 if meanings is None else _MEANING * 0.5)
-    sizes = [_size(group, texts) for group in groups]
+        evidence = compare(groups)
+    by_wording = _SHARED * 0.3 + (0 if evidence.meaning is None else _MEANING * 0.5)
+    least = by_wording if evidence.alike is None else SUGGESTED
+    sizes = evidence.sizes.tolist()
     for a, group in enumerate(groups):
         larger = [b for b in range(len(groups)) if (sizes[b], -b) > (sizes[a], -a)]
         b = max(larger, key=lambda other: evidence.score[a, other], default=a)
         if b != a and evidence.score[a, b] >= least:
             group.suggestion = Suggestion(groups[b].members[0], float(evidence.score[a, b]), evidence.words(a, b))
-    return sorted(groups, key=lambda group: -_size(group, texts))
-
-
-def _size(group: Group, texts: np.ndarray) -> int:
-    return int(texts[group.members].any(axis=0).sum())
+    return [groups[at] for at in np.argsort(-evidence.sizes, kind="stable")]

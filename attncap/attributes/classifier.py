@@ -152,11 +152,16 @@ class AttributeClassifier(keras.Model):
         flat = ops.cast(ops.reshape(features, (-1, size)), self.compute_dtype)  # (B, D)
         return ops.stack([head(flat, training=training) for head in self.heads], axis=1)  # (B, M, A)
 
-    def mean_logits(self, features: Any) -> np.ndarray:
-        """Return the mean of the heads' logits, not calibrated: float32, shape (N, A)."""
+    @property
+    def views(self) -> tuple[bool, ...]:
+        """Which views of an image file are averaged: False the image, True its mirror image."""
+        return (False, True) if self.mirror else (False,)
+
+    def mean_logits(self, *views: Any) -> np.ndarray:
+        """Return the mean of the heads' logits over the features of some views, not calibrated: float32, (N, A)."""
         # Called, not `predict_on_batch`, which warns of retracing where one process has several classifiers.
-        logits = np.asarray(ops.convert_to_numpy(self(features, training=False)), np.float32)  # (N, M, A)
-        return logits.mean(axis=1)
+        logits = [np.asarray(ops.convert_to_numpy(self(view, training=False)), np.float32) for view in views]
+        return np.mean([each.mean(axis=1) for each in logits], axis=0)  # (N, M, A) each, to (N, A)
 
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
         """Return the probabilities of mean logits (N, A): float64, 0 to 1."""

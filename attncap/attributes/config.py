@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attncap.attributes.thresholds import check_aim
+from attncap.training.config import RENAMED, of_known
 
 BALANCES = ("none", "weights", "focal")
 SILENCES = ("auto", "unknown", "statements")
@@ -16,7 +17,6 @@ OF_HEAD = {
     "grid": {"members": 2, "projection_units": 128},
     "attention": {"members": 1, "projection_units": 64},
 }
-OLD_NAMES = {"pictures": "batch_size"}  # names of settings in runs of earlier versions
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,4 @@ class AttributeConfig:
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> AttributeConfig:
         """Make a configuration from a dictionary; an unknown setting is an error that lists the known ones."""
-        settings = {OLD_NAMES.get(name, name): value for name, value in settings.items()}
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(settings) - set(known))
-        if unknown:
-            raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(known)}")
-        return cls(**settings)
+        return of_known(cls, {RENAMED.get(name, name): value for name, value in settings.items()})

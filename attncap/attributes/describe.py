@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from attncap.attributes.classifier import AttributeClassifier, load_classifier
 from attncap.attributes.statements import MOST, NOTHING, choose_claims
-from attncap.features.pipeline import AnyImage, encode_images
+from attncap.features.pipeline import encode_images
+from attncap.images import AnyImage, image_name
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Description:
     """What `describe` says of one image.
 
     Args:
-        image: the file, or the place in the list of an image that has no file name.
+        image: the file; for an image in memory that has none, its place in the list, as "image-1".
         claims: the likeliest first; empty where nothing is certain.
         distance: from the training images, about 1 for images like them.
         familiar: False for an image unlike the training images: its claims are then not to be trusted.
@@ -119,14 +117,14 @@ def describe(
         )
     if classifier.encoder is None:
         raise ValueError("this classifier has no encoder: it takes features, not images")
-    views = (False, True) if classifier.mirror else (False,)
     found: dict[int, Description] = {}
-    for batch in encode_images(classifier.encoder, images, batch_size=batch_size, progress=progress, views=views):
+    encoder, views = classifier.encoder, classifier.views
+    for batch in encode_images(encoder, images, batch_size=batch_size, progress=progress, views=views):
         for at, reason in batch.rejects:
-            found[at] = Description(_name(images[at], at), error=reason)
+            found[at] = Description(image_name(images[at], at), error=reason)
         if not batch.positions:
             continue
-        probs = classifier.calibrated(np.mean([classifier.mean_logits(view) for view in batch.features], axis=0))
+        probs = classifier.calibrated(classifier.mean_logits(*batch.features))
         distances = classifier.distances(batch.features[0])
         for at, row, distance in zip(batch.positions, probs, distances, strict=True):
             claims = tuple(
@@ -134,9 +132,5 @@ def describe(
                 for one in choose_claims(row, statements, most)
             )
             familiar = bool(distance <= classifier.farthest)
-            found[at] = Description(_name(images[at], at), claims, float(distance), familiar)
+            found[at] = Description(image_name(images[at], at), claims, float(distance), familiar)
     return [found[at] for at in range(len(images))]
-
-
-def _name(image: AnyImage, at: int) -> str:
-    return str(Path(image)) if isinstance(image, str | os.PathLike) else f"image {at + 1}"

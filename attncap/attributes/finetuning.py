@@ -10,39 +10,26 @@ import keras
 import numpy as np
 
 from attncap.attributes.classifier import AttributeClassifier
-from attncap.attributes.losses import MISSING
+from attncap.attributes.fit import LabelBatches
 from attncap.attributes.predict import image_logits
 from attncap.attributes.tables import AttributeData
 from attncap.images import open_image
 
 
-class ImageBatches(keras.utils.PyDataset):
-    """Batches of pixels and labels, shuffled by (seed, epoch), with random augmentation.
+class ImageBatches(LabelBatches):
+    """Batches of pixels and labels, with random augmentation.
 
     Half of the images are mirrored (if wanted), all are cropped to 90 to 100% of each side and made brighter or darker
     by up to 15%.
     """
 
     def __init__(self, data: AttributeData, preprocess: Any, batch_size: int, mirror: bool, seed: int):
-        super().__init__()
-        self.paths, self.preprocess = list(data.pictures["path"]), preprocess
-        self.labels = np.where(np.isfinite(data.labels), data.labels, MISSING).astype(np.float32)
-        self.size, self.mirror, self.seed = min(batch_size, len(self.paths)), mirror, seed
-        self.start_epoch(0)
+        self.preprocess = preprocess
+        super().__init__(data, batch_size, mirror, seed)
 
-    def start_epoch(self, epoch: int) -> None:
-        self.epoch, self.order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.paths))
-
-    def on_epoch_end(self) -> None:
-        self.start_epoch(self.epoch + 1)
-
-    def __len__(self) -> int:
-        return len(self.paths) // self.size
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.order[index * self.size : (index + 1) * self.size]
+    def inputs(self, rows: np.ndarray) -> np.ndarray:
         with ThreadPoolExecutor(4) as pool:
-            return np.stack(list(pool.map(self._augmented, rows))), self.labels[rows]
+            return np.stack(list(pool.map(self._augmented, rows)))  # (B, size, size, 3)
 
     def _augmented(self, row: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, self.epoch, int(row)])

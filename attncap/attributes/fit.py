@@ -16,18 +16,26 @@ from attncap.attributes.predict import stored_logits
 from attncap.attributes.tables import AttributeData
 from attncap.features.store import FeatureStore
 from attncap.training.callbacks import RunRecorder
+from attncap.training.fit import averaging, cosine_schedule
 from attncap.training.progress import ProgressTable
 from attncap.training.run_folder import RunFolder
 
 
-class AttributeBatches(keras.utils.PyDataset):
-    """Batches of stored features and labels, shuffled by (seed, epoch); half of the images mirrored if wanted."""
+class LabelBatches(keras.utils.PyDataset):
+    """Batches of what a subclass computes from images (`inputs`), and their labels, shuffled by (seed, epoch).
 
-    def __init__(self, store: FeatureStore, data: AttributeData, config: AttributeConfig):
+    Args:
+        data: images and labels; an unknown label becomes `MISSING`.
+        batch_size: images per batch; an incomplete batch is dropped, and each epoch drops other images.
+        mirror: mirror half of the images of an epoch (`flips`).
+        seed: of order and mirroring.
+    """
+
+    def __init__(self, data: AttributeData, batch_size: int, mirror: bool, seed: int):
         super().__init__()
-        self.store, self.paths = store, list(data.pictures["path"])
+        self.paths = list(data.pictures["path"])
         self.labels = np.where(np.isfinite(data.labels), data.labels, MISSING).astype(np.float32)
-        self.size, self.mirror, self.seed = min(config.batch_size, len(self.paths)), config.mirror, config.seed
+        self.size, self.mirror, self.seed = min(batch_size, len(self.paths)), mirror, seed
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -36,7 +44,7 @@ class AttributeBatches(keras.utils.PyDataset):
         self.flips = rng.random(len(self.paths)) < (0.5 if self.mirror else 0.0)
 
     def __len__(self) -> int:
-        return len(self.paths) // self.size  # an incomplete batch is dropped; each epoch drops other images
+        return len(self.paths) // self.size
 
     def image_ids(self, index: int) -> list[str]:
         """Return the file names of a batch, for messages."""
@@ -47,7 +55,22 @@ class AttributeBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self._rows(index)
-        return self.store.get([self.paths[at] for at in rows], list(self.flips[rows])), self.labels[rows]
+        return self.inputs(rows), self.labels[rows]
+
+    def inputs(self, rows: np.ndarray) -> np.ndarray:
+        """Return what the network gets of the images in these rows of the data."""
+        raise NotImplementedError
+
+
+class StoredBatches(LabelBatches):
+    """Batches of stored features and labels; half of the images mirrored if wanted."""
+
+    def __init__(self, store: FeatureStore, data: AttributeData, config: AttributeConfig):
+        self.store = store
+        super().__init__(data, config.batch_size, config.mirror, config.seed)
+
+    def inputs(self, rows: np.ndarray) -> np.ndarray:
+        return self.store.get([self.paths[at] for at in rows], list(self.flips[rows]))
 
 
 def fit_head(
@@ -66,7 +89,7 @@ def fit_head(
     Returns:
         score: the validation average precision of the best epoch.
     """
-    batches = AttributeBatches(store, training, config)
+    batches = StoredBatches(store, training, config)
     classifier.compile(
         optimizer=_optimizer(config, len(batches)),
         loss=loss_of(config, training.labels),
@@ -81,25 +104,24 @@ def fit_head(
         folder,
         validate,
         batches,
-        epochs={"head": config.epochs},
+        epochs={"crossentropy": config.epochs},
         patience=config.patience,
         # Average precision is noise where most statements are in a handful of validation texts; their loss is not.
         monitor="val_loss" if classifier.attention else "val_map",
         maximize=not classifier.attention,
         seed=config.seed,
-        phase_of=lambda row: "head",
         save=save_classifier,
         variables_of=_trained_variables,
     )
     classifier.optimizer.build(classifier.trainable_variables)
     recorder.restore(classifier)
-    if not recorder.finished("head"):
+    if not recorder.finished():
         classifier.fit(
             batches,
             epochs=config.epochs,
             initial_epoch=len(recorder.history),
             callbacks=[recorder, *([] if verbose in (0, False) else [ProgressTable(recorder, verbose)])],
-            shuffle=False,  # AttributeBatches shuffles, by seed and epoch
+            shuffle=False,  # StoredBatches shuffles, by seed and epoch
             verbose=0,
         )
     return float(recorder.history[recorder.best_epoch()]["val_map"])
@@ -140,17 +162,9 @@ def loss_of(config: AttributeConfig, labels: np.ndarray) -> MaskedBinaryCrossent
 
 
 def _optimizer(config: AttributeConfig, steps: int) -> keras.optimizers.Optimizer:
-    warmup = steps // 2
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, config.epochs * steps - warmup), 0.01, warmup_target=config.learning_rate, warmup_steps=warmup
-    )
-    horizon = config.ema_epochs * steps
-    return keras.optimizers.AdamW(
-        schedule if steps > 1 else config.learning_rate,
-        weight_decay=config.weight_decay,
-        use_ema=horizon > 0,
-        ema_momentum=1 - 1 / max(2.0, horizon),
-    )
+    schedule = cosine_schedule(config.learning_rate, config.epochs * steps, steps // 2)
+    rate = schedule if steps > 1 else config.learning_rate
+    return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, **averaging(config.ema_epochs * steps))
 
 
 def _trained_variables(classifier: AttributeClassifier) -> list[Any]:

@@ -76,13 +76,12 @@ def image_logits(
     encoder = classifier.encoder
     if encoder is None:
         raise ValueError("this classifier holds no encoder: it takes features, not image files")
-    views = (False, True) if classifier.mirror else (False,)
     rows = [np.zeros((0, len(classifier.names)), np.float32)]
     unreadable: dict[int, str] = {}
-    for batch in encode_images(encoder, paths, batch_size=batch_size, progress=progress, views=views):
+    for batch in encode_images(encoder, paths, batch_size=batch_size, progress=progress, views=classifier.views):
         unreadable.update(batch.rejects)
         if batch.positions:
-            rows.append(_mean_logits(classifier, batch.features))
+            rows.append(classifier.mean_logits(*batch.features))
     return np.concatenate(rows), unreadable
 
 
@@ -96,8 +95,7 @@ def stored_logits(
     rows = [np.zeros((0, len(classifier.names)), np.float32)]
     for start in range(0, len(paths), batch_size):
         part = list(paths[start : start + batch_size])
-        views = (False, True) if classifier.mirror else (False,)
-        rows.append(_mean_logits(classifier, [store.get(part, [flip] * len(part)) for flip in views]))
+        rows.append(classifier.mean_logits(*(store.get(part, [flip] * len(part)) for flip in classifier.views)))
     return np.concatenate(rows)
 
 
@@ -131,7 +129,3 @@ def readable_images(
         )
         write_csv(rejects_file, pd.concat([data.rejects, listed], ignore_index=True))
     return data.rows(keep)
-
-
-def _mean_logits(classifier: AttributeClassifier, views: Sequence[np.ndarray]) -> np.ndarray:
-    return np.mean([classifier.mean_logits(features) for features in views], axis=0)

@@ -6,8 +6,9 @@ glasses"), and an empty cell that it is silent. Silence is not a no: most texts 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,7 @@ class Statements:
 
     def to_config(self) -> dict[str, Any]:
         """Return plain lists for a configuration; `from_config` reads them."""
-        return {
-            "phrases": list(self.phrases),
-            "usual": list(self.usual),
-            "contradictions": [list(pair) for pair in self.contradictions],
-            "typical": list(self.typical),
-        }
+        return json.loads(json.dumps(asdict(self)))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Statements:

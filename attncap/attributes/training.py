@@ -28,7 +28,7 @@ from attncap.attributes.tables import AttributeData
 from attncap.attributes.thresholds import tune_thresholds
 from attncap.data.load import cache_folder
 from attncap.features.store import FeatureStore
-from attncap.training.run_folder import RunFolder, environment, read_object
+from attncap.training.run_folder import RunFolder, cleared_on_error, environment
 
 PHRASES = "phrases.json"  # in the run folder: the words of statements
 TYPICAL = 0.99  # quantile of the held-out probabilities of a statement: what it reaches where the classifier is sure
@@ -67,7 +67,7 @@ def train_attributes(
         FloatingPointError: the loss is not a number.
     """
     folder = RunFolder(run, resume)
-    try:
+    with cleared_on_error(folder, resume):
         if resume:
             config, data, phrases = _begun(folder, data, phrases)
         config = config or AttributeConfig()
@@ -100,12 +100,6 @@ def train_attributes(
         save_classifier(classifier, folder.best_file)
         majority = np.nanmean(training.labels, axis=0) > 0.5
         return classifier, report(probs, validation.labels, data.names, classifier.thresholds, majority)
-    except ValueError:  # unfit data or settings: where nothing has begun, the folder stays free for the next try
-        if not folder.manifest_file.exists():
-            folder.config_file.unlink(missing_ok=True)
-        raise
-    finally:
-        folder.close()
 
 
 def settle(classifier: AttributeClassifier, logits: np.ndarray, labels: np.ndarray, aim: str) -> np.ndarray:
@@ -198,9 +192,8 @@ def _build(
 
     def embeddings(data: AttributeData) -> np.ndarray:
         paths = list(data.pictures["path"])
-        return np.concatenate(
-            [classifier.embeddings(store.get(paths[at : at + 256])) for at in range(0, len(paths), 256)]
-        )
+        parts = [classifier.embeddings(store.get(paths[at : at + 256])) for at in range(0, len(paths), 256)]
+        return np.concatenate(parts)
 
     classifier.familiarity = Familiarity.fit(embeddings(training), embeddings(validation))
     return classifier
@@ -251,7 +244,7 @@ def _check_or_write(folder: RunFolder, manifest: dict[str, Any]) -> None:
     if not folder.manifest_file.exists():
         folder.write_json(folder.manifest_file, manifest)
         return
-    before = read_object(folder.manifest_file)
+    before = folder.read_json(folder.manifest_file)
     for name in ("attributes", "train", "val", "features"):
         if before.get(name) != manifest[name]:
             raise ValueError(

@@ -93,8 +93,8 @@ def attribute_system(
     network = encoder.network_for_pixels()
 
     def answer(paths: Sequence[str]) -> list[str]:
-        seen = _features(encoder, network, paths, (False, True) if classifier.mirror else (False,))
-        probs = classifier.calibrated(np.mean([classifier.mean_logits(features) for features in seen], axis=0))
+        seen = _features(encoder, network, paths, classifier.views)
+        probs = classifier.calibrated(classifier.mean_logits(*seen))
         return [classifier.sentence(row, most) for row in probs]  # (B, A)
 
     return System(name, answer, _or_of_run(training_seconds, run), _file_megabytes(run))

@@ -17,8 +17,8 @@ from attncap.training.run_folder import RunFolder
 class RunRecorder(keras.callbacks.Callback):
     """After each epoch, validate the averaged weights, keep the best epoch, commit the state, and stop early.
 
-    It is used for captioners and classifiers. A training may have phases, such as cross-entropy and then the score
-    itself: each has its epochs and its patience, and the best epoch is chosen among all phases.
+    It is used for captioners and classifiers. A training has one or two phases, "crossentropy" and then "cider" (the
+    score itself): each has its epochs and its patience, and the best epoch is chosen among both.
 
     Args:
         folder: the run folder.
@@ -31,7 +31,6 @@ class RunRecorder(keras.callbacks.Callback):
         maximize: whether larger values are better.
         seed: of dropout; the masks of an epoch depend only on (seed, epoch), so that a resumed run equals an
             uninterrupted one.
-        phase_of: row -> its phase; by default "cider" for rows with a reward, else "crossentropy".
         save: (model, path) saves the best model.
         variables_of: model -> its variables that training changes; default: the trainable ones.
 
@@ -50,7 +49,6 @@ class RunRecorder(keras.callbacks.Callback):
         monitor: str,
         maximize: bool = True,
         seed: int = 0,
-        phase_of: Callable[[Mapping[str, float]], str] | None = None,
         save: Callable[[Any, Any], None] = save_captioner,
         variables_of: Callable[[Any], Sequence[Any]] = lambda model: model.trainable_variables,
     ):
@@ -63,7 +61,6 @@ class RunRecorder(keras.callbacks.Callback):
         self.monitor = monitor
         self.maximize = maximize
         self.seed = seed
-        self.phase_of = phase_of or _captioner_phase
         self.save = save
         self.variables_of = variables_of
         self.on_one_device: Callable[[Any], Any] = lambda model: model  # a distributed training returns one replica
@@ -76,7 +73,7 @@ class RunRecorder(keras.callbacks.Callback):
         return len(self._scores_of(phase))
 
     def _scores_of(self, phase: str) -> list[float]:
-        return [self._score(row) for row in self.history if self.phase_of(row) == phase]
+        return [self._score(row) for row in self.history if _phase_of(row) == phase]
 
     def _score(self, row: Mapping[str, float]) -> float:
         return row[self.monitor] if self.maximize else -row[self.monitor]
@@ -86,9 +83,8 @@ class RunRecorder(keras.callbacks.Callback):
         arrays = self._arrays
         if arrays:
             variables = self._state(model)
-            if {name: value.shape for name, value in arrays.items()} != {
-                k: tuple(v.shape) for k, v in variables.items()
-            }:
+            shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+            if {name: value.shape for name, value in arrays.items()} != shapes:
                 raise ValueError(f"{self.folder.state_file}: the weights of another model")
             for name, variable in variables.items():
                 variable.assign(arrays[name])
@@ -131,29 +127,22 @@ class RunRecorder(keras.callbacks.Callback):
                     self.save(model, temporary)
         arrays = {name: keras.ops.convert_to_numpy(value) for name, value in self._state(self.model).items()}
         self.folder.save_state(arrays, self.history)
-        self.model.stop_training = self.finished(self.phase_of(row))
+        self.model.stop_training = self.finished(_phase_of(row))
 
 
-def _captioner_phase(row: Mapping[str, float]) -> str:
+def _phase_of(row: Mapping[str, float]) -> str:
     return "cider" if "reward" in row else "crossentropy"  # only training on the score has a reward
 
 
 @contextmanager
 def averaged_weights(model: Any) -> Iterator[None]:
     """Use the moving average of the weights inside the block, if the optimizer keeps one."""
-    optimizer = model.optimizer
-    averages = getattr(optimizer, "_model_variables_moving_average", None) if optimizer.use_ema else None
-    if not averages:
-        yield
-        return
-    pairs = list(zip(model.trainable_variables, averages, strict=True))
-    kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable, _ in pairs]
-    for variable, average in pairs:
-        variable.assign(average)
+    kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.trainable_variables]
+    use_averaged_weights(model)
     try:
         yield
     finally:
-        for (variable, _), values in zip(pairs, kept, strict=True):
+        for variable, values in zip(model.trainable_variables, kept, strict=True):
             variable.assign(values)
 
 

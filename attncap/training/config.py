@@ -6,22 +6,18 @@ import math
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from types import NoneType, UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from attncap.models.names import check_captioner_name
 
 RENAMED = {"pictures": "batch_size", "validation_pictures": "validation_images"}  # setting of old runs -> today
-REMOVED: dict[str, Any] = {
-    "mirror": False,
-    "cider_contrast": 0.0,
-}  # settings of old runs -> no effect
-BEFORE: dict[str, Any] = {
-    "lists": False,
-    "monitor": "bleu_4",
-}  # settings that runs of 998f5d3 lack -> their value
+REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0}  # settings of old runs -> no effect
+BEFORE: dict[str, Any] = {"lists": False, "monitor": "bleu_4"}  # settings that runs of 998f5d3 lack -> their value
 OF_MODEL: Any = None  # the default is that of the model: see `TrainConfig.with_model_defaults`
 OF_DATA: Any = None  # the default depends on the data: see `attncap.training.defaults`
+Settings = TypeVar("Settings")
 GROUPS = ("data", "model", "training", "score")
 CHOICES = {
     "dtype": ("auto", "float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16", "float64"),
@@ -32,24 +28,11 @@ OF_MAPS = ("attention_penalty", "attention_supervision")  # settings that only m
 LEAST_EPOCHS = 12  # passes over the data where epochs is left open; see `attncap.training.defaults`
 
 
-def _setting(default: Any, group: str, what: str, *, low: float | None = None, high: float | None = None) -> Any:
+def _setting(group: str, default: Any, what: str, *, low: float | None = None, high: float | None = None) -> Any:
     return field(default=default, metadata={"group": group, "help": what, "low": low, "high": high})
 
 
-def _data(default: Any, what: str, **bounds: float) -> Any:
-    return _setting(default, "data", what, **bounds)
-
-
-def _model(default: Any, what: str, **bounds: float) -> Any:
-    return _setting(default, "model", what, **bounds)
-
-
-def _training(default: Any, what: str, **bounds: float) -> Any:
-    return _setting(default, "training", what, **bounds)
-
-
-def _score(default: Any, what: str, **bounds: float) -> Any:
-    return _setting(default, "score", what, **bounds)
+_data, _model, _training, _score = (partial(_setting, group) for group in GROUPS)
 
 
 @dataclass(frozen=True)
@@ -219,12 +202,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:
         """Make a configuration of a dictionary; an unknown setting is an error that lists the known ones."""
-        settings = from_old_settings(settings)
-        known = [setting.name for setting in fields(cls)]
-        unknown = sorted(set(settings) - set(known))
-        if unknown:
-            raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(known)}")
-        return cls(**settings)
+        return of_known(cls, from_old_settings(settings))
 
 
 def _check_values(config: TrainConfig) -> None:
@@ -281,6 +259,15 @@ def from_old_settings(settings: dict[str, Any]) -> dict[str, Any]:
             "begin a new run with one layer"
         )
     return {RENAMED.get(name, name): value for name, value in settings.items() if name not in REMOVED}
+
+
+def of_known(kind: type[Settings], settings: dict[str, Any]) -> Settings:
+    """Make a dataclass of settings; an unknown setting is an error that lists the known ones."""
+    known = [setting.name for setting in fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(known)}")
+    return kind(**settings)
 
 
 def kinds_of(settings: type) -> dict[str, tuple[type, ...]]:

@@ -126,16 +126,20 @@ def optimizer_of(
     on_score = objective == "cider"
     learning_rate = config.cider_learning_rate if on_score else config.learning_rate
     steps = steps_per_epoch * (config.cider_epochs if on_score else config.crossentropy_epochs)
-    warmup = max(1, int(config.warmup * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), alpha=0.01, warmup_target=learning_rate, warmup_steps=warmup
-    )
-    settings: dict[str, Any] = {
-        "weight_decay": config.weight_decay,
-        "global_clipnorm": config.clip_norm,
-        "use_ema": config.ema_epochs > 0,
-        "ema_momentum": 1.0 - 1.0 / max(2.0, config.ema_epochs * steps_per_epoch) if config.ema_epochs > 0 else 0.99,
-    }
+    schedule = cosine_schedule(learning_rate, steps, max(1, int(config.warmup * steps)))
+    settings: dict[str, Any] = {"weight_decay": config.weight_decay, "global_clipnorm": config.clip_norm}
+    settings |= averaging(config.ema_epochs * steps_per_epoch)
     if tail is None or not tail.trainable:
         return keras.optimizers.AdamW(schedule, **settings)
     return FinetuningAdamW(schedule, slow=tail.trainable_variables, factor=config.finetune_rate, **settings)
+
+
+def cosine_schedule(learning_rate: float, steps: int, warmup: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return a schedule that rises for `warmup` steps and falls to 1% of the rate at the last of all `steps`."""
+    decay = max(1, steps - warmup)
+    return keras.optimizers.schedules.CosineDecay(0.0, decay, 0.01, warmup_target=learning_rate, warmup_steps=warmup)
+
+
+def averaging(horizon: float) -> dict[str, Any]:
+    """Return an optimizer's settings that average the weights over a horizon of steps; none where it is 0."""
+    return {"use_ema": True, "ema_momentum": 1.0 - 1.0 / max(2.0, horizon)} if horizon > 0 else {}

@@ -10,6 +10,8 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -106,6 +108,28 @@ class RunFolder:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"{self.state_file}: damaged ({reason}); start anew in another folder") from error
         return arrays, history
+
+
+@contextmanager
+def cleared_on_error(folder: RunFolder, resume: bool, shared: bool = False) -> Iterator[None]:
+    """Close a run folder after a training; one that fails before its first epoch is complete leaves it empty.
+
+    The folder is then free for the next try. A killed training (KeyboardInterrupt is no Exception) can be resumed.
+
+    Args:
+        folder: of the training.
+        resume: whether the training resumes a run, which stays.
+        shared: whether processes share the training: only an error in data or settings, before it begins, clears.
+    """
+    try:
+        yield
+    except Exception as error:
+        begun = (folder.manifest_file if shared else folder.state_file).exists()
+        if not resume and not begun and (not shared or isinstance(error, ValueError)):
+            folder.clear()
+        raise
+    finally:
+        folder.close()
 
 
 def check_free(path: str | Path, resume: bool) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from attncap.training.features import feature_source
 from attncap.training.fit import fit
 from attncap.training.inputs import check_supervision, given_tokenizer, tokenizer_of, training_batches, training_images
 from attncap.training.manifest import check_or_write, manifest_of, same_settings
-from attncap.training.run_folder import RunFolder
+from attncap.training.run_folder import RunFolder, cleared_on_error
 from attncap.training.validation import SCORES, Metric, Validator
 
 
@@ -91,7 +90,8 @@ def train(
         FloatingPointError: the loss is not a number.
     """
     config = _checked(data, config or TrainConfig(), model, metrics, tensorboard)
-    with _run_folder(run, resume, distribution) as folder:
+    folder = RunFolder(run, resume) if distribution is None else distribution.run_folder(run, resume)
+    with cleared_on_error(folder, resume, distribution is not None):
         config = same_settings(folder, config) if resume else config
         check_supervision(config, boxes)
         if distribution is not None:
@@ -173,22 +173,6 @@ def _checked(data: Any, config: TrainConfig, model: Any, metrics: Any, tensorboa
         names = ", ".join(captioner_classes())
         raise ValueError(f"model is a subclass of Captioner, one of {names}, or a captioner, got {model}")
     return config
-
-
-@contextmanager
-def _run_folder(run: str | Path, resume: bool, distribution: SharedTraining | None) -> Iterator[RunFolder]:
-    # A training that fails before its first epoch is complete leaves the folder empty for the next try. A killed one
-    # (KeyboardInterrupt is no Exception) can be resumed.
-    folder = RunFolder(run, resume) if distribution is None else distribution.run_folder(run, resume)
-    try:
-        yield folder
-    except Exception as error:
-        begun = folder.state_file.exists() if distribution is None else folder.manifest_file.exists()
-        if not resume and not begun and (distribution is None or isinstance(error, ValueError)):
-            folder.clear()
-        raise
-    finally:
-        folder.close()
 
 
 def _best(folder: RunFolder, captioner: Captioner) -> Captioner:

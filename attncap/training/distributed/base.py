@@ -78,10 +78,9 @@ class SharedTraining:
         recorder: RunRecorder,
         config: TrainConfig,
         *,
-        optimizer: keras.optimizers.Optimizer | None = None,
-        loss: Any = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: Any = "auto",
+        **parts: Any,
     ) -> None:
         """Train as `attncap.training.fit.fit` does, with a replica of the captioner on every device."""
         shares = self.shares(batches)
@@ -103,8 +102,7 @@ class SharedTraining:
             recorder.on_one_device = on_one_device
             recorder.validate = validate_aside
             verbose = verbose if self.process == 0 else 0
-            every = [real_loss, *callbacks]
-            fit(replica, shares, recorder, config, optimizer=optimizer, loss=loss, callbacks=every, verbose=verbose)
+            fit(replica, shares, recorder, config, callbacks=[real_loss, *callbacks], verbose=verbose, **parts)
 
     def shares(self, batches: CaptionBatches) -> Shares:
         return Shares(batches, self.replicas, self.own)

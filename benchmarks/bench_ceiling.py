@@ -20,9 +20,9 @@ from timing import arguments, finish, interleaved, medians, table
 
 # Rows, inner, columns: products of a training step of 64 captions (see bench_training.py).
 SHAPES = {
-    "values of 64 pictures": (64 * 64, 2048, 256),
-    "keys of 64 pictures": (64 * 64, 256, 512),
-    "recurrence, a step": (64, 512, 1536),
+    "values of 64 images": (64 * 64, 2048, 256),
+    "keys of 64 images": (64 * 64, 256, 512),
+    "recurrence, one step": (64, 512, 1536),
     "logits of 20 steps": (64 * 20, 256, 5000),
 }
 

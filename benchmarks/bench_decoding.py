@@ -1,11 +1,11 @@
-"""Speed of beam search, in captions/s: this package, and a picture at a time in a Python loop over steps.
+"""Speed of beam search, in captions/s: this package, and one image at a time in a Python loop over steps.
 
     python benchmarks/bench_decoding.py --pictures 1000 --repeats 3 --json decoding.json
     ATTNCAP_DATA=DIR python benchmarks/bench_decoding.py --captioner RUN --features FOLDER
 
-Both search with the same rule and the same weights. The rival keeps the beams of one picture in NumPy and calls the
+Both search with the same rule and the same weights. The rival keeps the beams of one image in NumPy and calls the
 model's step for them, eagerly and in float32, as public tutorials do; it is kinder than most in that the keys are
-projected once and that a picture's beams are one batch. It is timed on fewer pictures. Ours gives the probability and
+projected once and that an image's beams are one batch. It is timed on fewer images. Ours gives the probability and
 the attention map of each word as well, which the rival does not; bfloat16 where the processor has it. In float32 the
 captions of both are compared: they are to be the same.
 
@@ -36,12 +36,12 @@ from attncap.models.captioner import Captioner, CaptionerState
 from attncap.models.saving import load_captioner
 from attncap.tokenizers import END, NEVER_GENERATED, PAD, START, WordTokenizer
 
-RIVAL = "rival: a picture at a time, a Python loop over steps"
+RIVAL = "rival: one image at a time, a Python loop over steps"
 KINDS, LEAST, MOST = 14, 8, 13  # of words; the fewest and the most words of a caption
 
 
 def python_beam_search(captioner: Captioner, features: np.ndarray, width: int, most: int, exponent: float) -> list[int]:
-    """The rival: the best caption of one picture, features (rows, cols, D), as token ids without its end."""
+    """The rival: the best caption of one image, features (rows, cols, D), as token ids without its end."""
     state = captioner.init_state(features[None], captions=width)
     scores = np.array([0.0] + [-1e9] * (width - 1))  # all beams start equal: let one of them speak
     sequences: list[list[int]] = [[] for _ in range(width)]
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     """Time, print, and write JSON where asked to."""
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--rival-pictures", type=int, default=16, help="on which the rival is timed")
+    parser.add_argument("--rival-pictures", type=int, default=16, help="number of images for the rival")
     parser.add_argument("--beam-width", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         captioner, beam_width=settings.beam_width, max_length=settings.max_length, batch_size=settings.batch_size
     )
     few = features[: settings.rival_pictures]
-    ours_label = f"attncap: {settings.batch_size} pictures at a time, in the graph"
+    ours_label = f"attncap: {settings.batch_size} images at a time, in the graph"
     found: dict[str, Any] = {}
 
     def rival() -> None:
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     middle = medians(seconds)
     rates = {RIVAL: len(few) / middle[RIVAL], ours_label: len(features) / middle[ours_label]}
     print(
-        f"Beam {settings.beam_width}, {len(features)} pictures (the rival {len(few)}), features {shape}, "
+        f"Beam {settings.beam_width}, {len(features)} images (the rival {len(few)}), features {shape}, "
         f"{captioner.tokenizer.vocabulary_size()} words, {captioner.dtype_policy.name}; "
         f"median of {settings.repeats} rounds"
     )

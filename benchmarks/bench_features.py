@@ -2,11 +2,11 @@
 
     python benchmarks/bench_features.py --pictures 128 --repeats 3 --json features.json
 
-The rival reads, decodes and resizes with `tf.data`, calls `model(batch)` on 16 pictures at a time and saves one float32
-`.npy` a picture, as "Image captioning with visual attention" and its many copies teach. Both cut InceptionV3 at the
+The rival reads, decodes and resizes with `tf.data`, calls `model(batch)` on 16 images at a time and saves one float32
+`.npy` per image, as "Image captioning with visual attention" and its many copies teach. Both cut InceptionV3 at the
 same layer, with the same (random) weights; both are timed once their graphs are there. "network alone" is what
 decoding and writing should hide behind. The ceiling is this machine's rate of matrix products in the same rounds, by
-the operations of the convolutions up to the layer. Pictures: Flickr8k's where ATTNCAP_DATA names a folder with it,
+the operations of the convolutions up to the layer. Images: Flickr8k's where ATTNCAP_DATA names a folder with it,
 else drawn, 500x375.
 """
 
@@ -28,12 +28,12 @@ import numpy as np
 from drawn import photographs
 from timing import arguments, ceiling_runs, finish, flickr8k, interleaved, medians, table
 
-RIVAL, OURS = "rival: eager batches of 16, one .npy a picture", "attncap: JPEG files to the store"
+RIVAL, OURS = "rival: eager batches of 16, one .npy per image", "attncap: JPEG files to the store"
 ALONE = "attncap: the network alone"
 
 
 def operations_of(network: Any) -> float:
-    """Floating-point operations of a picture: two for each multiplication of a convolution."""
+    """Floating-point operations per image: two for each multiplication of a convolution."""
     total = 0.0
     for layer in network.layers:
         if "Conv2D" in type(layer).__name__:
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--image-size", type=int, default=299)
     parser.add_argument("--batch-size", type=int, default=32, help="of the store's; the rival's is 16")
     parser.add_argument("--ceiling-size", type=int, default=2048, help="side of the ceiling's square matrices")
-    parser.add_argument("--drawn", action="store_true", help="drawn pictures also where ATTNCAP_DATA is set")
+    parser.add_argument("--drawn", action="store_true", help="drawn images also where ATTNCAP_DATA is set")
     settings = parser.parse_args(argv)
     import keras
 
@@ -138,17 +138,17 @@ def main(argv: list[str] | None = None) -> dict:
 
     middle = medians(seconds)
     rates = {run: len(paths) / middle[run] for run in (RIVAL, OURS)}
-    alone_pictures = settings.batch_size * -(-len(paths) // settings.batch_size)
-    rates[ALONE] = alone_pictures / middle[ALONE]
+    alone_images = settings.batch_size * -(-len(paths) // settings.batch_size)
+    rates[ALONE] = alone_images / middle[ALONE]
     gflops = {run: matrix_operations[run] / middle[run] / 1e9 for run in ceiling}
     policy = extractor.dtype_policy.name
     own = "matrix products, bfloat16" if "bfloat16" in policy else "matrix products, float32"
     share = {run: rate * operations / 1e9 / gflops[own] for run, rate in rates.items()}
     print(
-        f"Features of {len(paths)} JPEG files ({source}) at {settings.layer}, {operations / 1e9:.2f} GFLOP a picture; "
+        f"Features of {len(paths)} JPEG files ({source}) at {settings.layer}, {operations / 1e9:.2f} GFLOP per image; "
         f"median of {settings.repeats} rounds"
     )
-    ratios = table(rates, "pictures/s", RIVAL)
+    ratios = table(rates, "images/s", RIVAL)
     table(gflops, "GFLOP/s", digits=0)
     for run, part in share.items():
         print(f"  {run}: {part:.2f} of the ceiling ({own.split(', ')[1]})")
@@ -157,15 +157,15 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"  compiled in {compiling:.1f} s before; arithmetic {policy}; correlation of features {correlation:.4f}")
     return finish(
         settings,
-        pictures=source,
+        images=source,
         seconds=seconds,
         rates=rates,
         ratios=ratios,
         gflops=gflops,
         ceiling_share=share,
-        gflop_a_picture=operations / 1e9,
+        gflop_per_image=operations / 1e9,
         correlation=correlation,
-        bytes_a_picture=bytes_each,
+        bytes_per_image=bytes_each,
         added_to_network=added,
         compiling=compiling,
     )

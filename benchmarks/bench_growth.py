@@ -1,13 +1,13 @@
-"""Time and memory as the number of pictures grows: the feature store, the input pipeline, training, search.
+"""Time and memory as the number of images grows: the feature store, the input pipeline, training, search.
 
     python benchmarks/bench_growth.py --sizes 1000 10000 100000 --json growth.json
 
-Pictures are tiny JPEG files that are all different, features are drawn, captions are made-up words, five a picture:
+Images are tiny JPEG files that are all different, features are drawn, captions are made-up words, five per image:
 what is measured is everything around the network. Each part at each size has a process of its own, so that the peak of
 one does not hide in another's. "peak" is the most memory that the process ever had (`getrusage`), the pages of the
 mapped store among it, which the system takes back when it needs them; "own" is without such pages (Linux only), over
 what the process had when its libraries were loaded. Training takes a fixed number of steps, the batch with the longest
-captions first; at --full pictures it has the sizes of `train`, InceptionV3 included, and ends with reading all
+captions first; at --full images it has the sizes of `train`, InceptionV3 included, and ends with reading all
 features, validation and saving.
 """
 
@@ -229,7 +229,7 @@ def in_own_process(part: str, pictures: int, folder: Path, argv: Sequence[str]) 
     ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise RuntimeError(f"{part} at {pictures:,} pictures ended with {done.returncode}")
+        raise RuntimeError(f"{part} at {pictures:,} images ended with {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -237,9 +237,9 @@ def show(part: str, pictures: int, found: dict[str, float]) -> None:
     extra = ""
     if part == "store":
         rate = pictures / found["seconds"]
-        extra = f"{rate:,.0f} pictures/s; {found['disk']:,.0f} MB on disk; again {found['again']:.2f} s"
+        extra = f"{rate:,.0f} images/s; {found['disk']:,.0f} MB on disk; again {found['again']:.2f} s"
     elif part == "pipeline":
-        extra = f"{pictures / found['seconds']:,.0f} pictures/s after {found['start']:.1f} s of tokenizing"
+        extra = f"{pictures / found['seconds']:,.0f} images/s after {found['start']:.1f} s of tokenizing"
     elif part == "training":
         extra = f"after {found['start']:.1f} s of tokenizing"
     elif part == "search":
@@ -249,16 +249,16 @@ def show(part: str, pictures: int, found: dict[str, float]) -> None:
 
 
 def growth_of(results: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """From the smallest to the largest size of each part: how many times the pictures, the seconds; and the memory."""
+    """From the smallest to the largest size of each part: how many times the images, the seconds; and the memory."""
     growth = {}
     for part, sizes in results.items():
         few, many = min(sizes, key=int), max(sizes, key=int)
         if few != many:
             added = 1024**2 * (sizes[many]["own"] - sizes[few]["own"])
             growth[part] = {
-                "pictures": int(many) / int(few),
+                "images": int(many) / int(few),
                 "seconds": sizes[many]["seconds"] / sizes[few]["seconds"],
-                "own_bytes_a_picture": added / (int(many) - int(few)),
+                "own_bytes_per_image": added / (int(many) - int(few)),
             }
     return growth
 
@@ -266,10 +266,10 @@ def growth_of(results: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict
 def main(argv: Sequence[str] | None = None) -> dict:
     """Time, print, and write JSON where asked to."""
     parser = arguments(__doc__, repeats=1)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="pictures")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="numbers of images")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
-        "--full", type=int, default=8000, help="pictures of training at full sizes, 2 GB on disk; 0: none"
+        "--full", type=int, default=8000, help="images of training at full sizes, 2 GB on disk; 0: none"
     )
     parser.add_argument("--steps", type=int, default=20, help="of training")
     parser.add_argument("--feature-shape", type=int, nargs=3, default=[4, 4, 128], help="small: 100,000 take 1 GB")
@@ -318,14 +318,14 @@ def main(argv: Sequence[str] | None = None) -> dict:
             in_own_process("store", settings.full, folder, given)
             full = in_own_process("training", settings.full, folder, given)
             print(
-                f"  training at full sizes, {settings.full:,} pictures, {settings.steps} steps of 160 captions: "
+                f"  training at full sizes, {settings.full:,} images, {settings.steps} steps of 160 captions: "
                 f"{full['peak']:,.0f} MB peak, {full['own']:,.0f} MB own, {full['seconds']:.1f} s"
             )
     growth = growth_of(results)
     for part, found in growth.items():
         print(
-            f"  {part}: {found['pictures']:.0f} times the pictures, {found['seconds']:.1f} times the seconds, "
-            f"{found['own_bytes_a_picture']:,.0f} bytes of own memory a picture"
+            f"  {part}: {found['images']:.0f} times the images, {found['seconds']:.1f} times the seconds, "
+            f"{found['own_bytes_per_image']:,.0f} bytes of own memory per image"
         )
     return finish(settings, results=results, full=full, growth=growth)
 

@@ -29,7 +29,7 @@ from attncap.metrics.evaluate import References, bleu, evaluate, score_images
 
 
 def synthetic(pictures: int, references: int, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Captions of 8 to 15 words with natural frequencies; a picture's captions share half of theirs."""
+    """Captions of 8 to 15 words with natural frequencies; the captions of an image share half of theirs."""
     rng = np.random.default_rng(seed)
     letters = "abcdefghijklmnopqrst"
     words = np.array([letters[i % 20] + "a" + letters[i // 20 % 20] + "e" + letters[i // 400] for i in range(5000)])
@@ -119,7 +119,7 @@ def main() -> None:
     """Time, print, and write JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--references", type=int, default=5, help="captions a picture")
+    parser.add_argument("--references", type=int, default=5, help="captions per image")
     parser.add_argument("--samples", type=int, default=1000, help="bootstrap samples")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the median is reported")
     parser.add_argument("--seed", type=int, default=0)
@@ -136,7 +136,7 @@ def main() -> None:
             seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     width = max(map(len, medians))
-    print(f"{settings.pictures} pictures, {settings.references} references each; median of {settings.repeats} rounds")
+    print(f"{settings.pictures} images, {settings.references} references each; median of {settings.repeats} rounds")
     for name, median in medians.items():
         print(f"{name:{width}}  {median:8.3f} s")
     ratios = {f"{slow} / {fast}": medians[slow] / medians[fast] for fast, slow in RATIOS if slow in medians}

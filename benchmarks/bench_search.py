@@ -1,4 +1,4 @@
-"""Speed of picture search: this package, scikit-learn, faiss and comparing all pairs, on the same codes, in one run.
+"""Speed of image search: this package, scikit-learn, faiss and comparing all pairs, on the same codes, in one run.
 
     python benchmarks/bench_search.py --entries 100000 --dimensions 1280 2048 --json search.json
 

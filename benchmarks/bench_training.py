@@ -4,11 +4,11 @@
 
 Both learn the same equations, those of `AttentionCaptioner` (a GRU that attends to 64 regions); before the clock both
 read the same captions with the same weights, and their losses are compared. The rival is the public tutorials' loop:
-a row a caption with its picture's features read from a `.npy`, all captions padded to the longest of the data, in
+one row per caption with its image's features read from a `.npy`, all captions padded to the longest of the data, in
 `tf.function` an unrolled loop over words that projects the keys and computes the logits at each, Adam, float32. A
 second rival, which no tutorial shows, pads only to what the longest of 64 captions usually is. Ours is what `train`
-runs: batches bucketed by length, a picture's five captions sharing its features, all logits at once, bfloat16 where the
-processor has it; with dropout, label smoothing, attention penalty, clipping and averaged weights, none of which the
+runs: batches bucketed by length, the five captions of an image share its features, all logits at once, bfloat16 where
+the processor has it; with dropout, label smoothing, attention penalty, clipping and averaged weights, none of which the
 rival has.
 
 The floor is arithmetic: the operations of the matrix products of a step (forward, and twice as many backward) at this
@@ -110,7 +110,7 @@ def copy_weights(ours: AttentionCaptioner, rival: TutorialCaptioner) -> None:
 def rival_run(
     model: TutorialCaptioner, files: list[str], rows: np.ndarray, steps: int, batch: int
 ) -> Callable[[], Any]:
-    """`steps` steps of the rival on the first rows (token ids, padded); files are their pictures' `.npy`s."""
+    """`steps` steps of the rival on the first rows (token ids, padded); files are the `.npy`s of their images."""
     optimizer = keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)
 
@@ -140,7 +140,7 @@ def rival_run(
 
 
 def operations(sizes: argparse.Namespace, words: int) -> tuple[float, float]:
-    """Operations of training on a picture and on a token: matrix products, forward and backward."""
+    """Operations of training on an image and on a token: matrix products, forward and backward."""
     regions, size, values, hidden = sizes.regions, sizes.features, sizes.projection, sizes.hidden
     embedding, attention = sizes.embedding, sizes.attention
     # The features take no gradient, so that their projection is computed twice, all else three times.
@@ -168,10 +168,10 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--steps", type=int, default=8, help="steps a round")
     parser.add_argument(
-        "--pictures", type=int, nargs="+", default=[13, 32], help="a batch of ours, with 5 captions each"
+        "--pictures", type=int, nargs="+", default=[13, 32], help="images per batch of ours, with 5 captions each"
     )
     parser.add_argument("--batch", type=int, default=64, help="captions a batch of the rival")
-    parser.add_argument("--data", type=int, default=320, help="pictures in the data, each with 5 captions")
+    parser.add_argument("--data", type=int, default=320, help="images in the data, each with 5 captions")
     parser.add_argument("--vocabulary", type=int, default=5000)
     parser.add_argument("--regions", type=int, default=64, help="a square number")
     parser.add_argument("--features", type=int, default=2048)
@@ -251,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         ours, seen, steps_of = {}, {}, dict.fromkeys((RIVAL, KIND), settings.steps)
         keep_freed_memory()  # as `train` does
         for pictures, fast in [(pictures, fast) for pictures in settings.pictures for fast in (False, True)]:
-            label = f"attncap, {5 * pictures} captions of {pictures} pictures a step" + ", fast_recurrence" * fast
+            label = f"attncap, {5 * pictures} captions of {pictures} images per step" + ", fast_recurrence" * fast
             batches = CaptionBatches(store.get, *data, tokenizer, batch_size=pictures, max_length=settings.max_length)
             steps = min(settings.steps, len(batches))
             config = TrainConfig(max_length=settings.max_length, batch_size=pictures, epochs=12, fast_recurrence=fast)
@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     print(f"Training, real tokens/s; captions {source}; ours in {dtype}; median of {settings.repeats} rounds")
     ratios = table(rates, "tokens/s", RIVAL, digits=0)
     for label, steps in steps_of.items():
-        print(f"  {label}: {1000 * middle[label] / steps:.0f} ms a step of {tokens[label] / steps:.0f} tokens")
+        print(f"  {label}: {1000 * middle[label] / steps:.0f} ms per step of {tokens[label] / steps:.0f} tokens")
     table(gflops, "GFLOP/s", digits=0)
     print(f"  floor of a step of {settings.batch} captions of 20 tokens, each with features: {1000 * twenty:.0f} ms")
     shares = {}

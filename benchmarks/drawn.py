@@ -35,7 +35,7 @@ def photographs(folder: Path, number: int, seed: int, size: tuple[int, int] = (5
 
 
 def tiny_pictures(folder: Path, number: int) -> list[str]:
-    """Write 16x16 JPEG files of about 700 bytes that differ in a comment, so that each is a picture of its own."""
+    """Write 16x16 JPEG files of about 700 bytes that differ in a comment, so that each is an image of its own."""
     buffer = BytesIO()
     Image.new("RGB", (16, 16), (90, 120, 150)).save(buffer, "JPEG")
     picture = buffer.getvalue()

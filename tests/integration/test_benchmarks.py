@@ -50,9 +50,9 @@ def test_feature_extraction_gives_the_rivals_features(
     module = benchmark("bench_features")
     arguments = "--pictures 3 --layer mixed0 --image-size 75 --batch-size 2 --ceiling-size 16 --repeats 1"
     found = run(module, tmp_path / "a.json", arguments)
-    assert found["pictures"] == "drawn, 500x375"
+    assert found["images"] == "drawn, 500x375"
     assert found["correlation"] > 0.9  # Pillow's resizing and TensorFlow's differ
-    assert found["bytes_a_picture"] == {"attncap": 7 * 7 * 256 * 2, "rival": 7 * 7 * 256 * 4 + 128}
+    assert found["bytes_per_image"] == {"attncap": 7 * 7 * 256 * 2, "rival": 7 * 7 * 256 * 4 + 128}
     assert found["rates"][module.OURS] == pytest.approx(3 / found["seconds"][module.OURS][0])
     assert found["rates"][module.ALONE] == pytest.approx(4 / found["seconds"][module.ALONE][0])  # two batches of two
     assert found["ratios"][module.OURS] == pytest.approx(found["rates"][module.OURS] / found["rates"][module.RIVAL])
@@ -77,7 +77,7 @@ def test_the_training_rival_has_our_loss(benchmark: Any, tmp_path: Path) -> None
     found = run(module, tmp_path / "a.json", f"{arguments} --dtype float32")
     assert found["loss"]["attncap"] == pytest.approx(found["loss"]["rival"], rel=1e-5)
     assert found["loss"]["attncap"] == pytest.approx(np.log(53), rel=0.05)  # of weights that nothing taught
-    ours = "attncap, 15 captions of 3 pictures a step"
+    ours = "attncap, 15 captions of 3 images per step"
     assert set(found["rates"]) == {module.RIVAL, module.KIND, ours, f"{ours}, fast_recurrence"}
     assert found["padded_to"]["rival"] == 7
     assert 0 < found["tokens"][module.KIND] <= found["tokens"][module.RIVAL] <= 2 * 4 * 6
@@ -104,7 +104,7 @@ def test_the_decoding_rival_finds_our_captions(benchmark: Any, tmp_path: Path) -
     found = run(module, tmp_path / "a.json", arguments)
     assert found["same_captions"] == {"float32": 1.0, "timed": 1.0}
     assert module.LEAST <= found["words"]["least"] <= found["words"]["most"] <= module.MOST
-    assert found["ratios"].keys() == {"attncap: 5 pictures at a time, in the graph"}
+    assert found["ratios"].keys() == {"attncap: 5 images at a time, in the graph"}
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_growth_is_from_the_smallest_to_the_largest(benchmark: Any) -> None:
         "200": {"seconds": 2, "own": 1.0},
     }
     growth = benchmark("bench_growth").growth_of({"store": sizes, "search": {"5": {"seconds": 1.0, "own": 1.0}}})
-    assert growth == {"store": {"pictures": 50, "seconds": 3, "own_bytes_a_picture": 8 * 1024**2 / 9800}}
+    assert growth == {"store": {"images": 50, "seconds": 3, "own_bytes_per_image": 8 * 1024**2 / 9800}}
 
 
 def test_drawn_files_and_captions(benchmark: Any, tmp_path: Path) -> None:

@@ -13,30 +13,33 @@ Example:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from attncap.attributes.explain import explain_attribute
-    from attncap.captions import Caption
-    from attncap.data.load import CaptionData, load
-    from attncap.decoding.predict import caption
-    from attncap.explain.words import explain_word
-    from attncap.features.external import ExternalFeatures
-    from attncap.features.extractor import FeatureExtractor
-    from attncap.features.store import FeatureStore
-    from attncap.images import open_image
-    from attncap.metrics.evaluate import bleu, evaluate
-    from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
-    from attncap.models.attention import BahdanauAttention
-    from attncap.models.attention_captioner import AttentionCaptioner
-    from attncap.models.ensemble import Ensemble
-    from attncap.models.saving import load_captioner
-    from attncap.models.show_and_tell import ShowAndTell
-    from attncap.models.transformer_captioner import TransformerCaptioner
-    from attncap.plotting.attention import plot_attention
-    from attncap.plotting.explorer.page import explore
-    from attncap.reports.notebook import notebook_setup
-    from attncap.tokenizers import WordPieceTokenizer, WordTokenizer
-    from attncap.training.config import TrainConfig
-    from attncap.training.train import train
+if TYPE_CHECKING:  # `as` tells type checkers that a name is public
+    from attncap.attributes.explain import explain_attribute as explain_attribute
+    from attncap.captions import Caption as Caption
+    from attncap.data.load import CaptionData as CaptionData
+    from attncap.data.load import load as load
+    from attncap.decoding.predict import caption as caption
+    from attncap.explain.words import explain_word as explain_word
+    from attncap.features.external import ExternalFeatures as ExternalFeatures
+    from attncap.features.extractor import FeatureExtractor as FeatureExtractor
+    from attncap.features.store import FeatureStore as FeatureStore
+    from attncap.images import open_image as open_image
+    from attncap.metrics.evaluate import bleu as bleu
+    from attncap.metrics.evaluate import evaluate as evaluate
+    from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner as AdaptiveAttentionCaptioner
+    from attncap.models.attention import BahdanauAttention as BahdanauAttention
+    from attncap.models.attention_captioner import AttentionCaptioner as AttentionCaptioner
+    from attncap.models.ensemble import Ensemble as Ensemble
+    from attncap.models.saving import load_captioner as load_captioner
+    from attncap.models.show_and_tell import ShowAndTell as ShowAndTell
+    from attncap.models.transformer_captioner import TransformerCaptioner as TransformerCaptioner
+    from attncap.plotting.attention import plot_attention as plot_attention
+    from attncap.plotting.explorer.page import explore as explore
+    from attncap.reports.notebook import notebook_setup as notebook_setup
+    from attncap.tokenizers import WordPieceTokenizer as WordPieceTokenizer
+    from attncap.tokenizers import WordTokenizer as WordTokenizer
+    from attncap.training.config import TrainConfig as TrainConfig
+    from attncap.training.train import train as train
 
 _HOME_OF = {
     "AdaptiveAttentionCaptioner": "models.adaptive_attention_captioner",
@@ -67,34 +70,7 @@ _HOME_OF = {
     "train": "training.train",
 }
 
-__all__ = [
-    "AdaptiveAttentionCaptioner",
-    "AttentionCaptioner",
-    "BahdanauAttention",
-    "Caption",
-    "CaptionData",
-    "Ensemble",
-    "ExternalFeatures",
-    "FeatureExtractor",
-    "FeatureStore",
-    "ShowAndTell",
-    "TrainConfig",
-    "TransformerCaptioner",
-    "WordPieceTokenizer",
-    "WordTokenizer",
-    "bleu",
-    "caption",
-    "evaluate",
-    "explain_attribute",
-    "explain_word",
-    "explore",
-    "load",
-    "load_captioner",
-    "notebook_setup",
-    "open_image",
-    "plot_attention",
-    "train",
-]
+__all__ = list(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:

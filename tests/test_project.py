@@ -200,7 +200,7 @@ def test_every_re_exported_name_resolves(name: str) -> None:
     assert name in dir(attncap)
 
 
-def test_the_front_door_says_the_same_thing_three_times() -> None:
+def test_the_front_door_names_the_same_things_to_type_checkers_and_at_run_time() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     for_type_checkers = {
         alias.name: node.module.removeprefix("attncap.")

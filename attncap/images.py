@@ -13,15 +13,12 @@ import stat
 import threading
 from functools import cache
 from io import BytesIO
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from attncap._srgb import to_rgb
-
-if TYPE_CHECKING:
-    pass
 
 # "JPEG" opens MPO, the format of 3-D cameras, as well. "HEIF" needs the extra `heic`.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "HEIF")

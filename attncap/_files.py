@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attncap._messages import quoted
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -176,7 +178,7 @@ def check_list(values: Any, argument: str, items: str = "texts") -> None:
         raise TypeError(f"{argument}: a list of {items} expected, got a mapping: give its values")
     one_image = isinstance(values, np.ndarray) and values.ndim in (2, 3) and values.dtype.kind in "uifb"
     if isinstance(values, str | bytes | os.PathLike) or one_image or not isinstance(values, Iterable):
-        shown = "image" if one_image else repr(str(values)[:60])
+        shown = "image" if one_image else quoted(str(values))
         raise TypeError(f"{argument}: a list of {items} expected, got one: write [{shown}]")
 
 

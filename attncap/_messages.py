@@ -13,13 +13,13 @@ NAMES = 30  # named in a list
 
 
 def quoted(value: Any) -> str:
-    """Quote a value as `repr` does; the middle of a long one is left out.
+    """Quote a value as `repr` does, on one line; the middle of a long one is left out.
 
     Example:
         >>> quoted("a\\nb")
         "'a\\\\nb'"
     """
-    return _REPR.repr(value)
+    return _REPR.repr(value).replace("\n", " ")  # the repr of a table has lines
 
 
 def listed(names: Iterable[Any]) -> str:

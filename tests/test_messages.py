@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from attncap._messages import listed, quoted
@@ -21,6 +22,7 @@ def test_short_values_are_quoted_as_by_repr_and_long_ones_are_cut() -> None:
         assert quoted(value) == repr(value)
     assert len(quoted("x" * 5000)) == 80 and quoted("x" * 5000).endswith("xxx'")
     assert len(quoted(["y" * 5000] * 100)) < 600
+    assert "\n" not in quoted(pd.DataFrame({"caption": ["a hat", "a nose"]}))
 
 
 def test_names_are_listed_without_marks_and_counted_from_the_31st_on() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from attncap._messages import quoted
 from attncap.attributes.classifier import AttributeClassifier, load_classifier
 from attncap.attributes.metrics import AttributeReport, report
 from attncap.attributes.predict import readable_images, stored_logits
@@ -38,7 +39,7 @@ def splits_of_run(run: str | Path) -> dict[str, str]:
         raise ValueError(f"{file}: columns image_id and split expected ({reason}): restore a copy") from None
     unknown = set(known.values()) - set(SPLITS)
     if unknown:
-        raise ValueError(f"{file}: {', '.join(SPLITS)} expected as splits, found {sorted(unknown)[0][:60]!r}")
+        raise ValueError(f"{file}: {', '.join(SPLITS)} expected as splits, found {quoted(sorted(unknown)[0])}")
     return known
 
 

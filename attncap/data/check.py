@@ -48,7 +48,7 @@ def check(data: CaptionData, workers: int | None = None, progress: bool = True) 
         >>> clean.write_rejects("rejects.csv")
     """
     if not isinstance(data, CaptionData):
-        raise TypeError(f"data: a CaptionData expected, got {data!r:.60}: load it first (attncap.data.load.load)")
+        raise TypeError(f"data: a CaptionData expected, got {quoted(data)}: load it first (attncap.data.load.load)")
     found: list[Finding] = []
     notes: list[Finding] = []
     filled = [has_text(text) for text in data.captions["caption"]]

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from attncap._messages import quoted
 from attncap.features.receptive_fields import GridBox, places
 from attncap.features.weights import global_dtype, with_imagenet
 
@@ -114,7 +115,7 @@ def of_description(description: dict[str, Any], image_size: int, scaling: str, d
         config = json.loads(description["network"])
         _check_layers(config)
         return Backbone(keras.Model.from_config(config), scaling, description)
-    raise ValueError(f"backbone {name[:60]!r} of kind {str(kind)[:60]!r} is not known")
+    raise ValueError(f"backbone {quoted(name)} of kind {quoted(str(kind))} is not known")
 
 
 def application_name(name: str) -> str | None:
@@ -236,7 +237,7 @@ def _hub_class(name: str) -> Any:
 
     found = getattr(keras_hub.models, name, None)
     if not (isinstance(found, type) and issubclass(found, keras_hub.models.Backbone)):
-        raise ValueError(f"keras-hub has no backbone {name[:60]!r}: install the version that the model was saved with")
+        raise ValueError(f"keras-hub has no backbone {quoted(name)}: install the version that the model was saved with")
     return found
 
 

@@ -232,7 +232,7 @@ class ExternalFeatures:
 
     def _checked(self, image_ids: Sequence[str]) -> list[str]:
         if isinstance(image_ids, str):
-            raise TypeError(f"a list of image_ids expected, got one: write [{image_ids[:60]!r}]")
+            raise TypeError(f"a list of image_ids expected, got one: write [{quoted(image_ids)}]")
         ids = [str(image_id) for image_id in image_ids]
         for image_id in ids:
             if image_id not in self:

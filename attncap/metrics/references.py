@@ -143,7 +143,7 @@ def by_image_id(captions: Any, name: str, what: str) -> dict[str, Any]:
         ValueError: it is no mapping, an id is neither string nor integer, or two ids are one as strings.
     """
     if not isinstance(captions, Mapping):
-        raise ValueError(f"{name}: expected a mapping image_id -> {what}, got {captions!r:.60}")
+        raise ValueError(f"{name}: expected a mapping image_id -> {what}, got {quoted(captions)}")
     found: dict[str, Any] = {}
     for image_id, value in captions.items():
         if isinstance(image_id, bool) or not isinstance(image_id, str | int | np.integer):

@@ -17,6 +17,8 @@ from typing import Any
 import h5py
 import keras
 
+from attncap._messages import quoted
+
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 MAX_CONFIG_BYTES = 1 << 26  # a vocabulary of a million words takes about 20 MB
 FREE_BYTES = 1 << 20  # largest difference between the weights of a file and those of its model
@@ -85,7 +87,7 @@ MEND = "import the module that defines the class, or pass custom_objects={name: 
 def _check_members(archive: zipfile.ZipFile, cannot: str) -> None:
     names = archive.namelist()
     if set(names) != MEMBERS or len(names) != len(MEMBERS):
-        found = ", ".join(repr(name[:60]) for name in names[:6])
+        found = ", ".join(quoted(name) for name in names[:6])
         raise Refused(f"{cannot} (it holds {found}; {', '.join(sorted(MEMBERS))} expected)")
     for name in ("metadata.json", "config.json"):
         member = archive.getinfo(name)

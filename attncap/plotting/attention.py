@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure, SubFigure
 
+from attncap._messages import quoted
 from attncap.captions import Caption
 from attncap.images import AnyImage
 from attncap.plotting.layout import (
@@ -80,7 +81,7 @@ def plot_attention(
         raise ValueError(f"columns needs at least 1, got {columns}")
     check_mode(mode)
     if not isinstance(caption, Caption):
-        raise TypeError(f"caption: a Caption with maps expected, got {caption!r:.60}: take one of attncap.caption")
+        raise TypeError(f"caption: a Caption with maps expected, got {quoted(caption)}: take one of attncap.caption")
     if caption.attention_weights is None:
         raise ValueError(NO_MAPS)
     regions, boxes = caption.attention_weights, caption.boxes

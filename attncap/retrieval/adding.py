@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from attncap._messages import quoted
 from attncap.images import UnreadableImage, image_bytes
 from attncap.paths import check_ids
 from attncap.retrieval.database import Entry, ImageDatabase
@@ -93,4 +94,4 @@ def check_labels(image_ids: Sequence[str], labels: Sequence[Any], count: int) ->
     check_ids(image_ids)
     text = next((line for line in labels if isinstance(line, str)), None)
     if text is not None:
-        raise ValueError(f"labels {text!r:.60}: expected a list of labels for each image, got one string")
+        raise ValueError(f"labels {quoted(text)}: expected a list of labels for each image, got one string")

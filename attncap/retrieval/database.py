@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attncap._files import replacing
+from attncap._messages import quoted
 
 APPLICATION_ID = 0x61747063  # "atpc": SQLite's field for the program that a file belongs to
 FORMAT_VERSION = 1
@@ -250,7 +251,7 @@ class ImageDatabase:
         try:
             return json.loads(text)
         except ValueError:
-            raise self._damaged(f"{text!r:.40} is not JSON") from None
+            raise self._damaged(f"{quoted(text)} is not JSON") from None
 
     def _damaged(self, why: str) -> ValueError:
         return ValueError(f"{self._name}: not an image index, or damaged ({why}): restore a copy, or build it again")

@@ -10,6 +10,7 @@ from functools import partial
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from attncap._messages import quoted
 from attncap.models.names import check_captioner_name
 
 RENAMED = {"pictures": "batch_size", "validation_pictures": "validation_images"}  # setting of old runs -> today
@@ -215,7 +216,7 @@ def _check_values(config: TrainConfig) -> None:
             raise ValueError(f"{name} is of type {kinds[name][0].__name__}, got None")
         allowed = (int, float) if float in kinds[name] else kinds[name]
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-            raise ValueError(f"{name} is of type {kinds[name][0].__name__}, got {str(value)[:60]!r}")
+            raise ValueError(f"{name} is of type {kinds[name][0].__name__}, got {quoted(str(value))}")
         low, high = setting.metadata["low"], setting.metadata["high"]
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} is a finite number, got {value}")

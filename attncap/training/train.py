@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from attncap._messages import quoted
 from attncap.data.load import CaptionData
 from attncap.decoding.collapse import collapse_warnings
 from attncap.features.external import ExternalFeatures
@@ -156,7 +157,7 @@ def recorder_of(
 
 def _checked(data: Any, config: TrainConfig, model: Any, metrics: Any, tensorboard: bool) -> TrainConfig:
     if not isinstance(data, CaptionData):
-        raise TypeError(f"data is a CaptionData, got {str(data)[:60]!r}: load it with attncap.load(...)")
+        raise TypeError(f"data is a CaptionData, got {quoted(data)}: load it with attncap.load(...)")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:  # else an error after the first epoch
         raise ValueError(
             "tensorboard logs need the package tensorboard, which is not installed: pip install tensorboard"

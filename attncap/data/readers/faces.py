@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from attncap._files import cache_folder
+from attncap._messages import quoted
 from attncap.data.readers.base import Parts
 from attncap.data.readers.registry import Spec, register_reader
 
@@ -20,7 +21,7 @@ def load_faces(spec: Spec) -> Parts:
     number = spec.rest
     if number and not (number.isascii() and number.isdigit() and len(number) < 9 and 0 < int(number) <= MOST_FACES):
         raise ValueError(
-            f"'faces:{number}': a number of faces from 1 to {MOST_FACES:,} expected, {number[:40]!r} found: "
+            f"'faces:{number}': a number of faces from 1 to {MOST_FACES:,} expected, {quoted(number)} found: "
             f"write faces:{DEFAULT_FACES}"
         )
     count = int(number) if number else DEFAULT_FACES

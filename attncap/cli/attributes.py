@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import OutputFile, OutputFolder, add_command, add_features, add_folder, add_json, setting
+from attncap.cli import options as cli
 
 ATTRIBUTES_HELP = (
     "attributes:FILE:IMAGES, where FILE is a CSV with a column of file names and columns of 0/1 (or -1/1, true/false, "
@@ -16,7 +16,18 @@ ATTRIBUTES_HELP = (
 )
 SHOWN = 30  # statements in the printed report; --json has all
 # Settings of `attributes train` that have an option of their own name; the others are set with --set NAME=VALUE.
-OWN_OPTIONS = ("weights", "backbone", "layers", "image_size", "epochs", "seed", "aim", "balance", "fine_tune_blocks")
+OWN_OPTIONS = {
+    "weights": "imagenet, faces, random, or a weights file (default imagenet)",
+    "backbone": "inception_v3, or another network by name, as in train; layers are then named as in that network "
+    "(default inception_v3)",
+    "layers": "layers with the sides of their grids, such as mixed5@6,mixed8@4 (default: four layers)",
+    "image_size": "side of the network's input (default: of the encoder)",
+    "epochs": "most epochs (default 15)",
+    "seed": "seed of weights and batches (default 0)",
+    "aim": "what thresholds are tuned for: f1, balanced_accuracy, accuracy or precision:P (default f1)",
+    "balance": "weighting of rare classes in the loss: none, weights or focal (default none)",
+    "fine_tune_blocks": "number of last blocks of the encoder to train too (default 0)",
+}
 
 
 def add_commands(commands: Any) -> None:
@@ -27,15 +38,15 @@ def add_commands(commands: Any) -> None:
         description="Give a probability for each attribute of an image, such as Eyeglasses or Big_Nose.",
     )
     own = family.add_subparsers(dest="attributes_command", required=True, metavar="COMMAND")
-    train = add_command(
+    train = cli.add_command(
         own,
         "train",
         _train,
         "train a classifier of attributes, or of the statements of `attncap characteristics label`",
         "attncap attributes train --data attributes:list_attr_celeba.txt:images --run runs/attributes",
     )
-    data = train.add_argument_group("data")
-    data.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
+    _add_table(train)
+    data = cli.group(train, "data")
     data.add_argument("--columns", metavar="NAMES", help="attributes to learn, separated by commas (default: all)")
     data.add_argument(
         "--characteristics",
@@ -43,114 +54,76 @@ def add_commands(commands: Any) -> None:
         help="file of `attncap characteristics mine`: its phrases are the words of `attncap describe` "
         "(default: the names of the columns)",
     )
-    _add_split(data)
-    add_features(train)
-    output = train.add_argument_group("output")
-    output.add_argument(
-        "--run", required=True, dest="run_folder", type=OutputFolder, metavar="DIR", help="run folder to create"
-    )
-    output.add_argument(
-        "--resume", action="store_true", help="continue a run that was stopped, with its settings and its split"
-    )
-    settings = train.add_argument_group("settings")
-    helps = {
-        "weights": "imagenet, faces, random, or a weights file (default imagenet)",
-        "backbone": "inception_v3, or another network by name, as in train; layers are then named as in that network "
-        "(default inception_v3)",
-        "layers": "layers with the sides of their grids, such as mixed5@6,mixed8@4 (default: four layers)",
-        "image_size": "side of the network's input (default: of the encoder)",
-        "epochs": "most epochs (default 15)",
-        "seed": "seed of weights and batches (default 0)",
-        "aim": "what thresholds are tuned for: f1, balanced_accuracy, accuracy or precision:P (default f1)",
-        "balance": "weighting of rare classes in the loss: none, weights or focal (default none)",
-        "fine_tune_blocks": "number of last blocks of the encoder to train too (default 0)",
-    }
-    for name in OWN_OPTIONS:
+    _add_shares(train)
+    cli.add_features(train)
+    cli.add_run_folder(train)
+    settings = cli.group(train, "settings")
+    for name, what in OWN_OPTIONS.items():
         kind = int if name in ("image_size", "epochs", "seed", "fine_tune_blocks") else str
-        settings.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=name[0].upper(), help=helps[name])
-    settings.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting of AttributeConfig"
-    )
+        settings.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=name[0].upper(), help=what)
+    cli.add_set(train, "settings", "AttributeConfig")
 
-    predict = add_command(
+    predict = cli.add_command(
         own,
         "predict",
         _predict,
         "write the probability of every attribute for a folder of images",
         "attncap attributes predict --run runs/attributes --images photographs --out probabilities.csv",
     )
-    predict.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder or .keras file")
-    add_folder(predict, "images to classify", required=True)
-    predict.add_argument(
-        "--out",
-        required=True,
-        type=OutputFile,
-        metavar="CSV",
-        help="table to write: file name, and one column per attribute",
-    )
+    cli.add_classifier(predict)
+    cli.add_folder(predict, "images to classify", required=True)
+    cli.add_output(predict, "CSV", "table to write: file name, and one column per attribute", required=True)
     _add_captions(predict)
 
-    report = add_command(
+    report = cli.add_command(
         own,
         "report",
         _report,
         "measure a classifier on held-out images, each attribute compared with the majority class",
         "attncap attributes report --run runs/attributes --data attributes:list_attr_celeba.txt:images",
     )
-    report.add_argument("--run", required=True, dest="run_folder", metavar="DIR", help="run folder of attributes train")
-    report.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
-    report.add_argument(
-        "--split", default="test", metavar="S", help="split of the run: test, val or train (default test)"
-    )
-    report.add_argument("--split-seed", type=int, default=0, metavar="N", help="seed of the drawn faces (default 0)")
-    report.add_argument(
-        "--aim",
-        metavar="A",
-        help="tune the thresholds again for this aim, on the run's validation images (default: thresholds of the run)",
-    )
-    add_features(report)
-    report.add_argument("--out", type=OutputFile, metavar="CSV", help="also write the probabilities")
-    add_json(report)
+    cli.add_classifier(report, "run folder of attributes train")
+    _add_table(report)
+    data = cli.group(report, "data")
+    help_text = "split of the run: test, val or train (default test)"
+    data.add_argument("--split", default="test", metavar="S", help=help_text)
+    help_text = "tune the thresholds again for this aim, on the run's validation images (default: those of the run)"
+    cli.group(report, "model").add_argument("--aim", metavar="A", help=help_text)
+    cli.add_features(report)
+    cli.add_output(report, "CSV", "also write the probabilities")
+    cli.add_json(report)
     _add_captions(report)
 
-    texts = add_command(
+    texts = cli.add_command(
         own,
         "texts",
         _texts,
         "turn a table's labels into sentences: captions to train and score captioners on, with the same split",
         "attncap attributes texts --data attributes:list_attr_celeba.txt:images --out captions.csv",
     )
-    texts.add_argument("--data", required=True, metavar="SPEC", help=ATTRIBUTES_HELP)
-    texts.add_argument(
-        "--out",
-        required=True,
-        type=OutputFile,
-        metavar="CSV",
-        help="table to write (file, caption, split); read it with --data table:CSV:IMAGES",
-    )
-    _add_split(texts)
+    _add_table(texts)
+    _add_shares(texts)
+    what = "table to write (file, caption, split); read it with --data table:CSV:IMAGES"
+    cli.add_output(texts, "CSV", what, required=True)
 
 
-def _add_split(parser: Any) -> None:
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    cli.add_data(parser, what="images and attributes", forms=ATTRIBUTES_HELP, split=False, seed=None)
+    help_text = "seed of the drawn faces, and of the split (default 0)"
+    cli.group(parser, "data").add_argument("--split-seed", type=int, default=0, metavar="N", help=help_text)
+
+
+def _add_shares(parser: argparse.ArgumentParser) -> None:
     for name, what in (("--val", "validation images"), ("--test", "test images")):
-        parser.add_argument(
-            name, type=float, default=0.1, metavar="S", help=f"{what}: a share below 1, or a number (default 0.1)"
-        )
-    parser.add_argument(
-        "--split-seed", type=int, default=0, metavar="N", help="seed of the stratified split (default 0)"
-    )
+        help_text = f"{what}: a share below 1, or a number (default 0.1)"
+        cli.group(parser, "data").add_argument(name, type=float, default=0.1, metavar="S", help=help_text)
 
 
 def _add_captions(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--captions",
-        type=OutputFile,
-        metavar="JSON",
-        help="also write a caption for each image, from its attributes (COCO results JSON)",
-    )
-    parser.add_argument(
-        "--most", type=int, metavar="N", help="most attributes per caption (default: all; 5 statements)"
-    )
+    what = "also write a caption for each image, from its attributes (COCO results JSON)"
+    cli.add_output(parser, "JSON", what, option="--captions")
+    help_text = "most attributes per caption (default: all; 5 statements)"
+    cli.group(parser, "output").add_argument("--most", type=int, metavar="N", help=help_text)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -159,8 +132,7 @@ def _train(options: argparse.Namespace) -> None:
     from attncap.attributes.tables import load_attributes
     from attncap.attributes.training import train_attributes
 
-    settings = {name: getattr(options, name) for name in OWN_OPTIONS if getattr(options, name) is not None}
-    settings |= dict(setting(text, AttributeConfig) for text in options.set)
+    settings = cli.settings_of(options, OWN_OPTIONS, AttributeConfig)
     config = AttributeConfig.from_dict(settings)
     if options.resume and settings:
         raise ValueError(f"--resume takes the settings of the run: leave out {', '.join(settings)}")
@@ -180,7 +152,7 @@ def _train(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     import pandas as pd
 
-    from attncap._files import write_csv, write_rejects
+    from attncap._files import write_csv
     from attncap.attributes.classifier import load_classifier
     from attncap.attributes.predict import predict_images
     from attncap.paths import find_images
@@ -192,13 +164,7 @@ def _predict(options: argparse.Namespace) -> None:
     print(f"{len(probs)} images, {len(classifier.names)} probabilities each, in {options.out}")
     _write_captions(options, classifier, probs)
     rejects = pd.concat([rejects.rename(columns={"image_id": "file"}), unreadable], ignore_index=True)
-    listed = Path(options.out).with_suffix(".rejects.csv")
-    if write_rejects(listed, rejects):
-        first = rejects.iloc[0]
-        print(
-            f"{len(rejects)} images cannot be read (first {first['path']}: {first['reason']}): see {listed}",
-            file=sys.stderr,
-        )
+    cli.report_rejects(options.out, rejects)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -218,9 +184,8 @@ def _report(options: argparse.Namespace) -> None:
         write_csv(options.out, probs)
     captions = _write_captions(options, classifier, probs)
     if captions and measured.facts is not None:
-        content["true_characteristics"] = dict(
-            zip(("share", "stated"), true_share(captions, measured.facts), strict=True)
-        )
+        share, stated = true_share(captions, measured.facts)
+        content["true_characteristics"] = {"share": share, "stated": stated}
     if options.json:
         print(json.dumps(content, indent=2))
         return
@@ -230,10 +195,11 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _print_report(report: Any, classifier: Any) -> None:
-    statements = classifier.statements is not None
-    if statements:
+    if classifier.statements is None:
+        print(report.to_text())
+    else:
         print("how well the classifier predicts what texts state, which is less than what is true:")
-    print(report.to_text(most=SHOWN if statements else None))
+        print(report.to_text(most=SHOWN))
 
 
 def _texts(options: argparse.Namespace) -> None:

@@ -4,51 +4,38 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.ensemble import save_member_heatmaps
-from attncap.cli.options import (
-    OutputFile,
-    add_command,
-    add_consensus,
-    add_decoding,
-    add_images,
-    add_run,
-    captioner_of,
-    group,
-    heatmap_files,
-    save_heatmap,
-)
+from attncap.cli import options as cli
 from attncap.cli.outside_features import add_features_file, captions_of
 
 
 def add_commands(commands: Any) -> None:
     """Declare `caption`."""
-    parser = add_command(
+    parser = cli.add_command(
         commands,
         "caption",
         _caption,
         "print the captions of images, and draw where the model looked",
         "attncap caption --run runs/demo/run me.jpg --heatmap me_heatmap.png",
     )
-    add_run(parser)
+    cli.add_run(parser)
     add_features_file(parser)
-    add_images(parser)
-    group(parser, "output").add_argument(
-        "--heatmap",
-        type=OutputFile,
-        metavar="PNG",
-        help="figure to write: the map of every word over the image; of several images NAME_image.png",
-    )
-    add_decoding(parser)
-    add_consensus(parser)
+    cli.add_images(parser)
+    help_text = "figure to write: the map of every word over the image; of several images NAME_image.png"
+    cli.add_output(parser, "PNG", help_text, option="--heatmap")
+    cli.add_decoding(parser)
+    cli.add_consensus(parser)
 
 
 def _caption(options: argparse.Namespace) -> None:
+    import pandas as pd
+
     from attncap.paths import find_images
 
-    captioner = captioner_of(options)
+    captioner = cli.captioner_of(options)
     if options.heatmap and not captioner.has_attention:
         holds = f"holds a {type(captioner).__name__}" if len(options.runs) == 1 else "are an ensemble"
         raise ValueError(
@@ -62,16 +49,46 @@ def _caption(options: argparse.Namespace) -> None:
     for caption in captions:
         print(f"{path_of[caption.image_id]}: {caption.sentence}" if len(path_of) > 1 else caption.sentence)
     if options.heatmap:
-        file_of = dict(zip(image_ids, heatmap_files(Path(options.heatmap), image_ids), strict=True))
+        file_of = dict(zip(image_ids, cli.heatmap_files(Path(options.heatmap), image_ids), strict=True))
         for caption in captions:
-            save_heatmap(path_of[caption.image_id], caption, file_of[caption.image_id])
+            _save_heatmap(path_of[caption.image_id], caption, file_of[caption.image_id])
             print(f"heatmap: {file_of[caption.image_id]}", file=sys.stderr)
         if len(options.runs) > 1 and captioner.encoder is not None:
-            save_member_heatmaps(captioner, captions, path_of, file_of)
-    reasons = [
-        f"{path}: {reason}"
-        for table in (rejects, unreadable)
-        for path, reason in zip(table["path"], table["reason"], strict=True)
-    ]
-    if reasons:
-        raise ValueError("; ".join(reasons))
+            _save_member_heatmaps(captioner, captions, path_of, file_of)
+    unread = pd.concat([rejects, unreadable])
+    if len(unread):
+        raise ValueError("; ".join(unread["path"] + ": " + unread["reason"]))
+
+
+def _save_heatmap(path: str, caption: Any, file: Path) -> None:
+    from attncap.plotting.attention import plot_attention
+
+    plot_attention(path, caption).savefig(file)
+
+
+def _save_member_heatmaps(
+    ensemble: Any, captions: Sequence[Any], path_of: Mapping[str, str], file_of: Mapping[str, Path]
+) -> None:
+    """Draw the maps of each member with attention beside those of their mean: NAME_run1.png, NAME_run2.png and so on.
+
+    Args:
+        ensemble: an `Ensemble`.
+        captions: its captions of images.
+        path_of, file_of: image_id -> the image, and the figure of the mean.
+    """
+    from attncap.decoding.predict import encoded_images
+    from attncap.decoding.replay import member_captions
+
+    image_ids = [caption.image_id for caption in captions]
+    paths = [path_of[image_id] for image_id in image_ids]
+    start = 0
+    for kept, features in encoded_images(ensemble, paths, image_ids, [], progress=False):
+        read = member_captions(ensemble, features, captions[start : start + len(kept)])
+        start += len(kept)
+        for number, (name, own) in enumerate(zip(ensemble.names, read, strict=True), start=1):
+            for caption in own:
+                if caption.attention_weights is not None:
+                    file = file_of[caption.image_id]
+                    file = file.with_name(f"{file.stem}_run{number}{file.suffix}")
+                    _save_heatmap(path_of[caption.image_id], caption, file)
+                    print(f"heatmap of {name}: {file}", file=sys.stderr)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from attncap.cli.options import OutputFile, add_command, add_data, add_features, data_of
+from attncap.cli import options as cli
 
 SHOWN = 30  # characteristics that `label` lists
 
@@ -19,7 +19,7 @@ def add_commands(commands: Any) -> None:
         description="Find the characteristics that free texts state, and turn the texts into a table of attributes.",
     )
     own = family.add_subparsers(dest="characteristics_command", required=True, metavar="COMMAND")
-    mine = add_command(
+    mine = cli.add_command(
         own,
         "mine",
         _mine,
@@ -27,11 +27,9 @@ def add_commands(commands: Any) -> None:
         "attncap characteristics mine --data table:captions.csv:photographs --weights imagenet "
         "--out characteristics.csv",
     )
-    add_data(mine, split=False, seed="seed of the splits; test texts are not read")
-    add_features(mine)
-    mine.add_argument(
-        "--out", required=True, type=OutputFile, metavar="CSV", help="phrases to write; edit them in a spreadsheet"
-    )
+    cli.add_data(mine, split=False, seed="seed of the splits; test texts are not read")
+    cli.add_features(mine)
+    cli.add_output(mine, "CSV", "phrases to write; edit them in a spreadsheet", required=True)
     mine.add_argument(
         "--weights",
         metavar="W",
@@ -40,13 +38,9 @@ def add_commands(commands: Any) -> None:
     mine.add_argument(
         "--layers", metavar="L", help="layers with the sides of their grids, as in attributes train (default: the same)"
     )
-    mine.add_argument(
-        "--min-count",
-        type=int,
-        metavar="N",
-        help="fewest texts that say a phrase (default: one in 2,000, at least 3)",
-    )
-    labels = add_command(
+    help_text = "fewest texts that say a phrase (default: one in 2,000, at least 3)"
+    mine.add_argument("--min-count", type=int, metavar="N", help=help_text)
+    labels = cli.add_command(
         own,
         "label",
         _label,
@@ -54,9 +48,9 @@ def add_commands(commands: Any) -> None:
         "attncap characteristics label --data table:captions.csv:photographs --characteristics characteristics.csv "
         "--out table.csv",
     )
-    add_data(labels, split=False)
+    cli.add_data(labels, split=False)
     labels.add_argument("--characteristics", required=True, metavar="CSV", help="phrases and what they state")
-    labels.add_argument("--out", required=True, type=OutputFile, metavar="CSV", help="table to write")
+    cli.add_output(labels, "CSV", "table to write", required=True)
     labels.add_argument(
         "--silence",
         choices=("unknown", "no"),
@@ -69,7 +63,7 @@ def add_commands(commands: Any) -> None:
 def _mine(options: argparse.Namespace) -> None:
     from attncap.characteristics.mining import mine
 
-    data = data_of(options)
+    data = cli.data_of(options)
     kept = data.pictures["image_id"][data.pictures["split"] != "test"]
     data = data.only(kept)
     embeddings = None
@@ -118,7 +112,7 @@ def _label(options: argparse.Namespace) -> None:
     lexicon = Lexicon.read(options.characteristics)
     if not lexicon.characteristics:
         raise ValueError(f"{options.characteristics}: no characteristic: fill the first column for at least one phrase")
-    data = data_of(options)
+    data = cli.data_of(options)
     stated = label(data, lexicon)
     table = stated if options.silence == "unknown" else label(data, lexicon, silence="no")
     write_table(options.out, table)

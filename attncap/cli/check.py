@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from attncap.cli.options import OutputFile, add_command, add_data, data_of, group
+from attncap.cli import options as cli
 from attncap.data.readers.registry import formats
 
 
 def add_commands(commands: Any) -> None:
     """Declare `check`."""
-    parser = add_command(
+    parser = cli.add_command(
         commands,
         "check",
         _check,
@@ -19,17 +19,15 @@ def add_commands(commands: Any) -> None:
         "attncap check --data flickr8k:flickr8k",
         f"\nforms of SPEC:\n{formats()}\n  FOLDER\n      the data set in this folder; its format is guessed\n",
     )
-    add_data(parser)
-    group(parser, "output").add_argument(
-        "--out", type=OutputFile, metavar="CSV", help="file to write: the rows and images that are left out, and why"
-    )
+    cli.add_data(parser)
+    cli.add_output(parser, "CSV", "file to write: the rows and images that are left out, and why")
 
 
 def _check(options: argparse.Namespace) -> None:
     from attncap.data.describe import describe_data
     from attncap.data.load import check, check_summary
 
-    clean, report = check(data_of(options))
+    clean, report = check(cli.data_of(options))
     print(check_summary(clean, report))
     profile = describe_data(clean)
     print("\n".join(["captions:", profile.table(), *(f"note: {line}" for line in profile.difficulties())]))

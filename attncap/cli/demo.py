@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from attncap.cli.options import OutputFolder, add_command
+from attncap.cli import options as cli
 
 
 def add_commands(commands: Any) -> None:
     """Declare `demo`."""
-    parser = add_command(
+    parser = cli.add_command(
         commands, "demo", _demo, "draw faces, train on them, score, draw heatmaps", "attncap demo --out runs/demo"
     )
     parser.add_argument(
         "--out",
-        default=OutputFolder("runs/demo"),
-        type=OutputFolder,
+        default=cli.OutputFolder("runs/demo"),
+        type=cli.OutputFolder,
         metavar="DIR",
         help="folder to write to (default runs/demo)",
     )

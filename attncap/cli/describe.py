@@ -7,14 +7,14 @@ import json
 import sys
 from typing import Any
 
-from attncap.cli.options import add_command, add_images, add_json, group
+from attncap.cli import options as cli
 
 WHAT_IT_MEANS = "(people leave most things unsaid: a phrase is more often true than said)"
 
 
 def add_commands(commands: Any) -> None:
     """Declare `describe`."""
-    parser = add_command(
+    parser = cli.add_command(
         commands,
         "describe",
         _describe,
@@ -26,14 +26,11 @@ def add_commands(commands: Any) -> None:
         "other. A probability is the share of people who would say the phrase, not the probability that it is true: "
         "people leave out most of what they see, so that a phrase with 30% is usually true."
     )
-    add_images(parser)
-    group(parser, "model").add_argument(
-        "--run", required=True, dest="run_folder", metavar="DIR", help="run folder of attributes train, or .keras file"
-    )
-    group(parser, "output").add_argument(
-        "--most", type=int, default=5, metavar="N", help="claims per image (default 5)"
-    )
-    add_json(parser, "print JSON: claims, probabilities, distance")
+    cli.add_images(parser)
+    cli.add_classifier(parser)
+    output = cli.group(parser, "output")
+    output.add_argument("--most", type=int, default=5, metavar="N", help="claims per image (default 5)")
+    cli.add_json(parser, "print JSON: claims, probabilities, distance")
 
 
 def _describe(options: argparse.Namespace) -> None:
@@ -51,7 +48,7 @@ def _describe(options: argparse.Namespace) -> None:
                 print(name + "\n".join(description.lines()))
         if any(description.claims for description in descriptions):
             print(WHAT_IT_MEANS)
-    unread = [f"{path}: {reason}" for path, reason in zip(rejects["path"], rejects["reason"], strict=True)]
+    unread = [*(rejects["path"] + ": " + rejects["reason"])]
     unread += [f"{one.image}: {one.error}" for one in descriptions if one.error is not None]
     if len(unread) == len(descriptions) + len(rejects):
         raise ValueError("; ".join(unread))

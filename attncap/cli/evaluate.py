@@ -9,35 +9,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, OutputFile, add_command, add_json
+from attncap.cli import options as cli
 
 
 def add_commands(commands: Any) -> None:
     """Declare `attncap evaluate`."""
-    parser = add_command(
+    parser = cli.add_command(
         commands,
         "evaluate",
         _evaluate,
         "score captions against references: BLEU, ROUGE-L, CIDEr, and the characteristics that they state",
         "attncap evaluate --predictions predictions.json --references flickr8k:flickr8k --split dev",
     )
-    parser.add_argument("--predictions", required=True, metavar="JSON", help="COCO results JSON")
-    parser.add_argument("--references", required=True, metavar="REFS", help=f"COCO captions JSON, or {SPEC_HELP}")
-    parser.add_argument("--split", metavar="S", help="train, val (or dev) or test of a SPEC (default: all)")
-    parser.add_argument("--against", metavar="JSON", help="predictions of a second system, for a paired test")
-    parser.add_argument(
-        "--metrics",
-        metavar="NAMES",
-        help="comma-separated names of metrics (default bleu,rouge_l,cider)",
-    )
-    parser.add_argument(
+    data = cli.group(parser, "data")
+    data.add_argument("--predictions", required=True, metavar="JSON", help="COCO results JSON")
+    data.add_argument("--against", metavar="JSON", help="predictions of a second system, for a paired test")
+    what = "COCO captions JSON, or a data set"
+    cli.add_data(parser, option="--references", what=what, seed="seed of the splits and of resampling")
+    measure = cli.group(parser, "measure")
+    measure.add_argument("--metrics", metavar="NAMES", help="names, with commas between (default bleu,rouge_l,cider)")
+    measure.add_argument(
         "--brevity",
         choices=("closest", "shortest", "none"),
         default="closest",
         help="reference length of BLEU's brevity penalty (default closest)",
     )
-    parser.add_argument("--meteor", action="store_true", help="also METEOR (needs pycocoevalcap and Java)")
-    parser.add_argument(
+    measure.add_argument("--meteor", action="store_true", help="also METEOR (needs pycocoevalcap and Java)")
+    measure.add_argument(
         "--characteristics",
         nargs="?",
         const="",
@@ -45,23 +43,16 @@ def add_commands(commands: Any) -> None:
         help="also score the characteristics that texts state, by this file of `attncap characteristics`; without a "
         "file, texts are split at separators",
     )
-    parser.add_argument(
-        "--facts",
-        metavar="TABLE",
-        help="CSV (first column: image_id) or CelebA's text: the share of claims that it confirms",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of splits and resampling (default 0)")
-    parser.add_argument("--out", type=OutputFile, metavar="CSV", help="also write the scores of each image")
-    add_json(parser)
+    help_text = "CSV (first column: image_id) or CelebA's text: the share of claims that it confirms"
+    measure.add_argument("--facts", metavar="TABLE", help=help_text)
+    cli.add_output(parser, "CSV", "also write the scores of each image")
+    cli.add_json(parser)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from attncap.metrics.evaluate import check_ids, compare, evaluate, read_predictions
     from attncap.metrics.registry import STANDARD_METRICS
 
-    inputs = [options.predictions, options.references, *([options.against] if options.against else [])]
-    if options.out and any(_same_file(options.out, name) for name in inputs):
-        raise ValueError(f"--out {options.out}: is an input file; name another file")
     predictions = read_predictions(options.predictions)
     against = None if options.against is None else read_predictions(options.against)
     references, training = _references(options, predictions)
@@ -70,38 +61,30 @@ def _evaluate(options: argparse.Namespace) -> None:
     stated = _characteristics(options, references)
     if stated is not None:
         metrics = [*(metrics or STANDARD_METRICS), stated]
-    scores = evaluate(
-        predictions,
-        references,
-        metrics=metrics,
-        brevity=options.brevity,
-        seed=options.seed,
-        train_captions=training,
-        meteor=options.meteor,
-    )
+    scored: dict[str, Any] = {"metrics": metrics, "brevity": options.brevity, "seed": options.seed}
+    scores = evaluate(predictions, references, train_captions=training, meteor=options.meteor, **scored)
     difference = None
     if against is not None:
         check_ids(against, references, options.against, options.references)
-        difference = compare(
-            predictions, against, references, metrics=metrics, brevity=options.brevity, seed=options.seed
-        )
+        difference = compare(predictions, against, references, **scored)
     if options.out:
         from attncap._files import write_csv
 
         write_csv(options.out, scores.per_image)
+    claims = None if stated is None else _claims(predictions, references, training, stated, options.seed)
     if options.json:
         content = scores.to_json_dict()
         if difference is not None:
             content["against"] = difference.to_json_dict()
-        if stated is not None:
-            content["characteristics"] = _claims_json(predictions, references, training, stated, options.seed)
+        if claims is not None:
+            content["characteristics"] = claims
         print(json.dumps(content, indent=2))
         return
     print(scores.table())
     if difference is not None:
         print(difference.table())
-    if stated is not None:
-        _print_claims(_claims_json(predictions, references, training, stated, options.seed))
+    if claims is not None:
+        _print_claims(claims)
 
 
 def _characteristics(options: argparse.Namespace, references: Mapping[str, Any]) -> Any:
@@ -129,7 +112,7 @@ def _characteristics(options: argparse.Namespace, references: Mapping[str, Any])
     return Characteristics(lexicon, facts)
 
 
-def _claims_json(predictions: Any, references: Any, training: Any, metric: Any, seed: int) -> dict[str, Any]:
+def _claims(predictions: Any, references: Any, training: Any, metric: Any, seed: int) -> dict[str, Any]:
     from attncap.metrics.characteristics import baselines, per_characteristic
     from attncap.metrics.diversity import diversity
     from attncap.metrics.retrieval import retrieval
@@ -195,7 +178,3 @@ def _references(
         )
     training = list(data.split("train").captions["caption"])
     return references, training or None
-
-
-def _same_file(first: str, second: str) -> bool:
-    return Path(first).exists() and Path(second).exists() and Path(first).samefile(second)

@@ -8,40 +8,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import (
-    OutputFile,
-    add_command,
-    add_decoding,
-    add_images,
-    add_json,
-    add_run,
-    captioner_of,
-    decoding,
-    group,
-    heatmap_files,
-)
+from attncap.cli import options as cli
 from attncap.explain.methods import METHODS
 
 
 def add_commands(commands: Any) -> None:
     """Declare `explain`."""
-    parser = add_command(
+    parser = cli.add_command(
         commands,
         "explain",
         _explain,
         "draw which parts of an image made each word probable, by several methods side by side",
         "attncap explain --run runs/demo/run me.jpg --out why.png --method occlusion --method attention",
     )
-    add_run(parser)
-    add_images(parser)
-    output = group(parser, "output")
-    output.add_argument(
-        "--out",
-        required=True,
-        type=OutputFile,
-        metavar="PNG",
-        help="figure to write; of several images, NAME_image.png for each",
-    )
+    cli.add_run(parser)
+    cli.add_images(parser)
+    cli.add_output(parser, "PNG", "figure to write; of several images, NAME_image.png for each", required=True)
     parser.add_argument(
         "--method",
         action="append",
@@ -56,36 +38,31 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="also print how much the words lose when the parts that the maps point at are hidden",
     )
-    output.add_argument(
+    cli.group(parser, "output").add_argument(
         "--mode", default="heat", choices=("heat", "reveal", "contour"), help="how maps are drawn (default heat)"
     )
-    add_json(parser, "print the numbers as JSON")
-    add_decoding(parser)
+    cli.add_json(parser, "print the numbers as JSON")
+    cli.add_decoding(parser)
 
 
 def _explain(options: argparse.Namespace) -> None:
-    import numpy as np
-
     from attncap.decoding.decoder import Decoder
-    from attncap.decoding.predict import encoded_images
     from attncap.explain.faithfulness import measure_maps
     from attncap.explain.plots import plot_explanations
     from attncap.explain.words import Explainer
     from attncap.paths import find_images
 
-    captioner = captioner_of(options)
+    captioner = cli.captioner_of(options)
     methods = options.methods or ["occlusion", *(["attention"] if captioner.has_attention else [])]
     explainers = {method: Explainer(captioner, method, progress=True) for method in methods}
     images, unnamed = find_images(options.images)
     rejects = list(unnamed.itertuples(index=False, name=None))
     path_of = dict(zip(images["image_id"], images["path"], strict=True))
-    file_of = dict(zip(path_of, heatmap_files(Path(options.out), list(path_of)), strict=True))
-    encoded = list(encoded_images(captioner, list(path_of.values()), list(path_of), rejects, progress=False))
-    if encoded:
-        image_ids = [image_id for kept, _ in encoded for image_id in kept]
-        features = np.concatenate([features for _, features in encoded])
+    file_of = dict(zip(path_of, cli.heatmap_files(Path(options.out), list(path_of)), strict=True))
+    image_ids, features = cli.encode_files(captioner, path_of, rejects, progress=False)
+    if image_ids:
         if options.caption is None:
-            captions = Decoder(captioner, batch_size=32, **decoding(options))(features, image_ids)
+            captions = Decoder(captioner, batch_size=32, **cli.decoding(options))(features, image_ids)
         else:
             captions = [options.caption] * len(image_ids)
         explained = {method: explainer(features, captions) for method, explainer in explainers.items()}

@@ -8,51 +8,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import (
-    OutputFile,
-    add_boxes,
-    add_command,
-    add_data,
-    add_decoding,
-    add_folder,
-    add_run,
-    captioner_of,
-    data_of,
-    decoding,
-    group,
-)
+from attncap.cli import options as cli
 
 
 def add_commands(commands: Any) -> None:
     """Declare `explore`."""
-    parser = add_command(
+    parser = cli.add_command(
         commands,
         "explore",
         _explore,
         "write one HTML page to explore captions: each word shows its map over the image",
         "attncap explore --run runs/mine --images photographs --out explore.html --beam-width 5",
     )
-    add_run(parser)
-    data = group(parser, "data")
-    add_folder(data, "images to show (default: those of --data)")
-    add_data(parser, required=False, what="data set with the references, by image_id")
-    add_boxes(parser, "with --data, boxes to draw where a word names one")
+    cli.add_run(parser)
+    data = cli.group(parser, "data")
+    cli.add_folder(data, "images to show (default: those of --data)")
+    cli.add_data(parser, required=False, what="data set with the references, by image_id")
+    cli.add_boxes(parser, "with --data, boxes to draw where a word names one")
     data.add_argument("--limit", type=int, default=200, metavar="N", help="show the first N images (default 200)")
-    group(parser, "model").add_argument(
+    cli.group(parser, "model").add_argument(
         "--against", metavar="DIR", help="another run, shown beside, with the differences marked"
     )
-    output = group(parser, "output")
-    output.add_argument("--out", required=True, type=OutputFile, metavar="HTML", help="page to write")
+    cli.add_output(parser, "HTML", "page to write", required=True)
+    output = cli.group(parser, "output")
     output.add_argument("--top", type=int, default=5, metavar="N", help="alternatives shown for a word (default 5)")
     output.add_argument("--title", default="Where the captioner looked", metavar="TEXT", help="heading of the page")
-    add_decoding(parser)
+    cli.add_decoding(parser)
 
 
 def _explore(options: argparse.Namespace) -> None:
-    import numpy as np
-
     from attncap.decoding.alternatives import explore_features
-    from attncap.decoding.predict import encoded_images
     from attncap.grounding.annotations import load_phrases, phrases_in
     from attncap.models.saving import load_captioner
     from attncap.paths import find_images
@@ -65,11 +50,12 @@ def _explore(options: argparse.Namespace) -> None:
         raise ValueError(f"--limit and --top need at least 1, got {options.limit} and {options.top}")
     if options.boxes is not None and options.data is None:
         raise ValueError("--boxes needs --data: the boxes are those of its images")
-    references = None
+    references: Any = None
+    named: Any = None
+    against: Any = None
     rejects: list[tuple[str, str, str]] = []
     if options.data is not None:
-        data = data_of(options)
-        named: Any = None
+        data = cli.data_of(options)
         if options.boxes is not None:
             boxed, known = load_phrases(options.boxes, data)
             named = partial(phrases_in, data=boxed, phrases=known)
@@ -79,41 +65,36 @@ def _explore(options: argparse.Namespace) -> None:
         rejects += unnamed.itertuples(index=False, name=None)
     else:
         images = data.pictures
-    paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
     if references is not None:
-        _say_what_is_missing(image_ids, references, options.data)
-    left_out = max(0, len(paths) - options.limit)
-    paths, image_ids = paths[: options.limit], image_ids[: options.limit]
-    path_of = dict(zip(image_ids, paths, strict=True))
-    captioner = captioner_of(options)
-    encoded = list(encoded_images(captioner, paths, image_ids, rejects))
+        _say_what_is_missing(images["image_id"].tolist(), references, options.data)
+    shown = images.head(options.limit)
+    path_of = dict(zip(shown["image_id"], shown["path"], strict=True))
+    captioner = cli.captioner_of(options)
+    image_ids, features = cli.encode_files(captioner, path_of, rejects)
     for _, path, reason in rejects:
         print(f"left out: {path}: {reason}", file=sys.stderr)
-    if not encoded:
-        raise ValueError(f"{options.images or options.data}: none of its {len(paths)} images can be read")
-    shown = [image_id for kept, _ in encoded for image_id in kept]
-    against: Any = None
+    if not image_ids:
+        raise ValueError(f"{options.images or options.data}: none of its {len(shown)} images can be read")
     if options.against is not None:
         other = load_captioner(options.against)
-        its = list(encoded_images(other, [path_of[name] for name in shown], shown, []))
-        against = (other, np.concatenate([features for _, features in its]))
+        against = (other, cli.encode_files(other, {name: path_of[name] for name in image_ids}, [])[1])
     explorer = explore_features(
         captioner,
-        np.concatenate([features for _, features in encoded]),
-        shown,
+        features,
+        image_ids,
         path_of,
         references,
         top=options.top,
         title=options.title,
         against=against,
         runs=(Path(options.runs[0]).name, Path(options.against or "").name),
-        phrases=named if options.data is not None else None,
-        **decoding(options),
+        phrases=named,
+        **cli.decoding(options),
     )
     out = explorer.save(options.out)
     print(f"{explorer.n_images} images in {out}, {out.stat().st_size / 1e6:.1f} MB: open it in a browser")
-    if left_out:
-        print(f"{left_out} more images are left out: see --limit", file=sys.stderr)
+    if len(images) > len(shown):
+        print(f"{len(images) - len(shown)} more images are left out: see --limit", file=sys.stderr)
 
 
 def _say_what_is_missing(image_ids: list[str], references: dict[str, list[str]], spec: str) -> None:

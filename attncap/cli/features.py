@@ -5,29 +5,27 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from attncap.cli.options import OutputFile, add_command, add_data, add_features, data_of, group
+from attncap.cli import options as cli
 
 
 def add_commands(commands: Any) -> None:
     """Declare `features`."""
-    features = add_command(
+    features = cli.add_command(
         commands,
         "features",
         _features,
         "compute the features of all images, once for all runs; an interrupted call can be repeated",
         "attncap features --data table:captions.csv:photographs --layer mixed8 --engine ray --ray-address auto",
     )
-    add_data(features)
-    add_features(features)
-    model = group(features, "model")
+    cli.add_data(features)
+    cli.add_features(features)
+    model = cli.group(features, "model")
     model.add_argument("--weights", default="imagenet", metavar="W", help="as in train (default imagenet)")
     model.add_argument("--backbone", default="inception_v3", metavar="B", help="as in train (default inception_v3)")
     model.add_argument("--layer", metavar="L", help="as in train (default: of the weights)")
     model.add_argument("--image-size", type=int, metavar="I", help="as in train (default: of the weights)")
-    group(features, "output").add_argument(
-        "--out", type=OutputFile, metavar="CSV", help="file to write: the images that cannot be read"
-    )
-    engine = group(features, "engine")
+    cli.add_output(features, "CSV", "file to write: the images that cannot be read")
+    engine = cli.group(features, "engine")
     engine.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (default 32)")
     engine.add_argument(
         "--engine",
@@ -65,10 +63,9 @@ def _features(options: argparse.Namespace) -> None:
         from attncap.features.ray_engine import RayEngine
 
         engine = RayEngine(**given)
-    images = data_of(options).pictures
+    paths = list(cli.data_of(options).pictures["path"])
     extractor = FeatureExtractor(options.layer, options.weights, options.image_size, backbone=options.backbone)
     store = FeatureStore(options.features or cache_folder() / "features", extractor)
-    paths = list(images["path"])
     rejects = store.extract(paths, options.batch_size, engine=engine)
     print(f"features of {len(paths) - len(rejects):,} of {len(paths):,} images are in {store.path}")
     if options.out:

@@ -7,39 +7,27 @@ import json
 import sys
 from typing import Any
 
-from attncap.cli.options import (
-    OutputFile,
-    add_boxes,
-    add_command,
-    add_data,
-    add_decoding,
-    add_features,
-    add_json,
-    add_run,
-    captioner_of,
-    decoding,
-    group,
-)
+from attncap.cli import options as cli
 from attncap.cli.outside_features import add_features_file, features_file_of
 from attncap.explain.methods import METHODS
 
 
 def add_commands(commands: Any) -> None:
     """Declare `ground`."""
-    parser = add_command(
+    parser = cli.add_command(
         commands,
         "ground",
         _ground,
         "measure whether the captioner looks at what the words name, against boxes",
         "attncap ground --run runs/mine --data flickr8k:flickr8k --split dev --boxes entities:flickr30k_entities.zip",
     )
-    add_run(parser)
-    add_data(parser, seed="seed of the splits and of resampling")
-    add_boxes(parser, "boxes to measure against; needed unless --probes is given")
-    add_features(parser)
+    cli.add_run(parser)
+    cli.add_data(parser, seed="seed of the splits and of resampling")
+    cli.add_boxes(parser, "boxes to measure against; needed unless --probes is given")
+    cli.add_features(parser)
     add_features_file(parser)
-    group(parser, "data").add_argument("--limit", type=int, metavar="N", help="only the first N images")
-    measure = group(parser, "measure")
+    cli.group(parser, "data").add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    measure = cli.group(parser, "measure")
     measure.add_argument(
         "--method",
         choices=METHODS,
@@ -62,11 +50,9 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="also make attention uniform, and hide the cell that each map points at; works without --boxes",
     )
-    group(parser, "output").add_argument(
-        "--plot", type=OutputFile, metavar="PNG", help="figure to write: where the captioner looks, by type"
-    )
-    add_json(parser)
-    add_decoding(parser)
+    cli.add_output(parser, "PNG", "figure to write: where the captioner looks, by type", option="--plot")
+    cli.add_json(parser)
+    cli.add_decoding(parser)
 
 
 def _ground(options: argparse.Namespace) -> None:
@@ -74,7 +60,7 @@ def _ground(options: argparse.Namespace) -> None:
     from attncap.reports.grounding import ground
 
     report = ground(
-        captioner_of(options),
+        cli.captioner_of(options),
         load(options.data, seed=options.seed),
         options.boxes,
         split=options.split,
@@ -85,7 +71,7 @@ def _ground(options: argparse.Namespace) -> None:
         limit=options.limit,
         probes=options.probes,
         seed=options.seed,
-        **decoding(options),
+        **cli.decoding(options),
     )
     for count, why in ((report.n_left_out, "have no boxes"), (report.n_unreadable, "cannot be read")):
         if count:
@@ -96,7 +82,5 @@ def _ground(options: argparse.Namespace) -> None:
         from attncap.grounding.plots import plot_grounding
         from attncap.plotting.style import root_figure
 
-        figure = root_figure(plot_grounding(report.grounding))
-        assert figure is not None
-        figure.savefig(options.plot)
+        root_figure(plot_grounding(report.grounding)).savefig(options.plot)
     print(json.dumps(report.to_json_dict(), indent=2) if options.json else report.to_text())

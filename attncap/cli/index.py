@@ -5,21 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from attncap.cli.index_tune import make_encoder, open_index, tune
-from attncap.cli.options import (
-    OutputFile,
-    add_command,
-    add_data,
-    add_features,
-    add_folder,
-    add_images,
-    add_json,
-    data_of,
-    group,
-)
+from attncap.cli import options as cli
+from attncap.cli.index_tune import codes_of, make_encoder, open_index, tune
 
 ENCODER_HELP = (
     "dhash (64 bits), dhash:BITS (n^2 or 2 n^2, such as 128 or 256), or an InceptionV3 layer, such as mixed8, whose "
@@ -35,77 +24,58 @@ def add_commands(commands: Any) -> None:
         description="Build a database of labeled images, find the images nearest to a new one, tune the threshold.",
     )
     own = family.add_subparsers(dest="index_command", required=True, metavar="COMMAND")
-    build = add_command(
+    build = cli.add_command(
         own,
         "build",
         _build,
         "put images with their captions into an index; a second call adds new images and removes those that are gone",
         "attncap index build --data table:captions.csv:photographs --db people.db --encoder dhash:64",
     )
-    add_data(build, what="images and captions")
+    cli.add_data(build, what="images and captions")
     _add_db(build, "the index to make or to extend, an SQLite file")
-    model = group(build, "model")
+    model = cli.group(build, "model")
     model.add_argument("--encoder", default="dhash", metavar="E", help=ENCODER_HELP)
-    model.add_argument(
-        "--image-size",
-        type=int,
-        metavar="I",
-        help="side of the images in pixels, as in train (default: that of the weights; not for dhash)",
-    )
+    help_text = "side of the images in pixels, as in train (default: that of the weights; not for dhash)"
+    model.add_argument("--image-size", type=int, metavar="I", help=help_text)
     _add_encoder(build)
-    group(build, "output").add_argument(
-        "--graph", action="store_true", help="also build the graph for approximate search, for more than 100,000 images"
-    )
+    help_text = "also build the graph for approximate search, for more than 100,000 images"
+    cli.group(build, "output").add_argument("--graph", action="store_true", help=help_text)
 
-    query = add_command(
+    query = cli.add_command(
         own,
         "query",
         _query,
         "print the nearest images and their labels, or caption a folder of images by their nearest neighbors",
         "attncap index query --db people.db me.jpg -k 5",
     )
-    add_images(query, "*")
-    add_folder(group(query, "data"), "caption many images and write --out", dest="folder")
+    cli.add_images(query, "*")
+    cli.add_folder(cli.group(query, "data"), "caption many images and write --out", dest="folder")
     _add_db(query, "the index to search")
     _add_encoder(query)
-    search = group(query, "search")
-    search.add_argument(
-        "-k",
-        type=_count,
-        metavar="K",
-        help="number of neighbors (default 1); with --images, of K captions take the one closest to the others",
-    )
+    search = cli.group(query, "search")
+    help_text = "number of neighbors (default 1); with --images, of K captions take the one closest to the others"
+    search.add_argument("-k", type=_count, default=1, metavar="K", help=help_text)
     search.add_argument("--approximate", action="store_true", help="search the graph that index build --graph made")
-    output = group(query, "output")
-    output.add_argument("--out", type=OutputFile, metavar="JSON", help="with --images: COCO results JSON to write")
-    add_json(query, "print JSON, one list per image")
+    cli.add_output(query, "JSON", "with --images: COCO results JSON to write")
+    cli.add_json(query, "print JSON, one list per image")
 
-    tuning = add_command(
+    tuning = cli.add_command(
         own,
         "tune",
         tune,
         "find the distance threshold with the fewest errors, and store it in the index",
         "attncap index tune --db people.db --match label --plot threshold.png",
     )
-    add_data(
-        tuning,
-        required=False,
-        what="labeled images to query with (default: each image of the index against the others)",
-    )
-    data = group(tuning, "data")
-    data.add_argument(
-        "--index-data", metavar="SPEC", help="with --match copies: the data set that the index was built from"
-    )
-    data.add_argument(
-        "--sample",
-        type=int,
-        default=300,
-        metavar="N",
-        help="with --match copies: number of images to change (default 300)",
-    )
+    what = "labeled images to query with (default: each image of the index against the others)"
+    cli.add_data(tuning, required=False, what=what)
+    data = cli.group(tuning, "data")
+    help_text = "with --match copies: the data set that the index was built from"
+    data.add_argument("--index-data", metavar="SPEC", help=help_text)
+    help_text = "with --match copies: number of images to change (default 300)"
+    data.add_argument("--sample", type=int, default=300, metavar="N", help=help_text)
     _add_db(tuning, "the index, which keeps the threshold")
     _add_encoder(tuning)
-    search = group(tuning, "threshold")
+    search = cli.group(tuning, "threshold")
     search.add_argument(
         "--match",
         default="label",
@@ -114,24 +84,16 @@ def add_commands(commands: Any) -> None:
         "neighbor's caption scores at least this against the image's own), or copies (changed copies of images find "
         "the image; the images of --data are not in the index)",
     )
-    search.add_argument(
-        "--wrong-weight",
-        type=float,
-        default=1.0,
-        metavar="W",
-        help="cost of a wrong label; a missed label costs 1 (default 1.0)",
-    )
+    help_text = "cost of a wrong label; a missed label costs 1 (default 1.0)"
+    search.add_argument("--wrong-weight", type=float, default=1.0, metavar="W", help=help_text)
     search.add_argument("--keep", action="store_true", help="only print: leave the threshold of the index as it is")
-    output = group(tuning, "output")
-    output.add_argument("--plot", type=OutputFile, metavar="PNG", help="figure to write: errors at each threshold")
-    output.add_argument(
-        "--out", type=OutputFile, metavar="CSV", help="table to write: the curve, one row per threshold"
-    )
-    add_json(tuning, "print JSON instead of text")
+    cli.add_output(tuning, "PNG", "figure to write: errors at each threshold", option="--plot")
+    cli.add_output(tuning, "CSV", "table to write: the curve, one row per threshold")
+    cli.add_json(tuning, "print JSON instead of text")
 
 
 def _add_db(parser: argparse.ArgumentParser, what: str) -> None:
-    group(parser, "index").add_argument("--db", required=True, metavar="FILE", help=what)
+    cli.group(parser, "index").add_argument("--db", required=True, metavar="FILE", help=what)
 
 
 def _count(text: str) -> int:
@@ -143,15 +105,14 @@ def _count(text: str) -> int:
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
     help_text = "imagenet, faces, random, or a weights file (not for dhash)"
-    group(parser, "model").add_argument("--weights", metavar="W", help=help_text)
-    add_features(parser, "nothing is stored; not for dhash")
+    cli.group(parser, "model").add_argument("--weights", metavar="W", help=help_text)
+    cli.add_features(parser, "nothing is stored; not for dhash")
 
 
 def _build(options: argparse.Namespace) -> None:
-    from attncap._files import write_rejects
     from attncap.retrieval.index import ImageIndex
 
-    data = data_of(options)
+    data = cli.data_of(options)
     references = data.references()
     pictures = data.pictures
     encoder = make_encoder(options.encoder, options.weights, options.features, options.image_size)
@@ -176,13 +137,7 @@ def _build(options: argparse.Namespace) -> None:
             )
         if options.graph:
             print(f"approximate index: {index.build_graph()}")
-    listed = Path(options.db).with_suffix(".rejects.csv")
-    if write_rejects(listed, rejects):
-        first = rejects.iloc[0]
-        print(
-            f"{len(rejects)} images cannot be read (first {first['path']}: {first['reason']}): see {listed}",
-            file=sys.stderr,
-        )
+    cli.report_rejects(options.db, rejects)
 
 
 def _query(options: argparse.Namespace) -> None:
@@ -200,7 +155,7 @@ def _query(options: argparse.Namespace) -> None:
         answers: dict[str, Any] = {}
         plain: list[str] = []
         for path in images["path"]:
-            answers[path] = index.query(path, options.k or 1, options.approximate)
+            answers[path] = index.query(path, options.k, options.approximate)
             if not index.has_content(index.encoder.encode([path])[0]):
                 plain.append(path)
         limit = index.threshold
@@ -223,25 +178,13 @@ def _query(options: argparse.Namespace) -> None:
 
 
 def _caption(options: argparse.Namespace, index: Any, images: Any, rejected: int) -> None:
-    import numpy as np
-
-    from attncap.images import UnreadableImage
     from attncap.metrics.coco_json import write_predictions
     from attncap.retrieval.captions import neighbor_captions
 
-    codes = {}
-    for image_id, code in zip(
-        images["image_id"], index.encoder.encode(images["path"].tolist(), progress=True), strict=True
-    ):
-        if isinstance(code, UnreadableImage):
-            print(code, file=sys.stderr)
-        else:
-            codes[image_id] = code
-    if not codes:
-        raise ValueError(f"{options.folder}: none of the {len(images)} images can be read")
-    captions = neighbor_captions(index, np.stack(list(codes.values())), list(codes), options.k or 1)
+    image_ids, codes = codes_of(index, images, options.folder)
+    captions = neighbor_captions(index, codes, image_ids, options.k)
     write_predictions(options.out, captions)
     print(f"{len(captions)} captions in {options.out}")
-    missing = rejected + len(images) - len(codes)
+    missing = rejected + len(images) - len(image_ids)
     if missing:
         print(f"{missing} images cannot be read and have no caption", file=sys.stderr)

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from attncap.cli.options import data_of
+from attncap.cli import options as cli
 
 
 def tune(options: argparse.Namespace) -> None:
@@ -43,9 +43,8 @@ def tune(options: argparse.Namespace) -> None:
         from attncap.plotting.style import root_figure
         from attncap.retrieval.plots import plot_threshold
 
-        figure = root_figure(plot_threshold(curve.table, curve.threshold, curve.queries, measure=measure))
-        assert figure is not None
-        figure.savefig(options.plot)
+        ax = plot_threshold(curve.table, curve.threshold, curve.queries, measure=measure)
+        root_figure(ax).savefig(options.plot)
     if options.json:
         content = {"best": curve.best, "queries": curve.queries, "held_out_errors": curve.held_out_errors}
         print(json.dumps(content if table is None else {**content, "copies": table.to_dict("records")}, indent=2))
@@ -93,23 +92,28 @@ def _of_copies(options: argparse.Namespace, index: Any) -> tuple[Any, Any, Any]:
 
 def _asked(options: argparse.Namespace, index: Any) -> tuple[Any, list[list[str]]]:
     """Return codes and labels of the images of --data that can be read."""
+    data = cli.data_of(options)
+    image_ids, codes = codes_of(index, data.pictures, options.data)
+    references = data.references()
+    return codes, [references.get(image_id, []) for image_id in image_ids]
+
+
+def codes_of(index: Any, images: Any, where: str) -> tuple[list[str], Any]:
+    """Return the image_ids and the codes of the images that can be read; the others are printed."""
     import numpy as np
 
     from attncap.images import UnreadableImage
 
-    data = data_of(options)
-    references = data.references()
-    codes = index.encoder.encode(data.pictures["path"].tolist(), progress=True)
-    kept, labels = [], []
-    for image_id, code in zip(data.pictures["image_id"], codes, strict=True):
+    codes = {}
+    encoded = index.encoder.encode(images["path"].tolist(), progress=True)
+    for image_id, code in zip(images["image_id"], encoded, strict=True):
         if isinstance(code, UnreadableImage):
             print(code, file=sys.stderr)
         else:
-            kept.append(code)
-            labels.append(references.get(image_id, []))
-    if not kept:
-        raise ValueError(f"{options.data}: no image can be read")
-    return np.stack(kept), labels
+            codes[image_id] = code
+    if not codes:
+        raise ValueError(f"{where}: none of the {len(images)} images can be read")
+    return list(codes), np.stack(list(codes.values()))
 
 
 def make_encoder(text: str, weights: str | None, features: str | None, image_size: int | None) -> Any:

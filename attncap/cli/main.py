@@ -42,11 +42,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that no later flush fails
         return 141
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
         print(f"attncap {parsed.command}: {_one_line(error)}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print(f"attncap {parsed.command}: not enough memory", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nattncap {parsed.command}: interrupted", file=sys.stderr)
@@ -58,6 +55,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__

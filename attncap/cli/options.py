@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from attncap._files import check_output, check_output_folder
+from attncap._files import check_output, check_output_folder, write_rejects
 from attncap.data.readers.registry import forms
 from attncap.training.config import kinds_of
 
@@ -54,9 +56,11 @@ def add_data(
     parser: argparse.ArgumentParser,
     *,
     what: str = "data set",
+    option: str = "--data",
+    forms: str = SPEC_HELP,
     required: bool = True,
     split: bool = True,
-    seed: str = "seed of the splits",
+    seed: str | None = "seed of the splits",
     within: Any = None,
 ) -> None:
     """Declare `--data`, `--split` and `--seed`, which `data_of` reads.
@@ -64,16 +68,19 @@ def add_data(
     Args:
         parser: of the command.
         what: what the data set is for.
+        option: name of the option, if not `--data`.
+        forms: how the data set is written.
         required: whether `--data` must be given.
         split: whether the command takes a part of the data set.
-        seed: what the seed is for.
+        seed: what the seed is for; None: the command has no seed of its own.
         within: group of options of which one must be given, for `--data`.
     """
     data = group(parser, "data")
-    (within or data).add_argument("--data", required=required, metavar="SPEC", help=f"{what}: {SPEC_HELP}")
+    (within or data).add_argument(option, required=required, metavar="SPEC", help=f"{what}: {forms}")
     if split:
-        data.add_argument("--split", metavar="S", help="part of --data: train, val (or dev) or test (default: all)")
-    data.add_argument("--seed", type=int, default=0, metavar="N", help=f"{seed} (default 0)")
+        data.add_argument("--split", metavar="S", help=f"part of {option}: train, val (or dev) or test (default: all)")
+    if seed is not None:
+        data.add_argument("--seed", type=int, default=0, metavar="N", help=f"{seed} (default 0)")
 
 
 def data_of(options: argparse.Namespace) -> Any:
@@ -110,6 +117,33 @@ def add_boxes(parser: argparse.ArgumentParser, what: str) -> None:
 def add_json(parser: argparse.ArgumentParser, what: str = "print JSON instead of a table") -> None:
     """Declare `--json`."""
     group(parser, "output").add_argument("--json", action="store_true", help=what)
+
+
+def add_output(
+    parser: argparse.ArgumentParser, metavar: str, what: str, *, option: str = "--out", required: bool = False
+) -> None:
+    """Declare a file to write, which `check_outputs` checks before the command runs."""
+    group(parser, "output").add_argument(option, required=required, type=OutputFile, metavar=metavar, help=what)
+
+
+def add_run_folder(parser: argparse.ArgumentParser) -> None:
+    """Declare `--run` and `--resume` of a training."""
+    output = group(parser, "output")
+    help_text = "run folder, made by this command"
+    output.add_argument("--run", required=True, dest="run_folder", type=OutputFolder, metavar="DIR", help=help_text)
+    output.add_argument("--resume", action="store_true", help="continue from the last completed epoch of the run")
+
+
+def add_set(parser: argparse.ArgumentParser, title: str, settings: str) -> None:
+    """Declare `--set`, which `settings_of` reads; `settings` is the name of the dataclass."""
+    help_text = f"any setting by its name in {settings}"
+    group(parser, title).add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=help_text)
+
+
+def settings_of(options: argparse.Namespace, names: Iterable[str], settings: type) -> dict[str, Any]:
+    """Return the settings that are given by options of these names or by `--set`, which wins."""
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return given | dict(setting(text, settings) for text in options.set)
 
 
 def setting(text: str, settings: type) -> tuple[str, Any]:
@@ -156,6 +190,13 @@ def captioner_of(options: argparse.Namespace) -> Any:
     return Ensemble(options.runs)
 
 
+def add_classifier(
+    parser: argparse.ArgumentParser, what: str = "run folder of attributes train, or .keras file"
+) -> None:
+    """Declare `--run` of a classifier of attributes."""
+    group(parser, "model").add_argument("--run", required=True, dest="run_folder", metavar="DIR", help=what)
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Declare the options that `decoding` reads."""
     options = group(parser, "decoding")
@@ -173,24 +214,20 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 def beams(text: str) -> int:
     """Read a number of beams, for argparse."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 expected, got {text!r}")
-    return value
+    return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
 
 
 def finite(text: str) -> float:
     """Read a finite number, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"a finite number expected, got {text!r}")
-    return value
+    return _number(text, float, math.isfinite, "a finite number")
+
+
+def _number(text: str, kind: Any, allowed: Callable[[Any], bool], expected: str) -> Any:
+    with contextlib.suppress(ValueError):
+        value = kind(text)
+        if allowed(value):
+            return value
+    raise argparse.ArgumentTypeError(f"{expected} expected, got {text!r}")
 
 
 def decoding(options: argparse.Namespace) -> dict[str, Any]:
@@ -242,11 +279,33 @@ def _look_alikes(file: str, captioner: Any) -> Any:
         return LookAlikes(index, captioner)
 
 
-def save_heatmap(path: str, caption: Any, file: Path) -> None:
-    """Draw the maps of a caption over its image, into a file."""
-    from attncap.plotting.attention import plot_attention
+def encode_files(
+    captioner: Any, path_of: dict[str, str], rejects: list[tuple[str, str, str]], *, progress: bool = True
+) -> tuple[list[str], Any]:
+    """Return the image_ids and the features of the images that can be read; the others go to `rejects`.
 
-    plot_attention(path, caption).savefig(file)
+    Args:
+        captioner: its encoder is used.
+        path_of: image_id -> the file.
+        rejects: (image_id, path, reason) of each unreadable image is appended to it.
+        progress: show a bar.
+    """
+    import numpy as np
+
+    from attncap.decoding.predict import encoded_images
+
+    encoded = list(encoded_images(captioner, list(path_of.values()), list(path_of), rejects, progress=progress))
+    features = np.concatenate([features for _, features in encoded]) if encoded else np.empty(0)
+    return [image_id for kept, _ in encoded for image_id in kept], features
+
+
+def report_rejects(out: str, rejects: Any, why: str | None = None) -> None:
+    """List rejected images beside an output, in NAME.rejects.csv, and print how many there are, and why."""
+    listed = Path(out).with_suffix(".rejects.csv")
+    if write_rejects(listed, rejects):
+        first = rejects.iloc[0]
+        why = why or f"cannot be read (first {first['path']}: {first['reason']})"
+        print(f"{len(rejects)} images {why}: see {listed}", file=sys.stderr)
 
 
 def heatmap_files(out: Path, image_ids: Sequence[str]) -> list[Path]:
@@ -288,19 +347,14 @@ def check_outputs(options: argparse.Namespace) -> None:
         OSError: it cannot be written.
     """
     given = vars(options)
-    texts = {
-        name: [str(item) for item in (value if isinstance(value, list) else [value])]
-        for name, value in given.items()
-        if isinstance(value, str | list) and not isinstance(value, OutputFile | OutputFolder)
-    }
+    values = [value if isinstance(value, list) else [value] for value in given.values()]
+    texts = [text for several in values for text in several if type(text) is str]  # outputs are of their own types
+    parts = {part for text in texts for part in (text, *text.split(":"), *text.replace("+", ":").split(":"))}
     for name, out in given.items():
         option = f"--{name.removesuffix('_folder').replace('_', '-')}"
         if isinstance(out, OutputFolder):
             check_output_folder(out, option)
-        if not isinstance(out, OutputFile):
-            continue
-        for text in (text for several in texts.values() for text in several):
-            pieces = [text, *text.split(":"), *text.replace("+", ":").split(":")]
-            if os.path.exists(out) and any(os.path.isfile(p) and os.path.samefile(p, out) for p in pieces if p):
+        elif isinstance(out, OutputFile):
+            if os.path.exists(out) and any(os.path.isfile(part) and os.path.samefile(part, out) for part in parts):
                 raise ValueError(f"{option} {out} is the input: name another file, it would be overwritten")
-        check_output(out, option)
+            check_output(out, option)

@@ -11,14 +11,12 @@ from typing import Any
 from attncap.cli.options import decoder_of, group
 
 
-def add_features_file(parser: argparse.ArgumentParser) -> None:
+def add_features_file(
+    parser: argparse.ArgumentParser, note: str = "default: the file that the run was trained on, if any"
+) -> None:
     """Declare `--features-file`, which `features_file_of` reads."""
-    group(parser, "data").add_argument(
-        "--features-file",
-        metavar="F",
-        help="features computed elsewhere, by image_id: .npy, .npz, .h5 or .safetensors, see docs/extending.md "
-        "(default: the file that the run was trained on, if any)",
-    )
+    help_text = "features computed elsewhere, by image_id: .npy, .npz, .h5 or .safetensors, see docs/extending.md"
+    group(parser, "data").add_argument("--features-file", metavar="F", help=f"{help_text} ({note})")
 
 
 def features_file_of(options: argparse.Namespace) -> str | None:

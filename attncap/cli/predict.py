@@ -4,53 +4,35 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import (
-    OutputFile,
-    add_command,
-    add_consensus,
-    add_data,
-    add_decoding,
-    add_folder,
-    add_run,
-    captioner_of,
-    data_of,
-    group,
-)
+from attncap.cli import options as cli
 from attncap.cli.outside_features import add_features_file, captions_of
 
 
 def add_commands(commands: Any) -> None:
     """Declare `attncap predict`."""
-    parser = add_command(
+    parser = cli.add_command(
         commands,
         "predict",
         _predict,
         "caption the images of a data set or a folder into COCO results JSON",
         "attncap predict --run runs/mine --data flickr8k:flickr8k --split dev --out predictions.json",
     )
-    add_run(parser)
-    one_of = group(parser, "data").add_mutually_exclusive_group(required=True)
-    add_data(parser, required=False, what="caption a data set, with its image ids", within=one_of)
-    add_folder(one_of, "caption other images")
+    cli.add_run(parser)
+    one_of = cli.group(parser, "data").add_mutually_exclusive_group(required=True)
+    cli.add_data(parser, required=False, what="caption a data set, with its image ids", within=one_of)
+    cli.add_folder(one_of, "caption other images")
     add_features_file(parser)
-    group(parser, "output").add_argument(
-        "--out",
-        required=True,
-        type=OutputFile,
-        metavar="JSON",
-        help="COCO results JSON to write; unreadable images are listed beside it in NAME.rejects.csv",
-    )
-    add_decoding(parser)
-    add_consensus(parser)
+    help_text = "COCO results JSON to write; unreadable images are listed beside it in NAME.rejects.csv"
+    cli.add_output(parser, "JSON", help_text, required=True)
+    cli.add_decoding(parser)
+    cli.add_consensus(parser)
 
 
 def _predict(options: argparse.Namespace) -> None:
     import pandas as pd
 
-    from attncap._files import write_rejects
     from attncap.decoding.collapse import collapse_warnings
     from attncap.metrics.coco_json import write_predictions
     from attncap.paths import find_images
@@ -58,11 +40,14 @@ def _predict(options: argparse.Namespace) -> None:
     if options.split and not options.data:
         raise ValueError(f"--split {options.split}: belongs to --data SPEC; --images captions every image")
     if options.data:
-        images, rejects = _of_data(options), pd.DataFrame()
+        images, rejects = cli.data_of(options).pictures, pd.DataFrame()
+        if images.empty:
+            part = f" in split {options.split}" if options.split else ""
+            raise ValueError(f"{options.data}: has no images{part}")
     else:
         images, rejects = find_images(options.images)
     paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
-    captioner = captioner_of(options)
+    captioner = cli.captioner_of(options)
     captions, unreadable = captions_of(options, captioner, paths, image_ids)
     # The COCO tools expect integers for the image ids of COCO.
     integers = bool(options.data) and all(
@@ -72,16 +57,5 @@ def _predict(options: argparse.Namespace) -> None:
     print(f"{len(captions)} captions in {options.out}")
     for warning in collapse_warnings(captions):
         print(f"warning: {warning}", file=sys.stderr)
-    rejects = pd.concat([rejects, unreadable], ignore_index=True)
-    listed = Path(options.out).with_suffix(".rejects.csv")
-    if write_rejects(listed, rejects):
-        why = "have no caption" if captioner.encoder is None else "cannot be read and have no caption"
-        print(f"{len(rejects)} images {why}: see {listed}", file=sys.stderr)
-
-
-def _of_data(options: argparse.Namespace) -> Any:
-    """Return the images of --data with their ids."""
-    images = data_of(options).pictures
-    if images.empty:
-        raise ValueError(f"{options.data}: has no images" + (f" in split {options.split}" if options.split else ""))
-    return images
+    why = "have no caption" if captioner.encoder is None else "cannot be read and have no caption"
+    cli.report_rejects(options.out, pd.concat([rejects, unreadable], ignore_index=True), why)

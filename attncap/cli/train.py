@@ -8,7 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from attncap.cli.options import SPEC_HELP, OutputFolder, add_boxes, add_command, add_features, setting
+from attncap.cli import options as cli
+from attncap.cli.outside_features import add_features_file
 from attncap.training.config import TrainConfig, describe_setting, kinds_of
 from attncap.training.recipe import OF_COMMAND, read_recipe, recipe_names
 from attncap.training.run_folder import check_free
@@ -20,12 +21,13 @@ GROUPS = {  # title of a group of options -> what it is about
     "score": "Training on the score itself, with --objective cider.",
     "output": "Where results go, and how to continue.",
 }
-HIDDEN_NAMES = {"batch_size": "--pictures"}  # option names of earlier versions
+HIDDEN_NAMES = {"batch_size": ("--pictures",)}  # option names of earlier versions
+METAVARS = {bool: "true|false", int: "N", float: "X"}  # by the type of a setting
 
 
 def add_commands(commands: Any) -> None:
     """Declare `train`."""
-    train = add_command(
+    train = cli.add_command(
         commands,
         "train",
         _train,
@@ -34,26 +36,11 @@ def add_commands(commands: Any) -> None:
     )
     train.usage = "attncap train --data SPEC --run DIR [OPTION ...]"
     groups = {name: train.add_argument_group(name, what) for name, what in GROUPS.items()}
-    groups["data"].add_argument("--data", metavar="SPEC", help=SPEC_HELP)
-    add_features(train)
-    groups["data"].add_argument(
-        "--features-file",
-        metavar="F",
-        help="train on features computed elsewhere, by image_id: .npy, .npz, .h5 or .safetensors, with boxes and a "
-        "mask for regions; --resume reads the same file",
-    )
-    add_boxes(train, "boxes for --attention-supervision 1.0")
-    groups["output"].add_argument(
-        "--run",
-        required=True,
-        dest="run_folder",
-        type=OutputFolder,
-        metavar="DIR",
-        help="run folder, made by this command",
-    )
-    groups["output"].add_argument(
-        "--resume", action="store_true", help="continue from the last completed epoch of the run"
-    )
+    cli.add_data(train, required=False, split=False, seed=None)
+    cli.add_features(train)
+    add_features_file(train, "with boxes and a mask for regions; --resume reads the same file")
+    cli.add_boxes(train, "boxes for --attention-supervision 1.0")
+    cli.add_run_folder(train)
     groups["output"].add_argument("--tensorboard", action="store_true", help="write TensorBoard logs as well")
     groups["training"].add_argument(
         "--config",
@@ -64,21 +51,17 @@ def add_commands(commands: Any) -> None:
     for field in fields(TrainConfig):
         _add_setting(groups[field.metadata["group"]], field, kinds[field.name][0])
     add_sharing(train)
-    groups["training"].add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting above, by its name in TrainConfig"
-    )
+    cli.add_set(train, "training", "TrainConfig")
 
 
 def _add_setting(group: Any, field: Any, kind: Any) -> None:
     name = "--from" if field.name == "start" else f"--{field.name.replace('_', '-')}"
-    names = [name, HIDDEN_NAMES[field.name]] if field.name in HIDDEN_NAMES else [name]
     group.add_argument(
-        *names,
+        name,
+        *HIDDEN_NAMES.get(field.name, ()),
         dest=field.name,
         type=_truth if kind is bool else kind,
-        metavar={"start": "RUN", bool: "true|false", int: "N", float: "X"}.get(
-            "start" if field.name == "start" else kind, "NAME"
-        ),
+        metavar="RUN" if field.name == "start" else METAVARS.get(kind, "NAME"),
         help=describe_setting(field).replace("%", "%%"),
     )
 
@@ -103,32 +86,23 @@ def add_sharing(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="where process 0 listens (default: KERAS_DISTRIBUTION_JOB_ADDRESSES, or what Slurm and Open MPI set)",
     )
-    group.add_argument(
-        "--processes", type=int, metavar="N", help="how many (default: KERAS_DISTRIBUTION_NUM_PROCESSES)"
-    )
-    group.add_argument(
-        "--process-id",
-        type=int,
-        metavar="I",
-        help="which this is, from 0; process 0 writes the run folder (default: KERAS_DISTRIBUTION_PROCESS_ID)",
-    )
+    help_text = "how many (default: KERAS_DISTRIBUTION_NUM_PROCESSES)"
+    group.add_argument("--processes", type=int, metavar="N", help=help_text)
+    help_text = "which this is, from 0; process 0 writes the run folder (default: KERAS_DISTRIBUTION_PROCESS_ID)"
+    group.add_argument("--process-id", type=int, metavar="I", help=help_text)
 
 
 def sharing(options: argparse.Namespace) -> AbstractContextManager[Any]:
     """Return the distributed training that the options of `add_sharing` ask for, or a context of None."""
-    of_processes = {
-        "coordinator": options.coordinator,
-        "processes": options.processes,
-        "process-id": options.process_id,
-    }
-    if not options.distributed:
-        given = [name for name, value in of_processes.items() if value is not None]
-        if given:
-            raise ValueError(f"--{given[0]} requires --distributed")
-        return nullcontext()
-    from attncap.training.distributed.distribution import shared_training
+    of_processes = {name: getattr(options, name) for name in ("coordinator", "processes", "process_id")}
+    if options.distributed:
+        from attncap.training.distributed.distribution import shared_training
 
-    return shared_training(*of_processes.values())
+        return shared_training(*of_processes.values())
+    for name, value in of_processes.items():
+        if value is not None:
+            raise ValueError(f"--{name.replace('_', '-')} requires --distributed")
+    return nullcontext()
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -143,9 +117,7 @@ def _train_with(options: argparse.Namespace, distribution: Any) -> None:
     settings = read_recipe(options.config) if options.config else {}
     of_command = {name: getattr(options, name) or settings.get(name) for name in OF_COMMAND}
     settings = {name: value for name, value in settings.items() if name not in OF_COMMAND}
-    names = [field.name for field in fields(TrainConfig)]
-    settings |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    settings |= dict(setting(text, TrainConfig) for text in options.set)
+    settings |= cli.settings_of(options, (field.name for field in fields(TrainConfig)), TrainConfig)
     if of_command["data"] is None:
         raise ValueError("--data is needed: the images and captions to train on")
     try:

@@ -42,7 +42,6 @@ def add_commands(commands: Any) -> None:
         own,
         "train",
         _train,
-        "train a classifier of attributes, or of the statements of `attncap characteristics label`",
         "attncap attributes train --data attributes:list_attr_celeba.txt:images --run runs/attributes",
     )
     _add_table(train)
@@ -67,7 +66,6 @@ def add_commands(commands: Any) -> None:
         own,
         "predict",
         _predict,
-        "write the probability of every attribute for a folder of images",
         "attncap attributes predict --run runs/attributes --images photographs --out probabilities.csv",
     )
     cli.add_classifier(predict)
@@ -79,7 +77,6 @@ def add_commands(commands: Any) -> None:
         own,
         "report",
         _report,
-        "measure a classifier on held-out images, each attribute compared with the majority class",
         "attncap attributes report --run runs/attributes --data attributes:list_attr_celeba.txt:images",
     )
     cli.add_classifier(report, "run folder of attributes train")
@@ -98,7 +95,6 @@ def add_commands(commands: Any) -> None:
         own,
         "texts",
         _texts,
-        "turn a table's labels into sentences: captions to train and score captioners on, with the same split",
         "attncap attributes texts --data attributes:list_attr_celeba.txt:images --out captions.csv",
     )
     _add_table(texts)
@@ -127,6 +123,7 @@ def _add_captions(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    """Train a classifier of attributes, or of the statements of `attncap characteristics label`."""
     from attncap.attributes.config import AttributeConfig
     from attncap.attributes.statements import read_phrases
     from attncap.attributes.tables import load_attributes
@@ -150,6 +147,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    """Write the probability of every attribute for a folder of images."""
     import pandas as pd
 
     from attncap._files import write_csv
@@ -168,6 +166,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    """Measure a classifier on held-out images, each attribute compared with the majority class."""
     from attncap._files import write_csv
     from attncap.attributes.classifier import load_classifier
     from attncap.attributes.evaluate import evaluate_attributes
@@ -203,6 +202,7 @@ def _print_report(report: Any, classifier: Any) -> None:
 
 
 def _texts(options: argparse.Namespace) -> None:
+    """Turn a table's labels into sentences: captions to train and score captioners on, with the same split."""
     import numpy as np
     import pandas as pd
 

@@ -15,11 +15,7 @@ from attncap.cli.outside_features import add_features_file, captions_of
 def add_commands(commands: Any) -> None:
     """Declare `caption`."""
     parser = cli.add_command(
-        commands,
-        "caption",
-        _caption,
-        "print the captions of images, and draw where the model looked",
-        "attncap caption --run runs/demo/run me.jpg --heatmap me_heatmap.png",
+        commands, "caption", _caption, "attncap caption --run runs/demo/run me.jpg --heatmap me_heatmap.png"
     )
     cli.add_run(parser)
     add_features_file(parser)
@@ -31,6 +27,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _caption(options: argparse.Namespace) -> None:
+    """Print the captions of images, and draw where the model looked."""
     import pandas as pd
 
     from attncap.paths import find_images

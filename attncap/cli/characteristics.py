@@ -23,7 +23,6 @@ def add_commands(commands: Any) -> None:
         own,
         "mine",
         _mine,
-        "find the phrases of free texts and propose which state the same characteristic",
         "attncap characteristics mine --data table:captions.csv:photographs --weights imagenet "
         "--out characteristics.csv",
     )
@@ -44,7 +43,6 @@ def add_commands(commands: Any) -> None:
         own,
         "label",
         _label,
-        "turn texts into a table of attributes: 1 stated present, 0 stated absent, empty not stated",
         "attncap characteristics label --data table:captions.csv:photographs --characteristics characteristics.csv "
         "--out table.csv",
     )
@@ -61,6 +59,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _mine(options: argparse.Namespace) -> None:
+    """Find the phrases of free texts and propose which state the same characteristic."""
     from attncap.characteristics.mining import mine
 
     data = cli.data_of(options)
@@ -106,6 +105,7 @@ def _embed(data: Any, options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _label(options: argparse.Namespace) -> None:
+    """Turn texts into a table of attributes: 1 stated present, 0 stated absent, empty not stated."""
     from attncap.characteristics.labels import RARE, count_statements, label, rare_characteristics, write_table
     from attncap.characteristics.lexicon import Lexicon
 

@@ -15,7 +15,6 @@ def add_commands(commands: Any) -> None:
         commands,
         "check",
         _check,
-        "decode every image of a data set, list what is wrong, and describe the captions",
         "attncap check --data flickr8k:flickr8k",
         f"\nforms of SPEC:\n{formats()}\n  FOLDER\n      the data set in this folder; its format is guessed\n",
     )
@@ -24,6 +23,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    """Decode every image of a data set, list what is wrong, and describe the captions."""
     from attncap.data.describe import describe_data
     from attncap.data.load import check, check_summary
 

@@ -10,23 +10,15 @@ from attncap.cli import options as cli
 
 def add_commands(commands: Any) -> None:
     """Declare `demo`."""
-    parser = cli.add_command(
-        commands, "demo", _demo, "draw faces, train on them, score, draw heatmaps", "attncap demo --out runs/demo"
-    )
-    parser.add_argument(
-        "--out",
-        default=cli.OutputFolder("runs/demo"),
-        type=cli.OutputFolder,
-        metavar="DIR",
-        help="folder to write to (default runs/demo)",
-    )
+    parser = cli.add_command(commands, "demo", _demo, "attncap demo --out runs/demo")
+    out, help_text = cli.OutputFolder("runs/demo"), "folder to write to (default runs/demo)"
+    parser.add_argument("--out", default=out, type=cli.OutputFolder, metavar="DIR", help=help_text)
     parser.add_argument("--seed", type=int, default=0, help="seed of faces and training (default 0)")
-    parser.add_argument(
-        "--pictures", type=int, default=None, metavar="N", help="number of faces to draw (default 3000)"
-    )
+    parser.add_argument("--pictures", type=int, metavar="N", help="number of faces to draw (default 3000)")
 
 
 def _demo(options: argparse.Namespace) -> None:
+    """Draw faces, train on them, score, draw heatmaps."""
     from attncap.reports.demo import demo
 
     demo(options.out, seed=options.seed, pictures=options.pictures)

@@ -18,7 +18,6 @@ def add_commands(commands: Any) -> None:
         commands,
         "evaluate",
         _evaluate,
-        "score captions against references: BLEU, ROUGE-L, CIDEr, and the characteristics that they state",
         "attncap evaluate --predictions predictions.json --references flickr8k:flickr8k --split dev",
     )
     data = cli.group(parser, "data")
@@ -50,6 +49,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    """Score captions against references: BLEU, ROUGE-L, CIDEr, and the characteristics that they state."""
     from attncap.metrics.evaluate import check_ids, compare, evaluate, read_predictions
     from attncap.metrics.registry import STANDARD_METRICS
 

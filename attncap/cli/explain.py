@@ -18,7 +18,6 @@ def add_commands(commands: Any) -> None:
         commands,
         "explain",
         _explain,
-        "draw which parts of an image made each word probable, by several methods side by side",
         "attncap explain --run runs/demo/run me.jpg --out why.png --method occlusion --method attention",
     )
     cli.add_run(parser)
@@ -46,6 +45,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
+    """Draw which parts of an image made each word probable, by several methods side by side."""
     from attncap.decoding.decoder import Decoder
     from attncap.explain.faithfulness import measure_maps
     from attncap.explain.plots import plot_explanations

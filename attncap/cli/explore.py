@@ -17,7 +17,6 @@ def add_commands(commands: Any) -> None:
         commands,
         "explore",
         _explore,
-        "write one HTML page to explore captions: each word shows its map over the image",
         "attncap explore --run runs/mine --images photographs --out explore.html --beam-width 5",
     )
     cli.add_run(parser)
@@ -37,6 +36,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _explore(options: argparse.Namespace) -> None:
+    """Write one HTML page to explore captions: each word shows its map over the image."""
     from attncap.decoding.alternatives import explore_features
     from attncap.grounding.annotations import load_phrases, phrases_in
     from attncap.models.saving import load_captioner

@@ -14,7 +14,6 @@ def add_commands(commands: Any) -> None:
         commands,
         "features",
         _features,
-        "compute the features of all images, once for all runs; an interrupted call can be repeated",
         "attncap features --data table:captions.csv:photographs --layer mixed8 --engine ray --ray-address auto",
     )
     cli.add_data(features)
@@ -47,6 +46,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _features(options: argparse.Namespace) -> None:
+    """Compute the features of all images, once for all runs; an interrupted call can be repeated."""
     given = {name: getattr(options, f"ray_{name}") for name in ("address", "workers", "cores", "gpus")}
     given = {name: value for name, value in given.items() if value is not None}
     if options.engine != "ray" and given:

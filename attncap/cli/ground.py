@@ -18,7 +18,6 @@ def add_commands(commands: Any) -> None:
         commands,
         "ground",
         _ground,
-        "measure whether the captioner looks at what the words name, against boxes",
         "attncap ground --run runs/mine --data flickr8k:flickr8k --split dev --boxes entities:flickr30k_entities.zip",
     )
     cli.add_run(parser)
@@ -56,6 +55,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _ground(options: argparse.Namespace) -> None:
+    """Measure whether the captioner looks at what the words name, against boxes."""
     from attncap.data.load import load
     from attncap.reports.grounding import ground
 

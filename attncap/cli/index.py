@@ -28,7 +28,6 @@ def add_commands(commands: Any) -> None:
         own,
         "build",
         _build,
-        "put images with their captions into an index; a second call adds new images and removes those that are gone",
         "attncap index build --data table:captions.csv:photographs --db people.db --encoder dhash:64",
     )
     cli.add_data(build, what="images and captions")
@@ -41,13 +40,7 @@ def add_commands(commands: Any) -> None:
     help_text = "also build the graph for approximate search, for more than 100,000 images"
     cli.group(build, "output").add_argument("--graph", action="store_true", help=help_text)
 
-    query = cli.add_command(
-        own,
-        "query",
-        _query,
-        "print the nearest images and their labels, or caption a folder of images by their nearest neighbors",
-        "attncap index query --db people.db me.jpg -k 5",
-    )
+    query = cli.add_command(own, "query", _query, "attncap index query --db people.db me.jpg -k 5")
     cli.add_images(query, "*")
     cli.add_folder(cli.group(query, "data"), "caption many images and write --out", dest="folder")
     _add_db(query, "the index to search")
@@ -59,13 +52,7 @@ def add_commands(commands: Any) -> None:
     cli.add_output(query, "JSON", "with --images: COCO results JSON to write")
     cli.add_json(query, "print JSON, one list per image")
 
-    tuning = cli.add_command(
-        own,
-        "tune",
-        tune,
-        "find the distance threshold with the fewest errors, and store it in the index",
-        "attncap index tune --db people.db --match label --plot threshold.png",
-    )
+    tuning = cli.add_command(own, "tune", tune, "attncap index tune --db people.db --match label --plot threshold.png")
     what = "labeled images to query with (default: each image of the index against the others)"
     cli.add_data(tuning, required=False, what=what)
     data = cli.group(tuning, "data")
@@ -110,6 +97,7 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
+    """Put images with their captions into an index; a second call adds new images and removes those that are gone."""
     from attncap.retrieval.index import ImageIndex
 
     data = cli.data_of(options)
@@ -141,6 +129,7 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _query(options: argparse.Namespace) -> None:
+    """Print the nearest images and their labels, or caption a folder of images by their nearest neighbors."""
     if bool(options.images) == bool(options.folder) or bool(options.folder) != bool(options.out):
         raise ValueError("give images, or --images FOLDER together with --out JSON")
     from attncap.paths import find_images

@@ -11,7 +11,7 @@ from attncap.cli import options as cli
 
 
 def tune(options: argparse.Namespace) -> None:
-    """Run `attncap index tune`."""
+    """Find the distance threshold with the fewest errors, and store it in the index."""
     from attncap._files import write_csv
     from attncap.retrieval.thresholds import NEVER, parse_match, tune_threshold
 

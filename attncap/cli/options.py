@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import math
 import os
 import sys
@@ -24,14 +25,22 @@ BOXES_HELP = (
 )
 
 
-def add_command(
-    commands: Any, name: str, run: Any, what: str, example: str, notes: str = ""
-) -> argparse.ArgumentParser:
-    """Declare a command: its function `run(options)`, one line on what it does, and an example and notes below."""
+def add_command(commands: Any, name: str, run: Any, example: str, notes: str = "") -> argparse.ArgumentParser:
+    """Declare a command.
+
+    Args:
+        commands: where to add it, as `add_commands` gets it.
+        name: of the command.
+        run: its function, which takes the parsed options; its docstring is the help text.
+        example: a command line, printed below the options.
+        notes: printed below the example.
+    """
+    description = inspect.getdoc(run) or ""
+    what = description.partition("\n")[0].rstrip(".")
     parser = commands.add_parser(
         name,
-        help=what,
-        description=what[0].upper() + what[1:] + ".",
+        help=what[:1].lower() + what[1:].replace("%", "%%"),
+        description=description,
         epilog=f"example:\n  {example}\n{notes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

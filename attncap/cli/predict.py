@@ -16,7 +16,6 @@ def add_commands(commands: Any) -> None:
         commands,
         "predict",
         _predict,
-        "caption the images of a data set or a folder into COCO results JSON",
         "attncap predict --run runs/mine --data flickr8k:flickr8k --split dev --out predictions.json",
     )
     cli.add_run(parser)
@@ -31,6 +30,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    """Caption the images of a data set or a folder into COCO results JSON."""
     import pandas as pd
 
     from attncap.decoding.collapse import collapse_warnings

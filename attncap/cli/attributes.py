@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli import options as cli
+from attncap.cli.outputs import report_rejects
 
 ATTRIBUTES_HELP = (
     "attributes:FILE:IMAGES, where FILE is a CSV with a column of file names and columns of 0/1 (or -1/1, true/false, "
@@ -162,7 +163,7 @@ def _predict(options: argparse.Namespace) -> None:
     print(f"{len(probs)} images, {len(classifier.names)} probabilities each, in {options.out}")
     _write_captions(options, classifier, probs)
     rejects = pd.concat([rejects.rename(columns={"image_id": "file"}), unreadable], ignore_index=True)
-    cli.report_rejects(options.out, rejects)
+    report_rejects(options.out, rejects)
 
 
 def _report(options: argparse.Namespace) -> None:

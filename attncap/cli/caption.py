@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli import options as cli
+from attncap.cli.outputs import heatmap_files
 from attncap.cli.outside_features import add_features_file, captions_of
 
 
@@ -46,7 +47,7 @@ def _caption(options: argparse.Namespace) -> None:
     for caption in captions:
         print(f"{path_of[caption.image_id]}: {caption.sentence}" if len(path_of) > 1 else caption.sentence)
     if options.heatmap:
-        file_of = dict(zip(image_ids, cli.heatmap_files(Path(options.heatmap), image_ids), strict=True))
+        file_of = dict(zip(image_ids, heatmap_files(Path(options.heatmap), image_ids), strict=True))
         for caption in captions:
             _save_heatmap(path_of[caption.image_id], caption, file_of[caption.image_id])
             print(f"heatmap: {file_of[caption.image_id]}", file=sys.stderr)
@@ -85,7 +86,8 @@ def _save_member_heatmaps(
         for number, (name, own) in enumerate(zip(ensemble.names, read, strict=True), start=1):
             for caption in own:
                 if caption.attention_weights is not None:
-                    file = file_of[caption.image_id]
+                    image_id = str(caption.image_id)
+                    file = file_of[image_id]
                     file = file.with_name(f"{file.stem}_run{number}{file.suffix}")
-                    _save_heatmap(path_of[caption.image_id], caption, file)
+                    _save_heatmap(path_of[image_id], caption, file)
                     print(f"heatmap of {name}: {file}", file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli import options as cli
+from attncap.cli.outputs import heatmap_files
 from attncap.explain.methods import METHODS
 
 
@@ -58,7 +59,7 @@ def _explain(options: argparse.Namespace) -> None:
     images, unnamed = find_images(options.images)
     rejects = list(unnamed.itertuples(index=False, name=None))
     path_of = dict(zip(images["image_id"], images["path"], strict=True))
-    file_of = dict(zip(path_of, cli.heatmap_files(Path(options.out), list(path_of)), strict=True))
+    file_of = dict(zip(path_of, heatmap_files(Path(options.out), list(path_of)), strict=True))
     image_ids, features = cli.encode_files(captioner, path_of, rejects, progress=False)
     if image_ids:
         if options.caption is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from attncap.cli import options as cli
 from attncap.cli.index_tune import codes_of, make_encoder, open_index, tune
+from attncap.cli.outputs import report_rejects
 
 ENCODER_HELP = (
     "dhash (64 bits), dhash:BITS (n^2 or 2 n^2, such as 128 or 256), or an InceptionV3 layer, such as mixed8, whose "
@@ -125,7 +126,7 @@ def _build(options: argparse.Namespace) -> None:
             )
         if options.graph:
             print(f"approximate index: {index.build_graph()}")
-    cli.report_rejects(options.db, rejects)
+    report_rejects(options.db, rejects)
 
 
 def _query(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import attncap
 from attncap._quiet import quiet_start
-from attncap.cli.options import check_outputs
+from attncap.cli.outputs import check_outputs
 from attncap.cli.terminal import Stopped, plain_streams, signals_as_exceptions
 from attncap.plugins import import_modules, load_plugins
 

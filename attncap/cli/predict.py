@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from attncap.cli import options as cli
+from attncap.cli.outputs import report_rejects
 from attncap.cli.outside_features import add_features_file, captions_of
 
 
@@ -58,4 +59,4 @@ def _predict(options: argparse.Namespace) -> None:
     for warning in collapse_warnings(captions):
         print(f"warning: {warning}", file=sys.stderr)
     why = "have no caption" if captioner.encoder is None else "cannot be read and have no caption"
-    cli.report_rejects(options.out, pd.concat([rejects, unreadable], ignore_index=True), why)
+    report_rejects(options.out, pd.concat([rejects, unreadable], ignore_index=True), why)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from attncap.cli.main import main
-from attncap.cli.options import OutputFile, check_outputs, heatmap_files
+from attncap.cli.outputs import OutputFile, check_outputs, heatmap_files
 from attncap.cli.terminal import PlainStream, Stopped, signals_as_exceptions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -277,7 +277,7 @@
 
   function readout(beam, maps, word) {
     if (!beam.words.length) return "The caption is empty.";
-    if (!word) return maps ? "Hover over a word to see where the model looked; click it or press Enter to keep it." : "Choose a word.";
+    if (!word) return maps ? "Point at or touch a word to see where the model looked; click it or press Enter to keep it." : "Choose a word.";
     let text = `Word ${word} of ${beam.words.length}, “${isolated(beam.words[word - 1])}”`;
     text += beam.p ? `: probability ${chance(beam.p[word - 1])}.` : ".";
     if (beam.wrong.includes(word - 1)) text += ` It is ${data.wrong_label}.`;
@@ -329,7 +329,7 @@
       const button = element("button", beam.wrong.includes(i) ? "word wrong" : "word");
       button.type = "button";
       button.dataset.word = i + 1;
-      button.classList.toggle("differs", differs[i]);
+      button.classList.toggle("differs", !!differs[i]); // undefined would switch it on
       if (maps) {
         const small = element("canvas");
         small.style.width = `${Math.min(Math.max(40 * ratio, 28), 60)}px`;
@@ -348,7 +348,7 @@
     at("looks").hidden = at("scale").hidden = !maps;
     at("legend").textContent = [
       beam.p ? "Bars are probabilities; an orange bar is below 0.5." : "",
-      other ? "A blue line marks a word that the other run does not say." : "",
+      other ? "A dashed frame marks a word that the other run does not say." : "",
       beam.wrong.length ? `A wavy line marks a word that is ${data.wrong_label}.` : "",
     ].join(" ").trim();
     if (other) fillOther(other, beam);

@@ -404,6 +404,19 @@ def opacity(driver: Any) -> str:
     return driver.execute_script("return document.getElementById('map').style.opacity")
 
 
+def test_on_paper_there_is_nothing_to_press(opened: Any) -> None:
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        shown = [find(opened, name).is_displayed() for name in ("#photo", "#words", "#beams", "#references")]
+        assert all(shown)
+        hidden = [
+            find(opened, name).is_displayed() for name in ("#filter", "#list", "#play", "#next", "#save", "#mode")
+        ]
+        assert not any(hidden)
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_no_motion_where_none_is_wanted(opened: Any) -> None:
     fade = "return getComputedStyle(document.getElementById('map')).transitionDuration"
     assert opened.execute_script(fade) == "0.12s"
@@ -471,6 +484,9 @@ def test_words_in_no_reference_are_marked_and_filtered(opened: Any) -> None:
     marked = [word.text.split("\n")[0] for word in find_all(opened, ".word.wrong")]
     assert marked == ["brown"]
     assert "in no reference" in find(opened, ".word.wrong").accessible_name
+    style = "return getComputedStyle(document.querySelector('.word.wrong .text')).textDecorationStyle"
+    assert opened.execute_script(style) == "wavy"
+    assert find_all(opened, ".word.differs") == []  # there is no other run
     assert "below 0.5" in text_of(opened, "#legend") and "in no reference" in text_of(opened, "#legend")
     find(opened, "#wrong").click()
     assert "girl.png" not in text_of(opened, "#name") and text_of(opened, "#count").startswith("2 of 3")
@@ -643,7 +659,7 @@ def test_what_has_the_focus_is_never_below_the_image(browser: Any, page: Path) -
         name, visible = browser.execute_script(
             "const a = document.activeElement, b = a.getBoundingClientRect();"
             "const top = document.elementFromPoint(b.x + b.width / 2, b.y + Math.min(b.height, 20) / 2);"
-            "return [a.id || a.className, a === document.body || (!!top && (a.contains(top) || top.contains(a)))]"
+            'return [a.id || a.classList[0] || "", a === document.body || (!!top && (a.contains(top) || top.contains(a)))]'
         )
         if name == "" or name == "filter":  # the end of the page
             break

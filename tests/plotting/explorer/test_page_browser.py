@@ -659,7 +659,8 @@ def test_what_has_the_focus_is_never_below_the_image(browser: Any, page: Path) -
         name, visible = browser.execute_script(
             "const a = document.activeElement, b = a.getBoundingClientRect();"
             "const top = document.elementFromPoint(b.x + b.width / 2, b.y + Math.min(b.height, 20) / 2);"
-            'return [a.id || a.classList[0] || "", a === document.body || (!!top && (a.contains(top) || top.contains(a)))]'
+            "const visible = a === document.body || (!!top && (a.contains(top) || top.contains(a)));"
+            "return [a.id || a.classList[0] || '', visible]"
         )
         if name == "" or name == "filter":  # the end of the page
             break

@@ -1,10 +1,10 @@
-"""The ceiling of this machine: its rate of matrix products in float32 and in bfloat16, on TensorFlow.
+"""Speed limit of this machine: its rate of matrix products in float32 and in bfloat16, on TensorFlow.
 
     python benchmarks/bench_ceiling.py --sizes 1024 2048 4096 --repeats 7 --json ceiling.json
 
-Nothing that a network does can be quicker; the other benchmarks give their own rates as shares of it. Square matrices,
-with --shapes those of a captioner's training step as well: the word readout is large, the recurrence's products are
-small, and run at a lower rate whatever the code around them.
+No network can be faster; the other benchmarks state their rates as shares of this one. Measured are square matrices
+and, unless --no-shapes is given, the products of a training step: those of the word readout are large, those of the
+recurrence are small and reach a lower rate in any code.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SHAPES = {
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Time, print, and write JSON where asked to."""
+    """Run the benchmark: print times and, with --json, write them to a file."""
     parser = arguments(__doc__, repeats=7)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 2048, 4096], help="sides of square matrices")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 2048, 4096], help="sizes of square matrices")
     parser.add_argument("--no-shapes", action="store_true", help="leave out the products of a training step")
-    parser.add_argument("--work", type=float, default=20.0, help="GFLOP a round: too few would time the clock")
+    parser.add_argument("--work", type=float, default=20.0, help="GFLOP per round; too few cannot be timed")
     settings = parser.parse_args(argv)
     import tensorflow as tf
 

@@ -3,14 +3,15 @@
     python benchmarks/bench_decoding.py --pictures 1000 --repeats 3 --json decoding.json
     ATTNCAP_DATA=DIR python benchmarks/bench_decoding.py --captioner RUN --features FOLDER
 
-Both search with the same rule and the same weights. The rival keeps the beams of one image in NumPy and calls the
-model's step for them, eagerly and in float32, as public tutorials do; it is kinder than most in that the keys are
-projected once and that an image's beams are one batch. It is timed on fewer images. Ours gives the probability and
-the attention map of each word as well, which the rival does not; bfloat16 where the processor has it. In float32 the
-captions of both are compared: they are to be the same.
+Both use the same search and the same weights. The rival keeps the beams of one image in NumPy and calls the step of
+the model for them, eagerly and in float32, as public tutorials do. It is faster than most of them: the keys are
+projected once, and the beams of an image form one batch. It is timed on fewer images. Our decoder also returns the
+probability and the attention map of each word, and uses bfloat16 if the processor has it. In float32 the captions of
+both are compared: they must be equal.
 
-Without --captioner, the weights are random, but for a bias: a word of one kind is followed by one of the next, and from
-the eighth word on by the end, so that captions are as long as a trained captioner's (random weights alone never end).
+Without --captioner the weights are random, but with a bias: words belong to kinds that follow each other, and from the
+eighth word on the end may follow, so that captions are as long as those of a trained captioner (with random weights
+alone they never end).
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ from attncap.models.saving import load_captioner
 from attncap.tokenizers import END, NEVER_GENERATED, PAD, START, WordTokenizer
 
 RIVAL = "rival: one image at a time, a Python loop over steps"
-KINDS, LEAST, MOST = 14, 8, 13  # of words; the fewest and the most words of a caption
+KINDS, LEAST, MOST = 14, 8, 13  # kinds of words; fewest and most words of a caption
 
 
 def python_beam_search(captioner: Captioner, features: np.ndarray, width: int, most: int, exponent: float) -> list[int]:
-    """The rival: the best caption of one image, features (rows, cols, D), as token ids without its end."""
+    """Return the best caption of one image, features (rows, cols, D), as token ids without `<end>`: the rival."""
     state = captioner.init_state(features[None], captions=width)
-    scores = np.array([0.0] + [-1e9] * (width - 1))  # all beams start equal: let one of them speak
+    scores = np.array([0.0] + [-1e9] * (width - 1))  # only beam 0 is live at the first step
     sequences: list[list[int]] = [[] for _ in range(width)]
     for _ in range(most):
         last = [sequence[-1] if sequence else START for sequence in sequences]
@@ -73,7 +74,7 @@ def python_beam_search(captioner: Captioner, features: np.ndarray, width: int, m
 
 
 def bias_lengths(captioner: AttentionCaptioner, rng: np.random.Generator) -> None:
-    """Make captions of random weights LEAST to MOST words long: words are of kinds, which follow each other."""
+    """Set weights so that captions have LEAST to MOST words: words belong to kinds that follow each other."""
     kinds = 1 + np.arange(captioner.tokenizer.vocabulary_size()) % (KINDS - 1)
     kinds[START], kinds[PAD] = 0, 0
     embedding = captioner.embedding.get_weights()[0]
@@ -84,7 +85,7 @@ def bias_lengths(captioner: AttentionCaptioner, rng: np.random.Generator) -> Non
     for kind in range(KINDS):
         kernel[kind] = np.where(kinds == kind + 1, 12.0, -12.0)
         kernel[kind, END] = -12.0 if kind < LEAST else 16.5 + 0.8 * (kind - LEAST)
-    for layer in (captioner.hidden_dense, captioner.context_dense):  # these do not write where the kind is
+    for layer in (captioner.hidden_dense, captioner.context_dense):  # they leave the units of the kind at zero
         weight, *others = layer.get_weights()
         weight[:, :KINDS] = 0.0
         layer.set_weights([weight, *others])
@@ -93,7 +94,7 @@ def bias_lengths(captioner: AttentionCaptioner, rng: np.random.Generator) -> Non
 
 
 def in_float32(captioner: Captioner) -> Captioner:
-    """A copy without the encoder, in the rival's arithmetic."""
+    """Return a copy without the encoder, in float32, as the rival computes."""
     config = {**captioner.get_config(), "encoder": None, "dtype": "float32"}
     copy = type(captioner).from_config(config)
     encoder = set() if captioner.encoder is None else {id(variable) for variable in captioner.encoder.weights}
@@ -104,19 +105,25 @@ def in_float32(captioner: Captioner) -> Captioner:
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
-    """Time, print, and write JSON where asked to."""
+    """Run the benchmark: print times and, with --json, write them to a file."""
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--rival-pictures", type=int, default=16, help="number of images for the rival")
     parser.add_argument("--beam-width", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--captioner", metavar="RUN", help="a trained one: a run folder or a .keras file")
-    parser.add_argument("--features", metavar="FOLDER", help="of the --captioner, of Flickr8k's dev in ATTNCAP_DATA")
+    parser.add_argument(
+        "--captioner", metavar="RUN", help="trained captioner: run folder or .keras file (default: random weights)"
+    )
+    parser.add_argument(
+        "--features", metavar="FOLDER", help="feature stores of --captioner, with the dev images of Flickr8k"
+    )
     parser.add_argument("--vocabulary", type=int, default=5000)
     parser.add_argument("--feature-shape", type=int, nargs=3, default=[8, 8, 2048])
-    parser.add_argument("--units", type=int, default=512, help="of embedding, GRU and projection; attention has half")
-    parser.add_argument("--dtype", default="auto", help="our arithmetic; the rival's is float32")
+    parser.add_argument(
+        "--units", type=int, default=512, help="units of embedding, GRU and projection; half in attention"
+    )
+    parser.add_argument("--dtype", default="auto", help="our dtype; the rival computes in float32")
     settings = parser.parse_args(argv)
     keras.utils.set_random_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
@@ -160,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     def ours() -> None:
         found["ours"] = decode(features)
 
-    decode(features[: settings.batch_size])  # compiled before the clock
+    decode(features[: settings.batch_size])  # compile before timing
     python_beam_search(plain, few[0], settings.beam_width, settings.max_length, 0.7)
     seconds = interleaved({ours_label: ours, RIVAL: rival}, settings.repeats)
     exact = Decoder(plain, beam_width=settings.beam_width, max_length=settings.max_length)(few)

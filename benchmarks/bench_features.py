@@ -4,10 +4,10 @@
 
 The rival reads, decodes and resizes with `tf.data`, calls `model(batch)` on 16 images at a time and saves one float32
 `.npy` per image, as "Image captioning with visual attention" and its many copies teach. Both cut InceptionV3 at the
-same layer, with the same (random) weights; both are timed once their graphs are there. "network alone" is what
-decoding and writing should hide behind. The ceiling is this machine's rate of matrix products in the same rounds, by
-the operations of the convolutions up to the layer. Images: Flickr8k's where ATTNCAP_DATA names a folder with it,
-else drawn, 500x375.
+same layer, with the same (random) weights; both are timed after their graphs were compiled. "network alone" is the time
+without decoding and writing. The ceiling is this machine's rate of matrix products in the same rounds, divided by the
+operations of the convolutions up to the layer. The images are those of Flickr8k if ATTNCAP_DATA names a folder with it,
+else drawn ones of 500x375.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def operations_of(network: Any) -> float:
 
 
 def tutorial(paths: list[str], layer: str, image_size: int, weights: list[np.ndarray], folder: Path) -> Callable:
-    """The rival, in float32, with the weights of the other."""
+    """Return the rival, in float32, with the weights of the other network."""
     import keras
     import tensorflow as tf
 
@@ -71,14 +71,14 @@ def tutorial(paths: list[str], layer: str, image_size: int, weights: list[np.nda
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Time, print, and write JSON where asked to."""
+    """Run the benchmark: print times and, with --json, write them to a file."""
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--pictures", type=int, default=128)
     parser.add_argument("--layer", default="mixed10")
     parser.add_argument("--image-size", type=int, default=299)
-    parser.add_argument("--batch-size", type=int, default=32, help="of the store's; the rival's is 16")
-    parser.add_argument("--ceiling-size", type=int, default=2048, help="side of the ceiling's square matrices")
-    parser.add_argument("--drawn", action="store_true", help="drawn images also where ATTNCAP_DATA is set")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per batch of the store; the rival has 16")
+    parser.add_argument("--ceiling-size", type=int, default=2048, help="size of the square matrices for the ceiling")
+    parser.add_argument("--drawn", action="store_true", help="use drawn images even if ATTNCAP_DATA is set")
     settings = parser.parse_args(argv)
     import keras
 
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> dict:
     keras.utils.set_random_seed(settings.seed)
     extractor = FeatureExtractor(settings.layer, "random", settings.image_size)
     network = extractor.network_for_pixels()
-    extractor.network_for_pixels = lambda: network  # compiled once, as the rival's
+    extractor.network_for_pixels = lambda: network  # compiled once, as that of the rival
     operations = operations_of(extractor.network)
 
     with tempfile.TemporaryDirectory(prefix="attncap-bench-") as name:
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> dict:
         start = time.perf_counter()
         network.predict_on_batch(blank)
         compiling = time.perf_counter() - start
-        ours()  # each once before the clock
+        ours()  # each once before timing
         rival()
         ceiling, matrix_operations = ceiling_runs(settings.ceiling_size)
         seconds = interleaved({OURS: ours, ALONE: alone, RIVAL: rival, **ceiling}, settings.repeats)

@@ -2,13 +2,12 @@
 
     python benchmarks/bench_growth.py --sizes 1000 10000 100000 --json growth.json
 
-Images are tiny JPEG files that are all different, features are drawn, captions are made-up words, five per image:
-what is measured is everything around the network. Each part at each size has a process of its own, so that the peak of
-one does not hide in another's. "peak" is the most memory that the process ever had (`getrusage`), the pages of the
-mapped store among it, which the system takes back when it needs them; "own" is without such pages (Linux only), over
-what the process had when its libraries were loaded. Training takes a fixed number of steps, the batch with the longest
-captions first; at --full images it has the sizes of `train`, InceptionV3 included, and ends with reading all
-features, validation and saving.
+Everything around the network is measured: images are tiny JPEG files that all differ, features are random, and each
+image has five captions of made-up words. Each part runs at each size in its own process, so that its peak of memory is
+its own. "peak" is the largest memory of the process (`getrusage`), including pages of the mapped store, which the
+system can take back; "own" excludes these pages (Linux only) and what the process had after its imports. Training takes
+a fixed number of steps, the batch with the longest captions first; with --full it has the sizes of `train`, including
+InceptionV3, and ends with reading all features, validation and saving.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ FULL_SHAPE = (8, 8, 2048)
 
 
 class OwnMemory(threading.Thread):
-    """Watches how much memory the process has that is not a mapped file's, MB; 0 where the system does not say."""
+    """Track the memory of the process without mapped files, in MB; 0 if the system does not report it."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -60,12 +59,12 @@ class OwnMemory(threading.Thread):
 
 
 def peak_memory() -> float:
-    """The most memory that this process ever had, MB."""
+    """Return the largest memory that this process had, in MB."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (1024 if sys.platform != "darwin" else 1024**2)
 
 
-# -- the parts, each in a process of its own -----------------------------------------------------------------------
+# -- the parts, each in its own process --------------------------------------------------------------------------
 
 
 def paths_of(folder: Path, pictures: int) -> list[str]:
@@ -88,14 +87,14 @@ def store_part(folder: Path, pictures: int, settings: argparse.Namespace) -> dic
     seconds = time.perf_counter() - start
     assert rejects.empty and len(store) == pictures
     start = time.perf_counter()
-    store.extract(paths, progress=False)  # nothing to do: what a second run waits for
+    store.extract(paths, progress=False)  # everything is stored already: the time of a second run
     again = time.perf_counter() - start
     disk = sum(file.stat().st_blocks * 512 for file in store.path.iterdir()) / 1024**2
     return {"seconds": seconds, "again": again, "disk": disk, "own": memory.most - memory.before}
 
 
 def training_batches(folder: Path, pictures: int, settings: argparse.Namespace) -> tuple[Any, Any, float]:
-    """Batches as `train` makes them, from strings on; the store; and how long that took."""
+    """Return batches as `train` makes them, the store, and the seconds of tokenizing."""
     from attncap.tokenizers import WordTokenizer
     from attncap.training.batches import CaptionBatches
 
@@ -111,7 +110,7 @@ def training_batches(folder: Path, pictures: int, settings: argparse.Namespace) 
 def pipeline_part(folder: Path, pictures: int, settings: argparse.Namespace) -> dict[str, float]:
     import tensorflow as tf
 
-    tf.constant(0.0)  # loads what TensorFlow loads late
+    tf.constant(0.0)  # load the parts that TensorFlow loads on first use
     memory = OwnMemory()
     batches, _, tokenizing = training_batches(folder, pictures, settings)
     start = time.perf_counter()
@@ -163,7 +162,7 @@ def training_part(folder: Path, pictures: int, settings: argparse.Namespace) -> 
     captioner.fit(batches.for_fit().take(settings.steps), shuffle=False, verbose=0)
     seconds = time.perf_counter() - start
     if full:
-        for n in range(len(batches)):  # an epoch's reading: every page of the store has then been in memory
+        for n in range(len(batches)):  # read as in one epoch: every page of the store is then in memory
             batches.features(n)
         few = pd.DataFrame({"image_id": range(64), "path": paths_of(folder, pictures)[:64]}).astype(str)
         decode_stored(Decoder(captioner, beam_width=1), store, few)
@@ -179,14 +178,14 @@ def search_part(folder: Path, pictures: int, settings: argparse.Namespace) -> di
     memory = OwnMemory()
     codes = rng.integers(0, 256, (pictures, 8), dtype=np.uint8)
     image_ids = [str(n) for n in range(pictures)]
-    file = folder / f"index{pictures}-{os.getpid()}.db"  # anew in each round
+    file = folder / f"index{pictures}-{os.getpid()}.db"  # a new file in each round
     start = time.perf_counter()
     with ImageIndex(file, DifferenceHash(64)) as index:
         for at in range(0, pictures, 1000):
             part = slice(at, at + 1000)
             index.add_codes(image_ids[part], [["a label"]] * len(image_ids[part]), codes[part])
         adding = time.perf_counter() - start
-        index.nearest(codes[:1], 10)  # reads the codes
+        index.nearest(codes[:1], 10)  # read the codes into memory
         start = time.perf_counter()
         for n in range(settings.queries):
             rows, _ = index.nearest(codes[n : n + 1], 10)
@@ -197,7 +196,7 @@ def search_part(folder: Path, pictures: int, settings: argparse.Namespace) -> di
     search = CosineSearch(vectors)
     queries = vectors[: settings.queries].copy()
     del vectors
-    search.nearest(queries[:1], 10)  # finds the leading directions
+    search.nearest(queries[:1], 10)  # compute the leading directions
     start = time.perf_counter()
     for n in range(settings.queries):
         rows, _ = search.nearest(queries[n : n + 1], 10)
@@ -249,7 +248,7 @@ def show(part: str, pictures: int, found: dict[str, float]) -> None:
 
 
 def growth_of(results: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """From the smallest to the largest size of each part: how many times the images, the seconds; and the memory."""
+    """Return how much each part grows from its smallest to its largest size: ratios of images and seconds, memory."""
     growth = {}
     for part, sizes in results.items():
         few, many = min(sizes, key=int), max(sizes, key=int)
@@ -264,19 +263,21 @@ def growth_of(results: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
-    """Time, print, and write JSON where asked to."""
+    """Run the benchmark: print times and, with --json, write them to a file."""
     parser = arguments(__doc__, repeats=1)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="numbers of images")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
         "--full", type=int, default=8000, help="images of training at full sizes, 2 GB on disk; 0: none"
     )
-    parser.add_argument("--steps", type=int, default=20, help="of training")
-    parser.add_argument("--feature-shape", type=int, nargs=3, default=[4, 4, 128], help="small: 100,000 take 1 GB")
+    parser.add_argument("--steps", type=int, default=20, help="training steps")
+    parser.add_argument(
+        "--feature-shape", type=int, nargs=3, default=[4, 4, 128], help="small: 100,000 images take 1 GB"
+    )
     parser.add_argument("--vocabulary", type=int, default=5000)
-    parser.add_argument("--dimensions", type=int, default=512, help="of embeddings")
+    parser.add_argument("--dimensions", type=int, default=512, help="size of embeddings")
     parser.add_argument("--queries", type=int, default=20)
-    parser.add_argument("--folder", help="for temporary files; default the system's")
+    parser.add_argument("--folder", help="folder for temporary files (default: that of the system)")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--part-pictures", type=int, help=argparse.SUPPRESS)
     settings = parser.parse_args(argv)
@@ -296,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         (folder / "pictures").mkdir()
         tiny_pictures(folder / "pictures", max([settings.full, *settings.sizes]))
         for pictures in settings.sizes:
-            # Batches and training read what the store's part has written.
+            # The parts pipeline and training read what the part store has written.
             parts = [
                 p
                 for p in PARTS
@@ -305,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
             for part in parts:
                 rounds = []
                 for _ in range(settings.repeats):
-                    if part == "store":  # anew each time: what is there already is not computed again
+                    if part == "store":  # start empty: stored features are not computed again
                         shutil.rmtree(folder / f"store{pictures}", ignore_errors=True)
                     rounds.append(in_own_process(part, pictures, folder, given))
                 found = {key: float(np.median([one[key] for one in rounds])) for key in rounds[0]}

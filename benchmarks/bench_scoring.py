@@ -2,9 +2,8 @@
 
     python benchmarks/bench_scoring.py --pictures 1000 --references 5 --repeats 5 --json scoring.json
 
-Each round runs every contender once, so that a slow moment of the machine hits all of them; medians and ratios are
-printed. pycocoevalcap scores captions that are tokenized already; its own tokenizer needs Java and is timed apart,
-where Java is.
+Each round runs every tool once, so that a slow moment of the machine affects all of them; medians and ratios are
+printed. pycocoevalcap gets tokenized captions; its own tokenizer needs Java and is timed apart, if Java is installed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for everyone; must come before numpy
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for each tool; set before NumPy is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
@@ -29,7 +28,7 @@ from attncap.metrics.evaluate import References, bleu, evaluate, score_images
 
 
 def synthetic(pictures: int, references: int, seed: int) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Captions of 8 to 15 words with natural frequencies; the captions of an image share half of theirs."""
+    """Make captions of 8 to 15 words with natural frequencies; captions of one image share half of their words."""
     rng = np.random.default_rng(seed)
     letters = "abcdefghijklmnopqrst"
     words = np.array([letters[i % 20] + "a" + letters[i // 20 % 20] + "e" + letters[i // 400] for i in range(5000)])
@@ -49,7 +48,7 @@ def synthetic(pictures: int, references: int, seed: int) -> tuple[dict[str, str]
 def contenders(
     predictions: dict[str, str], references: dict[str, list[str]], samples: int
 ) -> dict[str, Callable[[], Any]]:
-    """What is timed, by name; a tool that is not installed is left out."""
+    """Return the functions to time, by name; tools that are not installed are left out."""
     prepared = References(references)
     tokenized = {key: [ptb.tokenize(predictions[key])] for key in references}
     tokenized_references = dict(zip(references, prepared.tokenized, strict=True))
@@ -116,14 +115,14 @@ RATIOS = (
 
 
 def main() -> None:
-    """Time, print, and write JSON where asked to."""
+    """Run the benchmark: print times and, with --json, write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--references", type=int, default=5, help="captions per image")
     parser.add_argument("--samples", type=int, default=1000, help="bootstrap samples")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the median is reported")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="PATH", help="write the numbers there")
+    parser.add_argument("--json", metavar="PATH", help="file to write the results to")
     settings = parser.parse_args()
 
     predictions, references = synthetic(settings.pictures, settings.references, settings.seed)

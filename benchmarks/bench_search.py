@@ -2,12 +2,11 @@
 
     python benchmarks/bench_search.py --entries 100000 --dimensions 1280 2048 --json search.json
 
-One query at a time on one core, as an application asks. Times are of the thread's processor, so that other work on the
-machine counts less; each query is answered by every contender in turn. "all pairs" is imagededup's way with hashes: a
-Python loop over Hamming distances of integers. Hashes are random; embeddings are random about a mean, with a spectrum
-that falls as that of pooled `mixed8` features of photographs does (--decay; 0.55 was measured), or your own in a .npy
-file (--embeddings). The approximate index is measured for recall: the
-share of the exact k nearest distances that it reaches.
+One query at a time on one core, as in an application. Processor time of the thread is measured, so that other work on
+the machine matters less; every tool answers each query in turn. "all pairs" is how imagededup compares hashes: a Python
+loop over Hamming distances of integers. Hashes are random. Embeddings are random around a mean, with a spectrum that
+decays like that of pooled `mixed8` features of photographs (--decay; 0.55 was measured), or your own from a .npy file
+(--embeddings). The recall of the approximate index is the share of the exact k nearest distances that it reaches.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for everyone; must come before numpy
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for each tool; set before NumPy is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
@@ -33,7 +32,7 @@ Runs = dict[str, Callable[[int], Any]]
 
 
 def embeddings(entries: int, dimensions: int, decay: float, rng: np.random.Generator) -> np.ndarray:
-    """Unit vectors about a common mean; the i-th direction has a deviation of i^-decay."""
+    """Draw unit vectors around a common mean; the i-th direction has standard deviation i^-decay."""
     vectors = rng.standard_normal((entries, dimensions), np.float32)
     scales = np.arange(1, dimensions + 1) ** -decay
     vectors *= scales.astype(np.float32)
@@ -44,7 +43,7 @@ def embeddings(entries: int, dimensions: int, decay: float, rng: np.random.Gener
 
 
 def hash_runs(codes: np.ndarray, queries: np.ndarray, k: int) -> tuple[Runs, dict[str, float]]:
-    """What is timed on hashes, by name; and the recall of the approximate index, its building time in seconds."""
+    """Return the functions to time on hashes, by name, the recall of the approximate index and its build seconds."""
     search = HashSearch(codes)
     runs: Runs = {"attncap, exact": lambda n: search.nearest(queries[n : n + 1], k)}
     integers = [int.from_bytes(code.tobytes()) for code in codes]
@@ -63,7 +62,7 @@ def hash_runs(codes: np.ndarray, queries: np.ndarray, k: int) -> tuple[Runs, dic
 
 
 def embedding_runs(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[Runs, dict[str, float]]:
-    """What is timed on embeddings, by name; and the recall of the approximate index, its building time in seconds."""
+    """Return the functions to time on embeddings, by name, recall and build seconds of the approximate index."""
     search = CosineSearch(vectors)
     runs: Runs = {
         "attncap, exact": lambda n: search.nearest(queries[n : n + 1], k),
@@ -95,7 +94,7 @@ def _graph(search: Any, codes: np.ndarray, queries: np.ndarray, k: int, runs: Ru
 
 
 def measure(name: str, runs: Runs, extra: dict[str, float], queries: int, slow: int) -> dict[str, Any]:
-    """Time each run on each query, print medians, the slowest answer, and ratios to the exact search."""
+    """Time each function on each query; print medians, the slowest answer, and ratios to the exact search."""
     milliseconds: dict[str, list[float]] = {run: [] for run in runs}
     for n in range(queries):
         for run, answer in runs.items():
@@ -117,22 +116,22 @@ GRAPH = True
 
 
 def main() -> None:
-    """Time, print, and write JSON where asked to."""
+    """Run the benchmark: print times and, with --json, write them to a file."""
     global GRAPH
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--bits", type=int, nargs="*", default=[64, 256], help="multiples of 8")
     parser.add_argument("--dimensions", type=int, nargs="*", default=[1280])
-    parser.add_argument("--decay", type=float, default=0.55, help="of the spectrum of drawn embeddings")
-    parser.add_argument("--embeddings", metavar="NPY", help="your own, (N, D); the last rows are the queries")
+    parser.add_argument("--decay", type=float, default=0.55, help="decay of the spectrum of random embeddings")
+    parser.add_argument("--embeddings", metavar="NPY", help="your embeddings, (N, D); the last rows are the queries")
     parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--slow-queries", type=int, default=10, help="for the contenders")
+    parser.add_argument("--slow-queries", type=int, default=10, help="queries for the slow tools")
     parser.add_argument("-k", type=int, default=10)
     parser.add_argument(
-        "--no-graph", action="store_true", help="leave the approximate index out: building takes minutes"
+        "--no-graph", action="store_true", help="leave out the approximate index, which takes minutes to build"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="PATH", help="write the numbers there")
+    parser.add_argument("--json", metavar="PATH", help="file to write the results to")
     settings = parser.parse_args()
     GRAPH = not settings.no_graph
     rng = np.random.default_rng(settings.seed)

@@ -48,7 +48,7 @@ KIND = "the same loop, padded to the longest of 64"
 
 
 class TutorialCaptioner(keras.Model):
-    """The rival's model: one word of each caption at a time, everything computed anew at each."""
+    """The model of the rival: one word of each caption at a time, with everything computed again at each word."""
 
     def __init__(self, words: int, sizes: argparse.Namespace):
         super().__init__()
@@ -76,7 +76,7 @@ class TutorialCaptioner(keras.Model):
         return self.words(tf.tanh(embedded + self.from_hidden(hidden) + self.from_context(context))), hidden
 
     def loss_of(self, features: Any, token_ids: Any) -> Any:
-        """Mean over real tokens of -log p: features (B, L, D), token_ids (B, T) from `<start>` to `<end>`."""
+        """Return the mean of -log p over real tokens: features (B, L, D), token_ids (B, T), `<start>` to `<end>`."""
         values = self.encoder_norm(self.encoder(features))
         hidden = self.start(tf.reduce_mean(values, axis=1))
         total = 0.0
@@ -88,7 +88,7 @@ class TutorialCaptioner(keras.Model):
 
 
 def copy_weights(ours: AttentionCaptioner, rival: TutorialCaptioner) -> None:
-    """Give the rival our weights, layer by layer."""
+    """Copy our weights into the rival, layer by layer."""
     pairs = [
         (ours.value_dense, rival.encoder),
         (ours.value_norm, rival.encoder_norm),
@@ -110,7 +110,7 @@ def copy_weights(ours: AttentionCaptioner, rival: TutorialCaptioner) -> None:
 def rival_run(
     model: TutorialCaptioner, files: list[str], rows: np.ndarray, steps: int, batch: int
 ) -> Callable[[], Any]:
-    """`steps` steps of the rival on the first rows (token ids, padded); files are the `.npy`s of their images."""
+    """Run `steps` steps of the rival on the first rows (token ids, padded); files are the `.npy`s of their images."""
     optimizer = keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)
 
@@ -140,10 +140,10 @@ def rival_run(
 
 
 def operations(sizes: argparse.Namespace, words: int) -> tuple[float, float]:
-    """Operations of training on an image and on a token: matrix products, forward and backward."""
+    """Return the operations of training per image and per token: matrix products, forward and backward."""
     regions, size, values, hidden = sizes.regions, sizes.features, sizes.projection, sizes.hidden
     embedding, attention = sizes.embedding, sizes.attention
-    # The features take no gradient, so that their projection is computed twice, all else three times.
+    # Features have no gradient: their projection is computed twice, everything else three times.
     picture = 2 * (2 * regions * size * values) + 3 * (2 * regions * values * attention + 2 * values * hidden)
     token = hidden * attention + regions * (attention + values) + hidden * values  # query, scores, context, gate
     token += (embedding + values + hidden) * 3 * hidden  # the GRU
@@ -152,37 +152,37 @@ def operations(sizes: argparse.Namespace, words: int) -> tuple[float, float]:
 
 
 def same_loss(captioner: AttentionCaptioner, rival: TutorialCaptioner, batches: CaptionBatches) -> dict[str, float]:
-    """The loss of the first batch, in float32 without dropout: in one pass, and in the rival's loop."""
+    """Return the loss of the first batch in float32 without dropout: in one pass, and in the loop of the rival."""
     inputs, targets = batches[0]
     loss = float(MaskedCrossentropy(0.0)(targets, captioner(inputs, training=False)))
     pictures, each, length = targets.shape
     features = np.repeat(inputs["features"].reshape(pictures, -1, inputs["features"].shape[-1]), each, axis=0)
     token_ids = np.concatenate([inputs["token_ids"], targets[:, :, -1:]], axis=2).reshape(-1, length + 1)
-    rival.loss_of(features[:1].astype(np.float32), token_ids[:1, :2])  # builds it
+    rival.loss_of(features[:1].astype(np.float32), token_ids[:1, :2])  # build the layers
     copy_weights(captioner, rival)
     return {"attncap": loss, "rival": float(rival.loss_of(features.astype(np.float32), token_ids))}
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
-    """Time, print, and write JSON where asked to."""
+    """Run the benchmark: print times and, with --json, write them to a file."""
     parser = arguments(__doc__, repeats=3)
-    parser.add_argument("--steps", type=int, default=8, help="steps a round")
+    parser.add_argument("--steps", type=int, default=8, help="steps per round")
     parser.add_argument(
         "--pictures", type=int, nargs="+", default=[13, 32], help="images per batch of ours, with 5 captions each"
     )
-    parser.add_argument("--batch", type=int, default=64, help="captions a batch of the rival")
+    parser.add_argument("--batch", type=int, default=64, help="captions per batch of the rival")
     parser.add_argument("--data", type=int, default=320, help="images in the data, each with 5 captions")
     parser.add_argument("--vocabulary", type=int, default=5000)
     parser.add_argument("--regions", type=int, default=64, help="a square number")
     parser.add_argument("--features", type=int, default=2048)
     parser.add_argument("--embedding", type=int, default=256)
-    parser.add_argument("--hidden", type=int, default=512, help="of the GRU")
+    parser.add_argument("--hidden", type=int, default=512, help="units of the GRU")
     parser.add_argument("--attention", type=int, default=512)
-    parser.add_argument("--projection", type=int, default=256, help="of the regions, before attention")
+    parser.add_argument("--projection", type=int, default=256, help="units of the projected regions")
     parser.add_argument("--max-length", type=int, default=40, help="tokens; longer captions are cut, as in `train`")
-    parser.add_argument("--dtype", default="auto", help="our arithmetic; the rival's is float32")
-    parser.add_argument("--ceiling-size", type=int, default=2048, help="side of the ceiling's square matrices")
-    parser.add_argument("--made-up", action="store_true", help="made-up captions also where ATTNCAP_DATA is set")
+    parser.add_argument("--dtype", default="auto", help="our dtype; the rival computes in float32")
+    parser.add_argument("--ceiling-size", type=int, default=2048, help="size of the square matrices for the ceiling")
+    parser.add_argument("--made-up", action="store_true", help="use made-up captions even if ATTNCAP_DATA is set")
     settings = parser.parse_args(argv)
     keras.utils.set_random_seed(settings.seed)
     side = round(settings.regions**0.5)
@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         )
         losses = same_loss(plain, rival, first)
 
-        # The rival's rows in random order, as it shuffles them.
+        # The rival shuffles its rows.
         rows = [(n, text) for n, own in enumerate(texts) for text in own]
         order = np.random.default_rng(settings.seed).permutation(len(rows))
         token_ids = tokenizer.pack([rows[n][1] for n in order], settings.max_length)  # (N, T)
@@ -273,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
             seen[label] = sum(len(target) for target in targets)
 
         for run in runs.values():
-            run()  # graphs are traced before the clock
+            run()  # trace graphs before timing
         ceiling, matrix_operations = ceiling_runs(settings.ceiling_size)
         seconds = interleaved({**runs, **ceiling}, settings.repeats)
         store.close()

@@ -1,5 +1,4 @@
-"""What benchmarks draw where they need no real data: photo-like files, tiny files, captions, an encoder that costs
-nothing."""
+"""Synthetic data for benchmarks: photo-like files, tiny files, captions, an encoder that costs nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# Captions in 10,000, by number of words from 0 on: Flickr8k's 30,000 training captions.
+# Captions per 10,000 by number of words, from 0 words on, in the 30,000 training captions of Flickr8k.
 # fmt: off
 LENGTHS = (0, 0, 5, 42, 115, 287, 653, 846, 976, 1106, 1106, 1044, 926, 773, 616, 443, 326, 221, 171, 122, 68, 45, 37,
            25, 17, 11, 7, 4, 2, 3, 1, 1, 0, 1)
@@ -35,7 +34,7 @@ def photographs(folder: Path, number: int, seed: int, size: tuple[int, int] = (5
 
 
 def tiny_pictures(folder: Path, number: int) -> list[str]:
-    """Write 16x16 JPEG files of about 700 bytes that differ in a comment, so that each is an image of its own."""
+    """Write 16x16 JPEG files of about 700 bytes that differ in a comment, so that all differ."""
     buffer = BytesIO()
     Image.new("RGB", (16, 16), (90, 120, 150)).save(buffer, "JPEG")
     picture = buffer.getvalue()
@@ -48,17 +47,17 @@ def tiny_pictures(folder: Path, number: int) -> list[str]:
 
 
 def vocabulary(size: int) -> list[str]:
-    """The special tokens and made-up words, size tokens in all."""
+    """Return the special tokens and made-up words, `size` tokens in all."""
     return ["<pad>", "<start>", "<end>", "<unk>", *(f"w{n}" for n in range(size - 4))]
 
 
 def captions(pictures: int, each: int, words: int, seed: int) -> list[list[str]]:
-    """Captions as long as Flickr8k's, of `words` made-up words with natural frequencies."""
+    """Make captions as long as those of Flickr8k, from `words` made-up words with natural frequencies."""
     rng = np.random.default_rng(seed)
     share = np.array(LENGTHS, float) / sum(LENGTHS)
     chance = np.cumsum(1 / np.arange(1, words + 1))
     texts: list[list[str]] = []
-    for start in range(0, pictures, 1000):  # part by part: what is drawn must not be the peak of a benchmark's memory
+    for start in range(0, pictures, 1000):  # in parts: drawing must not set the peak of memory
         lengths = rng.choice(len(LENGTHS), size=(min(1000, pictures - start), each), p=share)
         drawn = iter(np.searchsorted(chance, chance[-1] * rng.random(int(lengths.sum()))).tolist())
         texts += [[" ".join(f"w{next(drawn)}" for _ in range(length)) for length in row] for row in lengths.tolist()]
@@ -66,7 +65,7 @@ def captions(pictures: int, each: int, words: int, seed: int) -> list[list[str]]
 
 
 class DrawnEncoder:
-    """Stands in for a `FeatureExtractor`: the same random features for each batch, at no cost.
+    """Stand-in for a `FeatureExtractor`: the same random features for each batch, at no cost.
 
     What is around the network (store, batches, training) is then measured without it.
     """

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved rounds, medians, this machine and its rate of matrix products, JSON."""
+"""Shared parts of the benchmarks: interleaved rounds, medians, the machine, its rate of matrix products, JSON."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "amx_tile")
 
 
 def arguments(description: str | None, repeats: int) -> argparse.ArgumentParser:
-    """The settings that every benchmark has."""
+    """Return a parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=repeats, help="rounds; the median is reported")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="PATH", help="write the numbers there")
+    parser.add_argument("--json", metavar="PATH", help="file to write the results to")
     return parser
 
 
 def interleaved(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run in each round; a round runs each once, so that a slow moment of the machine hits all."""
+    """Return the seconds of each run in each round; a round runs each once, so that a slow moment affects all."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -43,7 +43,7 @@ def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
 
 
 def hardware() -> dict[str, Any]:
-    """The processor, what of bfloat16 it multiplies itself, its cores, and the versions of what is timed."""
+    """Return the processor, its instructions for bfloat16, its cores, the load, and versions."""
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     flags = set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
     model = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
@@ -51,7 +51,7 @@ def hardware() -> dict[str, Any]:
         "processor": model or platform.processor() or platform.machine(),
         "bfloat16": [flag for flag in BFLOAT16_FLAGS if flag in flags],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load": os.getloadavg()[0],  # of others, at the end of a benchmark its own as well
+        "load": os.getloadavg()[0],  # other work; at the end of a benchmark also its own
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
@@ -64,7 +64,7 @@ def hardware_line(found: Mapping[str, Any]) -> str:
 
 
 def matrix_product(size: int, dtype: str, times: int = 1) -> tuple[Callable[[], Any], float]:
-    """What multiplies two square matrices, a number of times, and its floating-point operations."""
+    """Return a function that multiplies two square matrices `times` times, and its floating-point operations."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def matrix_product(size: int, dtype: str, times: int = 1) -> tuple[Callable[[], 
 
 
 def ceiling_runs(size: int, times: int = 4) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
-    """Matrix products in both kinds of arithmetic, to be timed between the others; and their operations."""
+    """Return matrix products in float32 and bfloat16, to time between other runs, and their operations."""
     runs, operations = {}, {}
     for dtype in ("float32", "bfloat16"):
         name = f"matrix products, {dtype}"
@@ -87,7 +87,7 @@ def ceiling_runs(size: int, times: int = 4) -> tuple[dict[str, Callable[[], Any]
 
 
 def table(rows: Mapping[str, float], unit: str, rival: str | None = None, digits: int = 1) -> dict[str, float]:
-    """Print rates, a line each, with their ratio to the rival's; return the ratios."""
+    """Print one line per rate with its ratio to the rate of the rival; return the ratios."""
     width = max(map(len, rows))
     ratios = {}
     for name, rate in rows.items():
@@ -100,7 +100,7 @@ def table(rows: Mapping[str, float], unit: str, rival: str | None = None, digits
 
 
 def finish(settings: argparse.Namespace, **content: Any) -> dict[str, Any]:
-    """Print the machine, write the numbers where asked to, and return them."""
+    """Print the machine, write the results if --json is given, and return them."""
     machine = hardware()
     print(f"  ({hardware_line(machine)})", flush=True)
     whole = {"settings": vars(settings), "machine": machine, **content}
@@ -110,7 +110,7 @@ def finish(settings: argparse.Namespace, **content: Any) -> dict[str, Any]:
 
 
 def flickr8k(split: str = "train") -> Any:
-    """A split of Flickr8k from the folder that ATTNCAP_DATA names, or None where there is none."""
+    """Return a split of Flickr8k from the folder that ATTNCAP_DATA names, or None if it is not there."""
     folder = os.environ.get("ATTNCAP_DATA")
     if not folder or not (Path(folder) / "flickr8k").is_dir():
         return None

@@ -81,12 +81,7 @@ def check_output(file: str | os.PathLike[str], name: str = "") -> None:
         raise IsADirectoryError(f"{where}: is a folder: name a file")
     if target.exists() and not target.is_file():
         return  # a pipe or a device, which `replacing` writes to directly
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _try_to_write(target.parent)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise OSError(f"{where}: cannot be written ({why}): name a file in a folder that you can write to") from None
+    _try_to_write(target.parent, f"{where}: cannot be written", "name a file in a folder that you can write to")
 
 
 def check_output_folder(folder: str | os.PathLike[str], name: str = "") -> None:
@@ -104,17 +99,17 @@ def check_output_folder(folder: str | os.PathLike[str], name: str = "") -> None:
     where = f"{name} {folder}".strip()
     if not there.is_dir():
         raise NotADirectoryError(f"{where}: {there} is a file: name a folder")
-    try:
-        _try_to_write(there)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise OSError(f"{where}: {there} cannot be written to ({why}): name another folder") from None
+    _try_to_write(there, f"{where}: {there} cannot be written to", "name another folder")
 
 
-def _try_to_write(folder: Path) -> None:
+def _try_to_write(folder: Path, problem: str, mend: str) -> None:
     trial = folder / f".{os.getpid()}-{secrets.token_hex(4)}.trial"
-    trial.touch()
-    trial.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise OSError(f"{problem} ({error.strerror or error}): {mend}") from None
 
 
 def write_csv(file: str | os.PathLike[str], table: pd.DataFrame, *, mark: bool = False) -> None:

@@ -357,7 +357,8 @@
   }
 
   function fillOther(other, beam) {
-    const differs = differing(other.words, beam.words);
+    const same = new Set(matching(beam.words, other.words)); // not matched anew, which could pair other words
+    const differs = other.words.map((_, i) => !same.has(i));
     at("othercaption").dir = direction(other.words);
     at("othercaption").replaceChildren(...other.words.flatMap((word, i) =>
       [i ? " " : "", element("span", differs[i] ? "differs" : "", word)]));

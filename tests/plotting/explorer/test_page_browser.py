@@ -586,6 +586,15 @@ def test_two_runs_stand_side_by_side_with_their_differences(browser: Any, pair: 
     assert complaints(browser) == [] and requests_made(browser) == [pair.as_uri()]
 
 
+def test_both_captions_of_two_runs_pair_the_same_words(browser: Any, tmp_path: Path) -> None:
+    first, other = told(("a", "brown", "tail"), "dog.png", 1), told(("brown", "hair", "in", "a", "tail"), "dog.png", 2)
+    browser.get(explore([first], [photo(1)], against=[other]).save(tmp_path / "page.html").as_uri())
+    kept = "return [...document.querySelectorAll('.word:not(.differs) .text')].map((node) => node.textContent)"
+    spans = "return [...document.querySelectorAll('#othercaption span:not(.differs)')].map((node) => node.textContent)"
+    assert browser.execute_script(kept) == browser.execute_script(spans)  # "a" or "brown", and "tail"
+    assert len(browser.execute_script(kept)) == 2
+
+
 def test_boxes_are_drawn_where_a_word_names_one(browser: Any, pair: Path) -> None:
     browser.get(pair.as_uri())
     assert find_all(browser, ".box") == []

@@ -27,6 +27,7 @@ exclude_patterns = ["_ext", "_templates"]
 
 # Markdown and notebooks. Notebooks are shown as they are committed: tests/integration/test_notebooks.py runs them.
 nb_execution_mode = "off"
+nb_merge_streams = True  # lines that a cell prints one after the other are one block
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 3
 suppress_warnings = [
@@ -55,5 +56,6 @@ html_title = f"attncap {release}"
 html_static_path = ["_static"]
 html_css_files = ["attncap.css"]
 html_show_sphinx = False
+html_show_copyright = False
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True

@@ -21,6 +21,7 @@ def setup(app: Any) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("config-inited", lambda app, _: make_pages(Path(app.srcdir)))
     app.connect("source-read", _link_to_copies)
+    app.connect("source-read", _keep_numbers_together)
     app.connect("autodoc-process-docstring", _to_restructured_text, priority=100)  # before napoleon
     app.connect("autodoc-process-signature", _signature_of_init)
     return {"parallel_read_safe": True}
@@ -72,6 +73,17 @@ def parser() -> argparse.ArgumentParser:
     from attncap.cli import main
 
     return main._parser()
+
+
+def _keep_numbers_together(_app: Any, _name: str, source: list[str]) -> None:
+    """Let no line of a table's cell end inside an interval, such as "[0.1, 0.2]" or "0.1 to 0.2", or in "1 / 2"."""
+
+    def unbroken(found: re.Match[str]) -> str:
+        return found[0].replace(" ", "\u00a0")
+
+    lines = source[0].split("\n")
+    between = re.compile(r"(?<=\d)(,| to| /) (?=-?[\d.])")
+    source[0] = "\n".join(between.sub(unbroken, line) if line.startswith("| ") else line for line in lines)
 
 
 def _link_to_copies(_app: Any, _name: str, source: list[str]) -> None:

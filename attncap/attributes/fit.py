@@ -95,10 +95,11 @@ def fit_head(
         loss=loss_of(config, training.labels),
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
-    paths = list(validation.pictures["path"])
+    paths, labels = list(validation.pictures["path"]), validation.labels
 
     def validate(model: AttributeClassifier) -> dict[str, float]:
-        return _validation_row(stored_logits(model, store, paths), validation)
+        logits = stored_logits(model, store, paths)
+        return {"val_loss": known_loss(logits, labels), "val_map": mean_average_precision(logits, labels)}
 
     recorder = RunRecorder(
         folder,
@@ -125,11 +126,6 @@ def fit_head(
             verbose=0,
         )
     return float(recorder.history[recorder.best_epoch()]["val_map"])
-
-
-def _validation_row(logits: np.ndarray, validation: AttributeData) -> dict[str, float]:
-    labels = validation.labels
-    return {"val_loss": known_loss(logits, labels), "val_map": mean_average_precision(logits, labels)}
 
 
 def known_loss(logits: np.ndarray, labels: np.ndarray) -> float:

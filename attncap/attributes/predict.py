@@ -11,6 +11,7 @@ import pandas as pd
 from attncap._files import check_list, write_csv
 from attncap.attributes.classifier import AttributeClassifier
 from attncap.attributes.tables import AttributeData
+from attncap.data.readers.base import reject_table
 from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
 from attncap.images import AnyImage, image_name
@@ -118,14 +119,7 @@ def readable_images(
         unreadable = pd.concat([unreadable, flipped], ignore_index=True)
     if rejects_file is not None:
         ids = dict(zip(data.pictures["path"], data.pictures["image_id"], strict=True))
-        listed = pd.DataFrame(
-            {
-                "source": unreadable["path"],
-                "image_id": [ids[path] for path in unreadable["path"]],
-                "reason": unreadable["reason"],
-                "kind": "unreadable image",
-                "table": "pictures",
-            }
-        )
+        rows = zip(unreadable["path"], unreadable["reason"], strict=True)
+        listed = reject_table((path, None, ids[path], reason, "unreadable image", "pictures") for path, reason in rows)
         write_csv(rejects_file, pd.concat([data.rejects, listed], ignore_index=True))
     return data.rows(keep)

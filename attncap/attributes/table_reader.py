@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from attncap._messages import listed, quoted
+from attncap.data.readers.base import is_missing
 from attncap.data.readers.files import read_sound_lines
 from attncap.data.readers.table import FILE_COLUMNS, read_strictly
 
@@ -83,6 +84,6 @@ def read_labels(column: pd.Series, source: str, name: str) -> np.ndarray:
 
 def _label(value: Any) -> float:
     """Return 1, 0 or -1, NaN where missing, infinity for anything else."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+    if is_missing(value):
         return np.nan
     return LABEL_WORDS.get(str(value).strip().lower(), np.inf)

@@ -84,9 +84,8 @@ def train_attributes(
         if not resume:  # before the images are read, which takes long: a run killed there can be resumed as well
             folder.write_json(folder.config_file, asdict(config))
             write_csv(folder.path / "split.csv", data.pictures[["image_id", "split"]])
-            if phrases:
-                words = [[name, value, phrase] for (name, value), phrase in phrases.items()]
-                folder.write_json(folder.path / PHRASES, {"phrases": words})
+            words = [[name, value, phrase] for (name, value), phrase in (phrases or {}).items()]
+            folder.write_json(folder.path / PHRASES, {"phrases": words})
         wanted = data.rows(data.pictures["split"].isin(["train", "val"]).to_numpy())
         readable = readable_images(wanted, store, config.mirror, folder.rejects_file)
         training, validation = readable.split("train"), readable.split("val")

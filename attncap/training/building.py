@@ -33,12 +33,13 @@ def captioner_to_train(
     """Return the captioner that a training begins with.
 
     Args:
-        config: settings.
-        model: as in `train`: a captioner is used as it is, a class is created with the settings that it takes.
+        config: model, sizes, dropout, dtype, seed.
+        model: as in `train`: a captioner is used as it is, a class is created with the settings that are arguments of
+            its constructor.
         start: the captioner to continue from; None: a new one.
         tokenizer: the vocabulary.
         source: of features.
-        training: images, for captioners that standardize pooled features.
+        training: images, on which a captioner that standardizes pooled features gets their statistics.
     """
     store = source.store
     if start is not None:
@@ -47,46 +48,17 @@ def captioner_to_train(
         return continued(start, config, source.encoder, source.tail)
     if isinstance(model, Captioner):
         return model
-    kind = model if isinstance(model, type) and issubclass(model, Captioner) else None
-    masked = getattr(store, "masked", False)
-    captioner = new_captioner(config, tokenizer, source.encoder, store.feature_shape, source.tail, kind, masked)
-    standardize(captioner, store, list(training.pictures[key_column(store)]), source.tail)
-    return captioner
-
-
-def new_captioner(
-    config: TrainConfig,
-    tokenizer: CaptionTokenizer,
-    encoder: FeatureExtractor | None,
-    feature_shape: tuple[int, int, int],
-    tail: EncoderTail | None = None,
-    model: type[Captioner] | None = None,
-    masked: bool = False,
-) -> Captioner:
-    """Return an untrained captioner with the settings that its class takes.
-
-    Args:
-        config: model, sizes, dropout, dtype, seed.
-        tokenizer: its vocabulary.
-        encoder: computes features of image files; None for features computed elsewhere.
-        feature_shape: (rows, cols, D) of the features.
-        tail: encoder blocks that are trained with it.
-        model: a class of your own; it gets each setting that is an argument of its constructor.
-        masked: whether rows of zeros in the features are padding, see `ExternalFeatures`.
-    """
+    kind = model if isinstance(model, type) else captioner_class(config.model)
     keras.utils.set_random_seed(config.seed)
-    kind = captioner_class(config.model) if model is None else model
     config = config.with_model_defaults(kind)
     settings: dict[str, Any] = {name: getattr(config, name) for name in settings_of(kind) if hasattr(config, name)}
-    settings |= {"encoder": encoder} if encoder is not None else {"feature_shape": feature_shape}
-    settings |= {"masked": True} if masked else {}
-    return kind(tokenizer, tail=tail, dtype=policy_of(config), **settings)
-
-
-def standardize(captioner: Captioner, store: Any, keys: list[str], tail: EncoderTail | None) -> None:
-    """Give a captioner that standardizes pooled features their statistics on the training images."""
+    settings |= {"feature_shape": store.feature_shape} if source.encoder is None else {"encoder": source.encoder}
+    settings |= {"masked": True} if getattr(store, "masked", False) else {}
+    captioner = kind(tokenizer, tail=source.tail, dtype=policy_of(config), **settings)
     if isinstance(captioner, ShowAndTell):
-        captioner.standardize(*pooled_statistics(store, keys, tail=tail))
+        keys = list(training.pictures[key_column(store)])
+        captioner.standardize(*pooled_statistics(store, keys, tail=source.tail))
+    return captioner
 
 
 def continued(

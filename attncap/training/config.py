@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -174,6 +174,11 @@ class TrainConfig:
         dropout = settings_of(model)["dropout"] if self.dropout is OF_MODEL else self.dropout
         rate = model.default_learning_rate if self.learning_rate is OF_MODEL else self.learning_rate
         return replace(self, dropout=dropout, learning_rate=rate)
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the settings that differ from the defaults of the model."""
+        default = asdict(TrainConfig(model=self.model))
+        return {name: value for name, value in asdict(self).items() if value != default[name]}
 
     def refuse_unread(self, names: Iterable[str]) -> None:
         """Raise ValueError if one of the settings, by name, is not read by the model."""

@@ -41,12 +41,9 @@ def check_external(config: TrainConfig, features: ExternalFeatures, boxes: str |
         features: given to `train`.
         boxes: of supervised attention, which needs a grid.
     """
-    default = TrainConfig(model=config.model)
-    for name in ("backbone", "weights", "layer", "image_size", "finetune_to"):
-        if getattr(config, name) != getattr(default, name):
-            raise ValueError(
-                f"{name} is {getattr(config, name)}, but features are read from {features.name}: leave {name} out"
-            )
+    for name, value in config.chosen().items():
+        if name in ("backbone", "weights", "layer", "image_size", "finetune_to"):
+            raise ValueError(f"{name} is {value}, but features are read from {features.name}: leave {name} out")
     if boxes is not None and features.grid is None:
         raise ValueError(
             f"boxes {boxes!r} supervise the maps of a grid, and {features.name} has regions: leave them out"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +84,8 @@ def same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
     except ValueError as error:  # of a newer attncap, or changed by hand
         name = "" if str(folder.config_file) in str(error) else f"{folder.config_file}: "
         raise ValueError(f"{name}{error}") from None
-    default = {**asdict(TrainConfig(model=config.model)), "model": TrainConfig().model}
-    asked = {name: value for name, value in asdict(config).items() if value != default[name]}
-    other = [name for name, value in asked.items() if value != getattr(saved, name)]
+    asked = ["model"] if config.model != TrainConfig().model else []
+    other = [name for name in (*asked, *config.chosen()) if getattr(config, name) != getattr(saved, name)]
     if other:
         raise ValueError(f"{folder.path}: the run to resume has other settings: {', '.join(other)}")
     return saved

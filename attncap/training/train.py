@@ -166,10 +166,7 @@ def _checked(data: Any, config: TrainConfig, model: Any, metrics: Any, tensorboa
     if config.monitor not in (None, *monitored):  # else an error after the first epoch
         raise ValueError(f"monitor is one of {', '.join(monitored)}, got {config.monitor!r}")
     if isinstance(model, str):
-        given = {name: value for name, value in asdict(config).items() if value is not None}
-        default = asdict(TrainConfig(model=config.model))
-        given = {name: value for name, value in given.items() if value != default[name]}
-        return TrainConfig(**{**given, "model": model})
+        return TrainConfig(**{**config.chosen(), "model": model})
     if isinstance(model, type) and not issubclass(model, Captioner):
         names = ", ".join(captioner_classes())
         raise ValueError(f"model is a subclass of Captioner, one of {names}, or a captioner, got {model}")

@@ -17,6 +17,14 @@ from typing import Any
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MISSING = "no {what} on this machine: install Debian's chromium and chromium-driver, or name it in {variable}"
 
+# An explorer's page unpacks what it holds after it has loaded.
+UNPACKED = """
+const done = arguments[0];
+const ready = () => !document.getElementById("stage") || document.documentElement.dataset.ready;
+const wait = () => (ready() ? done() : setTimeout(wait, 5));
+wait();
+"""
+
 
 def _program(variable: str, names: tuple[str, ...]) -> str | None:
     return os.environ.get(variable) or next(filter(None, map(shutil.which, names)), None)
@@ -52,6 +60,13 @@ def start_browser() -> Any:
     driver = webdriver.Chrome(options=options, service=service)  # named: Selenium does not go looking for one
     driver.set_page_load_timeout(120)
     driver.set_script_timeout(120)
+    load = driver.get
+
+    def get(address: str) -> None:
+        load(address)
+        driver.execute_async_script(UNPACKED)
+
+    driver.get = get
     return driver
 
 

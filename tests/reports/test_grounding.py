@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from attncap.models.captioner import Captioner
 from attncap.models.saving import load_captioner
 from attncap.reports.grounding import ground
 from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
+from tests.plotting.explorer.test_page import stored
 
 # One epoch on a few faces: the maps mean nothing, all else is as in earnest.
 FACES = ["--data", "faces:17", "--seed", "5"]
@@ -220,9 +220,7 @@ def test_explore_shows_two_runs_and_boxes(folder: Path, tmp_path: Path, capsys: 
         "1",
     ]
     assert main([*command, "--out", str(page)]) == 0
-    text = page.read_text(encoding="utf-8")
-    [block] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
-    content = json.loads(block)
+    content = stored(page.read_text(encoding="utf-8"))
     assert content["runs"] == ["run", "run"] and len(content["images"]) == 2
     for picture in content["images"]:
         assert picture["other"]["words"] == picture["beams"][0]["words"] and "boxes" in picture["beams"][0]

@@ -1,6 +1,6 @@
 "use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+(async () => {
+  const data = JSON.parse(await inflated(document.getElementById("data").textContent));
   const at = (id) => document.getElementById(id);
   const images = data.images;
   const colors = bytesOf(data.colors); // 256 times red, green, blue, opacity
@@ -14,6 +14,11 @@
 
   function bytesOf(base64) {
     return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  }
+
+  // The text that Python's zlib compressed.
+  function inflated(base64) {
+    return new Response(new Blob([bytesOf(base64)]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
   }
 
   // Text enters the page here and nowhere else, always as a text node: a caption may hold anything.
@@ -733,4 +738,5 @@
   arrange();
   openAddress();
   window.addEventListener("hashchange", openAddress);
+  document.documentElement.dataset.ready = "true";
 })();

@@ -1,7 +1,7 @@
 """`explore`: make a self-contained HTML page on which every word of a caption shows its map over the image.
 
 The page loads nothing: images, maps, style and script are inside, and a Content-Security-Policy forbids any request.
-Captions are never interpreted as HTML: they are stored as JSON and shown as text nodes.
+Captions are never interpreted as HTML: they are stored as compressed JSON and shown as text nodes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import html
 import json
 import os
 import re
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -209,10 +210,9 @@ def _page(title: str, content: dict[str, Any]) -> str:
     page, style, script = (
         (folder / f"page.{kind}").read_text(encoding="utf-8").replace("\r\n", "\n") for kind in ("html", "css", "js")
     )
-    # No "<" and no "&": neither "</script>" nor "<!--" in a caption can end or change the block that holds it.
-    data = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        data = data.replace(character, f"\\u{ord(character):04x}")
+    # Compressed to about half, and in base64, so that nothing in a caption can end the block that holds it.
+    compressed = zlib.compress(json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii"))
+    data = base64.b64encode(compressed).decode("ascii")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}; "
         "base-uri 'none'; form-action 'none'"

@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import re
+import zlib
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -48,9 +49,14 @@ def photo(width: int = 30, height: int = 20) -> np.ndarray:
     return np.full((height, width, 3), (200, 30, 60), np.uint8)
 
 
+def stored(page: str) -> dict[str, Any]:
+    """What a page holds for its script."""
+    [block] = re.findall(r'<script type="text/plain" id="data">([A-Za-z0-9+/=]*)</script>', page)
+    return json.loads(zlib.decompress(base64.b64decode(block)))
+
+
 def content(page: Explorer) -> dict[str, Any]:
-    [block] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.page, re.S)
-    return json.loads(block)
+    return stored(page.page)
 
 
 def test_the_page_holds_what_was_given() -> None:
@@ -254,6 +260,28 @@ def test_200_photographs_take_less_than_15_mb() -> None:
     )
     assert 200 / 20 * len(page.page) < 15e6
     assert html.escape(page.page)  # and a frame of it can be made
+
+
+def test_1000_images_with_large_maps_take_less_than_15_mb() -> None:
+    rng = np.random.default_rng(0)
+    words = tuple(f"word{i}" for i in range(18))
+    vocabulary = [f"word{i}" for i in range(100)]
+    ramp = np.linspace(0, 200, 480)[None, :, None] + np.zeros((360, 1, 3))
+    groups, weighed, photos = [], [], []
+    for _ in range(20):
+        # Half of the cells below a 510th of the maximum, as in the maps of `make demo`.
+        maps = rng.dirichlet(np.full(256, 0.1), (3, 18)).reshape(3, 18, 16, 16).astype(np.float32)
+        log_probs = np.log(rng.uniform(0.2, 1.0, (3, 18)))
+        groups.append(
+            [caption(words, attention_weights=m, word_log_probs=p) for m, p in zip(maps, log_probs, strict=True)]
+        )
+        own = [[(str(word), float(-rng.gamma(2))) for word in rng.choice(vocabulary, 5)] for _ in range(18)]
+        weighed.append([own] * 3)
+        photos.append(np.clip(ramp + rng.normal(0, 9, ramp.shape), 0, 255).astype(np.uint8))
+    page = explore(groups, photos, alternatives=weighed, image_pixels=166)  # the size of 1,000 images
+    fixed = len(explore([caption()], [photo()]).page)  # script and style
+    assert fixed + 50 * (len(page.page) - fixed) < 15e6
+    assert (content(page)["images"][0]["beams"][0]["maps"]["rows"], len(groups)) == (16, 20)
 
 
 # ---------------------------------------------------------------- the words that were weighed

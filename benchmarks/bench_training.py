@@ -41,7 +41,7 @@ from attncap.models.losses import MaskedCrossentropy
 from attncap.tokenizers import PAD, WordTokenizer
 from attncap.training.batches import CaptionBatches
 from attncap.training.config import TrainConfig
-from attncap.training.fit import keep_freed_memory, optimizer_of, training_pass
+from attncap.training.fit import keep_freed_memory, optimizer_of
 
 RIVAL = "rival: the tutorials' loop, padded to the longest caption"
 KIND = "the same loop, padded to the longest of 64"
@@ -131,7 +131,10 @@ def rival_run(
 
     def run() -> None:
         dataset = tf.data.Dataset.from_tensor_slices((files[: steps * batch], rows[: steps * batch]))
-        dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch).prefetch(tf.data.AUTOTUNE)
+        dataset = dataset.map(load, num_parallel_calls=os.cpu_count()).batch(batch).prefetch(4)
+        options = tf.data.Options()
+        options.autotune.enabled = False  # the end of an iterator waits for a tuning thread, here up to half of a round
+        dataset = dataset.with_options(options)
         for features, token_ids in dataset:
             loss = train_step(tf.ensure_shape(features, (batch, *size)), token_ids)
             float(loss)
@@ -250,11 +253,11 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
         ours, seen, steps_of = {}, {}, dict.fromkeys((RIVAL, KIND), settings.steps)
         keep_freed_memory()  # as `train` does
-        for pictures, fast in [(pictures, fast) for pictures in settings.pictures for fast in (False, True)]:
-            label = f"attncap, {5 * pictures} captions of {pictures} images per step" + ", fast_recurrence" * fast
+        for pictures in settings.pictures:
+            label = f"attncap, {5 * pictures} captions of {pictures} images per step"
             batches = CaptionBatches(store.get, *data, tokenizer, batch_size=pictures, max_length=settings.max_length)
             steps = min(settings.steps, len(batches))
-            config = TrainConfig(max_length=settings.max_length, batch_size=pictures, epochs=12, fast_recurrence=fast)
+            config = TrainConfig(max_length=settings.max_length, batch_size=pictures, epochs=12)
             penalty = config.attention_penalty
             captioner = AttentionCaptioner(tokenizer, shape, attention_penalty=penalty, dtype=dtype, **sizes)
             captioner.compile(
@@ -262,9 +265,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
             )
             dataset = batches.for_fit().take(steps)
 
-            def fit(captioner: Any = captioner, dataset: Any = dataset, config: Any = config) -> None:
-                with training_pass(captioner, config):
-                    captioner.fit(dataset, shuffle=False, verbose=0)  # CaptionBatches shuffles
+            def fit(captioner: Any = captioner, dataset: Any = dataset) -> None:
+                captioner.fit(dataset, shuffle=False, verbose=0)  # CaptionBatches shuffles
 
             runs[label] = ours[label] = fit
             steps_of[label] = steps

@@ -213,4 +213,7 @@ def dataset_of(batches: keras.utils.PyDataset, signature: Any) -> Any:
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
-    return dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(4)
+    # Nothing is tuned here, and the end of an epoch would wait for the tuning thread, whose sleep doubles each time.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(4).with_options(options)

@@ -14,7 +14,7 @@ from attncap._messages import quoted
 from attncap.models.names import check_captioner_name
 
 RENAMED = {"pictures": "batch_size", "validation_pictures": "validation_images"}  # setting of old runs -> today
-REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0}  # settings of old runs -> no effect
+REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0, "fast_recurrence": False}  # old settings -> no effect
 BEFORE: dict[str, Any] = {"lists": False, "monitor": "bleu_4"}  # settings that runs of 998f5d3 lack -> their value
 OF_MODEL: Any = None  # the default is that of the model: see `TrainConfig.with_model_defaults`
 OF_DATA: Any = None  # the default depends on the data: see `attncap.training.defaults`
@@ -129,11 +129,6 @@ class TrainConfig:
         "one short text per image, for which BLEU-4 is close to zero",
     )
     validation_images: int = _training(1000, "validation images decoded after each epoch", low=1)
-    fast_recurrence: bool = _training(
-        False,
-        "of the attention model on TensorFlow: a faster training pass, with other rounding, so that no score of a "
-        "published run is met to the digit",
-    )
     objective: str = _score(
         "crossentropy", "crossentropy, or cider: after it, self-critical training on CIDEr-D, the score itself"
     )

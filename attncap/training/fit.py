@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -60,15 +59,14 @@ def fit(
         captioner.optimizer.build(captioner.trainable_variables)
         recorder.restore(captioner)
         if not recorder.finished("crossentropy"):
-            with training_pass(captioner, config):
-                captioner.fit(
-                    batches.for_fit(),
-                    initial_epoch=len(recorder.history),
-                    epochs=config.crossentropy_epochs,
-                    callbacks=every,
-                    shuffle=False,  # CaptionBatches shuffles, by seed and epoch
-                    verbose=0,
-                )
+            captioner.fit(
+                batches.for_fit(),
+                initial_epoch=len(recorder.history),
+                epochs=config.crossentropy_epochs,
+                callbacks=every,
+                shuffle=False,  # CaptionBatches shuffles, by seed and epoch
+                verbose=0,
+            )
         if config.objective == "cider":
             use_averaged_weights(captioner)
     if config.objective == "cider":
@@ -91,17 +89,6 @@ def fit(
                 callbacks=every,
                 verbose=0,
             )
-
-
-def training_pass(captioner: Captioner, config: TrainConfig) -> AbstractContextManager[None]:
-    """Return a context in which the captioner's training pass is the one of the settings."""
-    if not config.fast_recurrence:
-        return nullcontext()
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(f"fast_recurrence needs the TensorFlow backend, got {keras.backend.backend()}: leave it out")
-    from attncap.training.fast_recurrence import fast_recurrence
-
-    return fast_recurrence(captioner)
 
 
 def keep_freed_memory() -> None:

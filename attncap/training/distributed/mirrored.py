@@ -31,8 +31,6 @@ class MirroredTraining(SharedTraining):
 
     def check(self, config: TrainConfig) -> None:
         super().check(config)
-        if config.fast_recurrence:
-            raise ValueError("fast_recurrence is for one device: leave it out, or train without --distributed")
         for name in ("attention_penalty", "attention_supervision"):
             if getattr(config, name) and self.replicas > 1:
                 raise ValueError(

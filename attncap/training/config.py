@@ -14,7 +14,7 @@ from attncap._messages import quoted
 from attncap.models.names import check_captioner_name
 
 RENAMED = {"pictures": "batch_size", "validation_pictures": "validation_images"}  # setting of old runs -> today
-REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0, "fast_recurrence": False}  # old settings -> no effect
+REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0, "fast_recurrence": False}  # old -> no effect
 BEFORE: dict[str, Any] = {"lists": False, "monitor": "bleu_4"}  # settings that runs of 998f5d3 lack -> their value
 OF_MODEL: Any = None  # the default is that of the model: see `TrainConfig.with_model_defaults`
 OF_DATA: Any = None  # the default depends on the data: see `attncap.training.defaults`

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from attncap.captions import Caption
 from attncap.decoding.beam_search import Step
-from attncap.decoding.compilation import compiled, filled
+from attncap.decoding.compilation import filled
 from attncap.decoding.decoder import Decoder
-from attncap.decoding.replay import replay_each
+from attncap.decoding.replay import CompiledReplay, replay_each
 from attncap.images import AnyImage
 from attncap.metrics.evaluate import evaluate
 from attncap.models.captioner import CaptionerState
@@ -83,20 +83,14 @@ def top_alternatives(
         raise ValueError(f"top needs to be at least 1, got {top}")
     groups = [[item] if isinstance(item, Caption) else list(item) for item in captions]
 
-    def read(features: Any, token_ids: Any) -> tuple[Any, Any]:
-        state = captioner.init_state(features, captions=token_ids.shape[1])
-        return replay_top(captioner.step, state, token_ids, top)
-
-    model = captioner if isinstance(captioner, keras.Model) else None
-    reads: dict[tuple[int, ...], Any] = {}  # one compiled function per shape, as in `CaptionReplay`
+    read = CompiledReplay(captioner, partial(replay_top, top=top))
     found: list[list[list[Words]]] = []
     for begin in range(0, len(groups), batch_size):
         part = groups[begin : begin + batch_size]
         rows = [[[*caption.token_ids, END] for caption in group] for group in part]
         token_ids = pad_token_ids(rows, length=1, multiple_of=LENGTH_STEP, images=min(batch_size, len(groups)))
         full = filled(features[begin : begin + batch_size], len(token_ids))
-        reader = reads.setdefault(token_ids.shape, compiled(read, model))
-        ids, log_probs = map(ops.convert_to_numpy, reader(full, token_ids))
+        ids, log_probs = read(full, token_ids)
         for row, group in enumerate(part):
             found.append([_words(captioner, c, ids[row, k], log_probs[row, k]) for k, c in enumerate(group)])
     return [own[0] if isinstance(item, Caption) else own for item, own in zip(captions, found, strict=True)]

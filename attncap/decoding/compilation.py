@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 
 def filled(rows: np.ndarray, size: int) -> np.ndarray:
@@ -17,11 +18,17 @@ def filled(rows: np.ndarray, size: int) -> np.ndarray:
     return full
 
 
-def compiled(function: Callable[..., Any], model: keras.Model | None = None, sampler: Any = None) -> Callable[..., Any]:
+def to_numpy(tensors: Iterable[Any]) -> list[Any]:
+    """Return tensors as NumPy arrays; None stays."""
+    return [None if tensor is None else ops.convert_to_numpy(tensor) for tensor in tensors]
+
+
+def compiled(function: Callable[..., Any], model: Any = None, sampler: Any = None) -> Callable[..., Any]:
     """Return the function compiled by the backend in use.
 
     JAX freezes the variables that a function reads at the values of the first call. Those of model (which may be
-    trained further) and of sampler (the seed) are therefore passed as arguments, and the next seed is returned.
+    trained further; anything but a Keras model has none) and of sampler (the seed) are therefore passed as arguments,
+    and the next seed is returned.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -34,7 +41,7 @@ def compiled(function: Callable[..., Any], model: keras.Model | None = None, sam
         import jax
 
         seeds = [] if sampler is None else list(sampler.variables)
-        variables = seeds + ([] if model is None else list(model.variables))
+        variables = seeds + (list(model.variables) if isinstance(model, keras.Model) else [])
 
         @jax.jit
         def pure(values: list[Any], *arguments: Any) -> tuple[Any, list[Any]]:

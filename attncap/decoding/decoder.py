@@ -6,29 +6,31 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-import keras
 import numpy as np
-from keras import ops
 
-from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.decoding.beam_search import beam_search
-from attncap.decoding.compilation import compiled, filled
+from attncap.decoding.compilation import compiled, filled, to_numpy
 from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.replay import replay
 from attncap.decoding.sampling import sample
-from attncap.decoding.to_caption import caption_of
+from attncap.decoding.to_caption import captions_of
 from attncap.tokenizers import CaptionTokenizer
 
 
-class DecoderSettings(TypedDict, total=False):
-    """Keywords that functions pass on to `Decoder`, which explains them."""
+class SearchSettings(TypedDict, total=False):
+    """Keywords of `Decoder`, which explains them, but for n_best."""
 
     beam_width: int
     length_penalty: float | None
     max_length: int
-    n_best: int
     sampler: Any
     logits_processors: Sequence[LogitsProcessor]
+
+
+class DecoderSettings(SearchSettings, total=False):
+    """Keywords that functions pass on to `Decoder`."""
+
+    n_best: int
 
 
 class Decoder:
@@ -81,40 +83,26 @@ class Decoder:
             raise TypeError(f"logits_processors is a list of functions (token_ids, logits), got {logits_processors!r}")
         if length_penalty is not None and not math.isfinite(length_penalty):
             raise ValueError(f"length_penalty is a finite number, got {length_penalty}")
-        if length_penalty is None:
-            length_penalty = default_length_penalty(captioner.tokenizer)
-        exponent = length_penalty
+        exponent = default_length_penalty(captioner.tokenizer) if length_penalty is None else length_penalty
         self.captioner = captioner
         self.n_best = n_best
         self.batch_size = batch_size
+        both: dict[str, Any] = {"max_length": max_length, "logits_processors": logits_processors}
 
         def decode(features: Any) -> tuple[Any, ...]:
             if sampler is None:
                 state = captioner.init_state(features, captions=beam_width)
                 token_ids, _ = beam_search(
-                    captioner.step,
-                    state,
-                    beam_width=beam_width,
-                    max_length=max_length,
-                    length_penalty=exponent,
-                    logits_processors=logits_processors,
+                    captioner.step, state, beam_width=beam_width, length_penalty=exponent, **both
                 )
                 token_ids = token_ids[:, :n_best]
             else:
                 state = captioner.init_state(features, captions=n_best)
-                token_ids = sample(
-                    captioner.step,
-                    state,
-                    sampler,
-                    max_length=max_length,
-                    model=model,
-                    logits_processors=logits_processors,
-                )
+                token_ids = sample(captioner.step, state, sampler, model=captioner, **both)
             outputs = replay(captioner.step, captioner.init_state(features, captions=n_best), token_ids)
             return token_ids, *outputs
 
-        model = captioner if isinstance(captioner, keras.Model) else None
-        self._decode = compiled(decode, model, sampler)
+        self._decode = compiled(decode, captioner, sampler)
 
     def __call__(self, features: np.ndarray, image_ids: Sequence[str] | None = None) -> list[Any]:
         """Decode features (N, rows, cols, D) to N captions (lists of n_best captions when n_best > 1)."""
@@ -123,28 +111,11 @@ class Decoder:
             raise ValueError(f"one image_id per image is needed, got {len(image_ids)} for {len(features)} images")
         for start in range(0, len(features), self.batch_size):
             batch = features[start : start + self.batch_size]
-            outputs = self._decode(filled(batch, min(self.batch_size, len(features))))
-            token_ids, log_probs = map(ops.convert_to_numpy, outputs[:2])
-            weights = None if outputs[2] is None else ops.convert_to_numpy(outputs[2])
-            for row in range(len(batch)):
-                image_id = None if image_ids is None else str(image_ids[start + row])
-                best = [
-                    self._caption(
-                        token_ids[row, k], log_probs[row, k], None if weights is None else weights[row, k], image_id
-                    )
-                    for k in range(self.n_best)
-                ]
-                captions.append(best if self.n_best > 1 else best[0])
+            ids = None if image_ids is None else image_ids[start : start + len(batch)]
+            token_ids, *read = to_numpy(self._decode(filled(batch, min(self.batch_size, len(features)))))
+            best = captions_of(self.captioner, token_ids[: len(batch)], *read, ids, keep_repeated=False)
+            captions += best if self.n_best > 1 else [own[0] for own in best]
         return captions
-
-    def _caption(
-        self, token_ids: np.ndarray, log_probs: np.ndarray, weights: np.ndarray | None, image_id: str | None
-    ) -> Caption:
-        rows, cols = getattr(self.captioner, "map_shape", self.captioner.feature_shape[:2])
-        place = getattr(self.captioner, "grid_box", WHOLE_IMAGE)
-        return caption_of(
-            self.captioner.tokenizer, token_ids, log_probs, weights, (rows, cols), image_id, place, keep_repeated=False
-        )
 
 
 def default_length_penalty(tokenizer: CaptionTokenizer) -> float:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -132,7 +131,6 @@ class ConsensusDecoder:
         self._repetition_cost = RepetitionCost(row for rows in tokens for row in rows)
         self._neighbors = neighbors
         sampler = keras_nlp.samplers.RandomSampler(temperature=config.temperature, seed=config.seed)
-        model = captioner if isinstance(captioner, keras.Model) else None
 
         def draw(features: Any) -> Any:
             state = captioner.init_state(features, captions=config.samples)
@@ -141,11 +139,11 @@ class ConsensusDecoder:
                 state,
                 sampler,
                 max_length=config.max_length,
-                model=model,
+                model=captioner,
                 logits_processors=logits_processors,
             )
 
-        self._draw = compiled(draw, model, sampler)
+        self._draw = compiled(draw, captioner, sampler)
 
     def __call__(self, features: np.ndarray, image_ids: Sequence[str] | None = None) -> list[Caption]:
         """Decode features (N, rows, cols, D) to N captions."""

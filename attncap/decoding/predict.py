@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap.captions import Caption
-from attncap.decoding.decoder import Decoder, DecoderSettings
+from attncap.decoding.decoder import Decoder, DecoderSettings, SearchSettings
 from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.to_caption import boxes_of, with_boxes
 from attncap.features.external import ExternalFeatures, key_column
@@ -26,29 +26,13 @@ from attncap.paths import image_ids as ids_of
 
 @overload
 def caption(  # type: ignore[overload-overlap]  # 1 is an int as well
-    captioner: Captioner | Ensemble,
-    image: AnyImage,
-    *,
-    beam_width: int = 3,
-    length_penalty: float | None = None,
-    max_length: int = 40,
-    n_best: Literal[1] = 1,
-    sampler: Any = None,
-    logits_processors: Sequence[LogitsProcessor] = (),
+    captioner: Captioner | Ensemble, image: AnyImage, *, n_best: Literal[1] = 1, **settings: Unpack[SearchSettings]
 ) -> Caption: ...
 
 
 @overload
 def caption(
-    captioner: Captioner | Ensemble,
-    image: AnyImage,
-    *,
-    beam_width: int = 3,
-    length_penalty: float | None = None,
-    max_length: int = 40,
-    n_best: int,
-    sampler: Any = None,
-    logits_processors: Sequence[LogitsProcessor] = (),
+    captioner: Captioner | Ensemble, image: AnyImage, *, n_best: int, **settings: Unpack[SearchSettings]
 ) -> list[Caption]: ...
 
 

@@ -6,22 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 from keras import ops
 from tqdm.auto import tqdm
 
 from attncap._files import check_list
-from attncap.captions import WHOLE_IMAGE, Caption
+from attncap.captions import Caption
 from attncap.decoding.beam_search import Step
-from attncap.decoding.compilation import compiled, filled
-from attncap.decoding.to_caption import boxes_of, caption_of, with_boxes
+from attncap.decoding.compilation import compiled, filled, to_numpy
+from attncap.decoding.to_caption import boxes_of, captions_of, with_boxes
 from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.store import FeatureStore
 from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits
 from attncap.models.ensemble import Ensemble
-from attncap.tokenizers import END, PAD, START, UNK, CaptionTokenizer, pad_token_ids
+from attncap.tokenizers import END, PAD, START, UNK, pad_token_ids
 
 
 def replay(step: Step, state: CaptionerState, token_ids: Any) -> tuple[Any, Any]:
@@ -88,6 +87,33 @@ def replay_each(step: Step, state: CaptionerState, token_ids: Any, read: Callabl
     return [ops.moveaxis(tensor, 0, 2) for tensor in tensors]
 
 
+class CompiledReplay:
+    """Feed token ids into a captioner, in a function that is compiled once for each shape.
+
+    With two shapes TensorFlow would leave the length open, which Keras's scan needs.
+
+    Args:
+        captioner: anything with `init_state` and `step`.
+        read: function (step, state, token_ids (B, K, T)) -> tensors, such as `replay`.
+    """
+
+    def __init__(self, captioner: Any, read: Callable[..., tuple[Any, ...]] = replay):
+        self._captioner, self._read = captioner, read
+        self._compiled: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, features: np.ndarray, token_ids: np.ndarray) -> list[Any]:
+        """Return what `read` gives for features (B, rows, cols, D) and token_ids (B, K, T), as NumPy arrays."""
+
+        def read(features: Any, token_ids: Any) -> tuple[Any, ...]:
+            state = self._captioner.init_state(features, captions=token_ids.shape[1])
+            return self._read(self._captioner.step, state, token_ids)
+
+        shapes = (*features.shape, *token_ids.shape)
+        if shapes not in self._compiled:
+            self._compiled[shapes] = compiled(read, self._captioner)
+        return to_numpy(self._compiled[shapes](features, token_ids))
+
+
 class CaptionReplay:
     """Feed given captions into a captioner, word by word: the probability and the map of each word.
 
@@ -106,21 +132,7 @@ class CaptionReplay:
     def __init__(self, captioner: Any, batch_size: int = 32):
         self.captioner = captioner
         self.batch_size = batch_size
-
-        # One compiled function per shape: with two shapes TensorFlow would leave the length open, which Keras's scan
-        # needs.
-        self._reads: dict[tuple[int, ...], Any] = {}
-
-    def _read(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[Any, Any]:
-        captioner, captions = self.captioner, token_ids.shape[1]
-
-        def read(features: Any, token_ids: Any) -> tuple[Any, Any]:
-            return replay(captioner.step, captioner.init_state(features, captions=captions), token_ids)
-
-        if token_ids.shape not in self._reads:
-            model = captioner if isinstance(captioner, keras.Model) else None
-            self._reads[token_ids.shape] = compiled(read, model)
-        return self._reads[token_ids.shape](features, token_ids)
+        self._read = CompiledReplay(captioner)
 
     def __call__(
         self, features: np.ndarray, captions: Sequence[Sequence[str]], image_ids: Sequence[str] | None = None
@@ -156,26 +168,15 @@ class CaptionReplay:
         token_ids = pad_token_ids(
             rows, length=1, multiple_of=self.round_length_to, images=self.batch_size, captions_each=each
         )
-        log_probs, weights = self._read(filled(features, self.batch_size), token_ids)
-        log_probs = np.where(token_ids == UNK, -np.inf, np.asarray(keras.ops.convert_to_numpy(log_probs)))
-        maps = None if weights is None else keras.ops.convert_to_numpy(weights)
-        grid = getattr(self.captioner, "map_shape", tuple(self.captioner.feature_shape[:2]))
-        read: list[list[Caption]] = []
-        for image, own_captions in enumerate(captions):
-            read.append([])
-            for number, text in enumerate(own_captions):
-                caption = caption_of(
-                    tokenizer,
-                    token_ids[image, number],
-                    log_probs[image, number],
-                    None if maps is None else maps[image, number],
-                    grid,
-                    None if image_ids is None else str(image_ids[image]),
-                    getattr(self.captioner, "grid_box", WHOLE_IMAGE),
-                )
-                words = tuple(tokenizer.split(text)) if hasattr(tokenizer, "split") else ()
-                read[-1].append(replace(caption, words=words) if len(words) == len(caption.words) else caption)
-        return read
+        log_probs, maps = self._read(filled(features, self.batch_size), token_ids)
+        log_probs = np.where(token_ids == UNK, -np.inf, log_probs)
+        read = captions_of(self.captioner, token_ids[: len(captions)], log_probs, maps, image_ids)
+        return [list(map(self._with_words_of, own, texts)) for own, texts in zip(read, captions, strict=True)]
+
+    def _with_words_of(self, caption: Caption, text: str) -> Caption:
+        tokenizer = self.captioner.tokenizer
+        words = tuple(tokenizer.split(text)) if hasattr(tokenizer, "split") else ()
+        return replace(caption, words=words) if len(words) == len(caption.words) else caption
 
 
 def replay_captions(
@@ -236,29 +237,9 @@ def member_captions(ensemble: Ensemble, features: Any, captions: Sequence[Captio
     if not captions:
         return [[] for _ in ensemble.members]
     token_ids = pad_token_ids([[[*caption.token_ids, END]] for caption in captions])  # (N, 1, T)
-    return [_read_with(member, ensemble.tokenizer, features, token_ids, captions) for member in ensemble.members]
-
-
-def _read_with(
-    member: Any, tokenizer: CaptionTokenizer, features: Any, token_ids: np.ndarray, captions: Sequence[Caption]
-) -> list[Caption]:
-    def read(features: Any, token_ids: Any) -> tuple[Any, Any]:
-        return replay(member.step, member.init_state(features, captions=1), token_ids)
-
-    reader = compiled(read, member if isinstance(member, keras.Model) else None)
-    log_probs, weights = reader(features, token_ids)
-    log_probs = ops.convert_to_numpy(log_probs)
-    maps = None if weights is None else ops.convert_to_numpy(weights)
-    rows, cols = getattr(member, "map_shape", member.feature_shape[:2])
-    return [
-        caption_of(
-            tokenizer,
-            token_ids[row, 0],
-            log_probs[row, 0],
-            None if maps is None else maps[row, 0],
-            (int(rows), int(cols)),
-            caption.image_id,
-            getattr(member, "grid_box", WHOLE_IMAGE),
-        )
-        for row, caption in enumerate(captions)
-    ]
+    image_ids = [caption.image_id for caption in captions]
+    read = []
+    for member in ensemble.members:
+        several = captions_of(member, token_ids, *CompiledReplay(member)(features, token_ids), image_ids)
+        read.append([caption for [caption] in several])
+    return read

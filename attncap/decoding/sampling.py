@@ -20,7 +20,7 @@ def sample(
     sampler: Any,
     *,
     max_length: int = 40,
-    model: keras.Model | None = None,
+    model: Any = None,
     logits_processors: Sequence[LogitsProcessor] = (),
 ) -> Any:
     """Draw one caption per row with a keras-nlp sampler (`TopKSampler`, `TopPSampler`, `RandomSampler`, ...).
@@ -29,7 +29,8 @@ def sample(
         step, state: as in `beam_search`, of K captions per image.
         sampler: a `keras_nlp.samplers.Sampler`; its seed makes the draw repeatable.
         max_length: most tokens of a caption, `<end>` included.
-        model: whose weights `step` reads; only the JAX backend needs it, inside a compiled function.
+        model: whose weights `step` reads; only the JAX backend needs it, inside a compiled function. Anything but a
+            Keras model is left out.
         logits_processors: applied to the logits of every step, see `attncap.decoding.logits`.
 
     Returns:
@@ -47,6 +48,7 @@ def sample(
 
     prompt = ops.full((batch * captions, max_length + 1), PAD, dtype="int32")
     prompt = ops.where(ops.arange(max_length + 1) == 0, START, prompt)
+    model = model if isinstance(model, keras.Model) else None
     drawn = sampler(next_logits, prompt, cache=state.recurrent, index=1, stop_token_ids=(END,), model=model)
     token_ids = ops.reshape(drawn[:, 1:], (batch, captions, max_length))
     ended = ops.cumsum(ops.cast(token_ids == END, "int32"), axis=-1)

@@ -60,6 +60,37 @@ def caption_of(
     )
 
 
+def captions_of(
+    captioner: Any,
+    token_ids: np.ndarray,
+    log_probs: np.ndarray,
+    attention_weights: np.ndarray | None,
+    image_ids: Sequence[Any] | None = None,
+    *,
+    keep_repeated: bool = True,
+) -> list[list[Caption]]:
+    """Make the `Caption`s of B images, K of each, from what `replay` returned for them.
+
+    Args:
+        captioner: whose tokens and maps they are.
+        token_ids: shape (B, K, T).
+        log_probs, attention_weights: shapes (B, K, T) and (B, K, T, L), or with further rows, which are left out.
+        image_ids: of the images; None, or an id that is None, for captions without one.
+        keep_repeated: see `caption_of`.
+    """
+    names = [None] * len(token_ids) if image_ids is None else [i if i is None else str(i) for i in image_ids]
+    grid = getattr(captioner, "map_shape", tuple(captioner.feature_shape[:2]))
+    place = getattr(captioner, "grid_box", WHOLE_IMAGE)
+    captions: list[list[Caption]] = []
+    for row, name in enumerate(names):
+        maps = [None] * token_ids.shape[1] if attention_weights is None else attention_weights[row]
+        captions.append([])
+        for one in zip(token_ids[row], log_probs[row], maps, strict=True):  # (T,), (T,), (T, L) or None
+            caption = caption_of(captioner.tokenizer, *one, grid, name, place, keep_repeated=keep_repeated)
+            captions[-1].append(caption)
+    return captions
+
+
 def boxes_of(store: Any, keys: Sequence[str]) -> np.ndarray | None:
     """Return the boxes of the regions of images, (B, L, 4), or None for a store without boxes."""
     return store.boxes(keys) if hasattr(store, "boxes") else None

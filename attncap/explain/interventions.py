@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 from keras import ops
@@ -149,7 +148,7 @@ def _distributions(
         [probs] = replay_each(captioner.step, state, token_ids, lambda logits, *_: [ops.softmax(logits, axis=-1)])
         return probs
 
-    run = compiled(read, captioner if isinstance(captioner, keras.Model) else None)
+    run = compiled(read, captioner)
     found = []
     for start in range(0, len(features), batch_size):
         part = slice(start, start + batch_size)

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from attncap.captions import WHOLE_IMAGE, Caption
-from attncap.decoding.compilation import compiled, filled
-from attncap.decoding.replay import replay
+from attncap.decoding.compilation import filled
+from attncap.decoding.replay import CompiledReplay
 from attncap.tokenizers import END, UNK, pad_token_ids
 
 LENGTH_STEP = 8  # captions are padded to multiples of it: few shapes, few compiled graphs
@@ -72,7 +70,7 @@ class WordReader:
     def __init__(self, captioner: Any, batch_size: int = 32):
         self.captioner = captioner
         self.batch_size = batch_size
-        self._reads: dict[tuple[int, ...], Any] = {}  # one compiled function per shape, as in `CaptionReplay`
+        self._read = CompiledReplay(captioner)
 
     def __call__(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Read N captions.
@@ -91,21 +89,11 @@ class WordReader:
             rows = len(features[part])
             own = filled(token_ids[part], self.batch_size)[:, None]  # (B, 1, T)
             read, weights = self._read(filled(np.asarray(features[part]), self.batch_size), own)
-            log_probs.append(np.asarray(ops.convert_to_numpy(read))[:rows, 0])
+            log_probs.append(read[:rows, 0])
             if weights is not None:
-                maps.append(np.asarray(ops.convert_to_numpy(weights))[:rows, 0])
+                maps.append(weights[:rows, 0])
         found = np.where(token_ids == UNK, -np.inf, np.concatenate(log_probs))
         return found.astype(np.float32), np.concatenate(maps) if maps else None
-
-    def _read(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[Any, Any]:
-        captioner = self.captioner
-
-        def read(features: Any, token_ids: Any) -> tuple[Any, Any]:
-            return replay(captioner.step, captioner.init_state(features, captions=1), token_ids)
-
-        model = captioner if isinstance(captioner, keras.Model) else None
-        reader = self._reads.setdefault((*features.shape, *token_ids.shape), compiled(read, model))
-        return reader(features, token_ids)
 
 
 def of_words(log_probs: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -103,4 +102,4 @@ def _summed_loss(captioner: Captioner) -> Callable[..., Any]:
         real = ops.cast(targets != PAD, "float32")
         return -ops.sum(chosen * real), ops.sum(real)
 
-    return compiled(loss, captioner if isinstance(captioner, keras.Model) else None)
+    return compiled(loss, captioner)

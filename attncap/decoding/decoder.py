@@ -112,8 +112,9 @@ class Decoder:
         for start in range(0, len(features), self.batch_size):
             batch = features[start : start + self.batch_size]
             ids = None if image_ids is None else image_ids[start : start + len(batch)]
-            token_ids, *read = to_numpy(self._decode(filled(batch, min(self.batch_size, len(features)))))
-            best = captions_of(self.captioner, token_ids[: len(batch)], *read, ids, keep_repeated=False)
+            read = self._decode(filled(batch, min(self.batch_size, len(features))))
+            token_ids, log_probs, maps = to_numpy(read)
+            best = captions_of(self.captioner, token_ids[: len(batch)], log_probs, maps, ids, keep_repeated=False)
             captions += best if self.n_best > 1 else [own[0] for own in best]
         return captions
 

@@ -240,6 +240,6 @@ def member_captions(ensemble: Ensemble, features: Any, captions: Sequence[Captio
     image_ids = [caption.image_id for caption in captions]
     read = []
     for member in ensemble.members:
-        several = captions_of(member, token_ids, *CompiledReplay(member)(features, token_ids), image_ids)
-        read.append([caption for [caption] in several])
+        log_probs, maps = CompiledReplay(member)(features, token_ids)
+        read.append([caption for [caption] in captions_of(member, token_ids, log_probs, maps, image_ids)])
     return read

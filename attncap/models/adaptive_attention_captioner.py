@@ -162,8 +162,3 @@ class AdaptiveAttentionCaptioner(AttentionCaptioner):
         weights = outputs["attention_weights"]  # (B, K, T, L)
         looking = ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-9)
         super().add_losses({**outputs, "attention_weights": weights / looking}, inputs)
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["context_gate"]
-        return config

@@ -76,13 +76,6 @@ class AttendingCaptioner(Captioner):
         if self.attention_supervision and inputs.get("regions") is not None:
             self.add_loss(self.attention_supervision * attention_supervision(weights, inputs["regions"]))
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "attention_penalty": self.attention_penalty,
-            "attention_supervision": self.attention_supervision,
-        }
-
     def _value_layers_built(self) -> None:
         self.value_dense.build((None, None, self.region_shape[-1]))
         self.value_norm.build((None, None, self.value_units))

@@ -54,19 +54,9 @@ class AttentionCaptioner(AttendingCaptioner):
         projection_units: int = 512,
         attention_units: int = 256,
         context_gate: bool = True,
-        attention_penalty: float = 0.0,
-        attention_supervision: float = 0.0,
         **kwargs: Any,
     ):
-        super().__init__(
-            tokenizer,
-            feature_shape,
-            encoder,
-            value_units=projection_units,
-            attention_penalty=attention_penalty,
-            attention_supervision=attention_supervision,
-            **kwargs,
-        )
+        super().__init__(tokenizer, feature_shape, encoder, value_units=projection_units, **kwargs)
         policy = self.dtype_policy
         self.projection_units = projection_units
         self.attention_units = attention_units
@@ -127,11 +117,3 @@ class AttentionCaptioner(AttendingCaptioner):
 
     def score_variables(self) -> list[Any]:
         return [self.attention.score_dense.kernel]  # w of w . tanh(...)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "projection_units": self.projection_units,
-            "attention_units": self.attention_units,
-            "context_gate": self.context_gate,
-        }

@@ -6,6 +6,7 @@ decoding, 1 in greedy decoding. What depends only on the image is computed once 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -209,15 +210,14 @@ class Captioner(keras.Model):
         return ops.where(ops.logical_and(inner, chance < self.scheduled_sampling), own, token_ids)
 
     def get_config(self) -> dict[str, Any]:
+        """Return what the constructor takes; settings are attributes of the same name."""
         config = super().get_config()
+        config.update({name: getattr(self, name) for name in settings_of(type(self)) if hasattr(self, name)})
         config.update(
             tokenizer=keras.saving.serialize_keras_object(self.tokenizer),
             encoder=None if self.encoder is None else keras.saving.serialize_keras_object(self.encoder),
             feature_shape=list(self.feature_shape),
-            embedding_units=self.embedding_units,
-            hidden_units=self.hidden_units,
             dropout=self.dropout_rate,
-            scheduled_sampling=self.scheduled_sampling,
         )
         if self.masked:  # left out if False: files stay as before masks existed
             config.update(masked=True)
@@ -260,6 +260,24 @@ class Captioner(keras.Model):
         self.embedding.build((None, None))
         self.logits_dense.build((None, None, units))
         self.built = True
+
+
+def settings_of(captioner_class: type[Captioner]) -> dict[str, Any]:
+    """Return the settings of a captioner class and their defaults, read from the signatures of its constructors.
+
+    Keyword-only arguments are settings, except those that the class or a base class names in `not_settings`.
+    """
+    settings: dict[str, Any] = {}
+    hidden: set[str] = set()
+    for base in captioner_class.__mro__:
+        if not issubclass(base, Captioner):
+            break
+        hidden |= set(base.__dict__.get("not_settings", ()))
+        if "__init__" in base.__dict__:
+            for parameter in inspect.signature(base.__init__).parameters.values():
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    settings.setdefault(parameter.name, parameter.default)
+    return {name: default for name, default in settings.items() if name not in hidden}
 
 
 def cell_step(cell: Any, inputs: Any, states: Sequence[Any]) -> list[Any]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import keras
 
-from attncap.models.captioner import Captioner
+from attncap.models.captioner import Captioner, settings_of
 from attncap.models.names import ENTRY_POINTS, REGISTERED, own_captioners, unknown_captioner
 from attncap.plugins import import_entry_points
 
@@ -84,24 +83,6 @@ def captioner_name(captioner_class: type) -> str:
         if registered is captioner_class:
             return name
     raise ValueError(f"{captioner_class.__name__} has no name: decorate it with @register_captioner(NAME)")
-
-
-def settings_of(captioner_class: type[Captioner]) -> dict[str, Any]:
-    """Return the settings of a captioner class and their defaults, read from the signatures of its constructors.
-
-    Keyword-only arguments are settings, except those that the class or a base class names in `not_settings`.
-    """
-    settings: dict[str, Any] = {}
-    hidden: set[str] = set()
-    for base in captioner_class.__mro__:
-        if not issubclass(base, Captioner):
-            break
-        hidden |= set(base.__dict__.get("not_settings", ()))
-        if "__init__" in base.__dict__:
-            for parameter in inspect.signature(base.__init__).parameters.values():
-                if parameter.kind is parameter.KEYWORD_ONLY:
-                    settings.setdefault(parameter.name, parameter.default)
-    return {name: default for name, default in settings.items() if name not in hidden}
 
 
 def readers_of(setting: str) -> tuple[str, ...]:

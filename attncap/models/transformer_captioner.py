@@ -66,8 +66,6 @@ class TransformerCaptioner(AttendingCaptioner):
         feedforward_units: int = 1024,
         window: int = 40,
         dropout: float = 0.3,
-        attention_penalty: float = 0.0,
-        attention_supervision: float = 0.0,
         **kwargs: Any,
     ):
         import keras_nlp
@@ -85,8 +83,6 @@ class TransformerCaptioner(AttendingCaptioner):
             hidden_units=hidden_units,
             value_units=hidden_units,
             dropout=dropout,
-            attention_penalty=attention_penalty,
-            attention_supervision=attention_supervision,
             **kwargs,
         )
         self.decoder_layers = decoder_layers
@@ -146,9 +142,7 @@ class TransformerCaptioner(AttendingCaptioner):
         }
 
     def run(self, state: CaptionerState, embedded: Any, training: bool = False) -> dict[str, Any]:
-        places = ops.arange(ops.shape(embedded)[2])
-        back = places[:, None] - places  # (T, T): how far back
-        mask = ops.logical_and(back >= 0, back < self.window)[None]
+        mask = self._words_before(ops.shape(embedded)[2])
         x = self._with_positions(embedded, 0)  # (B, K, T, H)
         weights: Any = None
         for n, block in enumerate(self.blocks):
@@ -173,9 +167,7 @@ class TransformerCaptioner(AttendingCaptioner):
         start = ops.full((ops.shape(token_ids)[0], 1), START, dtype="int32")
         read = ops.concatenate([start, token_ids[:, :-1]], axis=1)[:, None]  # (B, 1, T)
         state = self.init_state(features)
-        places = ops.arange(ops.shape(read)[2])
-        back = places[:, None] - places  # (T, T)
-        mask = ops.logical_and(back >= 0, back < self.window)[None]
+        mask = self._words_before(ops.shape(read)[2])
         x = self._with_positions(self.embedding(read), 0)  # (B, 1, T, H)
         found = []
         for n, block in enumerate(self.blocks):
@@ -184,6 +176,11 @@ class TransformerCaptioner(AttendingCaptioner):
             x, _, _ = block(x, image, mask, regions=regions)
         words, weights = zip(*found, strict=True)
         return ops.stack(words, axis=1), ops.stack(weights, axis=1)
+
+    def _words_before(self, steps: Any) -> Any:
+        places = ops.arange(steps)
+        back = places[:, None] - places  # (T, T): how far back
+        return ops.logical_and(back >= 0, back < self.window)[None]  # (1, T, T)
 
     def _with_positions(self, embedded: Any, first: Any) -> Any:
         # In float32: bfloat16 has too few digits for the angles.
@@ -195,14 +192,3 @@ class TransformerCaptioner(AttendingCaptioner):
 
     def score_variables(self) -> list[Any]:
         return [variable for block in self.blocks for variable in block.cross_attention.query_dense.weights]
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["embedding_units"]  # is hidden_units
-        return {
-            **config,
-            "decoder_layers": self.decoder_layers,
-            "heads": self.heads,
-            "feedforward_units": self.feedforward_units,
-            "window": self.window,
-        }

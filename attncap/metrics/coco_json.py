@@ -72,7 +72,7 @@ def write_predictions(path: PathLike, captions: Mapping[str, str], integer_ids: 
     Example:
         >>> write_predictions("predictions.json", {"7": "a dog"})  # doctest: +SKIP
     """
-    _write(path, [{"image_id": _id(key, integer_ids), "caption": text} for key, text in captions.items()])
+    write_json(path, [{"image_id": _id(key, integer_ids), "caption": text} for key, text in captions.items()])
 
 
 def read_references(path: PathLike) -> dict[str, list[str]]:
@@ -145,7 +145,7 @@ def write_references(path: PathLike, references: Mapping[str, Sequence[str]], in
     """
     ids = {key: _id(key, integer_ids) for key in references}
     pairs = [(ids[key], caption) for key, captions in references.items() for caption in captions]
-    _write(
+    write_json(
         path,
         {
             "info": {"description": "captions written by attncap"},
@@ -168,7 +168,9 @@ def write_json(path: PathLike, value: Any, indent: int | None = None) -> None:
         value: what `json.dumps` takes.
         indent: spaces per level; None for one line.
     """
-    _write(path, value, indent)
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, indent=indent)
+        file.write("\n")
 
 
 def _read(path: PathLike) -> Any:
@@ -182,12 +184,6 @@ def _read(path: PathLike) -> Any:
         raise ValueError(f"{path}: not UTF-8 text at byte {error.start}; expected a JSON file") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists without end
         raise ValueError(f"{path}: not JSON that can be read ({error})") from None
-
-
-def _write(path: PathLike, value: Any, indent: int | None = None) -> None:
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=indent)
-        file.write("\n")
 
 
 def _entry(entry: Any, where: str) -> tuple[str, str]:

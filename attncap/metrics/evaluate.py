@@ -206,8 +206,6 @@ def compare(
         >>> bool(compare(right, wrong, references, samples=100).to_json_dict()["difference"]["rouge_l"] > 0)
         True
     """
-    if method not in ("bootstrap", "randomization"):
-        raise ValueError(f"method is bootstrap or randomization, got {method!r}")
     prepared, made = _prepared(references), _made(metrics, brevity)
     a, b = (MetricRows(made, prepared.candidates(predictions)) for predictions in (predictions_a, predictions_b))
     tested = significance.paired_test(a.columns, b.columns, a.scores, method=method, samples=samples, seed=seed)

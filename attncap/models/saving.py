@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,19 @@ def model_name(path: str | Path) -> str:
     """
     captioner_classes()
     file = model_file(path)
-    try:
+    with _refusals_of(file, "captioner"):
         return captioner_name(check_file(file, Captioner, "captioner", {}))
+
+
+@contextmanager
+def _refusals_of(file: Path, what: str) -> Iterator[None]:
+    try:
+        yield
     except Refused as refusal:
         raise ValueError(f"{file}: {refusal}") from None
-    except Exception as error:  # damaged archives and configurations raise nearly anything
-        raise ValueError(f"{file}: cannot be loaded as a captioner ({reason_of(error)}): damaged") from error
+    except Exception as error:  # damaged archives, configurations and weights raise nearly anything
+        reason = f"{reason_of(error)}): damaged, or of another version"
+        raise ValueError(f"{file}: cannot be loaded as a {what} ({reason}") from error
 
 
 def load_keras(path: str | Path, kind: type, what: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -100,14 +108,9 @@ def load_keras(path: str | Path, kind: type, what: str, custom_objects: Mapping[
     """
     file = model_file(path, what)
     custom = dict(custom_objects or {})
-    try:
+    with _refusals_of(file, what):
         check_file(file, kind, what, custom)
         loaded = keras.saving.load_model(file, custom_objects=custom, compile=False, safe_mode=True)
-    except Refused as refusal:
-        raise ValueError(f"{file}: {refusal}") from None
-    except Exception as error:  # damaged files raise nearly anything
-        reason = f"{reason_of(error)}): damaged, or of another version"
-        raise ValueError(f"{file}: cannot be loaded as a {what} ({reason}") from error
     if not isinstance(loaded, kind):
         raise ValueError(f"{file}: {holds(type(loaded).__name__)}, not a {what}")
     return loaded

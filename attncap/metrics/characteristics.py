@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ class Characteristics(Metric):
         pairs = candidates.texts_and_references()
         return np.stack(
             [
-                self._row(image_id, claims_of([text], self.lexicon), claims_of(references, self.lexicon))
+                _row(image_id, claims_of([text], self.lexicon), claims_of(references, self.lexicon), self.facts)
                 for image_id, (text, references) in zip(ids, pairs, strict=True)
             ]
         )
@@ -151,11 +152,18 @@ class Characteristics(Metric):
             found.append(_ratio(true, judged))
         return np.stack(found, axis=-1)
 
-    def _row(self, image_id: str, stated: frozenset[Claim], said: frozenset[Claim]) -> np.ndarray:
-        denied = sum((name, not present) in said | stated for name, present in stated)
-        judged = [self.facts.is_true(image_id, claim) for claim in stated] if self.facts is not None else []
-        known = [value for value in judged if value is not None]
-        return np.array([len(stated), len(stated & said), len(said), denied, len(known), sum(known)], float)
+
+def _row(image_id: str, stated: frozenset[Claim], said: frozenset[Claim], facts: Facts | None) -> np.ndarray:
+    """Count claims stated, hits, claims said, denied claims, and what `_judged` counts."""
+    denied = sum((name, not present) in said | stated for name, present in stated)
+    return np.array([len(stated), len(stated & said), len(said), denied, *_judged(image_id, stated, facts)], float)
+
+
+def _judged(image_id: str, claims: Iterable[Claim], facts: Facts | None) -> tuple[int, int]:
+    """Count the claims that the table knows about, and those that are true."""
+    judged = [facts.is_true(image_id, claim) for claim in claims] if facts is not None else []
+    known = [value for value in judged if value is not None]
+    return len(known), sum(known)
 
 
 def per_characteristic(
@@ -175,33 +183,22 @@ def per_characteristic(
         DataFrame, most said first: characteristic, present, in_references, in_captions, precision, recall, f1, and
         with facts true.
     """
-    said: Counter[Claim] = Counter()
-    stated: Counter[Claim] = Counter()
-    hits: Counter[Claim] = Counter()
-    judged: Counter[Claim] = Counter()
-    true: Counter[Claim] = Counter()
+    rows = []
     for image_id, texts in references.items():
-        own, reference = claims_of([predictions[image_id]], lexicon), claims_of(texts, lexicon)
-        said.update(reference)
-        stated.update(own)
-        hits.update(own & reference)
-        for claim in own if facts is not None else ():
-            value = facts.is_true(image_id, claim) if facts is not None else None
-            judged[claim] += value is not None
-            true[claim] += bool(value)
-    claims = sorted(said | stated, key=lambda claim: (-said[claim], claim))
-    columns = {
-        "characteristic": [claim[0] for claim in claims],
-        "present": [claim[1] for claim in claims],
-        "in_references": [said[claim] for claim in claims],
-        "in_captions": [stated[claim] for claim in claims],
-        "precision": [_share(hits[claim], stated[claim]) for claim in claims],
-        "recall": [_share(hits[claim], said[claim]) for claim in claims],
-        "f1": [_share(2 * hits[claim], stated[claim] + said[claim]) for claim in claims],
-    }
-    if facts is not None:
-        columns["true"] = [_share(true[claim], judged[claim]) for claim in claims]
-    return pd.DataFrame(columns)
+        own, told = claims_of([predictions[image_id]], lexicon), claims_of(texts, lexicon)
+        for claim in own | told:
+            judged = _judged(image_id, [claim] if claim in own else [], facts)
+            rows.append((*claim, claim in told, claim in own, claim in told and claim in own, *judged))
+    counts = ["in_references", "in_captions", "hits", "judged", "judged_true"]
+    table = pd.DataFrame(rows, columns=["characteristic", "present", *counts])
+    table = table.groupby(["characteristic", "present"], as_index=False)[counts].sum()
+    table = table.sort_values(["in_references", "characteristic", "present"], ascending=[False, True, True])
+    table["precision"] = table["hits"] / table["in_captions"]  # NaN where nothing is stated
+    table["recall"] = table["hits"] / table["in_references"]
+    table["f1"] = 2 * table["hits"] / (table["in_captions"] + table["in_references"])
+    table["true"] = table["judged_true"] / table["judged"]
+    names = ["characteristic", "present", *counts[:2], "precision", "recall", "f1"]
+    return table[[*names, *(["true"] if facts is not None else [])]].reset_index(drop=True)
 
 
 def baselines(
@@ -227,60 +224,37 @@ def baselines(
     Returns:
         DataFrame: system, claims (per caption), precision, recall, f1, and with facts true.
     """
-    ids = list(references)
-    said = {image_id: claims_of(references[image_id], lexicon) for image_id in ids}
-    rows = [("system", _measure([claims_of([predictions[i]], lexicon) for i in ids], ids, said, facts))]
-    rows.append(("its claims, of a random image", _prior(predictions, ids, said, lexicon, facts)))
+    said = {image_id: claims_of(texts, lexicon) for image_id, texts in references.items()}
+    own = [claims_of([predictions[image_id]], lexicon) for image_id in said]
+    rows = [("system", _measure(own, said, facts)), ("its claims, of a random image", _prior(own, said, facts))]
     if training:
         common = Counter(training).most_common(1)[0][0]
-        rows.append(
-            (f"most common: {common!r:.40}", _measure([claims_of([common], lexicon)] * len(ids), ids, said, facts))
-        )
+        rows.append((f"most common: {common!r:.40}", _measure([claims_of([common], lexicon)] * len(said), said, facts)))
         rng = np.random.default_rng(seed)
-        cached: dict[str, frozenset[Claim]] = {}
-        draws = []
-        for _ in range(_RANDOM_DRAWS):
-            drawn = [training[at] for at in rng.integers(len(training), size=len(ids))]
-            for text in drawn:
-                if text not in cached:
-                    cached[text] = claims_of([text], lexicon)
-            draws.append(_measure([cached[text] for text in drawn], ids, said, facts))
-        rows.append(("random training caption", np.mean(draws, axis=0)))
+        claims = cache(lambda at: claims_of([training[at]], lexicon))
+        draws = [rng.integers(len(training), size=len(said)).tolist() for _ in range(_RANDOM_DRAWS)]
+        drawn = [_measure(map(claims, numbers), said, facts) for numbers in draws]
+        rows.append(("random training caption", np.mean(drawn, axis=0)))
     names = ["claims", "precision", "recall", "f1", *(["true"] if facts is not None else [])]
     return pd.DataFrame([(name, *values[: len(names)]) for name, values in rows], columns=["system", *names])
 
 
 def _measure(
-    stated: Sequence[frozenset[Claim]],
-    ids: Sequence[str],
-    said: Mapping[str, frozenset[Claim]],
-    facts: Facts | None,
+    stated: Iterable[frozenset[Claim]], said: Mapping[str, frozenset[Claim]], facts: Facts | None
 ) -> np.ndarray:
-    claims = sum(map(len, stated))
-    hits = sum(len(own & said[image_id]) for own, image_id in zip(stated, ids, strict=True))
-    judged = [
-        value
-        for own, image_id in zip(stated, ids, strict=True)
-        for claim in own
-        if facts is not None and (value := facts.is_true(image_id, claim)) is not None
-    ]
-    return _five(claims, hits, sum(len(said[i]) for i in ids), len(ids), sum(judged), len(judged))
+    rows = [_row(image_id, own, said[image_id], facts) for image_id, own in zip(said, stated, strict=True)]
+    claims, hits, told, _, judged, true = np.sum(rows, axis=0)
+    return _five(claims, hits, told, len(said), true, judged)
 
 
-def _prior(
-    predictions: Mapping[str, str],
-    ids: Sequence[str],
-    said: Mapping[str, frozenset[Claim]],
-    lexicon: Lexicon | None,
-    facts: Facts | None,
-) -> np.ndarray:
-    frequency = Counter(claim for image_id in ids for claim in said[image_id])
-    stated = Counter(claim for image_id in ids for claim in claims_of([predictions[image_id]], lexicon))
-    hits = sum(count * frequency[claim] / len(ids) for claim, count in stated.items())
+def _prior(own: Iterable[frozenset[Claim]], said: Mapping[str, frozenset[Claim]], facts: Facts | None) -> np.ndarray:
+    frequency = Counter(claim for claims in said.values() for claim in claims)
+    stated = Counter(claim for claims in own for claim in claims)
+    hits = sum(count * frequency[claim] / len(said) for claim, count in stated.items())
     shares = [(facts.share(claim), count) for claim, count in stated.items()] if facts is not None else []
     judged = sum(count for share, count in shares if share is not None)
     true = sum(share * count for share, count in shares if share is not None)
-    return _five(sum(stated.values()), hits, sum(frequency.values()), len(ids), true, judged)
+    return _five(sum(stated.values()), hits, sum(frequency.values()), len(said), true, judged)
 
 
 def _five(claims: float, hits: float, said: float, images: int, true: float, judged: float) -> np.ndarray:

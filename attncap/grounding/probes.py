@@ -8,7 +8,7 @@ probability of the word more than blanking another cell.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,6 @@ from attncap.features.store import FeatureStore
 from attncap.grounding.phrases import Phrase, cell_cover
 from attncap.metrics.evaluate import Comparison, compare
 from attncap.metrics.significance import bootstrap, interval
-from attncap.models.attending_captioner import AttendingCaptioner
 from attncap.models.captioner import Captioner
 from attncap.models.ensemble import Ensemble
 
@@ -57,15 +56,8 @@ def uniform_attention(captioner: Captioner | Ensemble) -> Iterator[None]:
     """
     if not captioner.has_attention:
         raise ValueError(f"{type(captioner).__name__} has no attention to make uniform: take an attention captioner")
-    if isinstance(captioner, Ensemble):
-        with ExitStack() as stack:
-            for member in captioner.members:
-                if member.has_attention:
-                    stack.enter_context(uniform_attention(member))
-            yield
-        return
-    assert isinstance(captioner, AttendingCaptioner)
-    variables = captioner.score_variables()
+    members: list[Any] = captioner.members if isinstance(captioner, Ensemble) else [captioner]
+    variables = [variable for member in members if member.has_attention for variable in member.score_variables()]
     kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
     for variable in variables:
         variable.assign(np.zeros(variable.shape))

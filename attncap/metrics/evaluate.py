@@ -17,9 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attncap.metrics import bleu as _bleu  # noqa: F401  (each registers its metric)
-from attncap.metrics import cider as _cider  # noqa: F401
-from attncap.metrics import rouge_l as _rouge_l  # noqa: F401
 from attncap.metrics import significance
 from attncap.metrics.bleu import Bleu
 from attncap.metrics.cautions import cautions

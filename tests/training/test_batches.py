@@ -87,6 +87,12 @@ def test_every_picture_once_an_epoch(backend_form: bool) -> None:
         assert sorted(sum(order_of(batches), []), key=int) == list(captions)
 
 
+def test_the_end_of_an_epoch_does_not_wait_for_a_tuning_thread() -> None:
+    dataset = make(varied(5), batch_size=2).for_fit()
+    assert dataset.options().autotune.enabled is False
+    assert dataset.take(1).options().autotune.enabled is False
+
+
 def test_each_row_holds_the_captions_of_its_own_picture() -> None:
     captions = varied()
     batches = make(captions, batch_size=7)

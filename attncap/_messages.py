@@ -9,7 +9,6 @@ from typing import Any
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80
-NAMES = 30  # named in a list
 
 
 def quoted(value: Any) -> str:
@@ -22,13 +21,13 @@ def quoted(value: Any) -> str:
     return _REPR.repr(value).replace("\n", " ")  # the repr of a table has lines
 
 
-def listed(names: Iterable[Any]) -> str:
-    """List names, such as those of columns, without quotation marks; from the 31st on they are counted.
+def listed(names: Iterable[Any], most: int = 30) -> str:
+    """List names, such as those of columns, without quotation marks; those after the first 30 are counted.
 
     Example:
         >>> listed(["file", "caption"])
         'file, caption'
     """
     names = names if isinstance(names, Sized) else list(names)
-    shown = [quoted(str(name))[1:-1] for name in islice(names, NAMES)]
-    return ", ".join([*shown, f"and {len(names) - NAMES} more"] if len(names) > NAMES else shown)
+    shown = [quoted(str(name))[1:-1] for name in islice(names, most)]
+    return ", ".join([*shown, f"and {len(names) - most} more"] if len(names) > most else shown)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import poisson
 
+from attncap._messages import listed
 from attncap.attributes.tables import AttributeData
 from attncap.characteristics.lexicon_file import read_entries
 
@@ -109,11 +110,7 @@ def to_statements(
             columns.append(stated.astype(np.float32))
         if len(names) == first + 2:
             pairs.append((first, first + 1))
-    warnings = [
-        f"{what}: {', '.join(listed[:10])}" + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
-        for what, listed in ((UNCERTAIN, rare), (LEFT_OUT, too_few))
-        if listed
-    ]
+    warnings = [f"{what}: {listed(few, 10)}" for what, few in ((UNCERTAIN, rare), (LEFT_OUT, too_few)) if few]
     if not names:
         raise ValueError(f"{data.name}: no statement is made in at least {FEWEST} training texts: give more texts")
     labels = np.stack(columns, axis=1)  # (N, A)

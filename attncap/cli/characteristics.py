@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from attncap._messages import listed
 from attncap.cli import options as cli
 
 SHOWN = 30  # characteristics that `label` lists
@@ -126,9 +127,8 @@ def _label(options: argparse.Namespace) -> None:
         print(f"the texts of {silent:,} images state none of the characteristics", file=sys.stderr)
     rare = rare_characteristics(counts)
     if rare:
-        more = f" and {len(rare) - 10} more" if len(rare) > 10 else ""
         print(
-            f"stated of fewer than {RARE} images, too rare: {', '.join(rare[:10])}{more}: merge them with others "
-            f"or clear their first column in {options.characteristics}",
+            f"stated of fewer than {RARE} images, too rare: {listed(rare, 10)}: merge them with others or clear their "
+            f"first column in {options.characteristics}",
             file=sys.stderr,
         )

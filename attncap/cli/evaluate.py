@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attncap._messages import listed
 from attncap.cli import options as cli
 
 
@@ -107,8 +108,7 @@ def _characteristics(options: argparse.Namespace, references: Mapping[str, Any])
         if len(unknown) == len(lexicon.characteristics):
             raise ValueError(f"{options.facts}: no column is named like a characteristic of {options.characteristics}")
         if unknown:
-            more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-            print(f"{options.facts}: no column for {', '.join(unknown[:10])}{more}: not judged", file=sys.stderr)
+            print(f"{options.facts}: no column for {listed(unknown, 10)}: not judged", file=sys.stderr)
     return Characteristics(lexicon, facts)
 
 

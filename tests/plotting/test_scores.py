@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,12 +73,3 @@ def test_legends_and_titles_of_many_systems_fit() -> None:
     assert not ax.get_legend().get_window_extent().overlaps(ax._left_title.get_window_extent())
     looks = {(line.get_color(), line.get_marker()) for line in ax.lines if not line.get_label().startswith("_")}
     assert len(looks) == 9
-
-
-def test_given_axes_keep_the_colors_of_their_background() -> None:
-    with plt.style.context("dark_background"):
-        figure = Figure()
-        ax = figure.add_subplot()
-        plot_scores({"BLEU-4": 0.2}, ax=ax)
-    assert sum(matplotlib.colors.to_rgb(ax._left_title.get_color())) > 2.5
-    assert sum(matplotlib.colors.to_rgb(ax.texts[0].get_color())) > 2.5

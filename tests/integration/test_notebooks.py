@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import json
 import os
 import re
@@ -14,6 +15,8 @@ from typing import Any
 import nbclient
 import nbformat
 import pytest
+
+from tests.plotting.explorer.test_page import stored
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -222,6 +225,17 @@ def test_numbers_of_the_text_are_those_of_the_outputs(path: Path) -> None:
 @every_notebook
 def test_begins_with_a_picture(path: Path) -> None:
     assert figures_of(code_cells(read(path))[2]) == 1, "the first cell after the set-up shows no picture"
+
+
+def test_the_explorer_in_06_holds_what_its_script_reads() -> None:
+    outputs = [
+        output for cell in code_cells(read(ROOT / "notebooks/06_attention_maps.ipynb")) for output in cell.outputs
+    ]
+    [frame] = [text for output in outputs if "srcdoc" in (text := output.get("data", {}).get("text/html", ""))]
+    content = stored(html.unescape(frame))
+    assert len(content["images"]) == 4
+    for image in content["images"]:
+        assert all(beam["maps"] and beam["alternatives"] for beam in image["beams"]) and len(image["beams"]) == 3
 
 
 @every_notebook

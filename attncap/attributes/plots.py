@@ -214,7 +214,7 @@ def plot_calibration(
         look: dict[str, Any] = {"color": COLORS[n % len(COLORS)], "marker": MARKERS[n % len(MARKERS)]}
         label = "\n".join([*wrap(name, 2.6, 11), f"(calibration error {error:.3f})"])
         ax.plot(mean, share, **look, markersize=7, label=label)
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", anchor="W")
     label_graph(ax, title, "mean predicted probability in a bin", "share of ones")
     ax.grid(color=rule, linewidth=0.8)
     ax.legend(**beside, labelcolor=ink)

@@ -47,7 +47,7 @@ def test_state_and_history_come_back_to_the_bit(run: RunFolder) -> None:
     for name, expected in ARRAYS.items():
         assert arrays[name].dtype == expected.dtype
         np.testing.assert_array_equal(arrays[name], expected)
-    assert pd.read_csv(run.history_file).to_dict("records") == HISTORY
+    assert pd.read_csv(run.history_file, float_precision="round_trip").to_dict("records") == HISTORY
 
 
 def test_a_failed_save_keeps_the_state_before(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_the_run_folder_is_whole(undisturbed: Run) -> None:
 
 
 def test_history_has_a_row_an_epoch(undisturbed: Run) -> None:
-    history = pd.read_csv(undisturbed.folder / "history.csv")
+    history = pd.read_csv(undisturbed.folder / "history.csv", float_precision="round_trip")
     scores = [*(f"val_bleu_{n}" for n in (1, 2, 3, 4)), "val_cider_d", "val_loss"]
     assert list(history.columns) == ["epoch", "loss", *scores]
     assert history["val_loss"].iloc[-1] < history["val_loss"].iloc[0]

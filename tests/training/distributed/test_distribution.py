@@ -193,10 +193,10 @@ def finish(processes: Processes, numbers: list[int], printed: list[Path]) -> Non
         assert processes.wait(number) == 0, file.read_text()[-3000:]
 
 
-def until_printed(printed: Path, text: str, seconds: float = 600) -> None:
+def until_printed(processes: Processes, number: int, printed: Path, text: str, seconds: float = 600) -> None:
     until = time.monotonic() + seconds
     while text not in (printed.read_text() if printed.exists() else ""):
-        assert time.monotonic() < until, printed.read_text()[-3000:]
+        assert processes.wait(number, 0) is None and time.monotonic() < until, printed.read_text()[-3000:]
         time.sleep(0.05)
 
 
@@ -212,7 +212,7 @@ def alone(processes: Processes, model: str) -> Path:
 def killed(processes: Processes, model: str, alone: Path) -> tuple[Path, float, str]:
     """The run of two processes of which the second was killed in the second epoch: what the first did, and when."""
     numbers, printed = start_pair(processes, model, stand_still=[1, 0])
-    until_printed(printed[1], "stands still")
+    until_printed(processes, numbers[1], printed[1], "stands still")
     os.kill(numbers[1], signal.SIGKILL)
     began = time.monotonic()
     assert processes.wait(numbers[1]) == -signal.SIGKILL

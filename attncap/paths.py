@@ -16,7 +16,8 @@ from attncap.images import IMAGE_ENDINGS, AnyImage, image_name
 if TYPE_CHECKING:
     import pandas as pd
 
-_HALF = re.compile("[\ud800-\udfff]")  # a byte that is not UTF-8, as Python holds it in a file name
+# Half of a surrogate pair: a byte of a file name that is not UTF-8, or an escape in JSON. No UTF-8 file can hold it.
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def image_ids(images: Sequence[AnyImage]) -> list[str]:
@@ -98,7 +99,7 @@ def find_images(where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     ids = [path.relative_to(given[0]).as_posix() for path in found] if below else image_ids(found)
     images, rejects = [], []
     for image_id, path in zip(ids, map(str, found), strict=True):
-        if not _HALF.search(image_id):
+        if not HALF_CHARACTER.search(image_id):
             images.append((image_id, path))
         else:
             escaped = (text.encode("utf-8", "backslashreplace").decode() for text in (image_id, path))

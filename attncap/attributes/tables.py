@@ -12,12 +12,13 @@ import pandas as pd
 
 from attncap._messages import listed, quoted
 from attncap.attributes.splits import stratified_split
-from attncap.attributes.table_reader import find_file_column, read_labels, read_text
 from attncap.data.dataset import SPLITS
 from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED
+from attncap.data.label_table import read_labels, read_text
 from attncap.data.load import load
-from attncap.data.readers.base import SPLIT_COLUMNS, SPLIT_NAMES, image_folder, no_rejects, reject_table, split_of
-from attncap.paths import inside_folder
+from attncap.data.readers.base import SPLIT_COLUMNS, SPLIT_NAMES, Collector, Parts, image_id_of, no_rejects, split_of
+from attncap.data.readers.registry import Spec
+from attncap.data.readers.table import FILE_COLUMNS, find_column
 
 FORMS = "attributes:FILE:IMAGES (CSV, or CelebA's list_attr text), attributes:FILE, faces, or faces:NUMBER"
 
@@ -129,15 +130,8 @@ def load_attributes(
         return data if columns is None else data.select(columns)
     if scheme != "attributes" or not rest:
         raise ValueError(f"{spec!r}: not of the form {FORMS}")
-    pieces = rest.split(":")  # a colon may be in a name, as in C:\table.csv
-    for count in range(1, len(pieces) + 1):
-        file, folder = ":".join(pieces[:count]), ":".join(pieces[count:])
-        if os.path.isfile(file):
-            if folder and not os.path.isdir(folder):
-                raise FileNotFoundError(f"{spec!r}: {folder!r} is no folder: name the folder of the images")
-            images = Path(folder) if folder else image_folder(Path(file).parent)
-            return read_attributes(Path(file), images, columns=columns, seed=seed, val=val, test=test)
-    raise FileNotFoundError(f"{spec!r}: {pieces[0]!r} is no file: write {FORMS}")
+    file, images = Spec(spec, rest, FORMS).file_and_images()
+    return read_attributes(file, images, columns=columns, seed=seed, val=val, test=test)
 
 
 def read_attributes(
@@ -180,7 +174,8 @@ def read_attributes(
     else:
         source, frame = str(Path(table)), read_text(Path(table))
     frame = frame.rename(columns=str)
-    file_at = find_file_column(source, list(frame.columns), file_column)
+    header = list(frame.columns)
+    file_at = header[find_column(header, file_column, FILE_COLUMNS, "file name", source)]
     lower = {column.lower(): column for column in frame.columns if column != file_at and column not in (columns or ())}
     split_at = next((lower[usual] for usual in SPLIT_COLUMNS if usual in lower), None)
     special = [column for column in (file_at, split_at) if column is not None]
@@ -195,10 +190,11 @@ def read_attributes(
     if not len(columns):
         raise ValueError(f"{source}: no attribute: at least one column of 0 and 1 expected next to the file names")
     labels = np.stack([read_labels(frame[column], source, column) for column in columns], axis=1)
-    pictures, kept, rejects = _pictures(frame, file_at, split_at, Path(images), source)
+    parts, kept = _images(frame, file_at, split_at, Path(images), source)
     labels = labels[kept]
-    pictures["split"] = stratified_split(labels, seed, val=val, test=test, given=list(pictures["split"]))
-    return AttributeData(name or Path(source).stem, pictures, tuple(columns), labels, rejects)
+    splits = stratified_split(labels, seed, val=val, test=test, given=list(parts.images["split"]))
+    pictures = parts.images.assign(split=splits)
+    return AttributeData(name or Path(source).stem, pictures, tuple(columns), labels, parts.rejects)
 
 
 def faces_columns() -> tuple[str, ...]:
@@ -227,36 +223,22 @@ def _faces(spec: str, seed: int) -> AttributeData:
     return AttributeData(data.name, data.pictures, faces_columns(), characteristics_as_labels(table), facts=table)
 
 
-def _pictures(
+def _images(
     frame: pd.DataFrame, file_at: str, split_at: str | None, images: Path, source: str
-) -> tuple[pd.DataFrame, list[int], pd.DataFrame]:
-    found: dict[str, tuple[str, str | None]] = {}
-    kept, rejects = [], []
+) -> tuple[Parts, list[int]]:
+    """Return the images of a table, and the places of their rows."""
+    collected = Collector(images)
+    kept = []
     splits = [None] * len(frame) if split_at is None else list(frame[split_at])
     for at, (line, name, split) in enumerate(zip(frame.index, frame[file_at], splits, strict=True)):
-        image_id = os.fspath(name).strip().replace("\\", "/") if isinstance(name, (str, os.PathLike)) else ""
+        image_id = image_id_of(name)
         try:
             given = split_of(split, split_at or "")
         except ValueError as error:
             raise ValueError(f"{source}, line {line}: {error}") from None
-        kind, why = "", ""
         if not image_id:
-            kind, why = "malformed row", f"a file name expected in column {quoted(file_at)}, {name!r} found"
-        elif image_id in found:
-            kind = "duplicate image"
-        else:
-            try:
-                found[image_id] = (str(inside_folder(images, image_id)), given)
-                kept.append(at)
-            except ValueError as error:
-                kind, why = "path leaves the folder", str(error)
-        if kind:
-            rejects.append((source, int(line), image_id, f"{kind}: {why}" if why else kind, kind, "pictures"))
-    pictures = pd.DataFrame(
-        {
-            "image_id": list(found),
-            "path": pd.Series([path for path, _ in found.values()], dtype=object),
-            "split": pd.Series([split for _, split in found.values()], dtype=object),
-        }
-    )
-    return pictures, kept, reject_table(rejects)
+            why = f"a file name expected in column {quoted(file_at)}, {name!r} found"
+            collected.reject("malformed row", why, source, int(line), table="pictures")
+        elif collected.add_image(image_id, [image_id], given, source, int(line)):
+            kept.append(at)
+    return collected.parts(), kept

@@ -11,10 +11,8 @@ from attncap.metrics.references import Candidates
 from attncap.words import has_no_spaces
 
 FEW_IMAGES = 100  # below it CIDEr's document frequencies are mostly 1
-LEAST_VARIETY, FEW_DISTINCT = (
-    20,
-    0.05,
-)  # fewest images to judge variety from; share of distinct captions below which captions are called collapsed
+LEAST_VARIETY = 20  # fewest images to judge variety from
+FEW_DISTINCT = 0.05  # share of distinct captions below which captions are called collapsed
 SHORT_SHARE = 0.5  # of the texts shorter than n words
 
 

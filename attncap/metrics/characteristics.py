@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from attncap.characteristics.lexicon import Lexicon
 from attncap.characteristics.text import join, segments
+from attncap.data.label_table import LABEL_WORDS, read_text
 from attncap.metrics.references import Candidates
 from attncap.metrics.registry import Metric, register_metric
 
@@ -61,25 +63,12 @@ class Facts:
             FileNotFoundError: no such file.
             ValueError: a cell that is no number.
         """
-        file = Path(path)
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file: a table with a row per image expected")
-        with open(file, encoding="utf-8-sig") as opened:
-            celeba = opened.readline().strip().isdecimal()
-        if celeba:
-            with open(file, encoding="utf-8-sig") as opened:
-                rows = [line.split() for line in opened.read().splitlines()[1:] if line.strip()]
-            table = pd.DataFrame([row[1:] for row in rows[1:]], columns=rows[0], index=[row[0] for row in rows[1:]])
-        else:
-            table = pd.read_csv(file, index_col=0, dtype=str, encoding="utf-8-sig").drop(
-                columns="split", errors="ignore"
-            )
-            table.index = table.index.astype(str)
-        numbers = table.replace({"true": "1", "false": "0", "yes": "1", "no": "0", "True": "1", "False": "0"})
+        table = read_text(Path(path))
+        table = table.set_index(table.columns[0]).drop(columns="split", errors="ignore")
         try:
-            return cls(numbers.apply(pd.to_numeric))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{file}: 1, 0, -1 or nothing expected in every column after the first: {error}") from None
+            return cls(table.map(lambda cell: LABEL_WORDS.get(cell.lower(), cell)).apply(pd.to_numeric))
+        except ValueError as error:
+            raise ValueError(f"{path}: 1, 0, -1 or nothing expected in every column after the first: {error}") from None
 
     def knows(self, characteristic: str) -> bool:
         """Whether the table has a column of this name."""
@@ -258,25 +247,14 @@ def _prior(own: Iterable[frozenset[Claim]], said: Mapping[str, frozenset[Claim]]
 
 
 def _five(claims: float, hits: float, said: float, images: int, true: float, judged: float) -> np.ndarray:
-    return np.array(
-        [
-            claims / images,
-            _share(hits, claims),
-            _share(hits, said),
-            _share(2 * hits, claims + said),
-            _share(true, judged),
-        ]
-    )
+    parts, wholes = (hits, hits, 2 * hits, true), (claims, said, claims + said, judged)
+    return np.array([claims / images, *_ratio(parts, wholes, empty=np.nan)])
 
 
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole, and 0 for an empty whole, so that resamples can be compared."""
+def _ratio(part: ArrayLike, whole: ArrayLike, empty: float = 0.0) -> np.ndarray:
+    """Return part / whole; for an empty whole 0, so that resamples can be compared, or another number."""
     part, whole = np.broadcast_arrays(part, whole)
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    return np.divide(part, whole, out=np.full(part.shape, empty), where=whole > 0)
 
 
 def _plain(name: str) -> str:

@@ -132,7 +132,8 @@ class CiderD:
         products = np.zeros((2, MAX_ORDER, len(used)))
         for order in range(MAX_ORDER):
             own, theirs = captions.weights[order][image], references.weights[order]
-            theirs = _widened(theirs, own.shape[1])
+            # Captions may have n-grams that no reference has, in columns beyond those of the references.
+            theirs = sparse.csr_matrix((theirs.data, theirs.indices, theirs.indptr), shape=own.shape)
             norms = captions.norms[order, image] * references.norms[order]
             for at, shared in enumerate((own.minimum(theirs).multiply(theirs), own.multiply(theirs))):
                 np.divide(_row_sums(shared.tocsr()), norms, out=products[at, order], where=norms != 0)
@@ -199,7 +200,3 @@ def _owners(matrix: sparse.csr_matrix) -> np.ndarray:
 
 def _row_sums(matrix: sparse.csr_matrix) -> np.ndarray:
     return np.bincount(_owners(matrix), matrix.data, matrix.shape[0]).astype(float)
-
-
-def _widened(matrix: sparse.csr_matrix, width: int) -> sparse.csr_matrix:
-    return sparse.csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], width))

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attncap._files import replacing
 from attncap._messages import listed, quoted
+from attncap.paths import HALF_CHARACTER
 
 PathLike = str | os.PathLike[str]
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON escapes can write it, but no UTF-8 file can hold it
 
 
 def read_predictions(path: PathLike) -> dict[str, str]:
@@ -46,15 +45,15 @@ def read_predictions(path: PathLike) -> dict[str, str]:
             + (" (this looks like a captions JSON: give it as the references)" if isinstance(entries, dict) else "")
         )
     captions: dict[str, str] = {}
-    first_index: dict[str, int] = {}
     for index, entry in enumerate(entries):
         image_id, caption = _entry(entry, f"{path}: entry {index}")
         if image_id in captions:
+            first = list(captions).index(image_id)  # every entry before this one has added its caption
             raise ValueError(
-                f"{path}: entry {index}: image_id {quoted(image_id)} came already in entry {first_index[image_id]}; "
+                f"{path}: entry {index}: image_id {quoted(image_id)} came already in entry {first}; "
                 "keep one caption per image"
             )
-        captions[image_id], first_index[image_id] = caption, index
+        captions[image_id] = caption
     return captions
 
 
@@ -192,7 +191,7 @@ def _entry(entry: Any, where: str) -> tuple[str, str]:
         raise ValueError(f'{where}: no "caption"; it has {listed(entry)}')
     if not isinstance(entry["caption"], str):
         raise ValueError(f'{where}: "caption" should be a string, got {_kind(entry["caption"])}')
-    if _HALF_CHARACTER.search(image_id + entry["caption"]):
+    if HALF_CHARACTER.search(image_id + entry["caption"]):
         raise ValueError(f"{where}: half of a surrogate pair in the caption or the id; write the whole character")
     return image_id, entry["caption"]
 

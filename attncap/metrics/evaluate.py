@@ -38,7 +38,6 @@ __all__ = [
     "evaluate",
     "read_predictions",
     "read_references",
-    "report",
     "score_images",
     "write_predictions",
     "write_references",
@@ -218,11 +217,6 @@ def compare(
         samples=tested.samples,
         seed=seed,
     )
-
-
-def report(scores: Scores, comparison: Comparison | None = None) -> str:
-    """Return the text that the command line prints: the table of one system, and of a comparison where there is one."""
-    return scores.table() if comparison is None else f"{scores.table()}\n\n{comparison.table()}"
 
 
 def _prepared(references: AnyReferences) -> References:

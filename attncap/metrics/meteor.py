@@ -10,13 +10,13 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 # Seconds that METEOR may take: to load its tables, and for each image. It takes about 5 s and 0.01 s per image.
 START_SECONDS, IMAGE_SECONDS = 120.0, 0.2
-_NO_OTHER = "no other METEOR gives the COCO tools' number"
 
 
 class MeteorError(RuntimeError):
@@ -45,7 +45,7 @@ def meteor(
     jar = _jar()
     limit = START_SECONDS + IMAGE_SECONDS * len(predictions) if seconds is None else seconds
     command = ["java", "-jar", "-Xmx2G", jar.name, "-", "-", "-stdio", "-l", "en", "-norm"]
-    over = threading.Event()
+    start = time.monotonic()
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(
@@ -59,16 +59,12 @@ def meteor(
         except OSError as error:
             raise MeteorError(f"METEOR was not computed: Java cannot be started ({error}).") from error
 
-        def stop() -> None:
-            over.set()
-            _kill(process)
-
-        timer = threading.Timer(limit, stop)
+        timer = threading.Timer(limit, _kill, [process])
         timer.start()
         try:
             return _talk(process, references, predictions)
         except (OSError, ValueError) as error:
-            if over.is_set():
+            if time.monotonic() - start >= limit:
                 why = f"Java gave no answer within {limit:.0f} s"
             else:
                 _kill(process)
@@ -89,7 +85,7 @@ def _jar() -> Path:
     if shutil.which("java") is None or found is None or not found.submodule_search_locations:
         raise MeteorError(
             "METEOR was not computed: it needs Java (8 or later, on the PATH) and `pip install pycocoevalcap`; "
-            f"{_NO_OTHER}."
+            "no other METEOR gives the COCO tools' number."
         )
     jar = Path(next(iter(found.submodule_search_locations))) / "meteor" / "meteor-1.5.jar"
     if not jar.is_file():
@@ -103,15 +99,11 @@ def _talk(
     statistics = []
     for captions, prediction in zip(references, predictions, strict=True):
         clean = prediction.replace("|||", "").replace("  ", " ")
-        statistics.append(_ask(process, " ||| ".join(["SCORE", *captions, clean])))
+        _send(process, " ||| ".join(["SCORE", *captions, clean]))
+        statistics.append(_answer(process))
     _send(process, " ||| ".join(["EVAL", *statistics]))
     per_image = [float(_answer(process)) for _ in predictions]
     return float(_answer(process)), per_image
-
-
-def _ask(process: subprocess.Popen[bytes], line: str) -> str:
-    _send(process, line)
-    return _answer(process)
 
 
 def _send(process: subprocess.Popen[bytes], line: str) -> None:

@@ -18,7 +18,6 @@ from attncap.metrics.evaluate import (
     evaluate,
     read_predictions,
     read_references,
-    report,
     write_predictions,
     write_references,
 )
@@ -148,7 +147,7 @@ def test_variety_by_hand() -> None:
 
 def test_tables_say_what_they_show() -> None:
     scores = evaluate(GOOD, REFERENCES, bootstrap=20, train_captions=["a boy jumps off a rock"])
-    text = report(scores, compare(GOOD, BAD, REFERENCES, samples=20))
+    text = f"{scores.table()}\n{compare(GOOD, BAD, REFERENCES, samples=20).table()}"
     for part in (
         "brevity policy 'closest'",
         "BLEU-4",

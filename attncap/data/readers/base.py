@@ -7,14 +7,13 @@ A row of a file that cannot be used is listed in `rejects`, and reading goes on:
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attncap._messages import quoted
-from attncap.paths import inside_folder
+from attncap.paths import HALF_CHARACTER, inside_folder
 from attncap.words import split_words
 
 if TYPE_CHECKING:  # pandas takes half a second: only what reads data imports it, not the help of the commands
@@ -29,7 +28,6 @@ SPLIT_NAMES = {
 SPLIT_COLUMNS = ("split", "partition")
 CELEBA_COLUMN = "partition"  # a column of this name holds CelebA's numbers
 CELEBA_SPLITS = {"0": "train", "1": "val", "2": "test"}
-HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def no_rejects() -> pd.DataFrame:
@@ -124,27 +122,31 @@ class Collector:
         source: Path | str,
         line: int | None,
         where: str = "",
-    ) -> None:
-        """Add an image whose file has one of `names` below the folder; the first of them where none is there."""
+    ) -> bool:
+        """Add an image whose file has one of `names` below the folder; the first of them where none is there.
+
+        Returns:
+            added: whether the image can be used; if not, it is listed in `rejects`.
+        """
         if image_id in self.paths or image_id in self.refused:
             self.reject("duplicate image", f"{where}{quoted(image_id)} again", source, line, image_id, "pictures")
-            return
+            return False
         if HALF_CHARACTER.search(image_id):  # such an id cannot be written to predictions or reports
             why = f"{where}half of a surrogate pair in the id {quoted(image_id)}: write another id"
-            self.refuse_image(image_id, "not UTF-8", why, source, line)
-            return
+            return self.refuse_image(image_id, "not UTF-8", why, source, line)
         try:
             paths = [inside_folder(self.images, name) for name in names]
         except ValueError as error:
-            self.refuse_image(image_id, "path leaves the folder", f"{where}{error}", source, line)
-            return
+            return self.refuse_image(image_id, "path leaves the folder", f"{where}{error}", source, line)
         path = next((path for path in paths if os.path.isfile(path)), paths[0])
         self.paths[image_id] = (str(path), split)
+        return True
 
-    def refuse_image(self, image_id: str, kind: str, why: str, source: Path | str, line: int | None) -> None:
-        """List an image that cannot be used; its captions will be listed too."""
+    def refuse_image(self, image_id: str, kind: str, why: str, source: Path | str, line: int | None) -> bool:
+        """List an image that cannot be used, and return False; its captions will be listed too."""
         self.refused[image_id] = kind
         self.reject(kind, why, source, line, image_id, "pictures")
+        return False
 
     def add_caption(
         self, image_id: str, caption: object, source: Path | str, line: int | None, where: str = "", key: object = None
@@ -199,6 +201,11 @@ def reject_table(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
 def is_missing(cell: object) -> bool:
     """Whether a cell of a table is empty: None, NaN, or pandas' NA or NaT."""
     return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+
+
+def image_id_of(cell: object) -> str:
+    """Return the image_id that a cell with a file name stands for; "" where it holds none."""
+    return os.fspath(cell).strip().replace("\\", "/") if isinstance(cell, str | os.PathLike) else ""
 
 
 def split_of(value: object, column: str) -> str | None:

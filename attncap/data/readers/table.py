@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attncap._files import plain_cell
 from attncap._messages import listed, quoted
-from attncap.data.readers.base import SPLIT_COLUMNS, Collector, Parts, image_folder, split_of
+from attncap.data.readers.base import SPLIT_COLUMNS, Collector, Parts, image_folder, image_id_of, split_of
 from attncap.data.readers.files import files_beside, foreign_byte, read_lines
 from attncap.data.readers.registry import Spec, register_reader
 from attncap.images import IMAGE_ENDINGS
@@ -52,34 +51,31 @@ def read_table(
     Columns that are not named are guessed from usual names (FILE_COLUMNS, CAPTION_COLUMNS, SPLIT_COLUMNS) in any case.
     """
     collected = Collector(images)
-    is_frame = not isinstance(table, str | os.PathLike)
-    if not isinstance(table, str | os.PathLike):
-        source: Path | str = "table"
-        header = [str(name) for name in table.columns]
-        rows: Iterable[tuple[int, list[Any], str | None]] = (
-            (line, list(values), None) for line, values in enumerate(table.itertuples(index=False, name=None), start=1)
-        )
-    else:
-        source, rows = table, ()
+    rows: Iterable[tuple[int, Sequence[Any], str | None]]
+    if isinstance(table, Path):
+        source: Path | str = table
         lines = read_lines(table)
         delimiter, header = read_header(lines, table)
+    else:
+        source, header = "table", [str(name) for name in table.columns]
     file_at, caption_at, split_at = _columns(str(source), header, file_column, caption_column, split_column)
-    if not is_frame:
+    if isinstance(table, Path):
         rows = read_rows(lines, delimiter, columns=len(header), file_at=file_at)
+    else:
+        rows = ((line, row, None) for line, row in enumerate(table.itertuples(index=False, name=None), start=1))
     splits: dict[str, tuple[str | None, int]] = {}
     for line, values, problem in rows:
-        joined = " ".join(value for value in values if isinstance(value, str))
+        foreign = foreign_byte(" ".join(value for value in values if isinstance(value, str)))
+        problem = foreign or problem
         name = values[file_at] if len(values) > file_at else ""
-        name = os.fspath(name) if isinstance(name, os.PathLike) else name
-        image_id = name.strip().replace("\\", "/") if isinstance(name, str) else ""
-        foreign = foreign_byte(joined)
-        if foreign is None and problem is None and len(values) != len(header):
+        image_id = image_id_of(name)
+        if problem is None and len(values) != len(header):
             mend = "quote the caption" if len(values) > len(header) else "a column is missing"
             problem = f"{len(header)} columns expected, {len(values)} found: {mend}"
-        if foreign is None and problem is None and not image_id:
+        if problem is None and not image_id:
             problem = f"a file name expected in column {quoted(header[file_at])}, {name!r} found"
         split: str | None = None
-        if foreign is None and problem is None and split_at is not None:
+        if problem is None and split_at is not None:
             try:
                 split = split_of(values[split_at], header[split_at]) or splits.get(image_id, (None, 0))[0]
             except ValueError as error:
@@ -87,13 +83,12 @@ def read_table(
             if problem is None and image_id in splits and splits[image_id][0] != split:
                 first, first_line = splits[image_id]
                 problem = f"split {split} here, {first} in line {first_line}: one image belongs to one split"
-        if foreign or problem:
-            kind = "not UTF-8" if foreign else "malformed row"
-            collected.reject(kind, foreign or str(problem), source, line, image_id)
+        if problem:
+            collected.reject("not UTF-8" if foreign else "malformed row", problem, source, line, image_id)
             continue
         splits.setdefault(image_id, (split, line))
         collected.add(image_id, values[caption_at], source, line, split)
-    return collected.parts("table" if is_frame else Path(source).stem)
+    return collected.parts(Path(source).stem)
 
 
 def has_caption_columns(path: Path) -> bool:
@@ -177,27 +172,30 @@ def read_strictly(lines: list[str], path: Path) -> tuple[list[str], list[tuple[i
     return header, rows
 
 
+def find_column(header: list[str], named: str | None, usual: Sequence[str], what: str, source: str) -> int:
+    """Return the place of the named column, or of the first with a usual name in any case.
+
+    Raises:
+        ValueError: there is none; the message lists the columns.
+    """
+    lower = [name.lower() for name in header]
+    names, wanted = (lower, usual) if named is None else (header, (named,))
+    for name in wanted:
+        if name in names:
+            return names.index(name)
+    if named is not None:
+        raise ValueError(f"{source}: a column {named!r} expected, found: {listed(header)}")
+    looked = ", ".join(usual)
+    raise ValueError(f"{source}: no {what} column (looked for {looked}), found: {listed(header)}: name the column")
+
+
 def _columns(
     source: str, header: list[str], file_column: str | None, caption_column: str | None, split_column: str | None
 ) -> tuple[int, int, int | None]:
-    lower = [name.lower() for name in header]
-    found = listed(header)
-
-    def place(named: str | None, usual: tuple[str, ...], what: str) -> int:
-        if named is not None:
-            if named in header:
-                return header.index(named)
-            raise ValueError(f"{source}, line 1: a column {named!r} expected, found: {found}")
-        for name in usual:
-            if name in lower:
-                return lower.index(name)
-        looked = ", ".join(usual)
-        raise ValueError(f"{source}, line 1: no {what} column (looked for {looked}), found: {found}: name the column")
-
-    file_at = place(file_column, FILE_COLUMNS, "file name")
-    caption_at = place(caption_column, CAPTION_COLUMNS, "caption")
-    if split_column is None:
-        free = [at for at in range(len(lower)) if at not in (file_at, caption_at)]
-        usual = [at for name in SPLIT_COLUMNS for at in free if lower[at] == name]
-        return file_at, caption_at, usual[0] if usual else None
-    return file_at, caption_at, place(split_column, (), "split")
+    place = f"{source}, line 1"
+    file_at = find_column(header, file_column, FILE_COLUMNS, "file name", place)
+    caption_at = find_column(header, caption_column, CAPTION_COLUMNS, "caption", place)
+    if split_column is not None:
+        return file_at, caption_at, find_column(header, split_column, (), "split", place)
+    usual = [at for name in SPLIT_COLUMNS for at, column in enumerate(header) if column.lower() == name]
+    return file_at, caption_at, next((at for at in usual if at not in (file_at, caption_at)), None)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attncap._messages import listed, quoted
+from attncap._messages import quoted
 from attncap.data.readers.base import is_missing
 from attncap.data.readers.files import read_sound_lines
-from attncap.data.readers.table import FILE_COLUMNS, read_strictly
+from attncap.data.readers.table import read_strictly
 
 LABEL_WORDS = {
     **{word: 1.0 for word in ("1", "1.0", "true", "yes")},
@@ -46,19 +46,6 @@ def _celeba(path: Path, lines: list[str]) -> tuple[list[str], list[tuple[int, li
         if len(row) != len(header):
             raise ValueError(f"{path}, line {line}: {len(header)} columns expected as in the header, {len(row)} found")
     return header, rows
-
-
-def find_file_column(source: str, header: list[str], named: str | None) -> str:
-    """Return the column of file names: the named one, or the first with a usual name."""
-    if named is not None:
-        if named not in header:
-            raise ValueError(f"{source}: a column {named!r} of file names expected, found: {listed(header)}")
-        return named
-    lower = [column.lower() for column in header]
-    for usual in FILE_COLUMNS:
-        if usual in lower:
-            return header[lower.index(usual)]
-    raise ValueError(f"{source}: no file name column (looked for {', '.join(FILE_COLUMNS)}), found: {listed(header)}")
 
 
 def read_labels(column: pd.Series, source: str, name: str) -> np.ndarray:

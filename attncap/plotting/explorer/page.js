@@ -216,7 +216,8 @@
     showBoxes(beam, word);
     showOther(beam, word);
     at("peak").hidden = at("here").hidden = true;
-    at("scale").classList.toggle("idle", !(word && maps) || mode === "contour");
+    at("scale").classList.toggle("idle", !(word && maps));
+    at("scale").classList.toggle("lines", mode === "contour");
     at("threshold").disabled = mode === "contour"; // the lines enclose shares of the whole map
     if (word && maps) {
       lay(at("map"), maps, word - 1);
@@ -224,7 +225,7 @@
       at("peak").style.left = `${100 * x}%`;
       at("peak").style.top = `${100 * y}%`;
       at("peak").hidden = maps.most[word - 1] < 1.005; // an even map has no peak
-      at("most").textContent = `${times(topOf(maps, word - 1))} uniform`;
+      at("most").textContent = `${times(topOf(maps, word - 1))}${otherTop(beam, word)} uniform`;
     }
     at("now").textContent = word ? `${beam.words[word - 1]}${beam.p ? ` ${chance(beam.p[word - 1])}` : ""}` : "";
     at("readout").textContent = readout(beam, maps, word);
@@ -272,6 +273,13 @@
     [...at("othercaption").querySelectorAll("span")].forEach((span, i) => span.classList.toggle("now", i === same));
   }
 
+  // The end of the other map's scale, where two maps are shown.
+  function otherTop(beam, word) {
+    const other = images[state.image].other;
+    const same = other ? matching(beam.words, other.words)[word - 1] : -1;
+    return same >= 0 && other.maps ? ` and ${times(topOf(mapsOf(other), same))}` : "";
+  }
+
   function comparison(beam, word) {
     const other = images[state.image].other;
     if (!other || !word) return "";
@@ -296,6 +304,21 @@
     const hit = named && named[3].some(([left, top, right, bottom]) => left <= x && x <= right && top <= y && y <= bottom);
     const inside = named ? ` The peak is ${hit ? "inside" : "outside"} the box of “${isolated(named[2])}”.` : "";
     return `${text} Peak at the ${placeName(x, y)} (${where}): ${times(most).replace("×", " times")} uniform.${inside}`;
+  }
+
+  // As high as the longest text of a caption needs: the words below stay where they are pointed at.
+  function reserve() {
+    const beam = beamNow(), probe = at("readout").cloneNode();
+    probe.removeAttribute("id");
+    probe.setAttribute("aria-hidden", "true");
+    at("readout").after(probe);
+    let height = 0;
+    for (let word = 0; word <= beam.words.length; word++) {
+      probe.textContent = readout(beam, beam.maps, word);
+      height = Math.max(height, Math.ceil(probe.getBoundingClientRect().height));
+    }
+    probe.remove();
+    at("readout").style.minHeight = `${height}px`;
   }
 
   function showAlternatives(beam, word) {
@@ -354,10 +377,11 @@
     at("legend").textContent = [
       beam.p ? "Bars are probabilities; an orange bar is below 0.5." : "",
       other ? "A dashed frame marks a word that the other run does not say." : "",
-      beam.wrong.length ? `A wavy line marks a word that is ${data.wrong_label}.` : "",
+      beam.wrong.length || other?.wrong.length ? `A wavy line marks a word that is ${data.wrong_label}.` : "",
     ].join(" ").trim();
     if (other) fillOther(other, beam);
     state.pinned = 0;
+    reserve();
     show(0);
   }
 
@@ -366,7 +390,7 @@
     const differs = other.words.map((_, i) => !same.has(i));
     at("othercaption").dir = direction(other.words);
     at("othercaption").replaceChildren(...other.words.flatMap((word, i) =>
-      [i ? " " : "", element("span", differs[i] ? "differs" : "", word)]));
+      [i ? " " : "", element("span", `${differs[i] ? "differs" : ""} ${other.wrong.includes(i) ? "wrong" : ""}`.trim(), word)]));
     if (!other.words.length) at("othercaption").append(textOf(other));
     const count = differs.filter(Boolean).length;
     at("againsthead").textContent = `${data.runs[1]}: ${count ? `${count} of ${differs.length} words differ` : "the same words"}`
@@ -450,6 +474,7 @@
       }
     }
     allowTurns();
+    if (document.documentElement.dataset.ready) remember(); // not before the address of the page was read
   }
 
   function allowTurns() {
@@ -738,5 +763,6 @@
   arrange();
   openAddress();
   window.addEventListener("hashchange", openAddress);
+  window.addEventListener("resize", () => { if (!at("stage").hidden) reserve(); });
   document.documentElement.dataset.ready = "true";
 })();

@@ -733,3 +733,46 @@ def violations_of(browser: Any, page: Path, width: int, scheme: str) -> list[str
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
         resize(browser)
         complaints(browser)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (768, 1024), (384, 512), (390, 844)])
+def test_words_stay_where_they_are_pointed_at(browser: Any, pair: Path, width: int, height: int) -> None:
+    resize(browser, width, height)
+    try:
+        browser.get(pair.as_uri())
+        places = "return [...document.querySelectorAll('.word')].map((word) => word.getBoundingClientRect().top)"
+        browser.execute_script("document.querySelector('.word').scrollIntoView({block: 'center'})")
+        before = browser.execute_script(places)
+        for word in range(1, len(before) + 1):
+            browser.execute_script(
+                "document.getElementById('slider').value = arguments[0];"
+                "document.getElementById('slider').dispatchEvent(new Event('input'))",
+                word,
+            )
+            assert browser.execute_script(places) == before, word
+    finally:
+        resize(browser)
+
+
+def test_the_address_follows_the_image_that_is_shown(browser: Any, page: Path) -> None:
+    browser.get("about:blank")
+    browser.get(page.as_uri())
+    assert browser.execute_script("return location.hash") == ""
+    find_all(browser, ".word")[1].click()
+    find(browser, "#next").click()
+    assert browser.execute_script("return location.hash") == "#girl.png,0"
+
+
+def test_contours_have_a_key_and_two_maps_two_ends(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.support.select import Select
+
+    first, other = told(("a", "dog"), "dog.png", 1), told(("one", "dog"), "dog.png", 2)
+    explorer = explore([first], [photo(1)], against=[other], references={"dog.png": ["a dog"]})
+    browser.get(explorer.save(tmp_path / "page.html").as_uri())
+    find_all(browser, ".word")[1].click()
+    assert find(browser, "#most").text == f"{times(first, 1)}× and {times(other, 1)}× uniform"
+    assert not find(browser, "#lines").is_displayed()
+    assert [span.text for span in find_all(browser, "#othercaption .wrong")] == ["one"]
+    assert "wavy line" in find(browser, "#legend").text
+    Select(find(browser, "#mode")).select_by_value("contour")
+    assert find(browser, "#lines").is_displayed() and not find(browser, "#colors").is_displayed()

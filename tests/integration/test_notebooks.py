@@ -154,6 +154,8 @@ def test_form(path: Path) -> None:
     assert "attncap.notebook_setup(" in sources[1]
     settings = [source for source in sources if re.search(r"^(?:DATA|WEIGHTS|FAST)\b.*=", source, re.MULTILINE)]
     assert len(settings) == 1, "one cell of settings"
+    tagged = [cell.source for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == settings, "papermill puts the values that it is given after the cell with the tag `parameters`"
     assert {"DATA", "WEIGHTS", "FAST"} <= set(re.findall(r"^(\w+) =", settings[0], re.MULTILINE))
     assert "ATTNCAP_FAST" in settings[0]
     for source in sources:

@@ -20,6 +20,16 @@ from typing import Any, NamedTuple
 import keras
 
 from attncap._messages import quoted
+from attncap.features.hub_backbones import (
+    at_size,
+    hub_class,
+    is_of_hub,
+    load_preset,
+    plain,
+    preset_preprocessing,
+    saved_settings,
+)
+from attncap.features.preprocessing import Scaling
 from attncap.features.receptive_fields import GridBox, places
 from attncap.features.weights import global_dtype, with_imagenet
 
@@ -64,7 +74,7 @@ class Backbone(NamedTuple):
     """A network for images, with how to use it and how to build it again."""
 
     network: keras.Model
-    scaling: str
+    scaling: Scaling
     description: dict[str, Any]  # see `of_description`
 
     @property
@@ -73,7 +83,7 @@ class Backbone(NamedTuple):
 
 
 def find_backbone(
-    backbone: str | keras.Model, weights: str, image_size: int | None, scaling: str | None, dtype: Any
+    backbone: str | keras.Model, weights: str, image_size: int | None, scaling: Scaling | None, dtype: Any
 ) -> Backbone:
     """Make a backbone from a name or a model.
 
@@ -82,7 +92,7 @@ def find_backbone(
             "vit_base_patch16_224_imagenet"; or a `keras.Model`.
         weights: "imagenet", "random", or a weights file (loaded by the caller).
         image_size: side of the input square; None takes the backbone's.
-        scaling: how pixels are scaled, a name of `SCALINGS`; None takes the backbone's.
+        scaling: how pixels are scaled, as in `check_scaling`; None takes the backbone's.
         dtype: dtype policy of networks that are built here.
 
     Raises:
@@ -100,7 +110,7 @@ def find_backbone(
     return _of_preset(backbone, weights, image_size, scaling, dtype)
 
 
-def of_description(description: dict[str, Any], image_size: int, scaling: str, dtype: Any) -> Backbone:
+def of_description(description: dict[str, Any], image_size: int, scaling: Scaling, dtype: Any) -> Backbone:
     """Build the backbone of a saved model again, with random weights; nothing is downloaded or read.
 
     Raises:
@@ -110,7 +120,7 @@ def of_description(description: dict[str, Any], image_size: int, scaling: str, d
     if kind == "applications" and application_name(name) == name:
         return Backbone(_application(name, None, image_size, dtype), scaling, description)
     if kind == "keras_hub":
-        return Backbone(_hub_class(name)(**_plain(description["settings"])), scaling, description)
+        return Backbone(hub_class(name)(**plain(description["settings"])), scaling, description)
     if kind == "keras":
         config = json.loads(description["network"])
         _check_layers(config)
@@ -193,24 +203,15 @@ def _scaling_of(name: str) -> str:
     return MODULE_SCALINGS.get(module, "0..255")
 
 
-def _of_preset(name: str, weights: str, image_size: int | None, scaling: str | None, dtype: Any) -> Backbone:
-    import keras_hub
-
-    try:
-        more = {} if image_size is None else {"image_shape": (image_size, image_size, 3)}
-        network = keras_hub.models.Backbone.from_preset(name, load_weights=weights == "imagenet", dtype=dtype, **more)
-    except Exception as error:  # the hub raises various errors: unknown, or no way to download it
-        known = ", ".join(item for item in dir(keras.applications) if item[0].isupper())
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ValueError(
-            f"backbone {name!r}: neither a model of keras.applications ({known}) nor a preset of keras-hub that can be "
-            f"loaded ({reason})"
-        ) from error
-    return _of_model(network, image_size, scaling or "-1..1")
+def _of_preset(name: str, weights: str, image_size: int | None, scaling: Scaling | None, dtype: Any) -> Backbone:
+    network, own = load_preset(name, weights, dtype), preset_preprocessing(name)
+    return _of_model(network, image_size or input_size(network) or own.image_size, scaling or own.scaling)
 
 
-def _of_model(network: keras.Model, image_size: int | None, scaling: str | None) -> Backbone:
+def _of_model(network: keras.Model, image_size: int | None, scaling: Scaling | None) -> Backbone:
     own = input_size(network)
+    if image_size not in (None, own) and is_of_hub(network):
+        network, own = at_size(network, own, int(image_size or 0)), image_size
     if own is not None and image_size not in (None, own):
         raise ValueError(f"{network.name} takes images of {own} pixels, got image_size {image_size}: leave it out")
     if scaling is None:
@@ -219,9 +220,11 @@ def _of_model(network: keras.Model, image_size: int | None, scaling: str | None)
             "where the model scales them itself"
         )
     kind = type(network).__name__
-    if type(network).__module__.startswith(("keras_hub.", "keras_nlp.")):
-        settings = {**_plain(network.get_config()), "dtype": network.dtype_policy.name}
-        return Backbone(network, scaling, {"kind": "keras_hub", "name": kind, "settings": settings})
+    if is_of_hub(network):
+        if own is None:
+            raise ValueError(f"{network.name} takes images of any size: choose one, for example image_size=224")
+        description = {"kind": "keras_hub", "name": kind, "settings": saved_settings(network)}
+        return Backbone(network, scaling, description)
     if kind not in ("Functional", "Sequential"):
         raise ValueError(f"backbone: a functional or sequential keras.Model expected, got {kind}")
     if own is None:
@@ -230,29 +233,6 @@ def _of_model(network: keras.Model, image_size: int | None, scaling: str | None)
     config = keras.saving.serialize_keras_object(network)["config"]
     _check_layers(config)
     return Backbone(network, scaling, {"kind": "keras", "name": network.name, "network": json.dumps(config)})
-
-
-def _hub_class(name: str) -> Any:
-    import keras_hub
-
-    found = getattr(keras_hub.models, name, None)
-    if not (isinstance(found, type) and issubclass(found, keras_hub.models.Backbone)):
-        raise ValueError(f"keras-hub has no backbone {quoted(name)}: install the version that the model was saved with")
-    return found
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings that are numbers, texts and lists of them; other objects are not safe to load."""
-    kept = {name: value for name, value in settings.items() if name not in ("name", "trainable")}
-    if not isinstance(kept.get("dtype"), str):
-        kept.pop("dtype", None)
-    text = json.dumps(kept, default=lambda value: {"class_name": type(value).__name__})
-    if '"class_name"' in text:
-        raise ValueError("only a keras-hub backbone of numbers and texts can be saved, this one holds other models")
-    return {
-        name: tuple(value) if isinstance(value, list) and not any(isinstance(item, list) for item in value) else value
-        for name, value in json.loads(text).items()
-    }
 
 
 def _check_layers(config: Any) -> None:

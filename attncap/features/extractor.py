@@ -20,6 +20,7 @@ from attncap.features.batchnorm_folding import folded
 from attncap.features.inception import DEFAULTS, NAME, check_layer, inception
 from attncap.features.preprocessing import (
     PREPROCESSING_VERSION,
+    Scaling,
     check_image_size,
     check_pixels,
     check_scaling,
@@ -124,8 +125,9 @@ class FeatureExtractor(Encoder):
             float32.
         backbone: "inception_v3"; a name of `keras.applications`, such as "resnet50"; a preset of keras-hub, such as
             "vit_base_patch16_224_imagenet"; or a `keras.Model` of images, with the weights that it has.
-        scaling: how pixels of 0 to 255 are scaled for the backbone, a name of `preprocessing.SCALINGS`; default the
-            backbone's own. A `keras.Model` needs it named.
+        scaling: how pixels of 0 to 255 are scaled for the backbone: a name of `preprocessing.SCALINGS`, or
+            (scale, offset), a number or one per channel each, for pixels * scale + offset. Default the backbone's own:
+            Keras's, or that of the preset. A `keras.Model` needs it.
 
     Call arguments:
         pixels: uint8 or float, shape (B, image_size, image_size, 3), 0 to 255.
@@ -167,7 +169,7 @@ class FeatureExtractor(Encoder):
         dtype: Any = None,
         *,
         backbone: str | keras.Model | dict[str, Any] = NAME,
-        scaling: str | None = None,
+        scaling: Any = None,
         **kwargs: Any,
     ):
         if layer is not None and not isinstance(layer, str):
@@ -177,6 +179,7 @@ class FeatureExtractor(Encoder):
         self.pool = pool
         self.weights_source = str(weights)
         size = None if image_size is None else check_image_size(image_size)
+        scaling = None if scaling is None else check_scaling(scaling)
         if inner:
             self._of_inception(layer, size, scaling)
         else:
@@ -185,12 +188,12 @@ class FeatureExtractor(Encoder):
         self._set_grid()
         self.built = True
 
-    def _of_inception(self, layer: str | None, image_size: int | None, scaling: str | None) -> None:
+    def _of_inception(self, layer: str | None, image_size: int | None, scaling: Any) -> None:
         defaults = DEFAULTS.get(self.weights_source, DEFAULTS["imagenet"])
         self.layer = layer or defaults[0]
         self.image_size = image_size or defaults[1]
         self.backbone = NAME
-        self.scaling = check_scaling(scaling or "-1..1")
+        self.scaling: Scaling = scaling or "-1..1"
         self._description: str | None = None  # JSON: Keras would track a dictionary
         with global_dtype(self.dtype_policy):
             whole = inception(self.image_size, "imagenet" if self.weights_source == "imagenet" else None)
@@ -198,18 +201,18 @@ class FeatureExtractor(Encoder):
             self.network = keras.Model(whole.input, whole.get_layer(self.layer).output, name=NAME)
         load_weights(self.weights_source, whole, self.network, "InceptionV3")
 
-    def _of_backbone(self, backbone: Any, layer: str | None, image_size: int | None, scaling: str | None) -> None:
+    def _of_backbone(self, backbone: Any, layer: str | None, image_size: int | None, scaling: Any) -> None:
         if self.weights_source == "faces":
             raise ValueError("weights 'faces' are of InceptionV3: leave backbone out, or take other weights")
         found: Backbone
         if isinstance(backbone, dict):  # of a saved model
-            found = of_description(backbone, image_size or 0, str(scaling), self.dtype_policy)
+            found = of_description(backbone, image_size or 0, check_scaling(scaling), self.dtype_policy)
         else:
             found = find_backbone(backbone, self.weights_source, image_size, scaling, self.dtype_policy)
             if isinstance(backbone, keras.Model):
                 self.weights_source = "own"
         self.backbone = found.name
-        self.scaling = check_scaling(found.scaling)
+        self.scaling = found.scaling
         self._description = json.dumps(found.description)
         self.network = cut_at(found.network, layer)
         self.layer = layer or "end"

@@ -19,6 +19,19 @@ SCALINGS = {
     "caffe": "blue, green, red; less the mean of ImageNet's channels: ResNet, VGG",
 }
 
+Scaling = (
+    str | tuple[tuple[float, ...], tuple[float, ...]]
+)  # a name of SCALINGS, or scale and offset, three numbers each
+LINEAR = {
+    "-1..1": ((1 / 127.5,) * 3, (-1.0,) * 3),
+    "0..1": ((1 / 255,) * 3, (0.0,) * 3),
+    "0..255": ((1.0,) * 3, (0.0,) * 3),
+    "imagenet": (
+        tuple(1 / 255 / deviation for deviation in IMAGENET_DEVIATION),
+        tuple(-mean / deviation for mean, deviation in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)),
+    ),
+}
+
 
 def preprocess(image: Image.Image, image_size: int) -> np.ndarray:
     """Turn an RGB image into the network's input: the whole image, squashed to a square.
@@ -37,9 +50,12 @@ def preprocess(image: Image.Image, image_size: int) -> np.ndarray:
     return np.asarray(square, np.uint8)
 
 
-def scaled(pixels: Any, scaling: str) -> Any:
-    """Scale pixels (B, rows, cols, 3), 0 to 255, as a network expects them, by a name of `SCALINGS`: float32."""
+def scaled(pixels: Any, scaling: Scaling) -> Any:
+    """Scale pixels (B, rows, cols, 3), 0 to 255, as a network expects them: float32; scaling from `check_scaling`."""
     pixels = ops.cast(pixels, "float32")
+    if not isinstance(scaling, str):
+        scale, offset = scaling
+        return pixels * np.array(scale, "float32") + np.array(offset, "float32")
     if scaling == "-1..1":
         return pixels / 127.5 - 1.0
     if scaling == "0..1":
@@ -51,11 +67,37 @@ def scaled(pixels: Any, scaling: str) -> Any:
     return pixels
 
 
-def check_scaling(scaling: str) -> str:
-    """Return a name of `SCALINGS`, or raise ValueError that lists them."""
-    if scaling not in SCALINGS:
+def check_scaling(scaling: Any) -> Scaling:
+    """Return how pixels are scaled: a name of `SCALINGS`, or else (scale, offset), three numbers each.
+
+    Args:
+        scaling: a name, or (scale, offset): a number, or one per channel (red, green, blue), each. Pixels of 0 to 255
+            are then `pixels * scale + offset`.
+
+    Raises:
+        ValueError: an unknown name, or other than one or three finite numbers.
+
+    Example:
+        >>> check_scaling((1 / 255, 0))
+        '0..1'
+    """
+    if isinstance(scaling, list | tuple) and len(scaling) == 2:
+        try:
+            pair = np.stack([np.broadcast_to(np.asarray(part, float), (3,)) for part in scaling])  # (2, 3)
+        except (TypeError, ValueError):
+            pair = np.full((2, 3), np.nan)
+        if not np.isfinite(pair).all():
+            raise ValueError(f"scaling is (scale, offset), one or three finite numbers each, got {scaling!r}")
+        for name, values in LINEAR.items():
+            if np.allclose(pair, values, rtol=1e-5, atol=1e-6):
+                return name
+        return tuple(pair[0].tolist()), tuple(pair[1].tolist())
+    if not isinstance(scaling, str) or scaling not in SCALINGS:
         listed = "; ".join(f"{name!r}: {meaning}" for name, meaning in SCALINGS.items())
-        raise ValueError(f"scaling {scaling!r}: choose how pixels of 0 to 255 are scaled: {listed}")
+        raise ValueError(
+            f"scaling {scaling!r}: choose how pixels of 0 to 255 are scaled: {listed}; or (scale, offset), for "
+            "pixels * scale + offset"
+        )
     return scaling
 
 

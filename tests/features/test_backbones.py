@@ -16,7 +16,7 @@ from PIL import Image
 import attncap
 from attncap.features import backbones
 from attncap.features.extractor import FeatureExtractor
-from attncap.features.preprocessing import SCALINGS, scaled
+from attncap.features.preprocessing import LINEAR, SCALINGS, check_scaling, scaled
 from attncap.features.store import FeatureStore
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.saving import load_captioner, save_captioner
@@ -164,6 +164,86 @@ def test_a_captioner_of_any_backbone_is_saved_with_it(encoder: FeatureExtractor,
     store = FeatureStore(tmp_path, encoder)
     assert store.extract([str(tmp_path / "it.png")], progress=False).empty
     store.close()
+
+
+def resnet(size: int | None) -> keras.Model:
+    """A small ResNet of keras-hub; like all of the hub's, it takes images of any size where none is named."""
+    return keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64],
+        stackwise_num_blocks=[1],
+        stackwise_num_strides=[1],
+        block_type="basic_block",
+        image_shape=(size, size, 3),
+    )
+
+
+CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP = ([1 / 255 / s for s in CLIP_DEVIATION], [-m / s for m, s in zip(CLIP_MEAN, CLIP_DEVIATION, strict=True)])
+
+
+def saved_preset(network: keras.Model, folder: Path, scaling: Any = CLIP) -> str:
+    network.save_to_preset(str(folder))
+    if scaling is not None:
+        converter = keras_hub.layers.ImageConverter(image_size=(SIZE, SIZE), scale=scaling[0], offset=scaling[1])
+        converter.save_to_preset(str(folder))
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["ViT", "ResNet"])
+def test_a_preset_of_keras_hub_brings_its_weights_its_scaling_and_its_image_size(tmp_path: Path, kind: str) -> None:
+    keras.utils.set_random_seed(0)
+    network = vit() if kind == "ViT" else resnet(None)
+    preset = saved_preset(network, tmp_path / "preset")
+    encoder = FeatureExtractor(backbone=preset)
+    assert encoder.image_size == SIZE and encoder.feature_shape == ((6, 6, 12) if kind == "ViT" else (24, 24, 64))
+    pixels = (drawn() / 255 - CLIP_MEAN) / CLIP_DEVIATION
+    expected = np.asarray(network(pixels.astype(np.float32)))
+    expected = expected[:, 1:].reshape(2, 6, 6, 12) if kind == "ViT" else expected
+    np.testing.assert_allclose(encoder(drawn()), expected, rtol=1e-4, atol=1e-4)
+    captioner = AttentionCaptioner(WordTokenizer([*SPECIAL_TOKENS, "dog"]), encoder=encoder, hidden_units=7)
+    save_captioner(captioner, tmp_path / "it.keras")
+    (tmp_path / "preset").rename(tmp_path / "gone")
+    again = load_captioner(tmp_path / "it.keras").encoder
+    assert again is not None and again.fingerprint() == encoder.fingerprint() and again.scaling == encoder.scaling
+    np.testing.assert_allclose(again(drawn()), encoder(drawn()), rtol=1e-5, atol=1e-5)
+
+
+def test_a_preset_of_another_size_and_without_a_scaling(tmp_path: Path) -> None:
+    preset = saved_preset(vit(), tmp_path / "vit", ([1 / 255] * 3, None))
+    assert FeatureExtractor(backbone=preset).scaling == "0..1"
+    with pytest.raises(ValueError, match="takes images of 96 pixels, got image_size 64: leave it out"):
+        FeatureExtractor(backbone=preset, image_size=64)  # a position of each patch is learned
+    preset = saved_preset(resnet(None), tmp_path / "resnet", None)
+    with pytest.raises(ValueError, match="say how pixels of 0 to 255 are scaled for it"):
+        FeatureExtractor(backbone=preset, image_size=64)
+    with pytest.raises(ValueError, match="takes images of any size: choose one, for example image_size=224"):
+        FeatureExtractor(backbone=preset, scaling="0..1")
+    assert FeatureExtractor(backbone=preset, scaling="0..1", image_size=64).feature_shape == (16, 16, 64)
+    with pytest.raises(ValueError, match="neither a model of keras.applications .* nor a preset of keras-hub"):
+        FeatureExtractor(backbone=str(tmp_path / "none"))
+
+
+def test_a_backbone_of_keras_hub_for_any_size_takes_the_size_that_is_given() -> None:
+    network = resnet(None)
+    encoder = FeatureExtractor(backbone=network, scaling="0..255", image_size=64)
+    np.testing.assert_allclose(encoder(drawn(2, 64)), network(drawn(2, 64).astype(np.float32)), rtol=1e-4, atol=1e-4)
+    again = FeatureExtractor.from_config(encoder.get_config())
+    assert again.feature_shape == (16, 16, 64) and again.grid_box == encoder.grid_box
+
+
+def test_scaling_by_numbers() -> None:
+    pixels = drawn(1, 5)
+    assert check_scaling((1 / 127.5, -1)) == "-1..1" and check_scaling((1, 0)) == "0..255"
+    for name in ("-1..1", "0..1", "0..255", "imagenet"):
+        scale, offset = LINEAR[name]
+        assert check_scaling([list(scale), list(offset)]) == name
+        np.testing.assert_allclose(scaled(pixels, (scale, offset)), scaled(pixels, name), atol=1e-5)
+    assert check_scaling((0.01, (1, 2, 3))) == ((0.01, 0.01, 0.01), (1.0, 2.0, 3.0))
+    for wrong in ((1, 2, 3), (1, float("nan")), ((1, 2), 0), (1, "x"), 7, "rgb"):
+        with pytest.raises(ValueError, match="scaling"):
+            check_scaling(wrong)
 
 
 def test_names_and_fingerprints_tell_backbones_apart() -> None:

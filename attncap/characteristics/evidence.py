@@ -5,7 +5,9 @@ Each function compares all phrases at once and returns a matrix (P, P).
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,7 +35,7 @@ def same_wording(first: Tokens, second: Tokens) -> str:
         return "plural"
     if len(first) != len(second):
         return "spelling" if min(map(len, glued)) >= 8 and is_misspelling(*glued) else ""
-    left, right = _difference(first, second)
+    left, right = (list((Counter(a) - Counter(b)).elements()) for a, b in ((first, second), (second, first)))
     if len(left) != 1 or len(right) != 1:
         return ""
     if plural_of_same(left[0], right[0]):
@@ -135,20 +137,9 @@ def unlike_all(images: np.ndarray, white: np.ndarray) -> float:
     return float((count * (mean @ mean) / left - keep) / np.sqrt(2 * keep))
 
 
-def _difference(first: Tokens, second: Tokens) -> tuple[list[str], list[str]]:
-    left, right = list(first), list(second)
-    for word in first:
-        if word in right:
-            left.remove(word)
-            right.remove(word)
-    return left, right
-
-
 def _same_stem(first: str, second: str) -> bool:
     """Whether two words share a beginning of at least four letters, and differ by short endings only."""
-    common = next(
-        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
-    )
+    common = len(os.path.commonprefix([first, second]))
     return common >= _SHORTEST_STEM and max(len(first), len(second)) - common <= min(4, common - 1)
 
 

@@ -107,12 +107,9 @@ def function_words_of(texts: Iterable[Iterable[str]]) -> FunctionWords:
     Args:
         texts: tokens of each text.
     """
-    counts: Counter[str] = Counter()
-    number = 0
-    for text in texts:
-        counts.update(set(text))
-        number += 1
-    least = max(1.0, _LEAST_SHARE * number)
+    words_of_texts = [set(text) for text in texts]
+    counts = Counter(word for words in words_of_texts for word in words)
+    least = max(1.0, _LEAST_SHARE * len(words_of_texts))
     chosen = _language("", "", "", "")
     remaining = dict(LANGUAGES)
     while remaining:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pandas as pd
 
-from attncap._files import write_csv
 from attncap._messages import quoted
 from attncap.characteristics.lexicon import Lexicon
 from attncap.data.dataset import CaptionData
@@ -57,25 +54,15 @@ def count_statements(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         counts: DataFrame (characteristic, present, absent), most frequent first.
     """
-    names = [name for name in table.columns if name not in ("file", "split")]
-    counts = pd.DataFrame(
-        {
-            "characteristic": names,
-            "present": [int((table[name] == 1).sum()) for name in names],
-            "absent": [int((table[name] == 0).sum()) for name in names],
-        }
-    )
+    cells = table.drop(columns=["file", "split"], errors="ignore")
+    counts = pd.DataFrame({"present": (cells == 1).sum(), "absent": (cells == 0).sum()}, dtype=int)
+    counts = counts.rename_axis("characteristic").reset_index()
     return counts.sort_values("present", ascending=False, kind="stable", ignore_index=True)
 
 
 def rare_characteristics(counts: pd.DataFrame, least: int = RARE) -> list[str]:
     """Return the characteristics that fewer than `least` images state as present."""
     return list(counts.loc[counts["present"] < least, "characteristic"])
-
-
-def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
-    """Write the table as CSV: 1, 0 and empty cells."""
-    write_csv(path, table)
 
 
 def _cells(texts: list[str], lexicon: Lexicon, silent_no: bool) -> list[float]:

@@ -239,8 +239,7 @@ class Lexicon:
         return None
 
     def _close_words(self, token: str) -> tuple[str, ...]:
-        near = close_words(token, self._vocabulary)
-        return tuple(word for word, _ in sorted(near, key=lambda item: (item[1], -self._frequency[item[0]])))
+        return tuple(sorted(close_words(token, self._vocabulary), key=lambda word: -self._frequency[word]))
 
     def _is_known(self, token: str) -> bool:
         return token in self._vocabulary or token in self._words.all

@@ -40,11 +40,6 @@ class Mined:
     left_out: int
 
 
-def default_min_count(number_of_texts: int) -> int:
-    """Return the fewest texts that must say a phrase: one in 2,000, at least 3."""
-    return max(3, round(number_of_texts / 2000))
-
-
 def mine(
     texts: Sequence[str],
     *,
@@ -59,7 +54,7 @@ def mine(
         embeddings: float array, shape (N, D): an embedding of the image of each text. Recommended: without it, only
             phrases of similar wording are merged.
         embed_phrases: maps phrases to sentence embeddings (P, E); further evidence, never enough for a merge.
-        min_count: fewest texts that say a phrase; None chooses by the number of texts.
+        min_count: fewest texts that say a phrase; None: one in 2,000, at least 3.
 
     Returns:
         Mined: the lexicon is written to characteristics.csv with `lexicon.write`.
@@ -74,7 +69,7 @@ def mine(
     if not len(texts):
         raise ValueError("mining needs at least one text, got none")
     segmented = segment_texts(texts)
-    least = default_min_count(len(texts)) if min_count is None else min_count
+    least = max(3, round(len(texts) / 2000)) if min_count is None else min_count
     said: dict[Tokens, set[int]] = defaultdict(set)
     denied: dict[Tokens, set[int]] = defaultdict(set)
     for number, items in enumerate(segmented.items):

@@ -78,16 +78,13 @@ class _Evidence:
 
     def words(self, a: int, b: int) -> str:
         """The evidence that two groups are the same, in words."""
-        found = []
-        if self.never[a, b] >= 0.3:
-            found.append("never said together")
-        for name, matrix in (
-            ("images look alike", self.alike),
-            ("words are shared", self.shared),
-            ("meanings are close", self.meaning),
-        ):
-            if matrix is not None and matrix[a, b] >= 0.3:
-                found.append(name)
+        kinds = {
+            "never said together": self.never,
+            "images look alike": self.alike,
+            "words are shared": self.shared,
+            "meanings are close": self.meaning,
+        }
+        found = [name for name, matrix in kinds.items() if matrix is not None and matrix[a, b] >= 0.3]
         return ", ".join([*found, f"score {self.score[a, b]:.2f}"])
 
 

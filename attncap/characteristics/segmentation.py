@@ -44,15 +44,11 @@ class SegmentedTexts:
     Args:
         items: items of each text.
         empty_words: words that state nothing, and the number of their occurrences.
-        function_words: of the languages that were recognized.
-        corrected: misspelt words and what they were read as.
         surfaces: the usual wording of each phrase, articles included.
     """
 
     items: list[list[Item]]
     empty_words: dict[str, int]
-    function_words: FunctionWords
-    corrected: dict[str, str]
     surfaces: dict[Tokens, Tokens] = field(default_factory=dict)
 
 
@@ -83,8 +79,6 @@ def segment_texts(texts: Sequence[str]) -> SegmentedTexts:
     return SegmentedTexts(
         items,
         {word: counts[word] for word in sorted(empty, key=lambda word: -counts[word])},
-        words,
-        corrected,
         {tokens: max(found, key=lambda form: (found[form], -len(form))) for tokens, found in surfaces.items()},
     )
 

@@ -35,21 +35,14 @@ def is_misspelling(word: str, known: str) -> bool:
     return OSA.distance(word, known, score_cutoff=allowed) <= allowed
 
 
-def close_words(word: str, known: Collection[str]) -> list[tuple[str, int]]:
-    """Known words that an unknown word can be a misspelling or plural of: (word, errors), fewest errors first.
-
-    Words with more errors than the closest are left out.
-    """
-    plurals = [other for other in known if plural_of_same(word, other)] if len(word) >= 3 else []
-    if plurals:
-        return [(plurals[0], 0)]
-    allowed = distance_allowed(word)
-    if not allowed:
-        return []
-    found = process.extract(word, list(known), scorer=OSA.distance, score_cutoff=allowed, limit=None)
-    near = [(other, int(errors)) for other, errors, _ in found if is_misspelling(word, other)]
+def close_words(word: str, known: Collection[str]) -> list[str]:
+    """Known words that an unknown word can be a plural of, or else a misspelling with the fewest errors."""
+    plural = next((other for other in known if plural_of_same(word, other)), None)
+    if plural is not None:
+        return [plural]
+    near = _misspelt(word, list(known))
     least = min((errors for _, errors in near), default=0)
-    return sorted((other, errors) for other, errors in near if errors == least)
+    return sorted(other for other, errors in near if errors == least)
 
 
 def corrections(counts: Mapping[str, int]) -> dict[str, str]:
@@ -68,15 +61,18 @@ def corrections(counts: Mapping[str, int]) -> dict[str, str]:
     frequent = sorted(word for word, count in counts.items() if count * _RARE_SHARE >= 1 and len(word) >= SHORTEST)
     found: dict[str, str] = {}
     for word, count in counts.items():
-        allowed = distance_allowed(word)
-        if not allowed:
-            continue
-        near = process.extract(word, frequent, scorer=OSA.distance, score_cutoff=allowed, limit=None)
         candidates = [
             (errors, -counts[other], other)
-            for other, errors, _ in near
-            if other != word and count <= _RARE_SHARE * counts[other] and is_misspelling(word, other)
+            for other, errors in _misspelt(word, frequent)
+            if other != word and count <= _RARE_SHARE * counts[other]
         ]
         if candidates:
             found[word] = min(candidates)[2]
     return found
+
+
+def _misspelt(word: str, known: list[str]) -> list[tuple[str, int]]:
+    """Return the known words that a word can be with typing errors, and the number of errors."""
+    allowed = distance_allowed(word)
+    found = process.extract(word, known, scorer=OSA.distance, score_cutoff=allowed, limit=None) if allowed else []
+    return [(other, int(errors)) for other, errors, _ in found if is_misspelling(word, other)]

@@ -107,7 +107,8 @@ def _embed(data: Any, options: argparse.Namespace) -> tuple[Any, Any]:
 
 def _label(options: argparse.Namespace) -> None:
     """Turn texts into a table of attributes: 1 stated present, 0 stated absent, empty not stated."""
-    from attncap.characteristics.labels import RARE, count_statements, label, rare_characteristics, write_table
+    from attncap._files import write_csv
+    from attncap.characteristics.labels import RARE, count_statements, label, rare_characteristics
     from attncap.characteristics.lexicon import Lexicon
 
     lexicon = Lexicon.read(options.characteristics)
@@ -116,7 +117,7 @@ def _label(options: argparse.Namespace) -> None:
     data = cli.data_of(options)
     stated = label(data, lexicon)
     table = stated if options.silence == "unknown" else label(data, lexicon, silence="no")
-    write_table(options.out, table)
+    write_csv(options.out, table)
     counts = count_statements(stated)
     print(counts.head(SHOWN).to_string(index=False))
     if len(counts) > SHOWN:

@@ -97,14 +97,14 @@ class CompiledReplay:
         read: function (step, state, token_ids (B, K, T)) -> tensors, such as `replay`.
     """
 
-    def __init__(self, captioner: Any, read: Callable[..., tuple[Any, ...]] = replay):
+    def __init__(self, captioner: Any, read: Callable[..., Sequence[Any]] = replay):
         self._captioner, self._read = captioner, read
         self._compiled: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, features: np.ndarray, token_ids: np.ndarray) -> list[Any]:
         """Return what `read` gives for features (B, rows, cols, D) and token_ids (B, K, T), as NumPy arrays."""
 
-        def read(features: Any, token_ids: Any) -> tuple[Any, ...]:
+        def read(features: Any, token_ids: Any) -> Sequence[Any]:
             state = self._captioner.init_state(features, captions=token_ids.shape[1])
             return self._read(self._captioner.step, state, token_ids)
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from attncap.captions import Caption
 from attncap.explain.occlusion import Baseline, baseline_of, hide
 from attncap.explain.reading import WordReader, as_caption, of_words, padded, stored_grid, token_groups
-from attncap.metrics.significance import bootstrap, interval
+from attncap.metrics.significance import with_intervals
 
 FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)  # of the cells, between none and all
 MOST = 0.5  # comprehensiveness and sufficiency average over the fractions up to here
@@ -262,12 +262,6 @@ def _summary(table: pd.DataFrame, methods: Sequence[str], n_bootstrap: int, seed
     rows = {}
     for name in methods:
         columns = np.column_stack([sums[name], sums[name] - sums[RANDOM], sizes])  # (images, 2 M + 1)
-        means = columns[:, :-1].sum(axis=0) / columns[:, -1].sum()
-        ends = interval(bootstrap(columns, lambda drawn: drawn[:, :-1] / drawn[:, -1:], n_bootstrap, seed))
         labels = [*MEASURES, *(f"{measure}_over_random" for measure in MEASURES)]
-        rows[name] = {
-            f"{label}{end}": value
-            for label, mean, (low, high) in zip(labels, means, ends, strict=True)
-            for end, value in (("", mean), ("_low", low), ("_high", high))
-        }
+        rows[name] = with_intervals(labels, columns, lambda sums: sums[:, :-1] / sums[:, -1:], n_bootstrap, seed)
     return pd.DataFrame(rows).T

@@ -12,14 +12,13 @@ from keras import ops
 from scipy.stats import spearmanr
 
 from attncap.captions import Caption
-from attncap.decoding.compilation import compiled, filled
-from attncap.decoding.replay import replay_each
+from attncap.decoding.replay import CompiledReplay, replay_each
 from attncap.explain.methods import METHODS, Method
-from attncap.explain.reading import as_caption, padded
+from attncap.explain.reading import as_caption, in_batches, padded
 from attncap.explain.words import Explainer
 from attncap.grounding.probes import uniform_attention
-from attncap.metrics.significance import bootstrap, interval
-from attncap.models.captioner import CaptionerState
+from attncap.metrics.significance import bootstrap, interval, with_intervals
+from attncap.models.captioner import CaptionerState, restored
 from attncap.models.ensemble import Ensemble
 from attncap.tokenizers import END, PAD
 
@@ -112,14 +111,8 @@ def measure_interventions(
     for name, (tvd, change, flipped) in effects.items():
         sums = [(tvd * inside).sum(axis=1), (change * inside).sum(axis=1), inside.sum(axis=1)]
         columns = np.stack([*sums, (flipped * taken).sum(axis=1), taken.sum(axis=1)], axis=1)  # (N, 5)
-        drawn = bootstrap(columns, _means, n_bootstrap, seed)
-        rows[name] = {
-            f"{measure}{end}": value
-            for measure, mean, (low, high) in zip(
-                ("tvd", "change", "flipped"), _means(columns.sum(axis=0)[None])[0], interval(drawn), strict=True
-            )
-            for end, value in (("", mean), ("_low", low), ("_high", high))
-        } | {"n_words": int(inside.sum())}
+        measured = with_intervals(("tvd", "change", "flipped"), columns, _means, n_bootstrap, seed)
+        rows[name] = {**measured, "n_words": int(inside.sum())}
     return pd.DataFrame(rows).T
 
 
@@ -142,20 +135,12 @@ def _distributions(
 ) -> np.ndarray:
     """The distribution over the next word at each place: float32, shape (N, T, V)."""
 
-    def read(features: Any, token_ids: Any) -> Any:
-        state = captioner.init_state(features, captions=1)
+    def read(step: Any, state: CaptionerState, token_ids: Any) -> list[Any]:
         state = state if order is None else with_permuted_keys(state, ops.convert_to_tensor(order))
-        [probs] = replay_each(captioner.step, state, token_ids, lambda logits, *_: [ops.softmax(logits, axis=-1)])
-        return probs
+        return replay_each(step, state, token_ids, lambda logits, *_: [ops.softmax(logits, axis=-1)])
 
-    run = compiled(read, captioner)
-    found = []
-    for start in range(0, len(features), batch_size):
-        part = slice(start, start + batch_size)
-        own = filled(token_ids[part], batch_size)[:, None]  # (B, 1, T)
-        probs = ops.convert_to_numpy(run(filled(np.asarray(features[part]), batch_size), own))
-        found.append(np.asarray(probs)[: len(features[part]), 0])
-    return np.concatenate(found)
+    [probs] = in_batches(CompiledReplay(captioner, read), features, token_ids, batch_size)
+    return probs
 
 
 # ------------------------------------------------------------------ weights
@@ -179,14 +164,11 @@ def randomized(layers: Sequence[Any], seed: int = 0) -> Iterator[None]:
     """
     rng = np.random.default_rng(seed)
     variables = [variable for layer in layers for variable in layer.weights if "seed" not in variable.path]
-    kept = [np.array(ops.convert_to_numpy(variable)) for variable in variables]
-    try:
-        for variable, values in zip(variables, kept, strict=True):
+    with restored(variables):
+        for variable in variables:
+            values = np.array(ops.convert_to_numpy(variable))
             variable.assign(rng.permutation(values.reshape(-1)).reshape(values.shape))
         yield
-    finally:
-        for variable, values in zip(variables, kept, strict=True):
-            variable.assign(values)
 
 
 def measure_randomization(

@@ -83,17 +83,24 @@ class WordReader:
             log_probs: float32, shape (N, T), of each token given those before it; 0 on padding, -inf for `<unk>`.
             maps: float32, shape (N, T, L); None for a captioner without attention.
         """
-        log_probs, maps = [], []
-        for start in range(0, len(features), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            rows = len(features[part])
-            own = filled(token_ids[part], self.batch_size)[:, None]  # (B, 1, T)
-            read, weights = self._read(filled(np.asarray(features[part]), self.batch_size), own)
-            log_probs.append(read[:rows, 0])
-            if weights is not None:
-                maps.append(weights[:rows, 0])
-        found = np.where(token_ids == UNK, -np.inf, np.concatenate(log_probs))
-        return found.astype(np.float32), np.concatenate(maps) if maps else None
+        log_probs, *maps = in_batches(self._read, features, token_ids, self.batch_size)
+        log_probs = np.where(token_ids == UNK, -np.inf, log_probs)
+        return log_probs.astype(np.float32), maps[0] if maps else None
+
+
+def in_batches(read: CompiledReplay, features: np.ndarray, token_ids: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Read the captions (N, T) of N images, each from its own features, in batches of one shape.
+
+    Returns:
+        tensors: those that `read` gives and that are not None, each of shape (N, T, ...).
+    """
+    batches = []
+    for start in range(0, len(features), batch_size):
+        part = slice(start, start + batch_size)
+        own = filled(token_ids[part], batch_size)[:, None]  # (B, 1, T)
+        found = read(filled(np.asarray(features[part]), batch_size), own)
+        batches.append([tensor[: len(features[part]), 0] for tensor in found if tensor is not None])
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
 def of_words(log_probs: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:

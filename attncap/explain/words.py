@@ -10,7 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from attncap.captions import Caption
-from attncap.decoding.to_caption import caption_of
+from attncap.decoding.to_caption import captions_of
 from attncap.explain.gradients import integrated_gradients, word_scores
 from attncap.explain.methods import METHODS, Method
 from attncap.explain.occlusion import Baseline, occlusion_relevance, to_maps
@@ -92,8 +92,8 @@ class Explainer:
         if self.method == "attention":
             return self._attention(features, own)
         explained = []
-        bar = tqdm(total=len(own), desc=self.method, unit=" captions", disable=None if self.progress else True)
-        for image, caption in zip(features, own, strict=True):
+        look: dict[str, Any] = {"unit": " captions", "disable": None if self.progress else True}
+        for image, caption in tqdm(zip(features, own, strict=True), self.method, len(own), **look):
             relevance, log_probs = self._relevance(image, caption)
             explained.append(
                 replace(
@@ -105,8 +105,6 @@ class Explainer:
                     grid_box=stored_grid(self.captioner)[2],
                 )
             )
-            bar.update()
-        bar.close()
         return explained
 
     def relevance(self, features: np.ndarray, caption: Caption | str) -> np.ndarray:
@@ -144,19 +142,15 @@ class Explainer:
         return relevance * known[:, None, None], log_probs
 
     def _attention(self, features: np.ndarray, captions: Sequence[Caption]) -> list[Caption]:
-        captioner = self.captioner
         token_ids = padded([caption.token_ids for caption in captions])
         log_probs, maps = self._reader(features, token_ids)
         assert maps is not None
-        grid = getattr(captioner, "map_shape", tuple(captioner.feature_shape[:2]))
-        explained = []
-        for row, caption in enumerate(captions):
-            place = getattr(captioner, "grid_box", caption.grid_box)
-            read = caption_of(
-                captioner.tokenizer, token_ids[row], log_probs[row], maps[row], grid, caption.image_id, place
-            )
-            explained.append(replace(read, words=caption.words, boxes=caption.boxes))
-        return explained
+        image_ids = [caption.image_id for caption in captions]
+        read = captions_of(self.captioner, token_ids[:, None], log_probs[:, None], maps[:, None], image_ids)
+        return [
+            replace(found, words=caption.words, boxes=caption.boxes)
+            for [found], caption in zip(read, captions, strict=True)
+        ]
 
 
 def explain_word(

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
@@ -25,7 +24,7 @@ from attncap.features.store import FeatureStore
 from attncap.grounding.phrases import Phrase, cell_cover
 from attncap.metrics.evaluate import Comparison, compare
 from attncap.metrics.significance import bootstrap, interval
-from attncap.models.captioner import Captioner
+from attncap.models.captioner import Captioner, restored
 from attncap.models.ensemble import Ensemble
 
 # Words that language predicts; none of them names something with a place in the image.
@@ -58,14 +57,10 @@ def uniform_attention(captioner: Captioner | Ensemble) -> Iterator[None]:
         raise ValueError(f"{type(captioner).__name__} has no attention to make uniform: take an attention captioner")
     members: list[Any] = captioner.members if isinstance(captioner, Ensemble) else [captioner]
     variables = [variable for member in members if member.has_attention for variable in member.score_variables()]
-    kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    for variable in variables:
-        variable.assign(np.zeros(variable.shape))
-    try:
+    with restored(variables):
+        for variable in variables:
+            variable.assign(np.zeros(variable.shape))
         yield
-    finally:
-        for variable, values in zip(variables, kept, strict=True):
-            variable.assign(values)
 
 
 def compare_with_uniform(

@@ -7,7 +7,7 @@ on each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,26 @@ def interval(scores: np.ndarray, level: float = 0.95) -> np.ndarray:
     if not 0 < level < 1:
         raise ValueError(f"level is a share between 0 and 1, got {level!r}")
     return np.quantile(scores, [(1 - level) / 2, (1 + level) / 2], axis=0).T  # (K, 2)
+
+
+def with_intervals(
+    names: Sequence[str], columns: np.ndarray, scores_from_sums: ScoresFromSums, samples: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """Return the scores of all images with their 95% bootstrap intervals, as a row of a table.
+
+    Args:
+        names: of the K scores.
+        columns, scores_from_sums, samples, seed: as in `bootstrap`.
+
+    Returns:
+        row: NAME, NAME_low and NAME_high for each name.
+    """
+    means = scores_from_sums(columns.sum(axis=0)[None])[0]
+    ends = interval(bootstrap(columns, scores_from_sums, samples, seed))
+    row: dict[str, float] = {}
+    for name, mean, (low, high) in zip(names, means, ends, strict=True):
+        row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+    return row
 
 
 def paired_bootstrap(scores_a: np.ndarray, scores_b: np.ndarray, difference: np.ndarray) -> np.ndarray:

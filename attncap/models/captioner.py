@@ -7,10 +7,12 @@ decoding, 1 in greedy decoding. What depends only on the image is computed once 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from attncap.captions import WHOLE_IMAGE
@@ -305,6 +307,17 @@ def mean_of_regions(values: Any, mask: Any = None) -> Any:
 def for_each_caption(tensor: Any, captions: int) -> Any:
     """Repeat what belongs to an image, (B, H), for its K captions: (B, K, H)."""
     return ops.broadcast_to(tensor[:, None, :], (ops.shape(tensor)[0], captions, tensor.shape[-1]))
+
+
+@contextmanager
+def restored(variables: Iterable[Any]) -> Iterator[None]:
+    """Give variables their values back at the end of the block, also after an error."""
+    kept = [(variable, np.array(ops.convert_to_numpy(variable))) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, values in kept:
+            variable.assign(values)
 
 
 def forbidden_logits(vocabulary_size: int) -> Any:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from attncap._files import replacing
+from attncap.models.captioner import restored
 from attncap.models.saving import save_captioner
 from attncap.training.run_folder import RunFolder
 
@@ -137,13 +138,9 @@ def _phase_of(row: Mapping[str, float]) -> str:
 @contextmanager
 def averaged_weights(model: Any) -> Iterator[None]:
     """Use the moving average of the weights inside the block, if the optimizer keeps one."""
-    kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.trainable_variables]
-    use_averaged_weights(model)
-    try:
+    with restored(model.trainable_variables):
+        use_averaged_weights(model)
         yield
-    finally:
-        for variable, values in zip(model.trainable_variables, kept, strict=True):
-            variable.assign(values)
 
 
 def use_averaged_weights(model: Any) -> None:

@@ -39,12 +39,7 @@ def add_commands(commands: Any) -> None:
         description="Give a probability for each attribute of an image, such as Eyeglasses or Big_Nose.",
     )
     own = family.add_subparsers(dest="attributes_command", required=True, metavar="COMMAND")
-    train = cli.add_command(
-        own,
-        "train",
-        _train,
-        "attncap attributes train --data attributes:list_attr_celeba.txt:images --run runs/attributes",
-    )
+    train = cli.add_command(own, "train", _train)
     _add_table(train)
     data = cli.group(train, "data")
     data.add_argument("--columns", metavar="NAMES", help="attributes to learn, separated by commas (default: all)")
@@ -63,23 +58,13 @@ def add_commands(commands: Any) -> None:
         settings.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=name[0].upper(), help=what)
     cli.add_set(train, "settings", "AttributeConfig")
 
-    predict = cli.add_command(
-        own,
-        "predict",
-        _predict,
-        "attncap attributes predict --run runs/attributes --images photographs --out probabilities.csv",
-    )
+    predict = cli.add_command(own, "predict", _predict)
     cli.add_classifier(predict)
     cli.add_folder(predict, "images to classify", required=True)
     cli.add_output(predict, "CSV", "table to write: file name, and one column per attribute", required=True)
     _add_captions(predict)
 
-    report = cli.add_command(
-        own,
-        "report",
-        _report,
-        "attncap attributes report --run runs/attributes --data attributes:list_attr_celeba.txt:images",
-    )
+    report = cli.add_command(own, "report", _report)
     cli.add_classifier(report, "run folder of attributes train")
     _add_table(report)
     data = cli.group(report, "data")
@@ -92,12 +77,7 @@ def add_commands(commands: Any) -> None:
     cli.add_json(report)
     _add_captions(report)
 
-    texts = cli.add_command(
-        own,
-        "texts",
-        _texts,
-        "attncap attributes texts --data attributes:list_attr_celeba.txt:images --out captions.csv",
-    )
+    texts = cli.add_command(own, "texts", _texts)
     _add_table(texts)
     _add_shares(texts)
     what = "table to write (file, caption, split); read it with --data table:CSV:IMAGES"
@@ -124,7 +104,11 @@ def _add_captions(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    """Train a classifier of attributes, or of the statements of `attncap characteristics label`."""
+    """Train a classifier of attributes, or of the statements of `attncap characteristics label`.
+
+    Example:
+        attncap attributes train --data attributes:list_attr_celeba.txt:images --run runs/attributes
+    """
     from attncap.attributes.config import AttributeConfig
     from attncap.attributes.statements import read_phrases
     from attncap.attributes.tables import load_attributes
@@ -148,7 +132,11 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    """Write the probability of every attribute for a folder of images."""
+    """Write the probability of every attribute for a folder of images.
+
+    Example:
+        attncap attributes predict --run runs/attributes --images photographs --out probabilities.csv
+    """
     import pandas as pd
 
     from attncap._files import write_csv
@@ -167,7 +155,11 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    """Measure a classifier on held-out images, each attribute compared with the majority class."""
+    """Measure a classifier on held-out images, each attribute compared with the majority class.
+
+    Example:
+        attncap attributes report --run runs/attributes --data attributes:list_attr_celeba.txt:images
+    """
     from attncap._files import write_csv
     from attncap.attributes.classifier import load_classifier
     from attncap.attributes.evaluate import evaluate_attributes
@@ -203,7 +195,11 @@ def _print_report(report: Any, classifier: Any) -> None:
 
 
 def _texts(options: argparse.Namespace) -> None:
-    """Turn a table's labels into sentences: captions to train and score captioners on, with the same split."""
+    """Turn a table's labels into sentences: captions to train and score captioners on, with the same split.
+
+    Example:
+        attncap attributes texts --data attributes:list_attr_celeba.txt:images --out captions.csv
+    """
     import numpy as np
     import pandas as pd
 

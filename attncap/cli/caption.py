@@ -15,9 +15,7 @@ from attncap.cli.outside_features import add_features_file, captions_of
 
 def add_commands(commands: Any) -> None:
     """Declare `caption`."""
-    parser = cli.add_command(
-        commands, "caption", _caption, "attncap caption --run runs/demo/run me.jpg --heatmap me_heatmap.png"
-    )
+    parser = cli.add_command(commands, "caption", _caption)
     cli.add_run(parser)
     add_features_file(parser)
     cli.add_images(parser)
@@ -28,7 +26,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _caption(options: argparse.Namespace) -> None:
-    """Print the captions of images, and draw where the model looked."""
+    """Print the captions of images, and draw where the model looked.
+
+    Example:
+        attncap caption --run runs/demo/run me.jpg --heatmap me_heatmap.png
+    """
     import pandas as pd
 
     from attncap.paths import find_images

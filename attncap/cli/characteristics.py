@@ -20,13 +20,7 @@ def add_commands(commands: Any) -> None:
         description="Find the characteristics that free texts state, and turn the texts into a table of attributes.",
     )
     own = family.add_subparsers(dest="characteristics_command", required=True, metavar="COMMAND")
-    mine = cli.add_command(
-        own,
-        "mine",
-        _mine,
-        "attncap characteristics mine --data table:captions.csv:photographs --weights imagenet "
-        "--out characteristics.csv",
-    )
+    mine = cli.add_command(own, "mine", _mine)
     cli.add_data(mine, split=False, seed="seed of the splits; test texts are not read")
     cli.add_features(mine)
     cli.add_output(mine, "CSV", "phrases to write; edit them in a spreadsheet", required=True)
@@ -40,13 +34,7 @@ def add_commands(commands: Any) -> None:
     )
     help_text = "fewest texts that say a phrase (default: one in 2,000, at least 3)"
     mine.add_argument("--min-count", type=int, metavar="N", help=help_text)
-    labels = cli.add_command(
-        own,
-        "label",
-        _label,
-        "attncap characteristics label --data table:captions.csv:photographs --characteristics characteristics.csv "
-        "--out table.csv",
-    )
+    labels = cli.add_command(own, "label", _label)
     cli.add_data(labels, split=False)
     labels.add_argument("--characteristics", required=True, metavar="CSV", help="phrases and what they state")
     cli.add_output(labels, "CSV", "table to write", required=True)
@@ -60,7 +48,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _mine(options: argparse.Namespace) -> None:
-    """Find the phrases of free texts and propose which state the same characteristic."""
+    """Find the phrases of free texts and propose which state the same characteristic.
+
+    Example:
+        attncap characteristics mine --data table:captions.csv:photographs --weights imagenet --out characteristics.csv
+    """
     from attncap.characteristics.mining import mine
 
     data = cli.data_of(options)
@@ -106,7 +98,12 @@ def _embed(data: Any, options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _label(options: argparse.Namespace) -> None:
-    """Turn texts into a table of attributes: 1 stated present, 0 stated absent, empty not stated."""
+    """Turn texts into a table of attributes: 1 stated present, 0 stated absent, empty not stated.
+
+    Example:
+        attncap characteristics label --data table:captions.csv:photographs --characteristics characteristics.csv
+            --out table.csv
+    """
     from attncap._files import write_csv
     from attncap.characteristics.labels import RARE, count_statements, label, rare_characteristics
     from attncap.characteristics.lexicon import Lexicon

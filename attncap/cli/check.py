@@ -11,19 +11,18 @@ from attncap.data.readers.registry import formats
 
 def add_commands(commands: Any) -> None:
     """Declare `check`."""
-    parser = cli.add_command(
-        commands,
-        "check",
-        _check,
-        "attncap check --data flickr8k:flickr8k",
-        f"\nforms of SPEC:\n{formats()}\n  FOLDER\n      the data set in this folder; its format is guessed\n",
-    )
+    notes = f"\nforms of SPEC:\n{formats()}\n  FOLDER\n      the data set in this folder; its format is guessed\n"
+    parser = cli.add_command(commands, "check", _check, notes)
     cli.add_data(parser)
     cli.add_output(parser, "CSV", "file to write: the rows and images that are left out, and why")
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Decode every image of a data set, list what is wrong, and describe the captions."""
+    """Decode every image of a data set, list what is wrong, and describe the captions.
+
+    Example:
+        attncap check --data flickr8k:flickr8k
+    """
     from attncap.data.describe import describe_data
     from attncap.data.load import check, check_summary
 

@@ -14,7 +14,7 @@ WHAT_IT_MEANS = "(people leave most things unsaid: a phrase is more often true t
 
 def add_commands(commands: Any) -> None:
     """Declare `describe`."""
-    parser = cli.add_command(commands, "describe", _describe, "attncap describe --run runs/faces me.jpg")
+    parser = cli.add_command(commands, "describe", _describe)
     cli.add_images(parser)
     cli.add_classifier(parser)
     output = cli.group(parser, "output")
@@ -28,6 +28,9 @@ def _describe(options: argparse.Namespace) -> None:
     Worth saying is what a person would say more often of this image than of any other. A probability is the share of
     people who would say the phrase, not the probability that it is true: people leave out most of what they see, so
     that a phrase with 30% is usually true.
+
+    Example:
+        attncap describe --run runs/faces me.jpg
     """
     from attncap.attributes.describe import describe
     from attncap.paths import find_images

@@ -15,12 +15,7 @@ from attncap.cli import options as cli
 
 def add_commands(commands: Any) -> None:
     """Declare `attncap evaluate`."""
-    parser = cli.add_command(
-        commands,
-        "evaluate",
-        _evaluate,
-        "attncap evaluate --predictions predictions.json --references flickr8k:flickr8k --split dev",
-    )
+    parser = cli.add_command(commands, "evaluate", _evaluate)
     data = cli.group(parser, "data")
     data.add_argument("--predictions", required=True, metavar="JSON", help="COCO results JSON")
     data.add_argument("--against", metavar="JSON", help="predictions of a second system, for a paired test")
@@ -50,7 +45,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    """Score captions against references: BLEU, ROUGE-L, CIDEr, and the characteristics that they state."""
+    """Score captions against references: BLEU, ROUGE-L, CIDEr, and the characteristics that they state.
+
+    Example:
+        attncap evaluate --predictions predictions.json --references flickr8k:flickr8k --split dev
+    """
     from attncap.metrics.evaluate import check_ids, compare, evaluate, read_predictions
     from attncap.metrics.registry import STANDARD_METRICS
 

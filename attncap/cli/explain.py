@@ -15,12 +15,7 @@ from attncap.explain.methods import METHODS
 
 def add_commands(commands: Any) -> None:
     """Declare `explain`."""
-    parser = cli.add_command(
-        commands,
-        "explain",
-        _explain,
-        "attncap explain --run runs/demo/run me.jpg --out why.png --method occlusion --method attention",
-    )
+    parser = cli.add_command(commands, "explain", _explain)
     cli.add_run(parser)
     cli.add_images(parser)
     cli.add_output(parser, "PNG", "figure to write; of several images, NAME_image.png for each", required=True)
@@ -46,7 +41,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
-    """Draw which parts of an image made each word probable, by several methods side by side."""
+    """Draw which parts of an image made each word probable, by several methods side by side.
+
+    Example:
+        attncap explain --run runs/demo/run me.jpg --out why.png --method occlusion --method attention
+    """
     from attncap.decoding.decoder import Decoder
     from attncap.explain.faithfulness import measure_maps
     from attncap.explain.plots import plot_explanations

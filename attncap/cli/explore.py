@@ -13,12 +13,7 @@ from attncap.cli import options as cli
 
 def add_commands(commands: Any) -> None:
     """Declare `explore`."""
-    parser = cli.add_command(
-        commands,
-        "explore",
-        _explore,
-        "attncap explore --run runs/mine --images photographs --out explore.html --beam-width 5",
-    )
+    parser = cli.add_command(commands, "explore", _explore)
     cli.add_run(parser)
     data = cli.group(parser, "data")
     cli.add_folder(data, "images to show (default: those of --data)")
@@ -36,7 +31,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _explore(options: argparse.Namespace) -> None:
-    """Write one HTML page to explore captions: each word shows its map over the image."""
+    """Write one HTML page to explore captions: each word shows its map over the image.
+
+    Example:
+        attncap explore --run runs/mine --images photographs --out explore.html --beam-width 5
+    """
     from attncap.decoding.alternatives import explore_features
     from attncap.grounding.annotations import load_phrases, phrases_in
     from attncap.models.saving import load_captioner

@@ -10,12 +10,7 @@ from attncap.cli import options as cli
 
 def add_commands(commands: Any) -> None:
     """Declare `features`."""
-    features = cli.add_command(
-        commands,
-        "features",
-        _features,
-        "attncap features --data table:captions.csv:photographs --layer mixed8 --engine ray --ray-address auto",
-    )
+    features = cli.add_command(commands, "features", _features)
     cli.add_data(features)
     cli.add_features(features)
     model = cli.group(features, "model")
@@ -46,7 +41,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _features(options: argparse.Namespace) -> None:
-    """Compute the features of all images, once for all runs; an interrupted call can be repeated."""
+    """Compute the features of all images, once for all runs; an interrupted call can be repeated.
+
+    Example:
+        attncap features --data table:captions.csv:photographs --layer mixed8 --engine ray --ray-address auto
+    """
     given = {name: getattr(options, f"ray_{name}") for name in ("address", "workers", "cores", "gpus")}
     given = {name: value for name, value in given.items() if value is not None}
     if options.engine != "ray" and given:

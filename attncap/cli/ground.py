@@ -14,12 +14,7 @@ from attncap.explain.methods import METHODS
 
 def add_commands(commands: Any) -> None:
     """Declare `ground`."""
-    parser = cli.add_command(
-        commands,
-        "ground",
-        _ground,
-        "attncap ground --run runs/mine --data flickr8k:flickr8k --split dev --boxes entities:flickr30k_entities.zip",
-    )
+    parser = cli.add_command(commands, "ground", _ground)
     cli.add_run(parser)
     cli.add_data(parser, seed="seed of the splits and of resampling")
     cli.add_boxes(parser, "boxes to measure against; needed unless --probes is given")
@@ -55,7 +50,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _ground(options: argparse.Namespace) -> None:
-    """Measure whether the captioner looks at what the words name, against boxes."""
+    """Measure whether the captioner looks at what the words name, against boxes.
+
+    Example:
+        attncap ground --run runs/mine --data flickr8k:flickr8k --split dev --boxes entities:flickr30k_entities.zip
+    """
     from attncap.data.load import load
     from attncap.reports.grounding import ground
 

@@ -25,12 +25,7 @@ def add_commands(commands: Any) -> None:
         description="Build a database of labeled images, find the images nearest to a new one, tune the threshold.",
     )
     own = family.add_subparsers(dest="index_command", required=True, metavar="COMMAND")
-    build = cli.add_command(
-        own,
-        "build",
-        _build,
-        "attncap index build --data table:captions.csv:photographs --db people.db --encoder dhash:64",
-    )
+    build = cli.add_command(own, "build", _build)
     cli.add_data(build, what="images and captions")
     _add_db(build, "the index to make or to extend, an SQLite file")
     model = cli.group(build, "model")
@@ -41,7 +36,7 @@ def add_commands(commands: Any) -> None:
     help_text = "also build the graph for approximate search, for more than 100,000 images"
     cli.group(build, "output").add_argument("--graph", action="store_true", help=help_text)
 
-    query = cli.add_command(own, "query", _query, "attncap index query --db people.db me.jpg -k 5")
+    query = cli.add_command(own, "query", _query)
     cli.add_images(query, "*")
     cli.add_folder(cli.group(query, "data"), "caption many images and write --out", dest="folder")
     _add_db(query, "the index to search")
@@ -53,7 +48,7 @@ def add_commands(commands: Any) -> None:
     cli.add_output(query, "JSON", "with --images: COCO results JSON to write")
     cli.add_json(query, "print JSON, one list per image")
 
-    tuning = cli.add_command(own, "tune", tune, "attncap index tune --db people.db --match label --plot threshold.png")
+    tuning = cli.add_command(own, "tune", tune)
     what = "labeled images to query with (default: each image of the index against the others)"
     cli.add_data(tuning, required=False, what=what)
     data = cli.group(tuning, "data")
@@ -98,7 +93,11 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
-    """Put images with their captions into an index; a second call adds new images and removes those that are gone."""
+    """Put images with their captions into an index; a second call adds new images and removes those that are gone.
+
+    Example:
+        attncap index build --data table:captions.csv:photographs --db people.db --encoder dhash:64
+    """
     from attncap.retrieval.index import ImageIndex
 
     data = cli.data_of(options)
@@ -130,7 +129,11 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _query(options: argparse.Namespace) -> None:
-    """Print the nearest images and their labels, or caption a folder of images by their nearest neighbors."""
+    """Print the nearest images and their labels, or caption a folder of images by their nearest neighbors.
+
+    Example:
+        attncap index query --db people.db me.jpg -k 5
+    """
     if bool(options.images) == bool(options.folder) or bool(options.folder) != bool(options.out):
         raise ValueError("give images, or --images FOLDER together with --out JSON")
     from attncap.paths import find_images

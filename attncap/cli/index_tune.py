@@ -11,7 +11,11 @@ from attncap.cli import options as cli
 
 
 def tune(options: argparse.Namespace) -> None:
-    """Find the distance threshold with the fewest errors, and store it in the index."""
+    """Find the distance threshold with the fewest errors, and store it in the index.
+
+    Example:
+        attncap index tune --db people.db --match label --plot threshold.png
+    """
     from attncap._files import write_csv
     from attncap.retrieval.thresholds import NEVER, parse_match, tune_threshold
 

@@ -21,23 +21,23 @@ BOXES_HELP = (
 )
 
 
-def add_command(commands: Any, name: str, run: Any, example: str, notes: str = "") -> argparse.ArgumentParser:
+def add_command(commands: Any, name: str, run: Any, notes: str = "") -> argparse.ArgumentParser:
     """Declare a command.
 
     Args:
         commands: where to add it, as `add_commands` gets it.
         name: of the command.
-        run: its function, which takes the parsed options; its docstring is the help text.
-        example: a command line, printed below the options.
+        run: its function, which takes the parsed options. Its docstring is the help text; the command line in its
+            section "Example:" is printed below the options.
         notes: printed below the example.
     """
-    description = inspect.getdoc(run) or ""
+    description, _, example = (inspect.getdoc(run) or "").partition("\n\nExample:\n")
     what = description.partition("\n")[0].rstrip(".")
     parser = commands.add_parser(
         name,
         help=what[:1].lower() + what[1:].replace("%", "%%"),
         description=description,
-        epilog=f"example:\n  {example}\n{notes}",
+        epilog=f"example:\n  {' '.join(example.split())}\n{notes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)

@@ -13,12 +13,7 @@ from attncap.cli.outside_features import add_features_file, captions_of
 
 def add_commands(commands: Any) -> None:
     """Declare `attncap predict`."""
-    parser = cli.add_command(
-        commands,
-        "predict",
-        _predict,
-        "attncap predict --run runs/mine --data flickr8k:flickr8k --split dev --out predictions.json",
-    )
+    parser = cli.add_command(commands, "predict", _predict)
     cli.add_run(parser)
     one_of = cli.group(parser, "data").add_mutually_exclusive_group(required=True)
     cli.add_data(parser, required=False, what="caption a data set, with its image ids", within=one_of)
@@ -31,7 +26,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    """Caption the images of a data set or a folder into COCO results JSON."""
+    """Caption the images of a data set or a folder into COCO results JSON.
+
+    Example:
+        attncap predict --run runs/mine --data flickr8k:flickr8k --split dev --out predictions.json
+    """
     import pandas as pd
 
     from attncap.decoding.collapse import collapse_warnings

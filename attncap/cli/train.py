@@ -27,9 +27,7 @@ METAVARS = {bool: "true|false", int: "N", float: "X"}  # by the type of a settin
 
 def add_commands(commands: Any) -> None:
     """Declare `train`."""
-    train = cli.add_command(
-        commands, "train", _train, "attncap train --data table:captions.csv:photographs --run runs/mine --layer mixed8"
-    )
+    train = cli.add_command(commands, "train", _train)
     train.usage = "attncap train --data SPEC --run DIR [OPTION ...]"
     groups = {name: train.add_argument_group(name, what) for name, what in GROUPS.items()}
     cli.add_data(train, required=False, split=False, seed=None)
@@ -102,7 +100,11 @@ def sharing(options: argparse.Namespace) -> AbstractContextManager[Any]:
 
 
 def _train(options: argparse.Namespace) -> None:
-    """Train a captioner; a run folder holds all about it."""
+    """Train a captioner; a run folder holds all about it.
+
+    Example:
+        attncap train --data table:captions.csv:photographs --run runs/mine --layer mixed8
+    """
     # First of all: processes have to meet before the backend computes anything.
     with sharing(options) as distribution:
         _train_with(options, distribution)

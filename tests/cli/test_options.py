@@ -17,15 +17,17 @@ def draw(options: argparse.Namespace) -> None:
     """Draw 100% of the faces.
 
     The folder is made.
+
+    Example:
+        attncap draw
+            --out faces
     """
 
 
 @pytest.fixture
 def commands() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     parser = argparse.ArgumentParser(prog="attncap")
-    return parser, cli.add_command(
-        parser.add_subparsers(), "draw", draw, "attncap draw --out faces", "\nsee also: demo"
-    )
+    return parser, cli.add_command(parser.add_subparsers(), "draw", draw, "\nsee also: demo")
 
 
 def test_the_docstring_of_a_command_is_its_help(

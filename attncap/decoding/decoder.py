@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 
+from attncap.captions import Caption
 from attncap.decoding.beam_search import beam_search
 from attncap.decoding.compilation import compiled, filled, to_numpy
 from attncap.decoding.logits import LogitsProcessor
@@ -18,7 +19,7 @@ from attncap.tokenizers import CaptionTokenizer
 
 
 class SearchSettings(TypedDict, total=False):
-    """Keywords of `Decoder`, which explains them, but for n_best."""
+    """Keywords of `Decoder`, which explains them; n_best is apart, since it changes the type of the result."""
 
     beam_width: int
     length_penalty: float | None
@@ -27,13 +28,10 @@ class SearchSettings(TypedDict, total=False):
     logits_processors: Sequence[LogitsProcessor]
 
 
-class DecoderSettings(SearchSettings, total=False):
-    """Keywords that functions pass on to `Decoder`."""
-
-    n_best: int
+Decoded = TypeVar("Decoded", Caption, list[Caption])  # what there is for each image: with n_best above 1 a list
 
 
-class Decoder:
+class Decoder(Generic[Decoded]):
     """A captioner's decoding with its settings, compiled once and used for many batches.
 
     Args:
@@ -59,6 +57,26 @@ class Decoder:
         'a woman with curly red hair and round glasses'
     """
 
+    @overload
+    def __init__(
+        self: Decoder[Caption],
+        captioner: Any,
+        *,
+        n_best: Literal[1] = 1,
+        batch_size: int = 64,
+        **settings: Unpack[SearchSettings],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Decoder[list[Caption]],
+        captioner: Any,
+        *,
+        n_best: int,
+        batch_size: int = 64,
+        **settings: Unpack[SearchSettings],
+    ) -> None: ...
+
     def __init__(
         self,
         captioner: Any,
@@ -70,7 +88,7 @@ class Decoder:
         sampler: Any = None,
         logits_processors: Sequence[LogitsProcessor] = (),
         batch_size: int = 64,
-    ):
+    ) -> None:
         if beam_width < 1 or n_best < 1 or (sampler is None and n_best > beam_width):
             raise ValueError(f"1 <= n_best <= beam_width is needed, got n_best={n_best}, beam_width={beam_width}")
         if max_length < 1 or batch_size < 1:
@@ -99,12 +117,14 @@ class Decoder:
             else:
                 state = captioner.init_state(features, captions=n_best)
                 token_ids = sample(captioner.step, state, sampler, model=captioner, **both)
-            outputs = replay(captioner.step, captioner.init_state(features, captions=n_best), token_ids)
+            outputs: tuple[Any, ...] = replay(
+                captioner.step, captioner.init_state(features, captions=n_best), token_ids
+            )
             return token_ids, *outputs
 
         self._decode = compiled(decode, captioner, sampler)
 
-    def __call__(self, features: np.ndarray, image_ids: Sequence[str] | None = None) -> list[Any]:
+    def __call__(self, features: np.ndarray, image_ids: Sequence[str] | None = None) -> list[Decoded]:
         """Decode features (N, rows, cols, D) to N captions (lists of n_best captions when n_best > 1)."""
         captions: list[Any] = []
         if image_ids is not None and len(image_ids) != len(features):

@@ -147,7 +147,7 @@ class ConsensusDecoder:
 
     def __call__(self, features: np.ndarray, image_ids: Sequence[str] | None = None) -> list[Caption]:
         """Decode features (N, rows, cols, D) to N captions."""
-        proposals = self._propose(features, image_ids)
+        proposals: list[Any] = self._propose(features, image_ids)
         if self.config.beam_width == 1:
             proposals = [[caption] for caption in proposals]
         chosen = []

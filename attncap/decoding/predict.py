@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap.captions import Caption
-from attncap.decoding.decoder import Decoder, DecoderSettings, SearchSettings
+from attncap.decoding.decoder import Decoder, SearchSettings
 from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.to_caption import boxes_of, with_boxes
 from attncap.features.external import ExternalFeatures, key_column
@@ -79,6 +79,21 @@ def caption(
     return captions[0]
 
 
+@overload
+def caption_images(  # type: ignore[overload-overlap]
+    captioner: Captioner | Ensemble,
+    paths: Sequence[AnyImage],
+    image_ids: Sequence[str] | None = None,
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+    decoder: Any = None,
+    n_best: Literal[1] = 1,
+    **settings: Unpack[SearchSettings],
+) -> tuple[list[Caption], pd.DataFrame]: ...
+
+
+@overload
 def caption_images(
     captioner: Captioner | Ensemble,
     paths: Sequence[AnyImage],
@@ -87,7 +102,21 @@ def caption_images(
     batch_size: int = 32,
     progress: bool = True,
     decoder: Any = None,
-    **settings: Unpack[DecoderSettings],
+    n_best: int,
+    **settings: Unpack[SearchSettings],
+) -> tuple[list[list[Caption]], pd.DataFrame]: ...
+
+
+def caption_images(
+    captioner: Captioner | Ensemble,
+    paths: Sequence[AnyImage],
+    image_ids: Sequence[str] | None = None,
+    *,
+    batch_size: int = 32,
+    progress: bool = True,
+    decoder: Any = None,
+    n_best: int = 1,
+    **settings: Unpack[SearchSettings],
 ) -> tuple[list[Any], pd.DataFrame]:
     """Caption image files with the encoder that the captioner was trained on.
 
@@ -97,8 +126,8 @@ def caption_images(
         image_ids: names for the captions, one per path, each once; default those of `attncap.paths.image_ids`.
         batch_size: images in memory at a time.
         progress: show a bar with images/s.
-        decoder: of the captioner, such as a `ConsensusDecoder`; None makes a `Decoder` with settings.
-        settings: of `Decoder`, such as beam_width.
+        decoder: of the captioner, such as a `ConsensusDecoder`; None makes a `Decoder` with n_best and settings.
+        n_best, settings: of `Decoder`, such as beam_width.
 
     Returns:
         captions: one per readable image, in order, each with its image_id (lists of them when n_best > 1).
@@ -107,7 +136,7 @@ def caption_images(
     Raises:
         ValueError: the captioner was saved without an encoder.
     """
-    decode = Decoder(captioner, batch_size=batch_size, **settings) if decoder is None else decoder
+    decode = Decoder(captioner, batch_size=batch_size, n_best=n_best, **settings) if decoder is None else decoder
     captions: list[Any] = []
     rejects: list[tuple[str, str, str]] = []
     for kept, features in encoded_images(captioner, paths, image_ids, rejects, batch_size, progress):
@@ -144,13 +173,38 @@ def encoded_images(
             yield [image_ids[at] for at in batch.positions], batch.features[0]
 
 
+@overload
+def caption_stored(  # type: ignore[overload-overlap]
+    captioner: Captioner | Ensemble,
+    store: FeatureStore | ExternalFeatures,
+    pictures: pd.DataFrame,
+    *,
+    part: int = 256,
+    n_best: Literal[1] = 1,
+    **settings: Unpack[SearchSettings],
+) -> list[Caption]: ...
+
+
+@overload
 def caption_stored(
     captioner: Captioner | Ensemble,
     store: FeatureStore | ExternalFeatures,
     pictures: pd.DataFrame,
     *,
     part: int = 256,
-    **settings: Unpack[DecoderSettings],
+    n_best: int,
+    **settings: Unpack[SearchSettings],
+) -> list[list[Caption]]: ...
+
+
+def caption_stored(
+    captioner: Captioner | Ensemble,
+    store: FeatureStore | ExternalFeatures,
+    pictures: pd.DataFrame,
+    *,
+    part: int = 256,
+    n_best: int = 1,
+    **settings: Unpack[SearchSettings],
 ) -> list[Any]:
     """Caption images whose features are in a store, `part` images in memory at a time. A terminal shows a bar.
 
@@ -158,12 +212,13 @@ def caption_stored(
         captioner: trained on the store's encoder.
         store: with the features of all of `pictures`.
         pictures: DataFrame with `image_id` and `path`.
-        settings: of `Decoder`.
+        n_best, settings: of `Decoder`.
 
     Returns:
-        captions: one per image, in order.
+        captions: one per image, in order (lists of them when n_best > 1).
     """
-    return decode_stored(Decoder(captioner, **settings), store, pictures, part=part, progress=True)
+    decode = Decoder(captioner, n_best=n_best, **settings)
+    return decode_stored(decode, store, pictures, part=part, progress=True)
 
 
 def decode_stored(
@@ -185,13 +240,38 @@ def decode_stored(
     return captions
 
 
+@overload
+def caption_features(  # type: ignore[overload-overlap]
+    captioner: Captioner | Ensemble,
+    features: ExternalFeatures,
+    image_ids: Sequence[str],
+    *,
+    decoder: Any = None,
+    n_best: Literal[1] = 1,
+    **settings: Unpack[SearchSettings],
+) -> tuple[list[Caption], pd.DataFrame]: ...
+
+
+@overload
 def caption_features(
     captioner: Captioner | Ensemble,
     features: ExternalFeatures,
     image_ids: Sequence[str],
     *,
     decoder: Any = None,
-    **settings: Unpack[DecoderSettings],
+    n_best: int,
+    **settings: Unpack[SearchSettings],
+) -> tuple[list[list[Caption]], pd.DataFrame]: ...
+
+
+def caption_features(
+    captioner: Captioner | Ensemble,
+    features: ExternalFeatures,
+    image_ids: Sequence[str],
+    *,
+    decoder: Any = None,
+    n_best: int = 1,
+    **settings: Unpack[SearchSettings],
 ) -> tuple[list[Any], pd.DataFrame]:
     """Caption images by features computed elsewhere.
 
@@ -199,8 +279,8 @@ def caption_features(
         captioner: trained on such features.
         features: of the images, by image_id.
         image_ids: which images.
-        decoder: of the captioner, such as a `ConsensusDecoder`; None makes a `Decoder` with settings.
-        settings: of `Decoder`, such as beam_width.
+        decoder: of the captioner, such as a `ConsensusDecoder`; None makes a `Decoder` with n_best and settings.
+        n_best, settings: of `Decoder`, such as beam_width.
 
     Returns:
         captions: as in `caption_images`, with the boxes of regions if the features have any.
@@ -217,7 +297,7 @@ def caption_features(
     check_shape(captioner, features)
     lacking = set(rejects["image_id"])
     images = pd.DataFrame({"image_id": [image_id for image_id in image_ids if image_id not in lacking]})
-    decode = Decoder(captioner, **settings) if decoder is None else decoder
+    decode = Decoder(captioner, n_best=n_best, **settings) if decoder is None else decoder
     return decode_stored(decode, features, images), rejects
 
 

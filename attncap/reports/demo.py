@@ -69,7 +69,7 @@ def demo(
     store = FeatureStore(out / "features", captioner.encoder)
     store.extract(list(held_out.pictures["path"]))
     captions = caption_stored(captioner, store, held_out.pictures, beam_width=BEAM_WIDTH)
-    predictions = {caption.image_id: caption.text for caption in captions}
+    predictions = {str(caption.image_id): caption.text for caption in captions}
     write_predictions(out / "predictions.json", predictions)
     scores = evaluate(predictions, held_out.references(), train_captions=list(data.split("train").captions["caption"]))
     content = _summary(scores, captions, held_out)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -500,3 +503,30 @@ def test_a_sampler_by_name_and_a_length_penalty_that_is_no_number_are_refused() 
     for penalty in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"length_penalty is a finite number, got {penalty}"):
             Decoder(None, length_penalty=penalty)
+
+
+@pytest.mark.slow
+def test_type_checkers_know_what_decoding_returns(tmp_path: Path) -> None:
+    """Run mypy, which takes a minute on an empty cache, on calls with and without n_best."""
+    (tmp_path / "calls.py").write_text(
+        "from typing import assert_type\n"
+        "import numpy as np\nimport pandas as pd\nimport attncap\n"
+        "from attncap import Caption, ExternalFeatures\n"
+        "from attncap.decoding.decoder import Decoder\n"
+        "from attncap.decoding.predict import caption_features, caption_images\n"
+        "from attncap.models.captioner import Captioner\n"
+        "def calls(it: Captioner, given: ExternalFeatures, array: np.ndarray, n: int) -> None:\n"
+        "    assert_type(attncap.caption(it, 'a.jpg', beam_width=5), Caption)\n"
+        "    assert_type(attncap.caption(it, array, n_best=3), list[Caption])\n"
+        "    assert_type(attncap.caption(it, array, n_best=n), list[Caption])\n"
+        "    assert_type(caption_images(it, ['a.jpg']), tuple[list[Caption], pd.DataFrame])\n"
+        "    assert_type(caption_images(it, ['a.jpg'], n_best=2), tuple[list[list[Caption]], pd.DataFrame])\n"
+        "    assert_type(caption_features(it, given, ['a'])[0], list[Caption])\n"
+        "    assert_type(Decoder(it, max_length=9)(array), list[Caption])\n"
+        "    assert_type(Decoder(it, n_best=2)(array), list[list[Caption]])\n"
+        "    attncap.caption(it, 'a.jpg', beam=3)  # type: ignore[call-overload]\n"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "mypy", "--warn-unused-ignores", "--cache-dir", tmp_path / "cache"]
+    checked = subprocess.run([*command, tmp_path / "calls.py"], cwd=root, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr

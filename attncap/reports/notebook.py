@@ -20,6 +20,8 @@ from attncap.plotting.style import INK
 
 SHARED = "#cfe5f5"  # background of n-grams that caption and reference share
 ORANGE = "#fbd9c3"  # background of words that no reference has
+# Jupyter's own style breaks a printed line that is too long inside a word.
+WRAP = "<style>.jp-Notebook .jp-OutputArea-output pre {word-break: normal; overflow-wrap: anywhere}</style>"
 
 
 def notebook_setup(*, seed: int = 0, dpi: float | None = None, style: bool = True) -> None:
@@ -30,7 +32,7 @@ def notebook_setup(*, seed: int = 0, dpi: float | None = None, style: bool = Tru
         dpi: resolution of figures in dots per inch; lower keeps the notebook's file small. Default: matplotlib's.
         style: False leaves matplotlib's settings as they are.
 
-    Tables of pandas show long texts in full.
+    Tables of pandas show long texts in full, and printed lines wrap between words.
 
     Raises:
         RuntimeError: a package was reinstalled after this kernel had loaded it, as can happen on Colab.
@@ -57,6 +59,14 @@ def notebook_setup(*, seed: int = 0, dpi: float | None = None, style: bool = Tru
     names = ["attncap", "keras", keras.backend.backend(), "numpy", "pandas", "matplotlib"]
     modules: list[Any] = [import_module(name) for name in names]
     print(", ".join(f"{name} {module.__version__}" for name, module in zip(names, modules, strict=True)))
+    _wrap_between_words()
+
+
+def _wrap_between_words() -> None:
+    """Give the notebook's page the style WRAP; outside a notebook do nothing."""
+    running = sys.modules.get("IPython")
+    if running is not None and running.get_ipython() is not None:
+        import_module("IPython.display").display({"text/html": WRAP, "text/plain": ""}, raw=True)
 
 
 def _check_loaded(modules: Mapping[str, Any]) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,7 +14,8 @@ import pandas as pd
 import pytest
 
 from attncap.metrics.evaluate import compare, evaluate
-from attncap.reports.notebook import CaptionTable, notebook_setup, score_table
+from attncap.reports.notebook import WRAP, CaptionTable, notebook_setup, score_table
+from tests.browser import resize
 
 PREDICTIONS = {"1": "a red cat", "2": "two dogs run", "3": "a bird"}
 REFERENCES = {
@@ -32,6 +37,50 @@ def test_set_up_seeds_prints_versions_and_shows_long_texts(capsys: pytest.Captur
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == printed[1]
     assert re.match(r"attncap \S+, keras \S+, \w+ \S+, numpy \S+, pandas \S+, matplotlib \S+$", printed[0])
+
+
+def test_in_a_notebook_printed_lines_wrap_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    monkeypatch.setitem(
+        sys.modules, "IPython.display", SimpleNamespace(display=lambda data, raw: shown.append((data, raw)))
+    )
+    with matplotlib.rc_context(), pd.option_context("display.max_colwidth", 50):
+        notebook_setup()
+        assert shown == []  # a program, or a test, that has imported IPython
+        monkeypatch.setattr(sys.modules["IPython"], "get_ipython", object)
+        notebook_setup()
+    assert shown == [({"text/html": WRAP, "text/plain": ""}, True)]
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_style_reaches_what_a_notebook_prints(browser: Any, tmp_path: Path, width: int) -> None:
+    nbformat, nbconvert = pytest.importorskip("nbformat"), pytest.importorskip("nbconvert")
+    line = "counterrevolutionary eyebrows " * 30
+    v4 = nbformat.v4
+    style = v4.new_output("display_data", {"text/html": WRAP, "text/plain": ""})
+    cell = v4.new_code_cell(
+        "print(line)", outputs=[v4.new_output("stream", name="stdout", text=line)], execution_count=1
+    )
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("setup()", outputs=[style], execution_count=1), cell])
+    page = tmp_path / "page.html"
+    page.write_text(nbconvert.HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+    resize(browser, width, 900)
+    browser.get(page.as_uri())
+    pieces = browser.execute_script(
+        """
+        const text = [...document.querySelectorAll(".jp-OutputArea-output pre")].at(-1).firstChild;
+        const range = document.createRange(), tops = [];
+        for (const word of text.data.matchAll(/\\S+/g)) {
+            range.setStart(text, word.index);
+            range.setEnd(text, word.index + word[0].length);
+            tops.push(new Set([...range.getClientRects()].map((box) => box.top)).size);
+        }
+        return tops;
+        """
+    )
+    resize(browser)
+    assert len(pieces) == 60 and set(pieces) == {1}  # each word lies on one line
 
 
 def test_a_kernel_that_holds_an_older_package_is_to_be_restarted(monkeypatch: pytest.MonkeyPatch) -> None:

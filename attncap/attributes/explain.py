@@ -15,7 +15,7 @@ from attncap.captions import Caption
 from attncap.explain.gradients import integrated_gradients
 from attncap.explain.methods import METHODS, Method
 from attncap.explain.occlusion import baseline_of, hide, mean_drops, to_maps, windows_of
-from attncap.explain.words import encode_image
+from attncap.features.pipeline import encode_batch
 from attncap.grounding.phrases import cell_cover
 from attncap.images import AnyImage
 
@@ -79,7 +79,7 @@ def explain_attribute(
             raise ValueError(
                 f"this classifier holds no encoder: give features of {classifier.feature_size} numbers, not an image"
             )
-        given = encode_image(classifier.encoder, image)
+        given = encode_batch(classifier.encoder, [image])[0]
     flat = np.asarray(given, np.float32).reshape(-1)  # (D,)
     probs = classifier.probabilities(flat[None, None, None])[0]
     if names is None:

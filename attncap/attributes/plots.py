@@ -19,6 +19,7 @@ from attncap.plotting.layout import (
     ink_of,
     label_graph,
     legends_above,
+    new_axes,
     short_number,
     wrap,
 )
@@ -140,8 +141,7 @@ def plot_average_precision(
         raise ValueError("no attribute has an average precision: nothing to plot")
     shown = known.head(most)
     if ax is None:
-        figure = SheetFigure(figsize=(8.0, 1.7 + 0.27 * len(shown)), layout=constrained_layout())
-        ax = figure.add_subplot(axes_class=PanelAxes)
+        ax = new_axes(8.0, 1.7 + 0.27 * len(shown))
     muted = ink_of(ax)[1]
     places = np.arange(len(shown))
     values, shares = shown["average_precision"].to_numpy(float), shown["prevalence"].to_numpy(float)
@@ -199,8 +199,7 @@ def plot_calibration(
         raise ValueError("probabilities of at least one name, and at least one known label, expected")
     beside: dict[str, Any] = {"loc": "upper left", "fontsize": 9}  # there is room only in a figure of our own
     if ax is None:
-        figure = SheetFigure(figsize=(8.4, 4.6), layout=constrained_layout())
-        ax = figure.add_subplot(axes_class=PanelAxes)
+        ax = new_axes(8.4, 4.6)
         beside = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "labelspacing": 0.9}
     ink, muted, rule = ink_of(ax)
     ax.plot([0, 1], [0, 1], color=muted, linestyle="--", linewidth=1.5, label="perfectly calibrated")

@@ -13,28 +13,9 @@ from matplotlib.figure import Figure
 from attncap.captions import Caption
 from attncap.explain.faithfulness import RANDOM, MapFaithfulness
 from attncap.images import AnyImage
-from attncap.plotting.layout import (
-    constrained_layout,
-    fit_word,
-    label_graph,
-    place_axes,
-    place_text,
-    read_image,
-    wrap,
-)
+from attncap.plotting.layout import fit_word, label_graph, place_axes, place_text, read_image, side_by_side, wrap
 from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale, peak_label
-from attncap.plotting.style import (
-    COLORS,
-    GAP,
-    INK,
-    LINE,
-    MARGIN,
-    MUTED,
-    PANEL_PIXELS,
-    STYLE,
-    PanelAxes,
-    SheetFigure,
-)
+from attncap.plotting.style import COLORS, GAP, INK, LINE, MARGIN, MUTED, PANEL_PIXELS, STYLE, SheetFigure, root_figure
 
 PER_ROW = 7  # words side by side
 
@@ -130,21 +111,16 @@ def plot_faithfulness(measured: MapFaithfulness, *, title: str | None = None) ->
     Example:
         >>> plot_faithfulness(measure_maps(captioner, features, explained)).savefig("faithfulness.png")
     """
-    figure = SheetFigure(figsize=(9.0, 3.7), layout=constrained_layout())
+    axes = side_by_side(2, 9.0, 3.7)
+    figure = root_figure(axes[0])
     if title is not None:
         figure.suptitle(title, fontweight="bold", fontsize=12)
-    axes: Any = [figure.add_subplot(1, 2, n + 1, axes_class=PanelAxes) for n in range(2)]
-    methods = list(dict.fromkeys(measured.curves["method"]))
-    for ax, (kind, what, across) in zip(
-        axes,
-        (
-            ("deletion", "Deletion: lower is better", "share of the cells that are hidden"),
-            ("insertion", "Insertion: higher is better", "share of the cells that are shown"),
-        ),
-        strict=True,
-    ):
-        for n, method in enumerate(methods):
-            own = measured.curves[measured.curves["method"] == method]
+    panels = (
+        ("deletion", "Deletion: lower is better", "share of the cells that are hidden"),
+        ("insertion", "Insertion: higher is better", "share of the cells that are shown"),
+    )
+    for ax, (kind, what, across) in zip(axes, panels, strict=True):
+        for n, (method, own) in enumerate(measured.curves.groupby("method", sort=False)):
             chance = method == RANDOM
             look: dict[str, Any] = {"linestyle": "--", "color": MUTED} if chance else {"color": COLORS[n % len(COLORS)]}
             ax.plot(own["fraction"], own[kind], label=f"{method} maps" if chance else method, **look)

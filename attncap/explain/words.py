@@ -15,8 +15,8 @@ from attncap.explain.gradients import integrated_gradients, word_scores
 from attncap.explain.methods import METHODS, Method
 from attncap.explain.occlusion import Baseline, occlusion_relevance, to_maps
 from attncap.explain.reading import WordReader, as_caption, of_words, padded, stored_grid, token_groups
-from attncap.features.pipeline import encode_images
-from attncap.images import AnyImage, UnreadableImage, image_name
+from attncap.features.pipeline import encode_batch
+from attncap.images import AnyImage
 from attncap.tokenizers import UNK
 
 
@@ -204,16 +204,4 @@ def features_of(captioner: Any, image: AnyImage) -> np.ndarray:
         raise ValueError(
             f"this captioner holds no encoder: give features of shape {tuple(captioner.feature_shape)}, not an image"
         )
-    return encode_image(captioner.encoder, image)
-
-
-def encode_image(encoder: Any, image: AnyImage) -> np.ndarray:
-    """Return the features of one image, in the encoder's shape.
-
-    Raises:
-        UnreadableImage: the file is no image, or damaged.
-    """
-    [batch] = encode_images(encoder, [image], progress=False)
-    if batch.rejects:
-        raise UnreadableImage(image_name(image, 0), batch.rejects[0][1])
-    return batch.features[0][0]
+    return encode_batch(captioner.encoder, [image])[0][0]

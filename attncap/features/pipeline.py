@@ -18,7 +18,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from attncap._files import check_list
-from attncap.images import AnyImage, UnreadableImage, image_bytes, open_image, read_image
+from attncap.images import AnyImage, UnreadableImage, image_bytes, image_name, open_image, read_image
 
 DECODERS = 4  # threads that decode images; Pillow releases the interpreter lock while it does
 Item = TypeVar("Item")
@@ -98,6 +98,22 @@ def encode_images(
             yield Encoded(readable, features, rejects)
             start += len(batch)
             bar.update(len(batch))
+
+
+def encode_batch(encoder: Any, images: Sequence[AnyImage], **settings: Any) -> list[np.ndarray]:
+    """Return the features of images in one batch, an array (B, rows, cols, D) for each view.
+
+    Args:
+        encoder, images: as in `encode_images`.
+        settings: its `views` and `network`.
+
+    Raises:
+        UnreadableImage: an image cannot be read.
+    """
+    [batch] = encode_images(encoder, images, batch_size=len(images), progress=False, **settings)
+    for at, reason in batch.rejects:
+        raise UnreadableImage(image_name(images[at], at), reason)
+    return batch.features
 
 
 def compute_here(

@@ -8,8 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
-from attncap.plotting.layout import constrained_layout, drawable, ink_of, label_graph, legends_above, short_number
-from attncap.plotting.style import COLORS, STYLE, PanelAxes, SheetFigure
+from attncap.plotting.layout import drawable, ink_of, label_graph, legends_above, new_axes, short_number
+from attncap.plotting.style import COLORS, STYLE
 
 
 @matplotlib.rc_context(STYLE)
@@ -46,8 +46,7 @@ def plot_grounding(
         raise ValueError("no phrase was measured: there is nothing to draw")
     table = table.sort_values(measure, ascending=False, kind="stable")
     if ax is None:
-        figure = SheetFigure(figsize=(8.0, 1.7 + 0.46 * len(table)), layout=constrained_layout())
-        ax = figure.add_subplot(axes_class=PanelAxes)
+        ax = new_axes(8.0, 1.7 + 0.46 * len(table))
     prefix = "pointing_" if measure == "pointing_game" else ""
     ink, muted, _ = ink_of(ax)
     places = np.arange(len(table))

@@ -61,8 +61,9 @@ def plot_beam_tree(
     bare(ax)
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(len(beams) + 1.5, -0.5))
     ax.set_title(drawable(title if title is not None else last), loc="left", parse_math=False, wrap=True)
-    box: dict[str, Any] = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none"}
-    ax.text((columns - 1) / 2, 0, "<start>", ha="center", va="center", fontsize=SIZE, color=MUTED, bbox=box)
+    box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none"}
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "bbox": box}
+    ax.text((columns - 1) / 2, 0, "<start>", fontsize=SIZE, color=MUTED, **middle)
     for number, row in enumerate(labels):
         for rank, label in enumerate(row):
             parent = parents[number][rank]
@@ -70,23 +71,14 @@ def plot_beam_tree(
             on_best, alive = rank in best[number], rank in kept[number]
             color = COLORS[0] if on_best else INK if alive else "#8a8a8a"
             frozen = not label
-            line: dict[str, Any] = {
-                "color": color if alive else RULE,
-                "linewidth": 2.4 if on_best else 1.2,
-                "zorder": 1.5 + on_best,
-            }
-            ax.plot([from_x, rank], [number, number + 1], linestyle=":" if frozen else "-", **line)
+            line: dict[str, Any] = {"linestyle": ":" if frozen else "-", "linewidth": 2.4 if on_best else 1.2}
+            ax.plot([from_x, rank], [number, number + 1], color=color if alive else RULE, zorder=1.5 + on_best, **line)
             if not frozen:
-                look: dict[str, Any] = {
-                    "color": color,
-                    "fontweight": "bold" if on_best else "normal",
-                    "bbox": box,
-                    "zorder": 3,
-                }
-                ax.text(rank, number + 1, drawable(label), ha="center", va="center", fontsize=SIZE, **look)
+                look: dict[str, Any] = {"color": color, "fontweight": "bold" if on_best else "normal", "zorder": 3}
+                ax.text(rank, number + 1, drawable(label), fontsize=SIZE, **look, **middle)
     for rank, (_, log_prob) in enumerate(beams[-1]):
         sum_of_logs = f"log p {log_prob:.2f}".replace("-", "\u2212")
-        ax.text(rank, len(beams) + 1, sum_of_logs, ha="center", va="center", fontsize=SIZE, color=INK, bbox=box)
+        ax.text(rank, len(beams) + 1, sum_of_logs, fontsize=SIZE, color=INK, **middle)
     return ax
 
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attncap.plotting.layout import constrained_layout, figure_of, ink_of, label_graph, legends_above, short_number
-from attncap.plotting.style import COLORS, MARKERS, STYLE, PanelAxes, SheetFigure
+from attncap.plotting.layout import ink_of, label_graph, legends_above, short_number, side_by_side
+from attncap.plotting.style import COLORS, MARKERS, STYLE, root_figure
 
 
 @matplotlib.rc_context(STYLE)
@@ -47,8 +47,7 @@ def plot_history(history: Any, *, axes: Sequence[Axes] | None = None, best: str 
     if table["epoch"].min() == 0:
         table = table.assign(epoch=table["epoch"] + 1)
     if axes is None:
-        fig = SheetFigure(figsize=(5.2 * len(panels), 4.2), layout=constrained_layout())
-        axes = [fig.add_subplot(1, len(panels), n + 1, axes_class=PanelAxes) for n in range(len(panels))]
+        axes = side_by_side(len(panels), 5.2 * len(panels), 4.2)
     elif len(axes) != len(panels):
         raise ValueError(f"axes needs {len(panels)} (for {panels}), got {len(axes)}")
     found = best in table and table[best].notna().any()
@@ -80,7 +79,7 @@ def plot_history(history: Any, *, axes: Sequence[Axes] | None = None, best: str 
         if len(table) == 1:
             ax.set_xlim(table["epoch"].iloc[0] - 1, table["epoch"].iloc[0] + 1)
     legends_above(axes)
-    return figure_of(axes[0])
+    return root_figure(axes[0])
 
 
 def _curve_name(column: str) -> str:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from attncap import images
 from attncap.images import AnyImage
-from attncap.plotting.style import INK, MISSING, MUTED, RULE, STYLE, PanelAxes, root_figure
+from attncap.plotting.style import INK, MISSING, MUTED, RULE, STYLE, PanelAxes, SheetFigure, root_figure
 
 
 def place_axes(fig: Figure | SubFigure, left: float, top: float, width: float, height: float) -> Axes:
@@ -150,12 +150,8 @@ def read_image(image: AnyImage, longest: int) -> tuple[np.ndarray, tuple[int, in
 def show_photo(ax: Axes, photo: np.ndarray, size: tuple[int, int]) -> None:
     """Draw an image in its own pixel coordinates, at the resolution of `photo`."""
     bare(ax)
-    ax.imshow(photo, extent=image_extent(size), origin="upper", aspect="equal", interpolation="antialiased")
-
-
-def image_extent(size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Return the extent for imshow that draws an array of any resolution in the image's pixel coordinates."""
-    return (-0.5, size[0] - 0.5, size[1] - 0.5, -0.5)  # pixel centers at whole numbers, y downward
+    extent = (-0.5, size[0] - 0.5, size[1] - 0.5, -0.5)  # pixel centers at whole numbers, y downward
+    ax.imshow(photo, extent=extent, origin="upper", aspect="equal", interpolation="antialiased")
 
 
 def ink_of(ax: Axes) -> tuple[str, str, str]:
@@ -232,8 +228,12 @@ def constrained_layout(pad: float = 0.1) -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=pad, h_pad=pad)
 
 
-def figure_of(ax: Axes) -> Figure:
-    """Return the figure that holds these axes."""
-    figure = root_figure(ax)
-    assert figure is not None
-    return figure
+def new_axes(width: float, height: float) -> Axes:
+    """Return the axes of a new figure of this size in inches."""
+    return side_by_side(1, width, height)[0]
+
+
+def side_by_side(panels: int, width: float, height: float) -> list[Axes]:
+    """Return axes side by side in a new figure of this size in inches."""
+    figure = SheetFigure(figsize=(width, height), layout=constrained_layout())
+    return [figure.add_subplot(1, panels, n + 1, axes_class=PanelAxes) for n in range(panels)]

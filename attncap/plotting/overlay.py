@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 from PIL import Image
 
 from attncap.captions import WHOLE_IMAGE
-from attncap.plotting.layout import image_extent, show_photo
+from attncap.plotting.layout import show_photo
 
 Mode = Literal["heat", "reveal", "contour"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -199,11 +199,8 @@ def _box_in_pixels(
     left, top = (max(round(edge * n), 0) for edge, n in zip(grid_box[:2], (width, height), strict=True))
     right, bottom = (min(max(round(edge * n), 1), n) for edge, n in zip(grid_box[2:], (width, height), strict=True))
     left, top = min(left, right - 1), min(top, bottom - 1)
-    x_scale, y_scale = size[0] / width, size[1] / height
-    x0, x1, y1, y0 = image_extent(size)
-    if (left, top, right, bottom) != (0, 0, width, height):
-        x0, x1 = left * x_scale - 0.5, right * x_scale - 0.5
-        y0, y1 = top * y_scale - 0.5, bottom * y_scale - 0.5
+    x0, x1 = (edge * size[0] / width - 0.5 for edge in (left, right))
+    y0, y1 = (edge * size[1] / height - 0.5 for edge in (top, bottom))
     return (left, top, right, bottom), (x0, x1, y1, y0)
 
 

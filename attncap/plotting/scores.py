@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from attncap.plotting.layout import constrained_layout, drawable, ink_of, label_graph, legends_above, short_number
-from attncap.plotting.style import COLORS, MARKERS, STYLE, PanelAxes, SheetFigure
+from attncap.plotting.layout import drawable, ink_of, label_graph, legends_above, new_axes, short_number
+from attncap.plotting.style import COLORS, MARKERS, STYLE
 
 
 class _Score(NamedTuple):
@@ -46,8 +46,7 @@ def plot_scores(scores: Any, *, ax: Axes | None = None, title: str | None = None
     systems, metrics = list(dict.fromkeys(r.system for r in rows)), list(dict.fromkeys(r.metric for r in rows))
     if ax is None:
         height = 1.4 + 0.15 * len(systems) + len(metrics) * (0.3 * len(systems) + 0.2)
-        figure = SheetFigure(figsize=(8.0, height), layout=constrained_layout())
-        ax = figure.add_subplot(axes_class=PanelAxes)
+        ax = new_axes(8.0, height)
     ink = ink_of(ax)[0]
     step = 0.75 / len(systems)
     for n, system in enumerate(systems):

@@ -60,17 +60,18 @@ class SheetFigure(Figure):
     """A figure without pyplot that Jupyter shows when it is the last value of a cell."""
 
     def _repr_png_(self) -> bytes:
-        return _png(self)
+        return png_of(self)
 
 
 class PanelAxes(Axes):
     """Axes that Jupyter shows as their figure when they are the last value of a cell."""
 
     def _repr_png_(self) -> bytes:
-        return _png(cast(Figure, root_figure(self)))
+        return png_of(cast(Figure, root_figure(self)))
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure, **settings: Any) -> bytes:
+    """Return a figure as a PNG file, with settings of `savefig`."""
     contents = BytesIO()
-    figure.savefig(contents, format="png")
+    figure.savefig(contents, format="png", **settings)
     return contents.getvalue()

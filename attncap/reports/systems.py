@@ -21,7 +21,7 @@ from attncap.data.dataset import CaptionData
 from attncap.data.load import cache_folder, leave_out
 from attncap.decoding.decoder import Decoder
 from attncap.features.extractor import FeatureExtractor
-from attncap.features.pipeline import encode_images
+from attncap.features.pipeline import encode_batch
 from attncap.features.store import FeatureStore
 from attncap.images import UnreadableImage
 from attncap.models.saving import load_captioner
@@ -69,7 +69,7 @@ def captioner_system(name: str, run: str | Path, *, training_seconds: float | No
     network, decode = encoder.network_for_pixels(), Decoder(captioner, **decoding)
 
     def answer(paths: Sequence[str]) -> list[str]:
-        (features,) = _features(encoder, network, paths)
+        (features,) = encode_batch(encoder, paths, network=network)
         return [caption.text for caption in decode(features)]
 
     return System(name, answer, _or_of_run(training_seconds, run), _file_megabytes(run))
@@ -93,7 +93,7 @@ def attribute_system(
     network = encoder.network_for_pixels()
 
     def answer(paths: Sequence[str]) -> list[str]:
-        seen = _features(encoder, network, paths, classifier.views)
+        seen = encode_batch(encoder, paths, network=network, views=classifier.views)
         probs = classifier.calibrated(classifier.mean_logits(*seen))
         return [classifier.sentence(row, most) for row in probs]  # (B, A)
 
@@ -257,15 +257,6 @@ def seconds_of_run(run: str | Path) -> float:
 
 def _or_of_run(seconds: float | None, run: str | Path) -> float:
     return seconds_of_run(run) if seconds is None else seconds
-
-
-def _features(encoder: Any, network: Any, paths: Sequence[str], views: Sequence[bool] = (False,)) -> list[np.ndarray]:
-    """Return the features of image files in one batch, one array (B, rows, cols, D) for each view."""
-    (batch,) = encode_images(encoder, paths, batch_size=len(paths), progress=False, views=views, network=network)
-    if batch.rejects:
-        at, reason = batch.rejects[0]
-        raise UnreadableImage(paths[at], reason)
-    return batch.features
 
 
 def _file_megabytes(run: str | Path) -> float:

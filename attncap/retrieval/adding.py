@@ -15,6 +15,7 @@ from attncap.images import UnreadableImage, image_bytes
 from attncap.paths import check_ids
 from attncap.retrieval.database import Entry, ImageDatabase
 from attncap.retrieval.difference_hash import ImageEncoder
+from attncap.retrieval.search import unit_vectors
 
 COMMIT_EVERY = 64  # images per commit; a killed process loses at most these
 
@@ -75,12 +76,7 @@ def stored_codes(encoder: ImageEncoder, codes: np.ndarray) -> list[bytes]:
         raise ValueError(f"codes of shape (N, {width}) expected, got {codes.shape}")
     if is_hash:
         return [code.tobytes() for code in np.asarray(codes, np.uint8)]
-    vectors = np.asarray(codes, np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
-    if len(bad):
-        raise ValueError(f"embedding {bad[0]}: expected finite values, not all zero")
-    return [code.tobytes() for code in (vectors / lengths).astype("<f2")]
+    return [code.tobytes() for code in unit_vectors(codes, "embedding").astype("<f2")]
 
 
 def check_labels(image_ids: Sequence[str], labels: Sequence[Any], count: int) -> None:

@@ -67,23 +67,14 @@ class CaptionNeighbors:
         """
         if not 0 < agree_with <= 1:
             raise ValueError(f"agree_with is a share, above 0 and at most 1, got {agree_with}")
-        rows, _ = self.index.nearest(codes, k + (without is not None))
-        if without is not None:
-            rows = np.array([row[row != out][:k] for row, out in zip(rows, without, strict=True)])
+        near, _ = self.index.nearest(codes, k + (without is not None))
         with_text = np.diff(self.captions_of) > 0
         if not with_text.all():  # rare: search all entries for the nearest ones with a caption
-            near = self.index.nearest(codes, len(self.index))[0]
-            kept = [row[with_text[row]] for row in near]
-            rows = np.array(
-                [
-                    row[row != out][:k]
-                    for row, out in zip(kept, [-1] * len(kept) if without is None else without, strict=True)
-                ]
-            )
-        return [
-            self.texts[self._choose(row, k, agree_with)]
-            for row in tqdm(rows, desc="captions", unit=" captions", disable=not progress)
-        ]
+            near, _ = self.index.nearest(codes, len(self.index))
+        left_out = np.full(len(near), -1) if without is None else without
+        rows = [row[with_text[row] & (row != out)][:k] for row, out in zip(near, left_out, strict=True)]
+        bar = tqdm(rows, desc="captions", unit=" captions", disable=not progress)
+        return [self.texts[self._choose(row, k, agree_with)] for row in bar]
 
     def _choose(self, rows: np.ndarray, k: int, agree_with: float) -> int:
         if k == 1:

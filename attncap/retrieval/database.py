@@ -200,8 +200,8 @@ class ImageDatabase:
         self.encoder: dict[str, Any] = found["encoder"]
         if encoder is not None and not same_encoder(encoder, self.encoder):
             raise ValueError(
-                f"{self._name}: holds codes of {_said(self.encoder)}; {_said(encoder)} was asked for: take the same "
-                "encoder, or another file"
+                f"{self._name}: holds codes of {in_words(self.encoder)}; {in_words(encoder)} was asked for: take the "
+                "same encoder, or another file"
             )
 
     @contextmanager
@@ -261,7 +261,8 @@ def _check_sum(image_id: str, labels: str, code: bytes) -> int:
     return zlib.crc32(code, zlib.crc32(f"{image_id}\0{labels}\0".encode()))
 
 
-def _said(encoder: Mapping[str, Any]) -> str:
+def in_words(encoder: Mapping[str, Any]) -> str:
+    """Return the description of an encoder as text."""
     return ", ".join(f"{key} {value}" for key, value in encoder.items())
 
 

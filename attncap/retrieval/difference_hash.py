@@ -56,13 +56,9 @@ class DifferenceHash:
     def __init__(self, bits: int = 64) -> None:
         known = sorted(number * side * side for side in range(2, 65) for number in (1, 2))
         if bits not in known:
-            nearest = [
-                max((n for n in known if n < bits), default=4),
-                min((n for n in known if n > bits), default=8192),
-            ]
-            raise ValueError(
-                f"dhash: {bits} bits: n^2 or 2 n^2 expected (n 2 to 64), such as {nearest[0]}, {nearest[1]}"
-            )
+            below = max((n for n in known if n < bits), default=4)
+            above = min((n for n in known if n > bits), default=8192)
+            raise ValueError(f"dhash: {bits} bits: n^2 or 2 n^2 expected (n 2 to 64), such as {below}, {above}")
         self.size = bits
         side = isqrt(bits)
         self._both = side * side != bits

@@ -15,7 +15,7 @@ from attncap._files import check_list
 from attncap.images import AnyImage, UnreadableImage
 from attncap.paths import image_ids as ids_of
 from attncap.retrieval.adding import add_files, check_labels, code_bytes, stored_codes
-from attncap.retrieval.database import Entry, ImageDatabase
+from attncap.retrieval.database import Entry, ImageDatabase, in_words
 from attncap.retrieval.difference_hash import DifferenceHash, ImageEncoder
 from attncap.retrieval.hnsw import NeighborGraph
 from attncap.retrieval.search import CosineSearch, HashSearch
@@ -74,9 +74,10 @@ class ImageIndex:
         database = ImageDatabase(file, None if encoder is None else encoder.describe())
         if encoder is None:
             if database.encoder.get("encoder") != "dhash":
-                what = ", ".join(f"{key} {value}" for key, value in database.encoder.items())
                 database.close()
-                raise ValueError(f"{file}: holds embeddings of {what}: pass that encoder (PooledEmbedding)")
+                raise ValueError(
+                    f"{file}: holds embeddings of {in_words(database.encoder)}: pass that encoder (PooledEmbedding)"
+                )
             encoder = DifferenceHash(database.encoder["bits"])
         index = cls.__new__(cls)
         index._use(database, encoder)
@@ -85,14 +86,11 @@ class ImageIndex:
     def _use(self, database: ImageDatabase, encoder: ImageEncoder) -> None:
         self._database, self.encoder = database, encoder
         self._is_hash = encoder.measure == "hash_distance"
+        self._bytes = code_bytes(encoder)
         self._seen: tuple[int, int] | None = None
         self._ids, self._codes = np.empty(0, np.int64), np.empty((0, self._bytes), np.uint8)
         self._search: HashSearch | CosineSearch | None = None
         self._graph: NeighborGraph | None = None
-
-    @property
-    def _bytes(self) -> int:
-        return code_bytes(self.encoder)
 
     def __len__(self) -> int:
         return len(self._database)

@@ -12,15 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attncap.plotting.layout import constrained_layout, drawable, ink_of, label_graph, legends_above, wrap
-from attncap.plotting.style import COLORS, STYLE, PanelAxes, SheetFigure
-
-
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    if ax is not None:
-        return ax
-    figure = SheetFigure(figsize=size, layout=constrained_layout())
-    return figure.add_subplot(axes_class=PanelAxes)
+from attncap.plotting.layout import drawable, ink_of, label_graph, legends_above, new_axes, side_by_side, wrap
+from attncap.plotting.style import COLORS, STYLE, root_figure
 
 
 @matplotlib.rc_context(STYLE)
@@ -55,7 +48,7 @@ def plot_threshold(
     shown = table[table["threshold"] >= 0]
     if queries < 1 or shown.empty:
         raise ValueError("a threshold curve needs at least one query and one threshold")
-    ax = _axes(ax, (7.5, 4.2))
+    ax = new_axes(7.5, 4.2) if ax is None else ax
     ink, muted, _ = ink_of(ax)
     x = np.append(shown["threshold"].to_numpy(float), float(shown["threshold"].iloc[-1]) * 1.03 + 1e-9)
     columns = (("wrong", COLORS[1], "wrong label given"), ("missed", COLORS[0], "match missed"))
@@ -99,9 +92,8 @@ def plot_threshold_curves(
     """
     if not curves or len(curves) != len(measures):
         raise ValueError(f"a measure for each threshold curve expected: {len(curves)} curves, {len(measures)} measures")
-    figure = SheetFigure(figsize=(5.0 * len(curves), 4.4), layout=constrained_layout())
-    for n, ((name, curve), measure) in enumerate(zip(curves.items(), measures, strict=True)):
-        ax = figure.add_subplot(1, len(curves), n + 1, axes_class=PanelAxes)
+    axes = side_by_side(len(curves), 5.0 * len(curves), 4.4)
+    for ax, (name, curve), measure in zip(axes, curves.items(), measures, strict=True):
         said = f"threshold {curve.threshold:.3g}" if curve.threshold >= 0 else "no threshold is good"
         plot_threshold(
             curve.table, curve.threshold, curve.queries, measure=measure, title=f"{drawable(name)}: {said}", ax=ax
@@ -110,15 +102,16 @@ def plot_threshold_curves(
         assert legend is not None
         legend.remove()
         ax.set_title(ax.get_title(loc="left"), loc="left", pad=6)
-        if n:
-            ax.set_ylabel("")
-    top = max(ax.get_ylim()[1] for ax in figure.axes)
-    for ax in figure.axes:
+    top = max(ax.get_ylim()[1] for ax in axes)
+    for ax in axes:
         ax.set_ylim(0, top)  # one scale, so that the systems can be compared
-    found = [ax.get_legend_handles_labels() for ax in figure.axes]
+    for ax in axes[1:]:
+        ax.set_ylabel("")
+    found = [ax.get_legend_handles_labels() for ax in axes]
     handles, labels = max(found, key=lambda entries: len(entries[0]))
     labels = ["chosen threshold" if label.startswith("threshold ") else label for label in labels]
     heading = "\n".join(wrap(title, 5.0 * len(curves) - 0.2, 13))
+    figure = root_figure(axes[0])
     figure.suptitle(heading, x=0.01, ha="left", fontsize=13, parse_math=False)
     figure.legend(handles, labels, loc="outside lower left", ncols=len(handles) if len(curves) > 1 else 2)
     return figure
@@ -150,7 +143,7 @@ def plot_robustness(
     changes = next(iter(tables.values()))["change"].tolist()
     if any(table["change"].tolist() != changes for table in tables.values()):
         raise ValueError("robustness tables of the same changes, in the same order, expected")
-    ax = _axes(ax, (8.0, 1.5 + len(changes) * 0.2 * (len(tables) + 0.6)))
+    ax = new_axes(8.0, 1.5 + len(changes) * 0.2 * (len(tables) + 0.6)) if ax is None else ax
     muted = ink_of(ax)[1]
     height = 0.8 / len(tables)
     for n, (system, table) in enumerate(tables.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -17,52 +18,35 @@ from attncap.retrieval.index import ImageIndex
 Change = Callable[[Image.Image], Image.Image]
 
 
-def reencoded(quality: int) -> Change:
+def reencoded(image: Image.Image, quality: int) -> Image.Image:
     """Encode as JPEG with this quality."""
-
-    def change(image: Image.Image) -> Image.Image:
-        contents = BytesIO()
-        image.save(contents, "JPEG", quality=quality)
-        return Image.open(contents).convert("RGB")
-
-    return change
+    contents = BytesIO()
+    image.save(contents, "JPEG", quality=quality)
+    return Image.open(contents).convert("RGB")
 
 
-def resized(share: float) -> Change:
-    """Multiply both sides by `share`."""
-    return lambda image: image.resize(tuple(max(1, round(side * share)) for side in image.size))  # type: ignore[arg-type]
+def resized(image: Image.Image, across: float, down: float) -> Image.Image:
+    """Multiply the width by `across` and the height by `down`."""
+    return image.resize((max(1, round(image.width * across)), max(1, round(image.height * down))))
 
 
-def squeezed(share: float) -> Change:
-    """Multiply the height by `share`."""
-    return lambda image: image.resize((image.width, max(1, round(image.height * share))))
-
-
-def cropped(share: float) -> Change:
+def cropped(image: Image.Image, share: float) -> Image.Image:
     """Cut off `share` of the width and height on every side."""
-
-    def change(image: Image.Image) -> Image.Image:
-        across, down = round(image.width * share), round(image.height * share)
-        return image.crop((across, down, image.width - across, image.height - down))
-
-    return change
+    across, down = round(image.width * share), round(image.height * share)
+    return image.crop((across, down, image.width - across, image.height - down))
 
 
-def rotated(degrees: float) -> Change:
+def rotated(image: Image.Image, degrees: float) -> Image.Image:
     """Rotate about the center, corners in the mean color; multiples of 90 degrees without loss."""
-
-    def change(image: Image.Image) -> Image.Image:
-        if degrees % 90 == 0:
-            return image.rotate(degrees, expand=True)
-        mean = tuple(int(value) for value in np.asarray(image).mean((0, 1)))
-        return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=mean)
-
-    return change
+    if degrees % 90 == 0:
+        return image.rotate(degrees, expand=True)
+    mean = tuple(int(value) for value in np.asarray(image).mean((0, 1)))
+    return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=mean)
 
 
-def brightened(factor: float) -> Change:
+def brightened(image: Image.Image, factor: float) -> Image.Image:
     """Multiply the brightness by `factor`; below 1 is darker."""
-    return lambda image: ImageEnhance.Brightness(image).enhance(factor)
+    return ImageEnhance.Brightness(image).enhance(factor)
 
 
 def captioned(image: Image.Image) -> Image.Image:
@@ -74,18 +58,18 @@ def captioned(image: Image.Image) -> Image.Image:
 
 CHANGES: dict[str, Change] = {
     "the same file": lambda image: image,
-    "JPEG, quality 75": reencoded(75),
-    "JPEG, quality 20": reencoded(20),
-    "half the size": resized(0.5),
-    "height x 0.8": squeezed(0.8),
-    "cropped 2% a side": cropped(0.02),
-    "cropped 5% a side": cropped(0.05),
-    "cropped 10% a side": cropped(0.10),
-    "rotated 2 degrees": rotated(2),
-    "rotated 10 degrees": rotated(10),
-    "rotated 90 degrees": rotated(90),
-    "brightness x 1.3": brightened(1.3),
-    "brightness x 0.6": brightened(0.6),
+    "JPEG, quality 75": partial(reencoded, quality=75),
+    "JPEG, quality 20": partial(reencoded, quality=20),
+    "half the size": partial(resized, across=0.5, down=0.5),
+    "height x 0.8": partial(resized, across=1, down=0.8),
+    "cropped 2% a side": partial(cropped, share=0.02),
+    "cropped 5% a side": partial(cropped, share=0.05),
+    "cropped 10% a side": partial(cropped, share=0.10),
+    "rotated 2 degrees": partial(rotated, degrees=2),
+    "rotated 10 degrees": partial(rotated, degrees=10),
+    "rotated 90 degrees": partial(rotated, degrees=90),
+    "brightness x 1.3": partial(brightened, factor=1.3),
+    "brightness x 0.6": partial(brightened, factor=0.6),
     "contrast x 0.6": lambda image: ImageEnhance.Contrast(image).enhance(0.6),
     "grey": lambda image: ImageOps.grayscale(image).convert("RGB"),
     "white band over a tenth": captioned,

@@ -94,12 +94,12 @@ class CosineSearch:
 
     def distances(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return the distances of one query to some rows."""
-        return _distance(self.rows[rows] @ _unit(query[None])[0])
+        return _distance(self.rows[rows] @ unit_vectors(query[None], "query embedding")[0])
 
     def nearest(self, queries: np.ndarray, k: int, without: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and distances of the k nearest, see `HashSearch.nearest`."""
         k = min(k, len(self) - (without is not None))
-        queries = _unit(queries)
+        queries = unit_vectors(queries, "query embedding")
         rows, products = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         for start in range(0, len(queries), QUERY_BLOCK):
             part = slice(start, start + QUERY_BLOCK)
@@ -121,11 +121,17 @@ def _words(codes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(padded.view(np.uint64).T)  # (W, N)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit_vectors(vectors: np.ndarray, what: str) -> np.ndarray:
+    """Scale vectors (N, D) to unit length: float32.
+
+    Raises:
+        ValueError: a vector that is zero or not finite; the message says `what` it is, and which.
+    """
     vectors = np.asarray(vectors, np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not (np.isfinite(lengths) & (lengths > 0)).all():
-        raise ValueError("query embedding: finite values, not all zero, expected")
+    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(bad):
+        raise ValueError(f"{what} {bad[0]}: expected finite values, not all zero")
     return vectors / lengths
 
 

@@ -131,15 +131,11 @@ def _best(table: pd.DataFrame, whole: bool) -> float:
     thresholds, errors = table["threshold"].to_numpy(), table["errors"].to_numpy()
     # A row is valid from its threshold up to the next one; the last one has no end and counts as a point.
     ends = np.append(thresholds[1:], thresholds[-1])
-    low, high, longest = NEVER, NEVER, -1.0
-    at = 0
-    while at < len(errors):
-        last = at
-        while last + 1 < len(errors) and errors[last + 1] == errors[at]:
-            last += 1
-        if np.isclose(errors[at], errors.min()) and ends[last] - max(thresholds[at], 0) > longest:
-            low, high, longest = thresholds[at], ends[last], ends[last] - max(thresholds[at], 0)
-        at = last + 1
+    changes = np.flatnonzero(np.diff(errors)) + 1
+    first, last = np.append(0, changes), np.append(changes, len(errors)) - 1  # of each run of equal errors
+    lengths = ends[last] - np.maximum(thresholds[first], 0)
+    longest = np.where(np.isclose(errors[first], errors.min()), lengths, -1.0).argmax()
+    low, high = thresholds[first[longest]], ends[last[longest]]
     if low == NEVER:
         return NEVER
     middle = (low + high) / 2

@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from attncap.plotting.explorer.content import (
 from attncap.plotting.layout import read_image
 from attncap.plotting.overlay import HEAT
 from attncap.plotting.predictions import plot_predictions
+from attncap.plotting.style import png_of
 
 PIXELS, FULL_SIZE = 480, 200  # the longer side of the photographs; up to FULL_SIZE images have that size
 SHRINK = 0.66  # power of the number of images above that: 1,000 photographs with three captions each take 15 MB
@@ -90,10 +90,8 @@ class Explorer:
             figure = plot_attention(photos[0], captions[0])
         else:
             figure = plot_predictions(photos, captions, [[]] * len(photos))
-        contents = BytesIO()
-        figure.savefig(contents, format="png", dpi=72)
         said = html.escape("; ".join(f"{caption.image_id}: {caption.text}" for caption in captions))
-        encoded = base64.b64encode(contents.getvalue()).decode("ascii")
+        encoded = base64.b64encode(png_of(figure, dpi=72)).decode("ascii")
         return (
             f'<img alt="First captions of the explorer. {said}" style="max-width:100%" '
             f'src="data:image/png;base64,{encoded}">'

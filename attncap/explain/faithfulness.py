@@ -156,21 +156,15 @@ def measure_maps(
             )
     table = pd.DataFrame(records)
     methods = [*explained, RANDOM]
-    curves = pd.DataFrame(
-        [
-            {"method": name, "fraction": share, "deletion": deletion, "insertion": insertion}
-            for name in methods
-            for share, deletion, insertion in zip(
-                shares,
-                np.mean(table.loc[table["method"] == name, "deleted"].tolist(), axis=0),
-                np.mean(table.loc[table["method"] == name, "inserted"].tolist(), axis=0),
-                strict=True,
-            )
-        ]
-    )
+    curves = []
+    for name in methods:
+        own = table[table["method"] == name]
+        deletion, insertion = (np.mean(own[kind].tolist(), axis=0) for kind in ("deleted", "inserted"))
+        curves.append({"method": name, "fraction": shares, "deletion": deletion, "insertion": insertion})
     table = table.drop(columns=["deleted", "inserted"])
     summary = _summary(table, methods, n_bootstrap, seed)
-    return MapFaithfulness(summary, curves, table, len(words), table["image_id"].nunique())
+    drawn = pd.concat(map(pd.DataFrame, curves), ignore_index=True)
+    return MapFaithfulness(summary, drawn, table, len(words), table["image_id"].nunique())
 
 
 def _checked(captioner: Any, features: np.ndarray, explained: Mapping[str, Sequence[Caption]]) -> list[Caption]:
@@ -233,9 +227,7 @@ def _probabilities(
     rows, cols = features.shape[:2]
     covers = []
     for order in orders.values():
-        rank = np.empty(rows * cols, int)
-        rank[order] = np.arange(rows * cols)
-        hidden = rank < counts[:, None]  # (Q, L)
+        hidden = np.argsort(order) < counts[:, None]  # (Q, L), by the rank of each cell
         covers += [hidden, ~hidden]
     cover = np.concatenate(covers).reshape(-1, rows, cols)
     several = hide(features, cover, baseline_of(features, baseline))

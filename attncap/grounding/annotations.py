@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +72,14 @@ def load_phrases(spec: str, data: CaptionData) -> tuple[CaptionData, dict[str, l
 
 
 def _phrases_of_references(data: CaptionData) -> dict[str, list[list[Phrase]]]:
+    references = data.references()
     captions = [
         Caption(tuple(split_words(text)), (), 0.0, image_id=image_id)
-        for image_id, own in data.references().items()
+        for image_id, own in references.items()
         for text in own
     ]
-    phrases: dict[str, list[list[Phrase]]] = {}
-    for caption, own_phrases in zip(captions, phrases_in(captions, data, {}), strict=True):
-        phrases.setdefault(str(caption.image_id), []).append(own_phrases)
-    return phrases
+    found = iter(phrases_in(captions, data, {}))
+    return {image_id: list(islice(found, len(own))) for image_id, own in references.items()}
 
 
 def _of_table(source: str, data: CaptionData) -> tuple[CaptionData, dict[str, list[list[Phrase]]]]:
@@ -164,9 +164,10 @@ def _of_entities(source: str, data: CaptionData) -> tuple[CaptionData, dict[str,
     read = read_entities(Path(source), image_ids, missing="skip")
     data = _leave_out(data, [image_id for image_id in image_ids if not read.get(image_id)], source)
     rows = [(image_id, sentence.text) for image_id in data.pictures["image_id"] for sentence in read[image_id]]
-    phrases: dict[str, list[list[Phrase]]] = {}
-    for image_id in data.pictures["image_id"]:
-        phrases[image_id] = [list(sentence.split_again(split_words).phrases) for sentence in read[image_id]]
+    phrases = {
+        image_id: [list(sentence.split_again(split_words).phrases) for sentence in read[image_id]]
+        for image_id in data.pictures["image_id"]
+    }
     return replace(data, captions=pd.DataFrame(rows, columns=["image_id", "caption"]), boxes=None), phrases
 
 

@@ -88,21 +88,13 @@ def _draw_attention_captioner(
 ) -> None:
     count, size = regions
     top, middle, low = 0.55, 2.2, 3.65
+    values = "values: norm of $W_a a_l$\nkeys: $W_k$ values $+ b$"
+    weights = "attention weights $\\alpha_t$\nand context $z_t$"
     _box(ax, "frozen", 0.2, top, 0.95, "image")
     _box(ax, "frozen", 1.55, top, 1.7, f"InceptionV3\nto {layer}", f"({count}, {size})")
-    _box(
-        ax,
-        "once",
-        3.65,
-        top,
-        2.45,
-        "values: norm of $W_a a_l$\nkeys: $W_k$ values $+ b$",
-        f"({count}, {projection}), ({count}, {attention})",
-    )
+    _box(ax, "once", 3.65, top, 2.45, values, f"({count}, {projection}), ({count}, {attention})")
     _box(ax, "word", 0.2, middle, 0.95, "state\n$h_{t-1}$", f"({hidden})")
-    _box(
-        ax, "word", 3.65, middle, 2.45, "attention weights $\\alpha_t$\nand context $z_t$", f"({count}), ({projection})"
-    )
+    _box(ax, "word", 3.65, middle, 2.45, weights, f"({count}), ({projection})")
     _box(ax, "word", 6.5, middle, 0.95, "gate\n$\\beta_t \\odot z_t$", f"({projection})")
     _box(ax, "word", 7.85, middle, 0.75, "GRU\n$h_t$", f"({hidden})")
     _box(ax, "word", 8.95, middle, 0.7, "logits\nof $y_t$", f"({vocabulary})")
@@ -118,15 +110,8 @@ def _draw_attention_captioner(
     _arrow(ax, (6.1, 3.95), (8.1, 3.95), (8.1, 3.2))
     _arrow(ax, (6.1, 4.2), (9.3, 4.2), (9.3, 3.2))
     _arrow(ax, (7.65, 2.7), (7.65, 1.9), (9.3, 1.9), (9.3, middle))
-    _arrow(
-        ax,
-        (8.4, 3.2),
-        (8.4, 3.45),
-        (0.675, 3.45),
-        (0.675, 3.2),
-        dashed=True,
-        text="the state is passed to the next word",
-    )
+    from_gru_to_state = (8.4, 3.2), (8.4, 3.45), (0.675, 3.45), (0.675, 3.2)
+    _arrow(ax, *from_gru_to_state, dashed=True, text="the state is passed to the next word")
 
 
 def _draw_show_and_tell(
@@ -161,14 +146,8 @@ def _draw_show_and_tell(
             _arrow(ax, (center, tokens + 0.36), (center, cells))
             _arrow(ax, (center, cells + 0.62), (center, out))
             _box(ax, "token", x, out, width, said[k - 1], height=0.36)
-    _arrow(
-        ax,
-        (8.6, top + 1.0),
-        (8.6, 1.7),
-        (0.2 + width / 2, 1.7),
-        (0.2 + width / 2, cells),
-        text="read once, before the words",
-    )
+    first = 0.2 + width / 2  # the center of the first LSTM
+    _arrow(ax, (8.6, top + 1.0), (8.6, 1.7), (first, 1.7), (first, cells), text="read once, before the words")
     ax.text(0.2, out + 0.18, f"softmax over\n{vocabulary:,} tokens", fontsize=9, color=MUTED, va="center")
 
 

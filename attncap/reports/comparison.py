@@ -67,8 +67,7 @@ class SystemComparison:
 
     def shown(self, intervals: bool = True) -> pd.DataFrame:
         """Return the table as text, scores with their intervals; "-" means not applicable."""
-        names = zip(self.intervals["system"], self.intervals["metric"], strict=True)
-        ends = dict(zip(names, zip(self.intervals["low"], self.intervals["high"], strict=True), strict=True))
+        ends = {(row.system, row.metric): (row.low, row.high) for row in self.intervals.itertuples()}
         rows = {}
         for system, row in self.table.iterrows():
             cells = {}

@@ -190,7 +190,10 @@ def ground(
             named = [list(own) for image_id in read for own in phrases[image_id]]
     if method != "attention":
         captions = _explained(captioner, store, data, captions, method)
-    grounding, at_shifts = (None, {}) if named is None else _measured(captions, named, shifts, seed)
+    grounding, at_shifts = None, {}
+    if named is not None:
+        grounding = measure_grounding(captions, named, shift=0 if 0 in shifts else shifts[0], seed=seed)
+        at_shifts = measure_at_shifts(captions, named, list(dict.fromkeys(shifts)), seed=seed)
     uniform: Comparison | None = None
     faithfulness: tuple[Faithfulness, ...] = ()
     if probes:
@@ -223,10 +226,3 @@ def _explained(
             explained += explainer(features, group)
             bar.update(len(group))
     return explained
-
-
-def _measured(
-    captions: Sequence[Caption], named: Sequence[Sequence[Phrase]], shifts: Sequence[int], seed: int
-) -> tuple[Grounding, dict[int, Grounding]]:
-    own = measure_grounding(captions, named, shift=0 if 0 in shifts else shifts[0], seed=seed)
-    return own, measure_at_shifts(captions, named, list(dict.fromkeys(shifts)), seed=seed)

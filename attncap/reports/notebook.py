@@ -183,12 +183,10 @@ class CaptionTable:
         }
         lines = []
         for name, words in self.rows:
-            spans = [
-                f'<span style="{looks[mark]}">{escape(" ".join(word for word, _ in group))}</span>'
-                if mark
-                else escape(" ".join(word for word, _ in group))
-                for mark, group in ((mark, list(group)) for mark, group in groupby(words, key=lambda pair: pair[1]))
-            ]
+            spans = []
+            for mark, group in groupby(words, key=lambda pair: pair[1]):
+                text = escape(" ".join(word for word, _ in group))
+                spans.append(f'<span style="{looks[mark]}">{text}</span>' if mark else text)
             lines.append(
                 f'<tr><th style="text-align:left;white-space:nowrap;vertical-align:top">{escape(name)}</th>'
                 f'<td style="text-align:left">{" ".join(spans)}</td></tr>'

@@ -59,14 +59,15 @@ def _explain(options: argparse.Namespace) -> None:
     rejects = list(unnamed.itertuples(index=False, name=None))
     path_of = dict(zip(images["image_id"], images["path"], strict=True))
     file_of = dict(zip(path_of, heatmap_files(Path(options.out), list(path_of)), strict=True))
-    image_ids, features = cli.encode_files(captioner, path_of, rejects, progress=False)
+    image_ids, features = cli.encode_files(captioner, path_of, rejects)
     if image_ids:
         if options.caption is None:
             captions = Decoder(captioner, batch_size=32, **cli.decoding(options))(features, image_ids)
         else:
             captions = [options.caption] * len(image_ids)
         explained = {method: explainer(features, captions) for method, explainer in explainers.items()}
-        for number, (image_id, path) in enumerate((image_id, path_of[image_id]) for image_id in image_ids):
+        for number, image_id in enumerate(image_ids):
+            path = path_of[image_id]
             own = {method: found[number] for method, found in explained.items()}
             text = next(iter(own.values())).text
             if not options.json:

@@ -149,11 +149,8 @@ def _distributions(
 def layers_from_the_output(captioner: Any) -> list[Any]:
     """Return the layers that have weights, from the output down: the logits first, word embeddings last."""
     layers = [layer for layer in captioner.layers if layer.weights and layer is not captioner.encoder]
-    first = [layer for layer in layers if layer.name == "logits"]
-    last = [layer for layer in layers if layer.name == "embedding"]
-    rest = [layer for layer in reversed(layers) if layer not in (*first, *last)]
-    norms = [layer for layer in rest if layer.name in ("values", "value_norm")]  # nearest to the image
-    return [*first, *(layer for layer in rest if layer not in norms), *norms, *last]
+    place = {"logits": 0, "values": 2, "value_norm": 2, "embedding": 3}  # values are nearest to the image
+    return sorted(reversed(layers), key=lambda layer: place.get(layer.name, 1))
 
 
 @contextmanager

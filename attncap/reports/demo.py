@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from attncap._files import replacing
 from attncap.captions import Caption
 from attncap.data.dataset import CaptionData
 from attncap.data.faces.dataset import true_share
@@ -21,6 +19,7 @@ from attncap.decoding.predict import caption_stored
 from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import phrases_in
 from attncap.grounding.measures import Grounding, measure_grounding
+from attncap.metrics.coco_json import write_json
 from attncap.metrics.evaluate import Scores, evaluate, write_predictions
 from attncap.plotting import plot_history, plot_predictions
 from attncap.plotting.attention import plot_attention
@@ -74,8 +73,7 @@ def demo(
     scores = evaluate(predictions, held_out.references(), train_captions=list(data.split("train").captions["caption"]))
     content = _summary(scores, captions, held_out)
     content["seconds"] = {"training": round(trained - began, 1), "all": round(time.monotonic() - began, 1)}
-    with replacing(out / "scores.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "scores.json", content, indent=2)
     _draw(out, held_out, captions, scores)
     paths, image_ids = (list(held_out.pictures[name].head(EXPLORED)) for name in ("path", "image_id"))
     explore_features(captioner, store.get(paths), image_ids, paths, held_out.references(), beam_width=BEAM_WIDTH).save(

@@ -24,7 +24,7 @@ from attncap.features.extractor import FeatureExtractor
 from attncap.features.pipeline import encode_batch
 from attncap.features.store import FeatureStore
 from attncap.images import UnreadableImage
-from attncap.models.saving import load_captioner
+from attncap.models.saving import load_captioner, model_file
 from attncap.retrieval.captions import CaptionNeighbors, choose_k
 from attncap.retrieval.difference_hash import DifferenceHash, ImageEncoder
 from attncap.retrieval.embeddings import PooledEmbedding
@@ -260,8 +260,7 @@ def _or_of_run(seconds: float | None, run: str | Path) -> float:
 
 
 def _file_megabytes(run: str | Path) -> float:
-    file = Path(run) / "best.keras" if Path(run).is_dir() else Path(run)
-    return file.stat().st_size / 1e6
+    return model_file(run).stat().st_size / 1e6
 
 
 def _text_megabytes(texts: Sequence[str]) -> float:

@@ -16,9 +16,7 @@ def features_file(run: str | Path) -> str | None:
     Args:
         run: run folder, or a `.keras` file in it.
     """
-    path = Path(run)
-    manifest = (path if path.is_dir() else path.parent) / "manifest.json"
-    return read_object(manifest).get("features_file") if manifest.is_file() else None
+    return _manifest(Path(run)).get("features_file")
 
 
 def given_features(features: Any, folder: RunFolder, resume: bool) -> Any:
@@ -26,7 +24,10 @@ def given_features(features: Any, folder: RunFolder, resume: bool) -> Any:
 
     Raises:
         FileNotFoundError: the file is not where it was.
+        ValueError: it began with an array, a function or an object, which is not given again.
     """
+    if resume and features is None and _manifest(folder.path).get("features_given"):
+        raise ValueError(f"{folder.path}: cannot resume: the run was given features of your own: give them again")
     noted = features_file(folder.path) if resume and features is None else None
     if noted is not None and not Path(noted).is_file():
         raise FileNotFoundError(f"{noted}: the run was trained on this file of features: name it with --features-file")
@@ -48,3 +49,8 @@ def check_external(config: TrainConfig, features: ExternalFeatures, boxes: str |
         raise ValueError(
             f"boxes {boxes!r} supervise the maps of a grid, and {features.name} has regions: leave them out"
         )
+
+
+def _manifest(run: Path) -> dict[str, Any]:
+    manifest = (run if run.is_dir() else run.parent) / "manifest.json"
+    return read_object(manifest) if manifest.is_file() else {}

@@ -46,6 +46,8 @@ def manifest_of(
     }
     if isinstance(store, ExternalFeatures) and store.file is not None:
         manifest["features_file"] = str(store.file.absolute())
+    elif source.whole is None:
+        manifest["features_given"] = True
     if config.start is not None:
         manifest["start_digest"] = file_digest(config.start)
     elif source.tail is not None and source.whole is not None:

@@ -107,6 +107,8 @@ def test_what_is_given_is_used_and_the_run_resumes(tmp_path: Path) -> None:
             verbose=0,
         )
     assert len(history_of(tmp_path / "killed")) == 1
+    with pytest.raises(ValueError, match="cannot resume: the run was given features of your own: give them again"):
+        train(data, tmp_path / "killed", resume=True, verbose=0)
     own(tmp_path / "killed", None, resume=True)
     assert history_of(tmp_path / "killed") == history
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap.features.backbones import application_name
+from attncap.features.backbones import application_name, as_grid
 from attncap.features.extractor import Encoder, FeatureExtractor, best_dtype_policy
 from attncap.features.preprocessing import PREPROCESSING_VERSION, scaled
 
@@ -33,7 +34,8 @@ class GridEncoder(Encoder):
             layer of another backbone.
         weights: "imagenet" (downloaded by Keras), "faces" (ships with the package), "random", or a weights file.
         image_size: side of the input square; default 299 (150 for faces), or that of another backbone.
-        backbone: "InceptionV3", or another backbone by name, as in `FeatureExtractor`.
+        backbone: "InceptionV3", or another backbone, as in `FeatureExtractor`.
+        scaling: how pixels are scaled for another backbone, as in `FeatureExtractor`.
         dtype: Keras dtype policy; None: bfloat16 arithmetic where the processor has it, else float32.
 
     Call arguments:
@@ -57,13 +59,16 @@ class GridEncoder(Encoder):
         layers: Sequence[str] | None = None,
         weights: str | Path = "imagenet",
         image_size: int | None = None,
-        backbone: str = "InceptionV3",
+        backbone: str | keras.Model | dict[str, Any] = "InceptionV3",
         dtype: Any = None,
+        *,
+        scaling: Any = None,
         **kwargs: Any,
     ):
         super().__init__(dtype=dtype or best_dtype_policy(), **kwargs)
         self.weights_source = str(weights)
-        inception = application_name(backbone) == "InceptionV3"  # in any of its spellings
+        found = application_name(backbone) if isinstance(backbone, str) else None
+        inception = found == "InceptionV3"  # in any of its spellings
         if layers is None and inception:
             layers = FACES_LAYERS if self.weights_source == "faces" else DEFAULT_LAYERS
         named = [_layer_and_grid(text) for text in layers or ()]
@@ -72,12 +77,14 @@ class GridEncoder(Encoder):
             self.backbone, self.network = "InceptionV3", whole.network
             self.extractor = whole  # a saved model holds the network under this name
         else:  # not tried in bfloat16
-            whole = FeatureExtractor(None, weights, image_size, dtype="float32", backbone=backbone)
-            self.backbone = backbone
+            whole = FeatureExtractor(None, weights, image_size, dtype="float32", backbone=backbone, scaling=scaling)
+            self.backbone = str(backbone) if found else whole.backbone
+            self.weights_source = whole.weights_source
             self.network = _cut_after(whole, [name for name, _ in named])
             named = named or [(self.network.layers[-1].name, None)]
         self.scaling, self.image_size = whole.scaling, whole.image_size
-        outputs = [self.network.get_layer(name).output for name, _ in named]
+        self._description = None if found else json.dumps(whole.description)  # JSON: Keras would track a dictionary
+        outputs = [as_grid(self.network.get_layer(name).output) for name, _ in named]
         # Hidden from Keras, because it shares every layer with `network`, which is what a saved model holds.
         object.__setattr__(self, "_outputs", keras.Model(self.network.input, outputs))
         self.network.trainable = False
@@ -114,7 +121,8 @@ class GridEncoder(Encoder):
         return ops.concatenate(pooled, axis=-1)
 
     def described(self) -> tuple[Any, ...]:
-        return self.layer, self.image_size, self.dtype_policy.name, PREPROCESSING_VERSION
+        described: tuple[Any, ...] = (self.layer, self.image_size, self.dtype_policy.name, PREPROCESSING_VERSION)
+        return described if self._description is None else (*described, self.scaling)
 
     def unfreeze(self, blocks: int) -> list[str]:
         """Unfreeze the convolutions of the last `blocks` blocks; batch normalization keeps its statistics.
@@ -137,7 +145,10 @@ class GridEncoder(Encoder):
         return names
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "layers": list(self.layers), "backbone": self.backbone}
+        config = {**super().get_config(), "layers": list(self.layers), "backbone": self.backbone}
+        if self._description is not None:  # a preset may not be there when the model is loaded
+            config |= {"backbone": json.loads(self._description), "scaling": self.scaling}
+        return config
 
 
 def area_means(length: int, cells: int) -> np.ndarray:

@@ -12,8 +12,8 @@ from attncap.cli.index_tune import codes_of, make_encoder, open_index, tune
 from attncap.cli.outputs import report_rejects
 
 ENCODER_HELP = (
-    "dhash (64 bits), dhash:BITS (n^2 or 2 n^2, such as 128 or 256), or an InceptionV3 layer, such as mixed8, whose "
-    "features are averaged (default dhash)"
+    "dhash (64 bits), dhash:BITS (n^2 or 2 n^2, such as 128 or 256), or a layer of the backbone, such as mixed8, whose "
+    "features are averaged (default dhash; with --backbone its last layer)"
 )
 
 
@@ -29,7 +29,7 @@ def add_commands(commands: Any) -> None:
     cli.add_data(build, what="images and captions")
     _add_db(build, "the index to make or to extend, an SQLite file")
     model = cli.group(build, "model")
-    model.add_argument("--encoder", default="dhash", metavar="E", help=ENCODER_HELP)
+    model.add_argument("--encoder", metavar="E", help=ENCODER_HELP)
     help_text = "side of the images in pixels, as in train (default: that of the weights; not for dhash)"
     model.add_argument("--image-size", type=int, metavar="I", help=help_text)
     _add_encoder(build)
@@ -87,6 +87,8 @@ def _count(text: str) -> int:
 
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
+    help_text = "as in train (default inception_v3; later that of the index, but a preset of keras-hub is named again)"
+    cli.group(parser, "model").add_argument("--backbone", metavar="B", help=help_text)
     help_text = "imagenet, faces, random, or a weights file (not for dhash)"
     cli.group(parser, "model").add_argument("--weights", metavar="W", help=help_text)
     cli.add_features(parser, "nothing is stored; not for dhash")
@@ -103,7 +105,7 @@ def _build(options: argparse.Namespace) -> None:
     data = cli.data_of(options)
     references = data.references()
     pictures = data.pictures
-    encoder = make_encoder(options.encoder, options.weights, options.features, options.image_size)
+    encoder = make_encoder(options.encoder, options.weights, options.features, options.image_size, options.backbone)
     source = json.dumps([options.data, options.split, options.seed if options.split else None])
     with ImageIndex(options.db, encoder) as index:
         before = {image_id for image_id, _ in index.entries()}

@@ -120,35 +120,43 @@ def codes_of(index: Any, images: Any, where: str) -> tuple[list[str], Any]:
     return list(codes), np.stack(list(codes.values()))
 
 
-def make_encoder(text: str, weights: str | None, features: str | None, image_size: int | None) -> Any:
-    """Make the encoder that `--encoder` names."""
-    name, _, bits = text.partition(":")
+def make_encoder(
+    text: str | None, weights: str | None, features: str | None, image_size: int | None, backbone: str | None = None
+) -> Any:
+    """Make the encoder that `--encoder` and `--backbone` name."""
+    name, _, bits = (text or ("dhash" if backbone is None else "end")).partition(":")
     if name == "dhash":
         from attncap.retrieval.index import DifferenceHash
 
-        if image_size is not None:
-            raise ValueError(
-                f"--image-size {image_size}: is for InceptionV3 layers; the size of a hash is given as dhash:BITS"
-            )
+        if image_size is not None or backbone is not None:
+            option = f"--backbone {backbone}" if image_size is None else f"--image-size {image_size}"
+            raise ValueError(f"{option}: is for layers of networks; the size of a hash is given as dhash:BITS")
         if bits and not bits.isdecimal():
             raise ValueError(f"--encoder {text}: expected a number of bits after dhash, as in dhash:256")
         return DifferenceHash(int(bits or 64))
     from attncap.features.extractor import FeatureExtractor
+    from attncap.features.inception import NAME
     from attncap.features.store import FeatureStore
     from attncap.retrieval.embeddings import PooledEmbedding
 
-    extractor = FeatureExtractor(name, weights or "imagenet", image_size)
+    layer = None if name == "end" else name
+    extractor = FeatureExtractor(layer, weights or "imagenet", image_size, backbone=backbone or NAME)
     return PooledEmbedding(extractor, FeatureStore(features, extractor) if features else None)
 
 
 def open_index(options: argparse.Namespace) -> Any:
-    """Open the index with the encoder it was built with; a weights file must be given again."""
+    """Open the index with the encoder it was built with; a weights file and a preset must be given again."""
+    from attncap.features.backbones import application_name
     from attncap.retrieval.database import encoder_of
     from attncap.retrieval.index import ImageIndex
 
     described = encoder_of(options.db)
     if described["encoder"] == "dhash":
         return ImageIndex.load(options.db)
-    layer = described["encoder"].split()[-1]
+    _, name, layer = described["encoder"].split()
+    backbone = options.backbone or name
+    if application_name(backbone) is None and options.backbone is None:
+        raise ValueError(f"{options.db}: was built with a preset of keras-hub ({name}): name it with --backbone")
     weights = options.weights or described.get("name")
-    return ImageIndex.load(options.db, make_encoder(layer, weights, options.features, described["image_size"]))
+    encoder = make_encoder(layer, weights, options.features, described["image_size"], backbone)
+    return ImageIndex.load(options.db, encoder)

@@ -18,6 +18,7 @@ import sys
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 
 from attncap._messages import quoted
 from attncap.features.hub_backbones import (
@@ -163,11 +164,19 @@ def cut_at(network: keras.Model, layer: str | None) -> keras.Model:
     return keras.Model(_only(network.inputs), output, name=network.name)
 
 
+def as_grid(output: Any) -> Any:
+    """Return the output of a network as a grid (B, rows, cols, D): of tokens (B, T, D) the last side * side of them."""
+    if len(output.shape) != 3:
+        return output
+    side = math.isqrt(output.shape[1])
+    patches = output[:, output.shape[1] - side * side :]
+    return ops.reshape(patches, (-1, side, side, output.shape[2]))  # (B, rows, cols, D)
+
+
 class GridPlace(NamedTuple):
     """The position of the output of a network over the image."""
 
     shape: tuple[int, int, int]  # rows, cols, D
-    apart: int  # tokens before those of the grid, 0 of convolutions
     box: GridBox  # the part of the image that the cells cover
     receptive_field: int | None  # pixels that can change a cell; None if all can or if it is unknown
 
@@ -179,13 +188,13 @@ def grid_of(network: keras.Model, image_size: int, pool: int = 1) -> GridPlace:
         tokens, size = int(output.shape[1]), int(output.shape[2])
         side = math.isqrt(tokens)
         covered = side // pool * pool * (image_size // side) / image_size
-        return GridPlace((side // pool, side // pool, size), tokens - side * side, (0.0, 0.0, covered, covered), None)
+        return GridPlace((side // pool, side // pool, size), (0.0, 0.0, covered, covered), None)
     rows, cols, size = (int(value) for value in output.shape[1:])
     shape = (rows // pool, cols // pool, size)
     place = places(network).get(output.name)
     if place is None:
-        return GridPlace(shape, 0, (0.0, 0.0, shape[1] * pool / cols, shape[0] * pool / rows), None)
-    return GridPlace(shape, 0, place.box(shape[0], image_size, pool), int(place.field + (pool - 1) * place.step))
+        return GridPlace(shape, (0.0, 0.0, shape[1] * pool / cols, shape[0] * pool / rows), None)
+    return GridPlace(shape, place.box(shape[0], image_size, pool), int(place.field + (pool - 1) * place.step))
 
 
 def _application(name: str, weights: str | None, image_size: int, dtype: Any) -> keras.Model:

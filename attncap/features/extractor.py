@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,15 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from attncap.features.backbones import Backbone, application_name, cut_at, find_backbone, grid_of, of_description
+from attncap.features.backbones import (
+    Backbone,
+    application_name,
+    as_grid,
+    cut_at,
+    find_backbone,
+    grid_of,
+    of_description,
+)
 from attncap.features.batchnorm_folding import folded
 from attncap.features.inception import DEFAULTS, NAME, check_layer, inception
 from attncap.features.preprocessing import (
@@ -226,21 +233,22 @@ class FeatureExtractor(Encoder):
         self.feature_shape: tuple[int, int, int] = place.shape
         self.grid_box: GridBox = place.box
         self.receptive_field = place.receptive_field
-        self._apart = place.apart
 
     def call(self, pixels: Any) -> Any:
         return self._features(pixels, self.network)
 
     def _features(self, pixels: Any, network: keras.Model) -> Any:
-        output = network(scaled(pixels, self.scaling), training=False)
-        if len(output.shape) == 3:  # (B, T, D)
-            side = math.isqrt(output.shape[1])
-            output = ops.reshape(output[:, self._apart :], (-1, side, side, output.shape[2]))  # (B, rows, cols, D)
+        output = as_grid(network(scaled(pixels, self.scaling), training=False))  # (B, rows, cols, D)
         output = ops.average_pool(output, self.pool, self.pool) if self.pool > 1 else output
         return ops.cast(output, "float32")  # NumPy saves no bfloat16
 
     def features_for_inference(self, pixels: Any) -> Any:
         return self._features(pixels, folded(self.network)) if self._folds else self(pixels)
+
+    @property
+    def description(self) -> dict[str, Any] | None:
+        """What a saved model needs to build the network again; None for InceptionV3."""
+        return None if self._description is None else json.loads(self._description)
 
     @property
     def _folds(self) -> bool:
@@ -257,7 +265,7 @@ class FeatureExtractor(Encoder):
     def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "layer": self.layer, "pool": self.pool}
         if self._description is not None:
-            config.update(layer=self._named_layer, backbone=json.loads(self._description))
+            config.update(layer=self._named_layer, backbone=self.description)
         if self._description is not None or self.scaling != "-1..1":  # left out otherwise: files stay as before
             config.update(scaling=self.scaling)
         return config

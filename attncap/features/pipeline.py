@@ -69,7 +69,7 @@ def encode_images(
 
     Args:
         encoder: a `FeatureExtractor`, or another layer with its `preprocess` and `network_for_pixels`.
-        images: files, or Pillow images.
+        images: files, Pillow images or arrays.
         batch_size: images per pass through the network; at most three batches are in memory.
         progress: show a bar with images/s.
         views: which arrays of features to give: False the image, True its mirror image.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,7 @@ BATCH = 32
 
 
 class PooledEmbedding:
-    """The mean over all regions of InceptionV3's features: D numbers, compared by cosine similarity.
+    """The mean over all regions of the features of an encoder: D numbers, compared by cosine similarity.
 
     Args:
         extractor: the encoder.
@@ -40,16 +41,19 @@ class PooledEmbedding:
         self._weights = ""
 
     def describe(self) -> dict[str, Any]:
-        """Return layer, sizes and a digest of the weights.
+        """Return layer, sizes, scaling of pixels and a digest of the weights.
 
         The arithmetic is left out, since bfloat16 and float32 codes can be compared: an index may be built on one
         machine and searched on another."""
         extractor = self.extractor
         if not self._weights:
             self._weights = weights_digest(extractor.network, dtype=np.float32)
-        backbone = "InceptionV3" if extractor.backbone == NAME else extractor.backbone
+        inception = extractor.backbone == NAME
+        default = inception and extractor.scaling == "-1..1"
+        scaling = {} if default else {"scaling": json.loads(json.dumps(extractor.scaling))}
         return {
-            "encoder": f"pooled {backbone} {extractor.layer}",
+            **scaling,
+            "encoder": f"pooled {'InceptionV3' if inception else extractor.backbone} {extractor.layer}",
             "size": self.size,
             "image_size": extractor.image_size,
             "pool": extractor.pool,

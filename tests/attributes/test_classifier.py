@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
+import keras_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -174,6 +176,26 @@ def test_another_backbone_by_name(tmp_path: Path) -> None:
     assert again.layers == mobile.layers and again.grids == mobile.grids
     with pytest.raises(FileNotFoundError, match="no such weights file"):
         GridEncoder(None, tmp_path / "no.h5", 32, "MobileNetV2")
+
+
+def test_a_preset_of_keras_hub_is_saved_whole(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "hidden_dim": 12, "mlp_dim": 20}
+    network = keras_hub.models.ViTBackbone(image_shape=(32, 32, 3), patch_size=8, **sizes)
+    network.save_to_preset(str(tmp_path / "preset"))
+    keras_hub.layers.ImageConverter(image_size=(32, 32), scale=1 / 255).save_to_preset(str(tmp_path / "preset"))
+    encoder = GridEncoder(backbone=str(tmp_path / "preset"))
+    assert encoder.feature_shape == (1, 1, 4 * 4 * 12) and encoder.scaling == "0..1" and encoder.image_size == 32
+    assert str(tmp_path) not in encoder.layer
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    tokens = np.asarray(network(pixels.astype(np.float32) / 255))[:, 1:]  # (B, 16, 12)
+    np.testing.assert_allclose(encoder(pixels), tokens.reshape(2, 1, 1, -1), atol=1e-5)
+    (tmp_path / "preset").rename(tmp_path / "gone")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(encoder))
+    again.network.set_weights(encoder.network.get_weights())
+    assert again.fingerprint() == encoder.fingerprint() and again.scaling == "0..1"
+    np.testing.assert_allclose(again(pixels), encoder(pixels), atol=1e-5)
+    coarse = GridEncoder([f"{encoder.layers[0]}@2"], backbone=network, scaling="0..1")
+    assert coarse.feature_shape == (1, 1, 2 * 2 * 12) and coarse.weights_source == "own"
 
 
 # ---------------------------------------------------------------- training, files, prediction

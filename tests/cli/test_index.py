@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,7 +89,11 @@ def test_mistakes_are_said_in_one_line(faces: Any, tmp_path: Path, capsys: pytes
             "m.db: holds codes of encoder dhash, bits 64",
         ),
         (("build", "--data", spec, "--db", db, "--encoder", "dhash:many"), "expected a number of bits after dhash"),
-        (("build", "--data", spec, "--db", db, "--image-size", "150"), "--image-size 150: is for InceptionV3 layers"),
+        (("build", "--data", spec, "--db", db, "--image-size", "150"), "--image-size 150: is for layers of networks"),
+        (
+            ("build", "--data", spec, "--db", db, "--encoder", "dhash", "--backbone", "resnet50"),
+            "--backbone resnet50: is for layers of networks",
+        ),
         (("build", "--data", spec, "--db", str(folder / "captions.csv")), "captions.csv: not an image index"),
     ]
     for arguments, said in cases:
@@ -156,6 +161,23 @@ def test_an_index_keeps_the_size_that_its_encoder_reads(
     layer = ("--encoder", "mixed0", "--weights", "faces", "--image-size", "81")
     status, out, _ = run(capsys, "build", "--data", spec, "--split", "test", "--db", db, *layer)
     assert status == 0 and encoder_of(db)["image_size"] == 81
+    status, out, _ = run(capsys, "query", "--db", db, first["path"])
+    assert status == 0 and float(out.split()[3]) == pytest.approx(0, abs=2e-3) and first["caption"] in out
+
+
+def test_an_index_by_another_backbone(faces: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, spec, table = faces
+    first, db = table[table["split"] == "test"].iloc[0], str(tmp_path / "m.db")
+    network = ("--backbone", "MobileNetV3Small", "--encoder", "expanded_conv_2_add", "--weights", "random")
+    keras.utils.set_random_seed(0)
+    status, out, _ = run(capsys, "build", "--data", spec, "--split", "test", "--db", db, *network, "--image-size", "64")
+    described = encoder_of(db)
+    assert (
+        status == 0
+        and described["encoder"] == "pooled MobileNetV3Small expanded_conv_2_add"
+        and described["scaling"] == "0..255"
+    )
+    keras.utils.set_random_seed(0)  # the same random weights again
     status, out, _ = run(capsys, "query", "--db", db, first["path"])
     assert status == 0 and float(out.split()[3]) == pytest.approx(0, abs=2e-3) and first["caption"] in out
 

@@ -13,10 +13,13 @@ import keras_nlp
 import numpy as np
 import pytest
 from keras import ops
+from PIL import Image
 
+import attncap
 from attncap.captions import Caption
 from attncap.decoding.beam_search import beam_search
 from attncap.decoding.decoder import Decoder
+from attncap.decoding.predict import caption_images
 from attncap.decoding.replay import CaptionReplay, replay
 from attncap.decoding.sampling import sample
 from attncap.decoding.to_caption import caption_of
@@ -503,6 +506,33 @@ def test_a_sampler_by_name_and_a_length_penalty_that_is_no_number_are_refused() 
     for penalty in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"length_penalty is a finite number, got {penalty}"):
             Decoder(None, length_penalty=penalty)
+
+
+class RedEncoder:
+    """The features of an image are its red at the upper left: a row of the table of `FakeCaptioner`."""
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image)[:1, :1]
+
+    def network_for_pixels(self) -> RedEncoder:
+        return self
+
+    def predict_on_batch(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels[..., :1].astype(np.float32)
+
+
+def test_paths_pillow_images_and_arrays_are_captioned_alike(tmp_path: Path) -> None:
+    captioner: Any = FakeCaptioner(pictures=5, seed=3)
+    captioner.encoder = RedEncoder()
+    image = Image.new("RGB", (4, 3), (2, 3, 4))
+    image.save(tmp_path / "a.png")
+    ways = [str(tmp_path / "a.png"), tmp_path / "a.png", image, np.asarray(image)]
+    captions, rejects = caption_images(captioner, ways, list("abcd"), progress=False, max_length=MAX_LENGTH)
+    expected = Decoder(captioner, max_length=MAX_LENGTH)(captioner.features())[2]
+    assert [own.words for own in captions] == [expected.words] * 4 and rejects.empty and expected.words
+    assert attncap.caption(captioner, np.asarray(image), max_length=MAX_LENGTH).words == expected.words
+    best = attncap.caption(captioner, image, n_best=2, max_length=MAX_LENGTH)
+    assert len(best) == 2 and best[0].words == expected.words
 
 
 @pytest.mark.slow

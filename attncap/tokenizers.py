@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from attncap._files import check_list
+from attncap._keras_nlp import import_keras_nlp
 from attncap.captions import SEPARATOR, join_words
 from attncap.words import split_items, split_words
 
@@ -198,9 +199,7 @@ class WordPieceTokenizer(CaptionTokenizer):
 
     def __init__(self, vocabulary: Sequence[str]):
         super().__init__(vocabulary)
-        import keras_nlp
-
-        self._pieces = keras_nlp.tokenizers.WordPieceTokenizer(
+        self._pieces = import_keras_nlp().tokenizers.WordPieceTokenizer(
             vocabulary=list(self.vocabulary),
             oov_token="<unk>",
             lowercase=False,
@@ -216,13 +215,12 @@ class WordPieceTokenizer(CaptionTokenizer):
 
         With separators, the separator of lists has a token of its own, as in `WordTokenizer.from_captions`.
         """
-        import keras_nlp
         import tensorflow as tf
 
         check_list(captions, "captions")
         words = [word for caption in captions for word in split_words(caption)]
         special = [*SPECIAL_TOKENS, SEPARATOR] if separators else list(SPECIAL_TOKENS)
-        pieces = keras_nlp.tokenizers.compute_word_piece_vocabulary(
+        pieces = import_keras_nlp().tokenizers.compute_word_piece_vocabulary(
             tf.data.Dataset.from_tensor_slices(words).batch(1024),
             vocabulary_size=vocabulary_size,
             split=False,  # the words that `tokenize` sees: "t-shirt" is one

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from attncap._keras_nlp import import_keras_nlp
 from attncap.captions import Caption
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.decoder import Decoder
@@ -111,8 +112,6 @@ class ConsensusDecoder:
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Any,
     ):
-        import keras_nlp  # takes seconds, and only this decoding needs it
-
         if config is not None and settings:
             raise TypeError(f"give either config or settings, got config and {', '.join(settings)}")
         self.config = config = config or ConsensusConfig(**settings)
@@ -130,7 +129,7 @@ class ConsensusDecoder:
         self._gain = CiderD(tokens)
         self._repetition_cost = RepetitionCost(row for rows in tokens for row in rows)
         self._neighbors = neighbors
-        sampler = keras_nlp.samplers.RandomSampler(temperature=config.temperature, seed=config.seed)
+        sampler = import_keras_nlp().samplers.RandomSampler(temperature=config.temperature, seed=config.seed)
 
         def draw(features: Any) -> Any:
             state = captioner.init_state(features, captions=config.samples)

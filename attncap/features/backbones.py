@@ -46,6 +46,12 @@ IMAGE_SIZES = {
     "EfficientNetB5": 456,
     "EfficientNetB6": 528,
     "EfficientNetB7": 600,
+    "EfficientNetV2B1": 240,
+    "EfficientNetV2B2": 260,
+    "EfficientNetV2B3": 300,
+    "EfficientNetV2S": 384,
+    "EfficientNetV2M": 480,
+    "EfficientNetV2L": 480,
 }
 # By module of keras.applications; the others scale inside the network.
 MODULE_SCALINGS = {

@@ -95,7 +95,13 @@ def test_features_are_those_of_kerass_own_preprocessing() -> None:
     np.testing.assert_allclose(encoder(drawn()), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("module", ["densenet", "resnet", "mobilenet_v2", "efficientnet", "mobilenet_v3", "vgg16"])
+MODULES = (
+    "convnext densenet efficientnet efficientnet_v2 inception_resnet_v2 mobilenet mobilenet_v2 mobilenet_v3 nasnet "
+    "resnet resnet_v2 vgg16 vgg19 xception"
+)
+
+
+@pytest.mark.parametrize("module", MODULES.split())
 def test_scalings_are_kerass(module: str) -> None:
     pixels = drawn(1, 5).astype(np.float32)
     theirs = getattr(keras.applications, module).preprocess_input(pixels.copy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ import pytest
 from keras import ops
 
 from attncap.models.transformer_captioner import DecoderBlock, TransformerCaptioner
-from attncap.tokenizers import SPECIAL_TOKENS, START, WordTokenizer
+from attncap.tokenizers import SPECIAL_TOKENS, START, WordPieceTokenizer, WordTokenizer
 
 B, K, T, ROWS, COLS, D = 2, 3, 5, 7, 11, 13
 H, N, F, V = 15, 3, 19, 31
@@ -37,6 +38,13 @@ def batch() -> dict[str, np.ndarray]:
     token_ids = rng.integers(4, V, size=(B, K, T)).astype(np.int32)
     token_ids[:, :, 0] = START
     return {"features": rng.normal(size=(B, ROWS, COLS, D)).astype(np.float32), "token_ids": token_ids}
+
+
+def test_keras_hub_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "keras_nlp", None)  # importing it raises ModuleNotFoundError
+    assert type(make_captioner().positions).__module__.startswith("keras_hub")
+    pieces = WordPieceTokenizer([*SPECIAL_TOKENS, "climb", "##ing"])
+    assert pieces.tokenize("climbing") == [4, 5]
 
 
 def test_the_block_is_keras_nlps_and_gives_its_cross_attention() -> None:

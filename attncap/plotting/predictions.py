@@ -146,8 +146,7 @@ def words_in_no_reference(caption: Caption | str, references: Sequence[str]) -> 
     """Return the words of a caption that no reference contains, compared in lower case without punctuation.
 
     One reference is weak evidence: a word may be right although no reference has it. "a", "an", "the", "and", "with",
-    "of",
-    "in" and "on" are left out.
+    "of", "in" and "on" are left out.
 
     Args:
         caption: a prediction.

@@ -25,7 +25,7 @@ from attncap.attributes.predict import predict_images
 from attncap.attributes.tables import AttributeData, characteristics_as_labels, faces_columns
 from attncap.attributes.training import train_attributes
 from attncap.data.dataset import CaptionData
-from attncap.data.faces.dataset import true_share
+from attncap.data.faces.claims import true_share
 from attncap.data.load import load
 from attncap.decoding.predict import caption_images
 from attncap.features.extractor import FeatureExtractor

@@ -38,7 +38,8 @@ import pandas as pd
 from keras import ops
 from tqdm.auto import tqdm
 
-from attncap.data.faces.dataset import CHARACTERISTICS, UNSTATED, draw_face, face_plan
+from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED
+from attncap.data.faces.dataset import draw_face, face_plan
 from attncap.features.preprocessing import preprocess
 from attncap.grounding.phrases import cell_cover
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,10 +9,13 @@ import keras
 import numpy as np
 
 from attncap.attributes.classifier import AttributeClassifier
-from attncap.attributes.fit import LabelBatches
+from attncap.attributes.config import AttributeConfig
+from attncap.attributes.fit import LabelBatches, loss_of, mean_average_precision
 from attncap.attributes.predict import image_logits
 from attncap.attributes.tables import AttributeData
 from attncap.images import open_image
+
+BATCH_SIZE = 32  # images per step: all layers are in memory
 
 
 class ImageBatches(LabelBatches):
@@ -48,15 +50,8 @@ def fine_tune(
     classifier: AttributeClassifier,
     training: AttributeData,
     validation: AttributeData,
-    *,
-    loss: keras.losses.Loss,
-    blocks: int,
-    epochs: int,
-    learning_rate: float,
-    score: Callable[[np.ndarray, np.ndarray], float],
+    config: AttributeConfig,
     best: float,
-    batch_size: int = 32,
-    seed: int = 0,
 ) -> tuple[AttributeClassifier, np.ndarray]:
     """Train the last blocks of the encoder and the head together; keep the best weights, those of the start included.
 
@@ -65,11 +60,8 @@ def fine_tune(
     Args:
         classifier: with a trained head; changed in place.
         training, validation: images that can be read.
-        loss: the loss that the head was trained with.
-        blocks: number of blocks, see `GridEncoder.unfreeze`.
-        epochs, learning_rate, batch_size, seed: of AdamW with cosine decay, and of the batches.
-        score: (logits, labels) -> number, higher is better.
-        best: the score of the given classifier; only epochs with a higher score are kept.
+        config: number of blocks, epochs, learning rate of AdamW with cosine decay, the loss of the head, and the seed.
+        best: mean average precision of the given classifier; only epochs with a higher one are kept.
 
     Returns:
         classifier: with the weights of the best epoch, the encoder frozen again.
@@ -78,27 +70,27 @@ def fine_tune(
     encoder = classifier.encoder
     if encoder is None:
         raise ValueError("fine-tuning needs a classifier with its encoder inside")
-    start_weights = classifier.get_weights()
     paths = list(validation.pictures["path"])
     logits, _ = image_logits(classifier, paths)
-    best = max(best, score(logits, validation.labels))
+    best = max(best, mean_average_precision(logits, validation.labels))
     encoder.trainable = True
-    encoder.unfreeze(blocks)
+    encoder.unfreeze(config.fine_tune_blocks)
     pixels = keras.Input((encoder.image_size, encoder.image_size, 3), dtype="uint8")
     whole = keras.Model(pixels, classifier(encoder(pixels)))
-    batches = ImageBatches(training, encoder.preprocess, batch_size, classifier.mirror, seed)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(1, epochs * len(batches)), 0.05)
+    batches = ImageBatches(training, encoder.preprocess, BATCH_SIZE, classifier.mirror, config.seed)
+    epochs = config.fine_tune_epochs
+    schedule = keras.optimizers.schedules.CosineDecay(config.fine_tune_rate, max(1, epochs * len(batches)), 0.05)
     whole.compile(
         optimizer=keras.optimizers.AdamW(schedule, weight_decay=0.01, global_clipnorm=5.0),
-        loss=loss,
+        loss=loss_of(config, training.labels),
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
-    kept = start_weights
+    kept = classifier.get_weights()
     for epoch in range(epochs):
         batches.start_epoch(epoch)
         whole.fit(batches, epochs=epoch + 1, initial_epoch=epoch, shuffle=False, verbose="auto")
         found, _ = image_logits(classifier, paths)
-        value = score(found, validation.labels)
+        value = mean_average_precision(found, validation.labels)
         print(f"fine-tuning, epoch {epoch + 1}: validation {value:.4f}, best before {best:.4f}")
         if value > best:
             best, kept, logits = value, classifier.get_weights(), found

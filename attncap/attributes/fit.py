@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from attncap.attributes.classifier import AttributeClassifier, save_classifier
 from attncap.attributes.config import AttributeConfig
 from attncap.attributes.losses import MISSING, MaskedBinaryCrossentropy
+from attncap.attributes.metrics import average_precisions
 from attncap.attributes.predict import stored_logits
 from attncap.attributes.tables import AttributeData
 from attncap.features.store import FeatureStore
@@ -73,14 +73,16 @@ class StoredBatches(LabelBatches):
         return self.store.get([self.paths[at] for at in rows], list(self.flips[rows]))
 
 
+class StoredImages(NamedTuple):
+    """The readable images of a training, and the store that holds their features."""
+
+    training: AttributeData
+    validation: AttributeData
+    store: FeatureStore
+
+
 def fit_head(
-    classifier: AttributeClassifier,
-    store: FeatureStore,
-    training: AttributeData,
-    validation: AttributeData,
-    config: AttributeConfig,
-    folder: RunFolder,
-    verbose: Any = "auto",
+    classifier: AttributeClassifier, images: StoredImages, config: AttributeConfig, folder: RunFolder, verbose: Any
 ) -> float:
     """Train the heads of a classifier; `best.keras` in the folder has the weights of the best epoch.
 
@@ -89,6 +91,7 @@ def fit_head(
     Returns:
         score: the validation average precision of the best epoch.
     """
+    training, validation, store = images
     batches = StoredBatches(store, training, config)
     classifier.compile(
         optimizer=_optimizer(config, len(batches)),
@@ -136,12 +139,7 @@ def known_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def mean_average_precision(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean over the attributes that have both classes here."""
-    scores = []
-    for logit, label in zip(logits.T, labels.T, strict=True):
-        known = np.isfinite(label)
-        if len(np.unique(label[known])) == 2:
-            scores.append(average_precision_score(label[known] > 0.5, logit[known]))
-    return float(np.mean(scores)) if scores else 0.0
+    return float(np.mean(list(average_precisions(logits, labels).values()) or [0.0]))
 
 
 def loss_of(config: AttributeConfig, labels: np.ndarray) -> MaskedBinaryCrossentropy:

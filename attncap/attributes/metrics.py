@@ -73,6 +73,16 @@ def report(
     return AttributeReport(table, macro, micro, calibration_error(probs, labels))
 
 
+def average_precisions(scores: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+    """Return place of an attribute -> average precision of its column, where its known labels have both classes."""
+    found = {}
+    for at, (score, label) in enumerate(zip(scores.T, labels.T, strict=True)):
+        known = np.isfinite(label)
+        if len(np.unique(label[known])) == 2:
+            found[at] = float(average_precision_score(label[known] > 0.5, score[known]))
+    return found
+
+
 class AttributeReport:
     """Measures per attribute (`table`), their means (`macro`), and measures over all predictions (`micro`).
 

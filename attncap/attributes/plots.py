@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score, precision_recall_curve
+from sklearn.metrics import precision_recall_curve
 
 from attncap.attributes.calibration import calibration_error
+from attncap.attributes.metrics import average_precisions
 from attncap.plotting.layout import (
     constrained_layout,
     drawable,
@@ -65,11 +66,7 @@ def plot_precision_recall(
         raise ValueError(
             f"probabilities and labels of shape (N, {len(names)}) expected, got {probs.shape} and {labels.shape}"
         )
-    scores = {}
-    for at in range(len(names)):
-        known = np.isfinite(labels[:, at])
-        if len(np.unique(labels[known, at])) == 2:
-            scores[at] = float(average_precision_score(labels[known, at] > 0.5, probs[known, at]))
+    scores = average_precisions(probs, labels)
     if not scores:
         raise ValueError("no attribute has both classes among these images: nothing to plot")
     ordered = sorted(scores, key=lambda at: scores[at])

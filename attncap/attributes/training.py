@@ -19,7 +19,7 @@ from attncap.attributes.encoder import GridEncoder
 from attncap.attributes.evaluate import splits_of_run
 from attncap.attributes.familiarity import Familiarity
 from attncap.attributes.finetuning import fine_tune
-from attncap.attributes.fit import fit_head, loss_of, mean_average_precision
+from attncap.attributes.fit import StoredImages, fit_head
 from attncap.attributes.losses import MISSING
 from attncap.attributes.metrics import AttributeReport, report
 from attncap.attributes.predict import readable_images, stored_logits
@@ -88,17 +88,17 @@ def train_attributes(
             folder.write_json(folder.path / PHRASES, {"phrases": words})
         wanted = data.rows(data.pictures["split"].isin(["train", "val"]).to_numpy())
         readable = readable_images(wanted, store, config.mirror, folder.rejects_file)
-        training, validation = readable.split("train"), readable.split("val")
-        check_classes(training)
-        _check_or_write(folder, _manifest(data, training, validation, store))
-        classifier = _build(data.names, encoder, store, training, validation, config, statements)
-        best = fit_head(classifier, store, training, validation, config, folder, verbose)
-        classifier, logits = _best(folder, store, training, validation, config, best)
-        probs = settle(classifier, logits, validation.labels, config.aim)
+        images = StoredImages(readable.split("train"), readable.split("val"), store)
+        check_classes(images.training)
+        _check_or_write(folder, _manifest(data, images))
+        best = fit_head(_build(images, config, statements), images, config, folder, verbose)
+        classifier, logits = _best(folder, images, config, best)
+        labels = images.validation.labels
+        probs = settle(classifier, logits, labels, config.aim)
         classifier.finished = True
         save_classifier(classifier, folder.best_file)
-        majority = np.nanmean(training.labels, axis=0) > 0.5
-        return classifier, report(probs, validation.labels, data.names, classifier.thresholds, majority)
+        majority = np.nanmean(images.training.labels, axis=0) > 0.5
+        return classifier, report(probs, labels, data.names, classifier.thresholds, majority)
 
 
 def settle(classifier: AttributeClassifier, logits: np.ndarray, labels: np.ndarray, aim: str) -> np.ndarray:
@@ -160,18 +160,11 @@ def _targets(
     return data, statements
 
 
-def _build(
-    names: tuple[str, ...],
-    encoder: GridEncoder,
-    store: FeatureStore,
-    training: AttributeData,
-    validation: AttributeData,
-    config: AttributeConfig,
-    statements: Statements | None,
-) -> AttributeClassifier:
+def _build(images: StoredImages, config: AttributeConfig, statements: Statements | None) -> AttributeClassifier:
     """Return the untrained classifier, which knows how common each statement is and what training images look like."""
+    encoder = images.store.extractor
     classifier = AttributeClassifier(
-        names,
+        images.training.names,
         encoder,
         members=config.members,
         projection_units=config.projection_units,
@@ -184,56 +177,37 @@ def _build(
         finished=False,
         dtype=config.dtype,
     )
-
     if classifier.attention:
         for head in classifier.heads:
-            head.start_at(np.nanmean(training.labels, axis=0))
+            head.start_at(np.nanmean(images.training.labels, axis=0))
 
     def embeddings(data: AttributeData) -> np.ndarray:
         paths = list(data.pictures["path"])
-        parts = [classifier.embeddings(store.get(paths[at : at + 256])) for at in range(0, len(paths), 256)]
+        parts = [classifier.embeddings(images.store.get(paths[at : at + 256])) for at in range(0, len(paths), 256)]
         return np.concatenate(parts)
 
-    classifier.familiarity = Familiarity.fit(embeddings(training), embeddings(validation))
+    classifier.familiarity = Familiarity.fit(embeddings(images.training), embeddings(images.validation))
     return classifier
 
 
 def _best(
-    folder: RunFolder,
-    store: FeatureStore,
-    training: AttributeData,
-    validation: AttributeData,
-    config: AttributeConfig,
-    best: float,
+    folder: RunFolder, images: StoredImages, config: AttributeConfig, best: float
 ) -> tuple[AttributeClassifier, np.ndarray]:
     """Return the classifier of the best epoch, fine-tuned where the settings say so, and its validation logits."""
     classifier = load_classifier(folder.best_file, unfinished=True)
     if not config.fine_tune_blocks or classifier.finished:
-        return classifier, stored_logits(classifier, store, list(validation.pictures["path"]))
-    return fine_tune(
-        classifier,
-        training,
-        validation,
-        loss=loss_of(config, training.labels),
-        blocks=config.fine_tune_blocks,
-        epochs=config.fine_tune_epochs,
-        learning_rate=config.fine_tune_rate,
-        seed=config.seed,
-        score=mean_average_precision,
-        best=best,
-    )
+        return classifier, stored_logits(classifier, images.store, list(images.validation.pictures["path"]))
+    return fine_tune(classifier, images.training, images.validation, config, best)
 
 
-def _manifest(
-    data: AttributeData, training: AttributeData, validation: AttributeData, store: FeatureStore
-) -> dict[str, Any]:
+def _manifest(data: AttributeData, images: StoredImages) -> dict[str, Any]:
     return {
         "data": data.summary(),
         "attributes": list(data.names),
-        "train": _digest(training),
-        "val": _digest(validation),
-        "train_share": [round(float(share), 6) for share in np.nanmean(training.labels, axis=0)],
-        "features": store.fingerprint,
+        "train": _digest(images.training),
+        "val": _digest(images.validation),
+        "train_share": [round(float(share), 6) for share in np.nanmean(images.training.labels, axis=0)],
+        "features": images.store.fingerprint,
         **environment(),
     }
 

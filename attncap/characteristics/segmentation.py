@@ -201,10 +201,7 @@ def _divide(
                 options.append(((missing + 1, number + 1), joined or [*before, (part, False)]))
         best.append(min(options, key=lambda option: option[0]))
     (missing, _), found_parts = best[size]
-    whole_is_phrase = count >= _LEAST_KNOWN and size <= _LONGEST_PHRASE
-    if whole_is_phrase and missing:
-        return [tokens]
-    if missing == size:
+    if missing == size or (missing and count >= _LEAST_KNOWN and size <= _LONGEST_PHRASE):
         return [tokens]
     return [part for part, _ in found_parts]
 

@@ -23,12 +23,12 @@ def _check(options: argparse.Namespace) -> None:
     Example:
         attncap check --data flickr8k:flickr8k
     """
-    from attncap.data.describe import describe_data
+    from attncap.data.describe import describe_texts
     from attncap.data.load import check, check_summary
 
     clean, report = check(cli.data_of(options))
     print(check_summary(clean, report))
-    profile = describe_data(clean)
+    profile = describe_texts(clean.captions["caption"].tolist(), len(clean.pictures))
     print("\n".join(["captions:", profile.table(), *(f"note: {line}" for line in profile.difficulties())]))
     if options.out:
         clean.write_rejects(options.out)

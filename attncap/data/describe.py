@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from attncap.data.dataset import CaptionData
 from attncap.words import has_no_spaces, has_stray_separator, is_list, split_words
 
 MIN_COUNTS = (1, 2, 3, 5, 10)
@@ -103,28 +102,19 @@ class DataProfile:
         return hard
 
 
-def describe_data(data: CaptionData) -> DataProfile:
-    """Describe the captions of a data set in numbers.
+def describe_texts(texts: Sequence[str], images: int) -> DataProfile:
+    """Describe captions in numbers.
 
     Args:
-        data: the data set, or a split of it.
+        texts: the captions of a data set, or of a split of it.
+        images: number of images that they describe.
 
     Returns:
         profile: counts and shares; all shares are 0 when there are no captions.
 
     Example:
-        >>> describe_data(load("faces:2000").split("train")).texts_per_image
-        5.0
-    """
-    return describe_texts(list(data.captions["caption"]), images=len(data.pictures))
-
-
-def describe_texts(texts: Sequence[str], images: int) -> DataProfile:
-    """Describe captions that are not in tables; see `describe_data`.
-
-    Args:
-        texts: the captions.
-        images: number of images that they describe.
+        >>> describe_texts(["a dog runs", "a dog"], images=1).texts_per_image
+        2.0
     """
     split = [split_words(text) for text in texts]
     counts = Counter(word for words in split for word in words)

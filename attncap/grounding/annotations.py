@@ -12,7 +12,7 @@ import pandas as pd
 
 from attncap._messages import quoted
 from attncap.captions import WHOLE_IMAGE, Caption
-from attncap.data.faces.dataset import stated_characteristics
+from attncap.data.faces.claims import stated_characteristics
 from attncap.data.load import CaptionData
 from attncap.grounding.box_table import match_words, read_box_table
 from attncap.grounding.entities import Sentence, match_head_nouns, read_entities

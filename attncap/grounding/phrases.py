@@ -157,7 +157,7 @@ def faces_phrases(
     Args:
         captions: N captions with an `image_id`.
         stated: N lists of (characteristic, value, index of the word that states it), as
-            `attncap.data.faces.dataset.stated_characteristics` gives for each caption.
+            `attncap.data.faces.claims.stated_characteristics` gives for each caption.
         boxes: the data set's table of boxes, whose `label` is the characteristic; several rows are one region.
 
     Returns:

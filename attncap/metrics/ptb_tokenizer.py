@@ -132,9 +132,7 @@ _SKIPPED = re.compile(
     "\u2150-\u2152\u215f-\u218b]"
 )
 # Quotation marks, dashes and ellipses of all kinds become punctuation that is then dropped; so they go at once.
-_DROPPED = set("\"'`.?!,:;-\u2018\u2019\u201a\u201b\u201c\u201d\u00ab\u00bb\u2039\u203a\u2013\u2014\u2015\u2026") - set(
-    "\u201a"
-)
+_DROPPED = set("\"'`.?!,:;-\u2018\u2019\u201b\u201c\u201d\u00ab\u00bb\u2039\u203a\u2013\u2014\u2015\u2026")
 _DROPPED |= {"&quot;", "&apos;", "&nbsp;", "&mdash;", "&ndash;", *map(chr, range(0x91, 0x98))}
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from attncap.captions import Caption
 from attncap.data.dataset import CaptionData
-from attncap.data.faces.dataset import true_share
+from attncap.data.faces.claims import true_share
 from attncap.data.load import load
 from attncap.decoding.alternatives import explore_features
 from attncap.decoding.predict import caption_stored

@@ -336,7 +336,9 @@ def test_a_classifier_of_arrays_is_saved_with_all_its_answers(tmp_path: Path) ->
         predict_images(again, ["x.png"])
 
 
-def test_fine_tuning_changes_the_last_block_alone_and_keeps_the_best_epoch(data: AttributeData) -> None:
+def test_fine_tuning_changes_the_last_block_alone_and_keeps_the_best_epoch(
+    data: AttributeData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = GridEncoder(LAYERS, "faces", 75, dtype="float32")
     classifier = AttributeClassifier(NAMES, own, projection_units=3, hidden_units=5)
     with pytest.raises(ValueError, match="blocks: 1 to 2 of InceptionV3 can be fine-tuned, got 7"):
@@ -349,9 +351,10 @@ def test_fine_tuning_changes_the_last_block_alone_and_keeps_the_best_epoch(data:
         tuned.append((logits, classifier.get_weights()))
         return next(scores)
 
-    loss = MaskedBinaryCrossentropy()
-    settings = dict(loss=loss, blocks=1, epochs=2, learning_rate=1e-3, batch_size=4)
-    _, logits = fine_tune(classifier, few, few.rows(np.arange(8) < 3), score=score, best=0.0, **settings)
+    monkeypatch.setattr("attncap.attributes.finetuning.mean_average_precision", score)
+    monkeypatch.setattr("attncap.attributes.finetuning.BATCH_SIZE", 4)
+    config = AttributeConfig(fine_tune_blocks=1, fine_tune_epochs=2, fine_tune_rate=1e-3)
+    _, logits = fine_tune(classifier, few, few.rows(np.arange(8) < 3), config, best=0.0)
     np.testing.assert_array_equal(logits, tuned[1][0])
     assert all(np.array_equal(a, b) for a, b in zip(classifier.get_weights(), tuned[1][1], strict=True))
     after = {variable.path: ops.convert_to_numpy(variable) for variable in own.network.weights}

@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 
 from attncap._messages import quoted
-from attncap.data.faces.captions import HAIR_COLORS, UNSTATED
+from attncap.data.faces.captions import COLORS, HAIR_COLORS, UNSTATED
 from attncap.words import split_words
 
 PRESENT = "present"  # claimed without a value: "a beard"
 
 _SIZES = {"small": "small", "tiny": "small", "big": "big", "large": "big", "pointed": "pointed", "sharp": "pointed"}
-_HUES = {"red": "red", "blue": "blue", "green": "green", "yellow": "yellow", "purple": "purple"}
+_HUES = {name: name for name in COLORS}
 _HAIR_HUES = {name: name for name in HAIR_COLORS} | {"blonde": "blond", "gray": "grey"}
 _BREADTHS = {"thin": "thin", "thick": "thick", "heavy": "thick"}
 _FITS: dict[str, dict[str, str]] = {  # the adjectives that say which value
@@ -37,12 +37,11 @@ _FITS: dict[str, dict[str, str]] = {  # the adjectives that say which value
 }
 _ADJECTIVES = {word for words in _FITS.values() for word in words}
 _NOUNS: dict[str, tuple[str, str | None]] = {  # what it is about, and the value that the noun itself states
-    **{word: ("hair", None) for word in ("hair",)},
     **{word: ("hat", word) for word in ("cap", "beanie", "crown")},
     **{word: ("glasses", None) for word in ("glasses", "spectacles")},
     **{word: ("moustache", None) for word in ("moustache", "mustache")},
     **{word: ("eyebrows", None) for word in ("eyebrows", "brows")},
-    **{word: (word, None) for word in ("eyes", "nose", "ears", "mouth", "beard", "earrings", "hat")},
+    **{word: (word, None) for word in ("hair", "eyes", "nose", "ears", "mouth", "beard", "earrings", "hat")},
     "ponytail": ("hair", "ponytail"),
     "sunglasses": ("glasses", "sunglasses"),
     "goatee": ("beard", "goatee"),

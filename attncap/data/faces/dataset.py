@@ -14,24 +14,10 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter, PngImagePlugin
 from tqdm.auto import tqdm
 
-from attncap.data.faces.captions import CHARACTERISTICS, COLORS, UNSTATED, usual_caption, write_captions
-from attncap.data.faces.claims import PRESENT, stated_characteristics, true_share
+from attncap._files import replacing
+from attncap.data.faces.captions import CHARACTERISTICS, COLORS, UNSTATED, write_captions
 from attncap.data.faces.drawing import draw_parts
 from attncap.data.faces.pen import HUES, INK, SKINS, Pen, mixed, random_color
-
-__all__ = [
-    "CHARACTERISTICS",
-    "HELD_OUT_COMBINATIONS",
-    "PRESENT",
-    "UNSTATED",
-    "draw_face",
-    "make_faces",
-    "sample_attributes",
-    "stated_characteristics",
-    "true_share",
-    "usual_caption",
-    "write_captions",
-]
 
 SIZE = 192  # pixels of a side
 VERSION = 2  # raise it when the same seed would give another face, caption or image
@@ -229,9 +215,8 @@ def _stamp(folder: Path, seed: int) -> None:
     if (folder / "images").exists():
         raise ValueError(f"{folder}: has images but no faces.json: name a folder that is empty or holds faces")
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(f".{os.getpid()}.tmp")
-    fresh.write_text(json.dumps(mine), encoding="utf-8")
-    os.replace(fresh, path)
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps(mine), encoding="utf-8")
 
 
 def _boxes_of(path: Path) -> dict[str, list[Box]] | None:

@@ -162,8 +162,8 @@ def readers(installed: bool = True) -> list[Reader]:
 def reader_of(text: str) -> tuple[Reader, str] | None:
     """Return the reader that a spec names, and the rest of the spec; None where it names none."""
     name, colon, rest = text.partition(":")
-    known = {reader.name: reader for reader in readers(installed=False)}
-    reader = known.get(name) or {reader.name: reader for reader in readers()}.get(name)
+    known = (reader for installed in (False, True) for reader in readers(installed))
+    reader = next((reader for reader in known if reader.name == name), None)
     if reader is None or (not colon and reader.form.startswith(f"{name}:")):
         return None
     return reader, rest

@@ -11,20 +11,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED, usual_caption, write_captions
+from attncap.data.faces.claims import PRESENT, stated_characteristics, true_share
 from attncap.data.faces.dataset import (
-    CHARACTERISTICS,
     HELD_OUT_COMBINATIONS,
-    PRESENT,
-    UNSTATED,
     draw_face,
     face_plan,
     held_out_pairs,
     make_faces,
     sample_attributes,
-    stated_characteristics,
-    true_share,
-    usual_caption,
-    write_captions,
 )
 
 # Recorded: face 2 of seed 0.

@@ -100,9 +100,7 @@ def open_image(
                 raise UnreadableImage(path, "empty file (0 bytes): copy it again")
             source.seek(0)
             with Image.open(source, formats=_formats()) as picture:
-                width, height = picture.size
-                if width * height > max_pixels:
-                    raise UnreadableImage(path, _too_large(f"{width}x{height} pixels", max_pixels))
+                _check_size(path, picture, max_pixels)
                 scans = _scans(source) if picture.format in ("JPEG", "MPO") else 0
                 if scans > MAX_SCANS:
                     raise UnreadableImage(path, f"{scans:,} scans, at most {MAX_SCANS} are decoded: save it again")
@@ -150,10 +148,7 @@ def read_image(image: AnyImage) -> Image.Image:
         return open_image(image)
     picture = image if isinstance(image, Image.Image) else _from_array(image)
     try:
-        if picture.width * picture.height > MAX_PIXELS:
-            raise UnreadableImage(
-                image_name(picture), _too_large(f"{picture.width}x{picture.height} pixels", MAX_PIXELS)
-            )
+        _check_size(image_name(picture), picture, MAX_PIXELS)
         return _decoded(picture)
     except UnreadableImage:
         raise
@@ -211,6 +206,11 @@ def _formats() -> tuple[str, ...]:
 
         pillow_heif.register_heif_opener(thumbnails=False)
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _check_size(path: str | os.PathLike[str], picture: Image.Image, max_pixels: int) -> None:
+    if picture.width * picture.height > max_pixels:
+        raise UnreadableImage(path, _too_large(f"{picture.width}x{picture.height} pixels", max_pixels))
 
 
 def _too_large(size: str, max_pixels: int) -> str:

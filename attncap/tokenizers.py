@@ -91,9 +91,7 @@ class CaptionTokenizer:
 
     def split(self, caption: str) -> list[str]:
         """Split a caption into the words that `tokenize` encodes; with a separator token, `,` between items."""
-        if SEPARATOR not in self._ids:
-            return split_words(caption)
-        return _with_separators(caption)
+        return _with_separators(caption) if SEPARATOR in self._ids else split_words(caption)
 
     def tokenize(self, caption: str) -> list[int]:
         """Return the caption's token ids, without `<start>` and `<end>`."""

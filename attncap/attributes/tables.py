@@ -12,11 +12,11 @@ import pandas as pd
 
 from attncap._messages import listed, quoted
 from attncap.attributes.splits import stratified_split
-from attncap.data.dataset import SPLITS
+from attncap.data.dataset import count_images, in_split
 from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED
 from attncap.data.label_table import read_labels, read_text
 from attncap.data.load import load
-from attncap.data.readers.base import SPLIT_COLUMNS, SPLIT_NAMES, Collector, Parts, image_id_of, no_rejects, split_of
+from attncap.data.readers.base import SPLIT_COLUMNS, Collector, Parts, image_id_of, no_rejects, split_of
 from attncap.data.readers.registry import Spec
 from attncap.data.readers.table import FILE_COLUMNS, find_column
 
@@ -63,11 +63,9 @@ class AttributeData:
 
     def summary(self) -> str:
         """One line: images by split, attributes, missing labels, rejects."""
-        counts = self.pictures["split"].value_counts()
-        splits = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
         missing = int(np.isnan(self.labels).sum())
         return (
-            f"{self.name}: {len(self.pictures):,} images ({splits}), {len(self.names)} attributes, "
+            f"{self.name}: {count_images(self.pictures)}, {len(self.names)} attributes, "
             f"{missing:,} labels missing, {len(self.rejects):,} rejects"
         )
 
@@ -78,10 +76,7 @@ class AttributeData:
 
     def split(self, name: str) -> AttributeData:
         """Return the images of one split; "dev" is another name of "val"."""
-        split = SPLIT_NAMES.get(name.lower())
-        if split is None:
-            raise ValueError(f"no split {quoted(name)}: choose one of {', '.join(SPLITS)}; dev is another name of val")
-        return self.rows((self.pictures["split"] == split).to_numpy())
+        return self.rows(in_split(self.pictures, name).to_numpy())
 
     def select(self, names: Sequence[str]) -> AttributeData:
         """Return the data with these attributes only, in this order.

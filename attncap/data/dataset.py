@@ -103,21 +103,14 @@ class CaptionData:
 
     def summary(self) -> str:
         """Return one line: images by split, captions, rejects."""
-        counts = self.pictures["split"].value_counts()
-        splits = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
         return (
-            f"{self.name}: {len(self.pictures):,} images ({splits}), {len(self.captions):,} captions, "
+            f"{self.name}: {count_images(self.pictures)}, {len(self.captions):,} captions, "
             f"{len(self.rejects):,} rejects"
         )
 
     def split(self, name: str) -> CaptionData:
         """Return the rows of one split; "dev" is another name of "val". All `rejects` are kept."""
-        split = SPLIT_NAMES.get(name.lower())
-        if split is None:
-            counts = self.pictures["split"].value_counts()
-            known = ", ".join(f"{known} ({counts.get(known, 0):,} images)" for known in SPLITS)
-            raise ValueError(f"no split {name!r}: known are {known}; dev is another name of val")
-        return self.only(self.pictures.loc[self.pictures["split"] == split, "image_id"])
+        return self.only(self.pictures.loc[in_split(self.pictures, name), "image_id"])
 
     def only(self, image_ids: Iterable[str]) -> CaptionData:
         """Return the rows of these images, in the tables' order."""
@@ -146,6 +139,27 @@ class CaptionData:
         """Write `rejects` as CSV, whole or not at all."""
         write_csv(path, self.rejects)
         return Path(path)
+
+
+def count_images(pictures: pd.DataFrame) -> str:
+    """Return how many images a table has, and how many of each split, in words."""
+    counts = pictures["split"].value_counts()
+    splits = ", ".join(f"{split} {counts.get(split, 0):,}" for split in SPLITS)
+    return f"{len(pictures):,} images ({splits})"
+
+
+def in_split(pictures: pd.DataFrame, name: str) -> pd.Series:
+    """Return which images are in a split, bool; "dev" is another name of "val".
+
+    Raises:
+        ValueError: no such split.
+    """
+    split = SPLIT_NAMES.get(name.lower())
+    if split is None:
+        counts = pictures["split"].value_counts()
+        known = ", ".join(f"{known} ({counts.get(known, 0):,} images)" for known in SPLITS)
+        raise ValueError(f"no split {quoted(name)}: known are {known}; dev is another name of val")
+    return pictures["split"] == split
 
 
 def split_images(

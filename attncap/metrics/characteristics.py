@@ -51,8 +51,7 @@ class Facts:
     """
 
     def __init__(self, table: pd.DataFrame) -> None:
-        self._column = {_plain(str(column)): table[column] for column in table.columns}
-        self._known = {name: column.dropna() > 0 for name, column in self._column.items()}
+        self._known = {_plain(str(column)): table[column].dropna() > 0 for column in table.columns}
         self.image_ids = set(table.index)
 
     @classmethod

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from attncap._messages import quoted
 from attncap.metrics.cider_d import CiderD
@@ -92,35 +92,26 @@ class Candidates:
         tokenized: the same, tokens joined by blanks.
         use: bool array, shape (R,): the references to score against, at least one per image; None for all. Document
             frequencies stay those of all references.
+
+    Attributes:
+        counts: for n = 1..4 how often each caption has each n-gram, sparse, shape (N, V_n).
+        lengths: tokens of each caption, shape (N,).
     """
 
     def __init__(
         self, references: References, texts: Sequence[str], tokenized: Sequence[str], use: np.ndarray | None = None
     ) -> None:
         self.references, self.texts, self.tokenized, self.use = references, list(texts), list(tokenized), use
+        self.counts, self.lengths = references.cider.vocabulary.count([caption.split() for caption in tokenized])
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def against(self, use: np.ndarray) -> Candidates:
         """Return the same captions against some of the references, without counting them again."""
-        other = Candidates(self.references, self.texts, self.tokenized, use)
-        other._counted = self._counted
+        other = copy(self)
+        other.use = use
         return other
-
-    @cached_property
-    def _counted(self) -> tuple[list[sparse.csr_matrix], np.ndarray]:
-        return self.references.cider.vocabulary.count([caption.split() for caption in self.tokenized])
-
-    @property
-    def counts(self) -> list[sparse.csr_matrix]:
-        """For n = 1..4 how often each caption has each n-gram, sparse, shape (N, V_n)."""
-        return self._counted[0]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each caption, shape (N,)."""
-        return self._counted[1]
 
     @property
     def kept(self) -> np.ndarray:

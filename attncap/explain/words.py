@@ -92,8 +92,9 @@ class Explainer:
         if self.method == "attention":
             return self._attention(features, own)
         explained = []
-        look: dict[str, Any] = {"unit": " captions", "disable": None if self.progress else True}
-        for image, caption in tqdm(zip(features, own, strict=True), self.method, len(own), **look):
+        pairs = zip(features, own, strict=True)
+        hidden = None if self.progress else True
+        for image, caption in tqdm(pairs, total=len(own), desc=self.method, unit=" captions", disable=hidden):
             relevance, log_probs = self._relevance(image, caption)
             explained.append(
                 replace(

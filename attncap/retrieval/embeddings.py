@@ -24,7 +24,7 @@ class PooledEmbedding:
     """The mean over all regions of the features of an encoder: D numbers, compared by cosine similarity.
 
     Args:
-        extractor: the encoder.
+        extractor: the encoder, a `FeatureExtractor` or one of your own.
         store: features of files are read from it, and missing ones are added; None computes them each time.
 
     Example:
@@ -34,7 +34,7 @@ class PooledEmbedding:
 
     measure = "cosine_similarity"
 
-    def __init__(self, extractor: FeatureExtractor, store: FeatureStore | None = None) -> None:
+    def __init__(self, extractor: Any, store: FeatureStore | None = None) -> None:
         self.extractor, self.store = extractor, store
         self.size = int(extractor.feature_shape[2])
         self._network: Any = None
@@ -46,8 +46,12 @@ class PooledEmbedding:
         The arithmetic is left out, since bfloat16 and float32 codes can be compared: an index may be built on one
         machine and searched on another."""
         extractor = self.extractor
+        own = not isinstance(extractor, FeatureExtractor)
         if not self._weights:
-            self._weights = weights_digest(extractor.network, dtype=np.float32)
+            self._weights = extractor.fingerprint() if own else weights_digest(extractor.network, dtype=np.float32)
+        if own:
+            name = f"pooled {type(extractor).__name__} {extractor.layer}"
+            return {"encoder": name, "size": self.size, "image_size": extractor.image_size, "weights": self._weights}
         inception = extractor.backbone == NAME
         default = inception and extractor.scaling == "-1..1"
         scaling = {} if default else {"scaling": json.loads(json.dumps(extractor.scaling))}

@@ -10,7 +10,7 @@ import numpy as np
 from attncap.data.load import CaptionData
 from attncap.decoding.predict import check_shape
 from attncap.features.external import ExternalFeatures, key_column
-from attncap.features.extractor import FeatureExtractor
+from attncap.features.extractor import Encoder, FeatureExtractor
 from attncap.models.attending_captioner import AttendingCaptioner
 from attncap.models.captioner import Captioner
 from attncap.models.registry import captioner_class, settings_of
@@ -62,7 +62,7 @@ def captioner_to_train(
 
 
 def continued(
-    captioner: Captioner, config: TrainConfig, extractor: FeatureExtractor | None, tail: EncoderTail | None
+    captioner: Captioner, config: TrainConfig, extractor: Encoder | None, tail: EncoderTail | None
 ) -> Captioner:
     """Return the captioner to continue from, with this training's attention losses and trained encoder blocks.
 
@@ -77,7 +77,7 @@ def continued(
     if isinstance(captioner, AttendingCaptioner):
         captioner.attention_penalty = config.attention_penalty
         captioner.attention_supervision = config.attention_supervision
-    if tail is not None and extractor is not None and captioner.tail is None:
+    if tail is not None and isinstance(extractor, FeatureExtractor) and captioner.tail is None:
         captioner = with_tail(captioner, extractor, tail)
     if captioner.tail is not None:
         captioner.tail.trainable = tail is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attncap.data.load import cache_folder
-from attncap.features.extractor import FeatureExtractor, best_dtype_policy
+from attncap.features.extractor import Encoder, FeatureExtractor, best_dtype_policy
 from attncap.features.inception import NAME
 from attncap.features.store import FeatureStore
 from attncap.models.captioner import Captioner
@@ -26,7 +26,7 @@ class FeatureSource(NamedTuple):
     """
 
     store: Any
-    encoder: FeatureExtractor | None = None
+    encoder: Encoder | None = None
     tail: EncoderTail | None = None
     whole: FeatureExtractor | None = None
 
@@ -42,11 +42,11 @@ def feature_source(config: TrainConfig, features: Any, start: Captioner | None) 
     Raises:
         ValueError: settings of the encoder that do not go together.
     """
-    if isinstance(features, FeatureExtractor):
+    if isinstance(features, Encoder):
         features = FeatureStore(cache_folder() / "features", features)
     if features is not None and not isinstance(features, str | Path):
         encoder = getattr(features, "extractor", None)
-        return FeatureSource(features, encoder if isinstance(encoder, FeatureExtractor) else None)
+        return FeatureSource(features, encoder if isinstance(encoder, Encoder) else None)
     if config.finetune_to is not None and config.backbone != NAME:
         raise ValueError(
             f"finetune_to is {config.finetune_to}: blocks of InceptionV3 alone are trained, and backbone is "

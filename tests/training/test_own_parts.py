@@ -13,8 +13,12 @@ import pandas as pd
 import pytest
 
 import attncap
+from attncap.features.extractor import Encoder
+from attncap.features.store import FeatureStore
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.losses import MaskedCrossentropy
+from attncap.retrieval.embeddings import PooledEmbedding
+from attncap.retrieval.index import ImageIndex
 from attncap.tokenizers import WordTokenizer
 from attncap.training.train import train
 from tests.training.test_train import CONFIG, history_of, squares
@@ -111,6 +115,43 @@ def test_what_is_given_is_used_and_the_run_resumes(tmp_path: Path) -> None:
         train(data, tmp_path / "killed", resume=True, verbose=0)
     own(tmp_path / "killed", None, resume=True)
     assert history_of(tmp_path / "killed") == history
+
+
+@keras.saving.register_keras_serializable("test_own_parts")
+class Means(Encoder):
+    """The mean color of each of 3 x 3 cells."""
+
+    layer = "means"
+
+    def __init__(self, weights: str = "none", image_size: int = 12, **settings: Any):
+        super().__init__(**settings)
+        self.weights_source, self.image_size = weights, image_size
+        pixels = keras.Input((image_size, image_size, 3))
+        self.network = keras.Model(pixels, keras.layers.AveragePooling2D(image_size // 3)(pixels))
+        self.feature_shape, self.grid_box = (3, 3, 3), (0.0, 0.0, 1.0, 1.0)
+        self.built = True
+
+    def call(self, pixels: Any) -> Any:
+        return self.network(keras.ops.cast(pixels, "float32") / 255)
+
+    def described(self) -> tuple[Any, ...]:
+        return self.layer, self.image_size
+
+
+def test_an_encoder_of_ones_own_serves_training_captions_and_retrieval(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+    features = FeatureStore(tmp_path / "features", Means())
+    train(data, tmp_path / "run", replace(CONFIG, epochs=1), features=features, verbose=0)
+    captioner = attncap.load_captioner(tmp_path / "run")
+    assert isinstance(captioner.encoder, Means) and captioner.feature_shape == (3, 3, 3)
+    paths = list(data.pictures["path"])[:3]
+    caption = attncap.caption(captioner, paths[0])
+    assert caption.attention_weights is not None and caption.attention_weights.shape[1:] == (3, 3)
+    with ImageIndex(tmp_path / "index.db", PooledEmbedding(Means())) as index:
+        assert index.add(paths, [[path] for path in paths], progress=False).empty
+        assert index.query(paths[1])[0].distance == pytest.approx(0, abs=1e-3)
+    with pytest.raises(ValueError, match="holds codes of encoder pooled Means means"):
+        ImageIndex.load(tmp_path / "index.db", PooledEmbedding(Means(image_size=15)))
 
 
 def test_a_captioner_of_ones_own_is_trained_as_it_is(tmp_path: Path) -> None:

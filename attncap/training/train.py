@@ -66,8 +66,8 @@ def train(
             own: an encoder (`FeatureExtractor`, or another subclass of `Encoder`), or a `FeatureStore` of one, which is
             saved in the captioner; what `ExternalFeatures` takes (a file, a mapping image_id -> array, a function of
             image_ids); or an object with `get(paths) -> (B, rows, cols, D)`, `extract(paths) -> DataFrame (path,
-            reason)` of images without features, `feature_shape` and `fingerprint`. The name of a file is noted in the run, and resuming
-            reads it again.
+            reason)` of images without features, `feature_shape` and `fingerprint`. The name of a file is noted in the
+            run, and resuming reads it again.
         optimizer: default: AdamW with warm-up and cosine decay, from the settings.
         loss: of (targets (B, K, T), logits (B, K, T, V)); default: `MaskedCrossentropy`.
         metrics: name -> function (predictions, references) -> score; `val_NAME` in the history.

@@ -7,12 +7,10 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from attncap.features.extractor import FeatureExtractor
 from attncap.models.attention import BahdanauAttention, masked_scores
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import CaptionerState, for_each_caption, mean_of_regions
 from attncap.models.registry import register_captioner
-from attncap.tokenizers import CaptionTokenizer
 
 
 @keras.saving.register_keras_serializable("attncap")
@@ -123,21 +121,8 @@ class AdaptiveAttentionCaptioner(AttentionCaptioner):
     attention_layer = AdaptiveAttention
     not_settings: ClassVar[tuple[str, ...]] = ("context_gate",)
 
-    def __init__(
-        self,
-        tokenizer: CaptionTokenizer,
-        feature_shape: tuple[int, int, int] | None = None,
-        encoder: FeatureExtractor | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(tokenizer, feature_shape, encoder, context_gate=False, **kwargs)
-
-    def build(self, input_shape: Any = None) -> None:
-        values, hidden = self.projection_units, self.hidden_units
-        gate_inputs = self.embedding_units + values + hidden
-        shapes = (None, None, hidden), (None, None, values), (None, None, gate_inputs)
-        self.attention.build(*shapes)  # type: ignore[call-arg]
-        super().build(input_shape)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, context_gate=False, **kwargs)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
         memory, recurrent = super().init_state(features, captions, training)

@@ -7,10 +7,8 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from attncap.features.extractor import FeatureExtractor
 from attncap.models.captioner import Captioner
 from attncap.models.losses import attention_supervision, doubly_stochastic_penalty
-from attncap.tokenizers import CaptionTokenizer
 
 
 class AttendingCaptioner(Captioner):
@@ -34,16 +32,13 @@ class AttendingCaptioner(Captioner):
 
     def __init__(
         self,
-        tokenizer: CaptionTokenizer,
-        feature_shape: tuple[int, int, int] | None = None,
-        encoder: FeatureExtractor | None = None,
-        *,
+        *args: Any,
         value_units: int | None = None,
         attention_penalty: float = 0.0,
         attention_supervision: float = 0.0,
         **kwargs: Any,
     ):
-        super().__init__(tokenizer, feature_shape, encoder, **kwargs)
+        super().__init__(*args, **kwargs)
         self.value_units = value_units = value_units or self.hidden_units
         self.attention_penalty = attention_penalty
         self.attention_supervision = attention_supervision
@@ -75,7 +70,3 @@ class AttendingCaptioner(Captioner):
             self.add_loss(self.attention_penalty * doubly_stochastic_penalty(weights, inputs["token_ids"], mask))
         if self.attention_supervision and inputs.get("regions") is not None:
             self.add_loss(self.attention_supervision * attention_supervision(weights, inputs["regions"]))
-
-    def _value_layers_built(self) -> None:
-        self.value_dense.build((None, None, self.region_shape[-1]))
-        self.value_norm.build((None, None, self.value_units))

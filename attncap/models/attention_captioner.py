@@ -7,12 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from attncap.features.extractor import FeatureExtractor
 from attncap.models.attending_captioner import AttendingCaptioner
 from attncap.models.attention import BahdanauAttention
 from attncap.models.captioner import CaptionerState, cell_step, for_each_caption, mean_of_regions
 from attncap.models.registry import register_captioner
-from attncap.tokenizers import CaptionTokenizer
 
 
 @register_captioner("attention")
@@ -47,16 +45,13 @@ class AttentionCaptioner(AttendingCaptioner):
 
     def __init__(
         self,
-        tokenizer: CaptionTokenizer,
-        feature_shape: tuple[int, int, int] | None = None,
-        encoder: FeatureExtractor | None = None,
-        *,
+        *args: Any,
         projection_units: int = 512,
         attention_units: int = 256,
         context_gate: bool = True,
         **kwargs: Any,
     ):
-        super().__init__(tokenizer, feature_shape, encoder, value_units=projection_units, **kwargs)
+        super().__init__(*args, value_units=projection_units, **kwargs)
         policy = self.dtype_policy
         self.projection_units = projection_units
         self.attention_units = attention_units
@@ -70,19 +65,6 @@ class AttentionCaptioner(AttendingCaptioner):
             self.embedding_units, use_bias=False, dtype=policy, name="context_readout"
         )
         self.build()
-
-    def build(self, input_shape: Any = None) -> None:
-        values, hidden, embedded = self.projection_units, self.hidden_units, self.embedding_units
-        self._value_layers_built()
-        if not self.attention.built:  # a subclass's is of more inputs
-            self.attention.build((None, None, hidden), (None, None, values))
-        self.initial_dense.build((None, values))
-        if self.context_gate:
-            self.gate_dense.build((None, None, hidden))
-        self.cell.build((None, embedded + values))
-        self.hidden_dense.build((None, None, hidden))
-        self.context_dense.build((None, None, values))
-        self._readout_layers_built(embedded)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
         values = self.values_of(features, training=training)  # (B, L, D')

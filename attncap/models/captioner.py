@@ -258,11 +258,6 @@ class Captioner(keras.Model):
         rows, cols, size = self.feature_shape
         return ops.any(ops.reshape(features, (-1, rows * cols, size)) != 0, axis=-1)  # (B, L)
 
-    def _readout_layers_built(self, units: int) -> None:
-        self.embedding.build((None, None))
-        self.logits_dense.build((None, None, units))
-        self.built = True
-
 
 def settings_of(captioner_class: type[Captioner]) -> dict[str, Any]:
     """Return the settings of a captioner class and their defaults, read from the signatures of its constructors.

@@ -8,10 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap.features.extractor import FeatureExtractor
 from attncap.models.captioner import Captioner, CaptionerState, cell_step, for_each_caption, mean_of_regions
 from attncap.models.registry import register_captioner
-from attncap.tokenizers import CaptionTokenizer
 
 
 @register_captioner("show-and-tell")
@@ -45,14 +43,8 @@ class ShowAndTell(Captioner):
     Reference: Vinyals et al. 2015, "Show and Tell: A Neural Image Caption Generator", section 3.1, eq. 10-12.
     """
 
-    def __init__(
-        self,
-        tokenizer: CaptionTokenizer,
-        feature_shape: tuple[int, int, int] | None = None,
-        encoder: FeatureExtractor | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(tokenizer, feature_shape, encoder, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         policy = self.dtype_policy
         self.picture_dense = keras.layers.Dense(self.embedding_units, dtype=policy, name="picture")
         self.picture_norm = keras.layers.LayerNormalization(dtype=policy, name="picture_norm")
@@ -81,12 +73,6 @@ class ShowAndTell(Captioner):
             )
         self.picture_mean.assign(mean)
         self.picture_deviation.assign(deviation)
-
-    def build(self, input_shape: Any = None) -> None:
-        self.picture_dense.build((None, self.region_shape[-1]))
-        self.picture_norm.build((None, self.embedding_units))
-        self.cell.build((None, self.embedding_units))
-        self._readout_layers_built(self.hidden_units)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
         regions = ops.cast(self.regions_of(features), "float32")

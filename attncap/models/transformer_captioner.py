@@ -8,12 +8,11 @@ import keras
 from keras import ops
 
 from attncap._keras_nlp import import_keras_nlp
-from attncap.features.extractor import FeatureExtractor
 from attncap.models.attending_captioner import AttendingCaptioner
 from attncap.models.captioner import CaptionerState
 from attncap.models.decoder_block import DecoderBlock
 from attncap.models.registry import register_captioner
-from attncap.tokenizers import START, CaptionTokenizer
+from attncap.tokenizers import START
 
 
 @register_captioner("transformer")
@@ -57,10 +56,7 @@ class TransformerCaptioner(AttendingCaptioner):
 
     def __init__(
         self,
-        tokenizer: CaptionTokenizer,
-        feature_shape: tuple[int, int, int] | None = None,
-        encoder: FeatureExtractor | None = None,
-        *,
+        *args: Any,
         hidden_units: int = 512,
         decoder_layers: int = 2,
         heads: int = 8,
@@ -75,9 +71,7 @@ class TransformerCaptioner(AttendingCaptioner):
                 f"hidden_units; got {hidden_units}, {decoder_layers}, {heads}, {feedforward_units} and {window}"
             )
         super().__init__(
-            tokenizer,
-            feature_shape,
-            encoder,
+            *args,
             embedding_units=hidden_units,
             hidden_units=hidden_units,
             value_units=hidden_units,
@@ -99,11 +93,9 @@ class TransformerCaptioner(AttendingCaptioner):
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
-        self._value_layers_built()
         for block in self.blocks:
-            block.build()
-        self.final_norm.build((None, None, self.hidden_units))
-        self._readout_layers_built(self.hidden_units)
+            block.build()  # `init_state` reads a part of it before it is called
+        super().build(input_shape)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
         values = self.values_of(features, training=training)  # (B, L, H)

@@ -98,7 +98,7 @@ class Unigram(Captioner):
 
     def __init__(self) -> None:
         super().__init__(TOKENIZER, GRID, embedding_units=2, hidden_units=2, dropout=0.0, dtype="float32")
-        self._readout_layers_built(2)
+        self.build()
         self.logits_dense.kernel.assign(ops.zeros((2, V)))
         for layer in (self.embedding, self.logits_dense):
             layer.trainable = layer is self.logits_dense

@@ -77,13 +77,14 @@ def _save_member_heatmaps(
         path_of, file_of: image_id -> the image, and the figure of the mean.
     """
     from attncap.decoding.predict import encoded_images
-    from attncap.decoding.replay import member_captions
+    from attncap.decoding.replay import MemberReplay
 
     image_ids = [caption.image_id for caption in captions]
     paths = [path_of[image_id] for image_id in image_ids]
+    read_by_members = MemberReplay(ensemble)
     start = 0
     for kept, features in encoded_images(ensemble, paths, image_ids, [], progress=False):
-        read = member_captions(ensemble, features, captions[start : start + len(kept)])
+        read = read_by_members(features, captions[start : start + len(kept)])
         start += len(kept)
         for number, (name, own) in enumerate(zip(ensemble.names, read, strict=True), start=1):
             for caption in own:

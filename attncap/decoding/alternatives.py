@@ -11,9 +11,8 @@ from keras import ops
 
 from attncap.captions import Caption
 from attncap.decoding.beam_search import Step
-from attncap.decoding.compilation import filled
 from attncap.decoding.decoder import Decoder
-from attncap.decoding.replay import CompiledReplay, replay_each
+from attncap.decoding.replay import LENGTH_STEP, CompiledReplay, replay_each
 from attncap.images import AnyImage
 from attncap.metrics.evaluate import evaluate
 from attncap.models.captioner import CaptionerState
@@ -22,7 +21,6 @@ from attncap.tokenizers import END, pad_token_ids
 
 Words = list[tuple[str, float]]  # (word, log-probability), the likeliest first
 FORBIDDEN = -1e8  # below it: a token that decoding may not emit
-LENGTH_STEP = 8  # captions are padded to multiples of it: few shapes, few compiled graphs
 
 
 def replay_top(step: Step, state: CaptionerState, token_ids: Any, top: int) -> tuple[Any, Any]:
@@ -83,16 +81,16 @@ def top_alternatives(
         raise ValueError(f"top needs to be at least 1, got {top}")
     groups = [[item] if isinstance(item, Caption) else list(item) for item in captions]
 
-    read = CompiledReplay(captioner, partial(replay_top, top=top))
-    found: list[list[list[Words]]] = []
-    for begin in range(0, len(groups), batch_size):
-        part = groups[begin : begin + batch_size]
-        rows = [[[*caption.token_ids, END] for caption in group] for group in part]
-        token_ids = pad_token_ids(rows, length=1, multiple_of=LENGTH_STEP, images=min(batch_size, len(groups)))
-        full = filled(features[begin : begin + batch_size], len(token_ids))
-        ids, log_probs = read(full, token_ids)
-        for row, group in enumerate(part):
-            found.append([_words(captioner, c, ids[row, k], log_probs[row, k]) for k, c in enumerate(group)])
+    if not groups:
+        return []
+    rows = [[[*caption.token_ids, END] for caption in group] for group in groups]
+    token_ids = pad_token_ids(rows, length=1, multiple_of=LENGTH_STEP)
+    read = CompiledReplay(captioner, partial(replay_top, top=top), min(batch_size, len(groups)))
+    ids, log_probs = read(features, token_ids)
+    found = [
+        [_words(captioner, caption, ids[row, k], log_probs[row, k]) for k, caption in enumerate(group)]
+        for row, group in enumerate(groups)
+    ]
     return [own[0] if isinstance(item, Caption) else own for item, own in zip(captions, found, strict=True)]
 
 

@@ -15,7 +15,6 @@ from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.replay import replay
 from attncap.decoding.sampling import sample
 from attncap.decoding.to_caption import captions_of
-from attncap.tokenizers import CaptionTokenizer
 
 
 class SearchSettings(TypedDict, total=False):
@@ -101,7 +100,8 @@ class Decoder(Generic[Decoded]):
             raise TypeError(f"logits_processors is a list of functions (token_ids, logits), got {logits_processors!r}")
         if length_penalty is not None and not math.isfinite(length_penalty):
             raise ValueError(f"length_penalty is a finite number, got {length_penalty}")
-        exponent = default_length_penalty(captioner.tokenizer) if length_penalty is None else length_penalty
+        if length_penalty is None:
+            length_penalty = 0.7 if getattr(captioner.tokenizer, "separator_id", None) is None else 1.5
         self.captioner = captioner
         self.n_best = n_best
         self.batch_size = batch_size
@@ -111,7 +111,7 @@ class Decoder(Generic[Decoded]):
             if sampler is None:
                 state = captioner.init_state(features, captions=beam_width)
                 token_ids, _ = beam_search(
-                    captioner.step, state, beam_width=beam_width, length_penalty=exponent, **both
+                    captioner.step, state, beam_width=beam_width, length_penalty=length_penalty, **both
                 )
                 token_ids = token_ids[:, :n_best]
             else:
@@ -137,8 +137,3 @@ class Decoder(Generic[Decoded]):
             best = captions_of(self.captioner, token_ids[: len(batch)], log_probs, maps, ids, keep_repeated=False)
             captions += best if self.n_best > 1 else [own[0] for own in best]
         return captions
-
-
-def default_length_penalty(tokenizer: CaptionTokenizer) -> float:
-    """Return the default exponent for this vocabulary: larger for lists, see `Decoder`."""
-    return 0.7 if getattr(tokenizer, "separator_id", None) is None else 1.5

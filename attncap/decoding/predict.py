@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from attncap._files import check_list
 from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder, SearchSettings
-from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.to_caption import boxes_of, with_boxes
 from attncap.features.external import ExternalFeatures, key_column
 from attncap.features.pipeline import encode_images
@@ -40,20 +39,16 @@ def caption(
     captioner: Captioner | Ensemble,
     image: AnyImage,
     *,
-    beam_width: int = 3,
-    length_penalty: float | None = None,
-    max_length: int = 40,
     n_best: int = 1,
-    sampler: Any = None,
-    logits_processors: Sequence[LogitsProcessor] = (),
+    **settings: Unpack[SearchSettings],
 ) -> Caption | list[Caption]:
     """Caption one image.
 
     Args:
         captioner: from `load_captioner`, its encoder inside; or an `Ensemble`.
         image: the file, a Pillow image, or an array as `read_image` takes it.
-        beam_width, length_penalty, max_length, sampler, logits_processors: see `Decoder`.
-        n_best: how many captions; with more than 1 the result is a list, best first.
+        n_best: how many captions; default 1; with more the result is a list, best first.
+        settings: of `Decoder`: beam_width, length_penalty, max_length, sampler, logits_processors.
 
     Raises:
         UnreadableImage: the file is not an image, or damaged.
@@ -63,17 +58,7 @@ def caption(
         >>> attncap.caption(captioner, "me.jpg", beam_width=5).text
         'a man with a black beard and round glasses'
     """
-    captions, rejects = caption_images(
-        captioner,
-        [image],
-        progress=False,
-        beam_width=beam_width,
-        length_penalty=length_penalty,
-        max_length=max_length,
-        n_best=n_best,
-        sampler=sampler,
-        logits_processors=logits_processors,
-    )
+    captions, rejects = caption_images(captioner, [image], progress=False, n_best=n_best, **settings)
     if not captions:
         raise UnreadableImage(rejects["path"].iloc[0], rejects["reason"].iloc[0])
     return captions[0]

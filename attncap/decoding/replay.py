@@ -22,6 +22,8 @@ from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits
 from attncap.models.ensemble import Ensemble
 from attncap.tokenizers import END, PAD, START, UNK, pad_token_ids
 
+LENGTH_STEP = 8  # captions are padded to multiples of it: few shapes, few compiled graphs
+
 
 def replay(step: Step, state: CaptionerState, token_ids: Any) -> tuple[Any, Any]:
     """Feed finished captions through `step` again: the probability and the map of every token.
@@ -95,14 +97,26 @@ class CompiledReplay:
     Args:
         captioner: anything with `init_state` and `step`.
         read: function (step, state, token_ids (B, K, T)) -> tensors, such as `replay`.
+        batch_size: images at a time, the last batch filled up with zeros; None: all at once.
     """
 
-    def __init__(self, captioner: Any, read: Callable[..., Sequence[Any]] = replay):
-        self._captioner, self._read = captioner, read
+    def __init__(self, captioner: Any, read: Callable[..., Sequence[Any]] = replay, batch_size: int | None = None):
+        self._captioner, self._read, self._batch_size = captioner, read, batch_size
         self._compiled: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, features: np.ndarray, token_ids: np.ndarray) -> list[Any]:
-        """Return what `read` gives for features (B, rows, cols, D) and token_ids (B, K, T), as NumPy arrays."""
+        """Return what `read` gives for features (N, rows, cols, D) and token_ids (N, K, T), N > 0, as NumPy arrays."""
+        size = self._batch_size or len(features)
+        batches = [
+            self._batch(filled(features[start : start + size], size), filled(token_ids[start : start + size], size))
+            for start in range(0, len(features), size)
+        ]
+        return [
+            None if tensors[0] is None else np.concatenate(tensors)[: len(features)]
+            for tensors in zip(*batches, strict=True)
+        ]
+
+    def _batch(self, features: np.ndarray, token_ids: np.ndarray) -> list[Any]:
 
         def read(features: Any, token_ids: Any) -> Sequence[Any]:
             state = self._captioner.init_state(features, captions=token_ids.shape[1])
@@ -127,12 +141,10 @@ class CaptionReplay:
         (('a', 'dog', 'runs'), (3, 8, 8))
     """
 
-    round_length_to = 8  # few different shapes, few compiled graphs
-
     def __init__(self, captioner: Any, batch_size: int = 32):
         self.captioner = captioner
         self.batch_size = batch_size
-        self._read = CompiledReplay(captioner)
+        self._read = CompiledReplay(captioner, batch_size=batch_size)
 
     def __call__(
         self, features: np.ndarray, captions: Sequence[Sequence[str]], image_ids: Sequence[str] | None = None
@@ -165,12 +177,10 @@ class CaptionReplay:
         tokenizer = self.captioner.tokenizer
         rows = [[[*tokenizer.tokenize(caption), END] for caption in own] for own in captions]
         each = max(1, *map(len, rows))
-        token_ids = pad_token_ids(
-            rows, length=1, multiple_of=self.round_length_to, images=self.batch_size, captions_each=each
-        )
-        log_probs, maps = self._read(filled(features, self.batch_size), token_ids)
+        token_ids = pad_token_ids(rows, length=1, multiple_of=LENGTH_STEP, captions_each=each)
+        log_probs, maps = self._read(features, token_ids)
         log_probs = np.where(token_ids == UNK, -np.inf, log_probs)
-        read = captions_of(self.captioner, token_ids[: len(captions)], log_probs, maps, image_ids)
+        read = captions_of(self.captioner, token_ids, log_probs, maps, image_ids)
         return [list(map(self._with_words_of, own, texts)) for own, texts in zip(read, captions, strict=True)]
 
     def _with_words_of(self, caption: Caption, text: str) -> Caption:
@@ -221,25 +231,34 @@ def replay_captions(
     return read
 
 
-def member_captions(ensemble: Ensemble, features: Any, captions: Sequence[Caption]) -> list[list[Caption]]:
+class MemberReplay:
     """Feed finished captions into each member of an ensemble: its own probabilities and maps.
 
     Args:
         ensemble: that generated the captions.
-        features: shape (N, *feature_shape).
-        captions: N captions.
-
-    Returns:
-        captions: for each member, N captions of the same words; attention_weights None for one without attention.
     """
-    if len(features) != len(captions):
-        raise ValueError(f"one caption per image is needed, got {len(captions)} for {len(features)} images")
-    if not captions:
-        return [[] for _ in ensemble.members]
-    token_ids = pad_token_ids([[[*caption.token_ids, END]] for caption in captions])  # (N, 1, T)
-    image_ids = [caption.image_id for caption in captions]
-    read = []
-    for member in ensemble.members:
-        log_probs, maps = CompiledReplay(member)(features, token_ids)
-        read.append([caption for [caption] in captions_of(member, token_ids, log_probs, maps, image_ids)])
-    return read
+
+    def __init__(self, ensemble: Ensemble):
+        self._readers = [(member, CompiledReplay(member)) for member in ensemble.members]
+
+    def __call__(self, features: np.ndarray, captions: Sequence[Caption]) -> list[list[Caption]]:
+        """Read N captions.
+
+        Args:
+            features: shape (N, *feature_shape).
+            captions: N captions.
+
+        Returns:
+            captions: for each member, N captions of the same words; attention_weights None for one without attention.
+        """
+        if len(features) != len(captions):
+            raise ValueError(f"one caption per image is needed, got {len(captions)} for {len(features)} images")
+        if not captions:
+            return [[] for _ in self._readers]
+        token_ids = pad_token_ids([[[*caption.token_ids, END]] for caption in captions])  # (N, 1, T)
+        image_ids = [caption.image_id for caption in captions]
+        found = []
+        for member, read in self._readers:
+            log_probs, maps = read(features, token_ids)
+            found.append([caption for [caption] in captions_of(member, token_ids, log_probs, maps, image_ids)])
+        return found

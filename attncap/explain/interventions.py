@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from attncap.captions import Caption
 from attncap.decoding.replay import CompiledReplay, replay_each
 from attncap.explain.methods import METHODS, Method
-from attncap.explain.reading import as_caption, in_batches, padded
+from attncap.explain.reading import as_caption, padded
 from attncap.explain.words import Explainer
 from attncap.grounding.probes import uniform_attention
 from attncap.metrics.significance import bootstrap, interval, with_intervals
@@ -139,8 +139,8 @@ def _distributions(
         state = state if order is None else with_permuted_keys(state, ops.convert_to_tensor(order))
         return replay_each(step, state, token_ids, lambda logits, *_: [ops.softmax(logits, axis=-1)])
 
-    [probs] = in_batches(CompiledReplay(captioner, read), features, token_ids, batch_size)
-    return probs
+    [probs] = CompiledReplay(captioner, read, batch_size)(np.asarray(features), token_ids[:, None])
+    return probs[:, 0]
 
 
 # ------------------------------------------------------------------ weights

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from attncap.captions import WHOLE_IMAGE, Caption
-from attncap.decoding.compilation import filled
-from attncap.decoding.replay import CompiledReplay
+from attncap.decoding.replay import LENGTH_STEP, CompiledReplay
 from attncap.tokenizers import END, UNK, pad_token_ids
 
-LENGTH_STEP = 8  # captions are padded to multiples of it: few shapes, few compiled graphs
 GridBox = tuple[float, float, float, float]
 
 
@@ -69,8 +67,7 @@ class WordReader:
 
     def __init__(self, captioner: Any, batch_size: int = 32):
         self.captioner = captioner
-        self.batch_size = batch_size
-        self._read = CompiledReplay(captioner)
+        self._read = CompiledReplay(captioner, batch_size=batch_size)
 
     def __call__(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Read N captions.
@@ -83,24 +80,9 @@ class WordReader:
             log_probs: float32, shape (N, T), of each token given those before it; 0 on padding, -inf for `<unk>`.
             maps: float32, shape (N, T, L); None for a captioner without attention.
         """
-        log_probs, *maps = in_batches(self._read, features, token_ids, self.batch_size)
-        log_probs = np.where(token_ids == UNK, -np.inf, log_probs)
-        return log_probs.astype(np.float32), maps[0] if maps else None
-
-
-def in_batches(read: CompiledReplay, features: np.ndarray, token_ids: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Read the captions (N, T) of N images, each from its own features, in batches of one shape.
-
-    Returns:
-        tensors: those that `read` gives and that are not None, each of shape (N, T, ...).
-    """
-    batches = []
-    for start in range(0, len(features), batch_size):
-        part = slice(start, start + batch_size)
-        own = filled(token_ids[part], batch_size)[:, None]  # (B, 1, T)
-        found = read(filled(np.asarray(features[part]), batch_size), own)
-        batches.append([tensor[: len(features[part]), 0] for tensor in found if tensor is not None])
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        log_probs, maps = self._read(np.asarray(features), token_ids[:, None])
+        found = np.where(token_ids == UNK, -np.inf, log_probs[:, 0])
+        return found.astype(np.float32), None if maps is None else maps[:, 0]
 
 
 def of_words(log_probs: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:

@@ -20,7 +20,7 @@ import attncap
 from attncap.cli.main import main
 from attncap.decoding.decoder import Decoder
 from attncap.decoding.predict import caption_images, caption_stored
-from attncap.decoding.replay import CaptionReplay, member_captions
+from attncap.decoding.replay import CaptionReplay, MemberReplay
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.store import FeatureStore
 from attncap.grounding.probes import uniform_attention
@@ -137,7 +137,7 @@ def test_the_caption_has_the_mean_map_and_each_member_its_own(first: Captioner, 
     ensemble = Ensemble([first, made(ShowAndTell), second])
     features = drawn(5, 2, 3, 5)
     captions = Decoder(ensemble, max_length=7)(features, list("pqrst"))
-    read = member_captions(ensemble, features, captions)
+    read = MemberReplay(ensemble)(features, captions)
     assert [[caption.words for caption in own] for own in read] == [[caption.words for caption in captions]] * 3
     assert sum(len(caption.words) for caption in captions) > 5
     for caption, one, blind, two in zip(captions, *read, strict=True):
@@ -148,9 +148,9 @@ def test_the_caption_has_the_mean_map_and_each_member_its_own(first: Captioner, 
         alone = CaptionReplay(second)(features[[captions.index(caption)]], [[caption.text]])[0][0]
         np.testing.assert_allclose(two.attention_weights, alone.attention_weights, atol=1e-5)
         np.testing.assert_allclose(two.word_log_probs, alone.word_log_probs, atol=1e-4)
-    assert member_captions(ensemble, features[:0], []) == [[], [], []]
+    assert MemberReplay(ensemble)(features[:0], []) == [[], [], []]
     with pytest.raises(ValueError, match="one caption per image is needed, got 5 for 2 images"):
-        member_captions(ensemble, features[:2], captions)
+        MemberReplay(ensemble)(features[:2], captions)
 
 
 def test_members_of_every_kind_speak_as_one() -> None:
@@ -166,7 +166,7 @@ def test_members_of_every_kind_speak_as_one() -> None:
             weight.assign(2.0 * weight)
     ensemble, features = Ensemble(members), drawn(3, *shape)
     captions = Decoder(ensemble, beam_width=2, max_length=7)(features)
-    read = member_captions(ensemble, features, captions)
+    read = MemberReplay(ensemble)(features, captions)
     assert sum(len(caption.words) for caption in captions) > 3
     for caption, *own in zip(captions, *read, strict=True):
         # Of a member that may look away, a map counts for the share that it read of the picture.

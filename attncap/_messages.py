@@ -21,6 +21,11 @@ def quoted(value: Any) -> str:
     return _REPR.repr(value).replace("\n", " ")  # the repr of a table has lines
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 200 letters; of an error without one, its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def listed(names: Iterable[Any], most: int = 30) -> str:
     """List names, such as those of columns, without quotation marks; those after the first 30 are counted.
 

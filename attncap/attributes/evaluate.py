@@ -16,7 +16,6 @@ from attncap.attributes.statements import statement_targets
 from attncap.attributes.tables import AttributeData
 from attncap.attributes.thresholds import tune_thresholds
 from attncap.data.dataset import SPLITS
-from attncap.data.load import cache_folder
 from attncap.features.store import FeatureStore
 from attncap.training.run_folder import read_object
 
@@ -79,7 +78,7 @@ def evaluate_attributes(
     data = data.select(names) if classifier.statements is None else statement_targets(data, names)
     splits = [known.get(image_id, "test") for image_id in data.pictures["image_id"]]
     data = replace(data, pictures=data.pictures.assign(split=splits))
-    store = FeatureStore(features or cache_folder() / "features", classifier.encoder)
+    store = FeatureStore(features, classifier.encoder)
 
     def answers(part: AttributeData) -> tuple[np.ndarray, AttributeData]:
         part = readable_images(part, store, classifier.mirror)

@@ -26,9 +26,8 @@ from attncap.attributes.predict import readable_images, stored_logits
 from attncap.attributes.statements import Statements, holds_statements, to_statements
 from attncap.attributes.tables import AttributeData
 from attncap.attributes.thresholds import tune_thresholds
-from attncap.data.load import cache_folder
 from attncap.features.store import FeatureStore
-from attncap.training.run_folder import RunFolder, cleared_on_error, environment
+from attncap.training.run_folder import RunFolder, cleared_on_error, environment, read_object
 
 PHRASES = "phrases.json"  # in the run folder: the words of statements
 TYPICAL = 0.99  # quantile of the held-out probabilities of a statement: what it reaches where the classifier is sure
@@ -80,7 +79,7 @@ def train_attributes(
         check_classes(data.split("train"))
         layers = [name for name in config.layers.split(",") if name.strip()] or None
         encoder = GridEncoder(layers, config.weights, config.image_size or None, config.backbone)
-        store = FeatureStore(features or cache_folder() / "features", encoder)
+        store = FeatureStore(features, encoder)
         if not resume:  # before the images are read, which takes long: a run killed there can be resumed as well
             folder.write_json(folder.config_file, asdict(config))
             write_csv(folder.path / "split.csv", data.pictures[["image_id", "split"]])
@@ -134,11 +133,11 @@ def _begun(
 ) -> tuple[AttributeConfig, AttributeData, dict[tuple[str, int], str] | None]:
     """Return the settings of a run that is resumed, the data with its split, and its phrases or those given."""
     if phrases is None and (folder.path / PHRASES).exists():
-        listed = folder.read_json(folder.path / PHRASES)["phrases"]
+        listed = read_object(folder.path / PHRASES)["phrases"]
         phrases = {(str(name), int(value)): str(phrase) for name, value, phrase in listed}
     known = splits_of_run(folder.path)
     splits = [known.get(name, "") for name in data.pictures["image_id"]]
-    config = AttributeConfig.from_dict(folder.read_json(folder.config_file))
+    config = AttributeConfig.from_dict(read_object(folder.config_file))
     return config, replace(data, pictures=data.pictures.assign(split=splits)), phrases
 
 
@@ -217,7 +216,7 @@ def _check_or_write(folder: RunFolder, manifest: dict[str, Any]) -> None:
     if not folder.manifest_file.exists():
         folder.write_json(folder.manifest_file, manifest)
         return
-    before = folder.read_json(folder.manifest_file)
+    before = read_object(folder.manifest_file)
     for name in ("attributes", "train", "val", "features"):
         if before.get(name) != manifest[name]:
             raise ValueError(

@@ -80,11 +80,10 @@ def _embed(data: Any, options: argparse.Namespace) -> tuple[Any, Any]:
     import numpy as np
 
     from attncap.attributes.encoder import GridEncoder, last_layer_means
-    from attncap.data.load import cache_folder
     from attncap.features.store import FeatureStore
 
     encoder = GridEncoder(options.layers.split(",") if options.layers else None, options.weights)
-    store = FeatureStore(options.features or cache_folder() / "features", encoder)
+    store = FeatureStore(options.features, encoder)
     unreadable = set(store.extract(data.pictures["path"].tolist())["path"])
     if unreadable:
         print(f"{len(unreadable)} images cannot be read and are left out", file=sys.stderr)

@@ -53,7 +53,7 @@ def _features(options: argparse.Namespace) -> None:
     if options.batch_size < 1:
         raise ValueError(f"--batch-size {options.batch_size}: at least 1 expected")
 
-    from attncap._files import cache_folder, write_csv
+    from attncap._files import write_csv
     from attncap.features.extractor import FeatureExtractor
     from attncap.features.store import FeatureStore
 
@@ -64,7 +64,7 @@ def _features(options: argparse.Namespace) -> None:
         engine = RayEngine(**given)
     paths = list(cli.data_of(options).pictures["path"])
     extractor = FeatureExtractor(options.layer, options.weights, options.image_size, backbone=options.backbone)
-    store = FeatureStore(options.features or cache_folder() / "features", extractor)
+    store = FeatureStore(options.features, extractor)
     rejects = store.extract(paths, options.batch_size, engine=engine)
     print(f"features of {len(paths) - len(rejects):,} of {len(paths):,} images are in {store.path}")
     if options.out:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -252,27 +253,35 @@ def _of_model(network: keras.Model, image_size: int | None, scaling: Scaling | N
 
 def _check_layers(config: Any) -> None:
     """Raise ValueError if the configuration of a network names other layers than those of `LAYERS`."""
-    if isinstance(config, dict):
-        name, module = config.get("class_name"), str(config.get("module", "keras.layers"))
-        if name is not None:
-            setting = module.startswith(("keras.initializers", "keras.regularizers", "keras.constraints"))
-            known = setting or name in LAYERS or name in ("__tuple__", "__keras_tensor__", "DTypePolicy")
-            if config.get("registered_name") not in (None, name) or not module.startswith("keras") or not known:
-                raise ValueError(
-                    f"a backbone with the layer {str(name)[:60]} cannot be saved or loaded: known are "
-                    f"{', '.join(sorted(LAYERS))}; or compute features elsewhere, see `ExternalFeatures`"
-                )
-        for value in config.values():
-            _check_layers(value)
-    elif isinstance(config, list):
-        for value in config:
-            _check_layers(value)
+    for item in objects_in(config):
+        name, module = item["class_name"], str(item.get("module", "keras.layers"))
+        setting = module.startswith(("keras.initializers", "keras.regularizers", "keras.constraints"))
+        known = setting or name in LAYERS or name in ("__tuple__", "__keras_tensor__", "DTypePolicy")
+        if item.get("registered_name") not in (None, name) or not module.startswith("keras") or not known:
+            raise ValueError(
+                f"a backbone with the layer {str(name)[:60]} cannot be saved or loaded: known are "
+                f"{', '.join(sorted(LAYERS))}; or compute features elsewhere, see `ExternalFeatures`"
+            )
+
+
+def nested(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield everything in a configuration, itself included, each with the nearest name that it stands under."""
+    yield name, value
+    if isinstance(value, dict):
+        for inner_name, inner in value.items():
+            yield from nested(inner, inner_name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from nested(inner, name)
+
+
+def objects_in(config: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object that Keras would make from a configuration."""
+    return (item for _, item in nested(config) if isinstance(item, dict) and "class_name" in item)
 
 
 def _only(tensors: Any) -> Any:
-    given = list(tensors.values()) if isinstance(tensors, dict) else tensors
-    if isinstance(given, list | tuple):
-        if len(given) != 1:
-            raise ValueError(f"a backbone of one tensor expected, got {len(given)}: name a layer")
-        return given[0]
-    return given
+    given = keras.tree.flatten(tensors)
+    if len(given) != 1:
+        raise ValueError(f"a backbone of one tensor expected, got {len(given)}: name a layer")
+    return given[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import keras
 import numpy as np
@@ -33,11 +32,11 @@ def folded(network: keras.Model) -> keras.Model:
         >>> folded(extractor.network)(pixels)
     """
     start = keras.Input(network.input.shape[1:], dtype=network.input.dtype)
-    readers = Counter(tensor.name for layer in network.layers[1:] for tensor in _given(layer))
+    readers = Counter(tensor.name for layer in network.layers[1:] for tensor in keras.tree.flatten(layer.input))
     made = {network.input.name: start}
     convolutions: dict[str, keras.layers.Conv2D] = {}  # name of a convolution's output -> its copy
     for layer in network.layers[1:]:
-        given = _given(layer)
+        given = keras.tree.flatten(layer.input)
         read = [made[tensor.name] for tensor in given]
         if isinstance(layer, keras.layers.BatchNormalization):
             convolution = convolutions.get(given[0].name)
@@ -64,10 +63,6 @@ def folded(network: keras.Model) -> keras.Model:
             copy.set_weights(layer.get_weights())
     outputs = [made[tensor.name] for tensor in network.outputs]
     return keras.Model(start, outputs[0] if len(outputs) == 1 else outputs, trainable=False)
-
-
-def _given(layer: keras.layers.Layer) -> list[Any]:
-    return layer.input if isinstance(layer.input, list) else [layer.input]
 
 
 def _scale_and_offset(layer: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from attncap._messages import quoted
+from attncap._messages import first_line, quoted
 from attncap.features.preprocessing import Scaling, check_scaling
 
 
@@ -35,10 +35,9 @@ def load_preset(name: str, weights: str, dtype: Any) -> keras.Model:
         return keras_hub.models.Backbone.from_preset(name, load_weights=weights == "imagenet", dtype=dtype)
     except Exception as error:  # the hub raises various errors: unknown, or no way to download it
         known = ", ".join(item for item in dir(keras.applications) if item[0].isupper())
-        reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
             f"backbone {name!r}: neither a model of keras.applications ({known}) nor a preset of keras-hub that can be "
-            f"loaded ({reason})"
+            f"loaded ({first_line(error)})"
         ) from error
 
 

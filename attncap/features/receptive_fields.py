@@ -44,10 +44,9 @@ def places(network: keras.Model) -> dict[str, Place]:
 
     Reference: Araujo et al. 2019, "Computing receptive fields of convolutional neural networks".
     """
-    found = {_input_of(network).name: Place(1.0, 0.5, 1.0, 1.0)}
+    found = {network.inputs[0].name: Place(1.0, 0.5, 1.0, 1.0)}
     for layer in network.layers[1:]:
-        given = layer.input if isinstance(layer.input, list) else [layer.input]
-        branches = [found[tensor.name] for tensor in given if tensor.name in found]
+        branches = [found[tensor.name] for tensor in keras.tree.flatten(layer.input) if tensor.name in found]
         if not branches or isinstance(layer.output, list | dict):
             continue
         place = _after(layer, max(branches, key=lambda place: place.field))
@@ -80,11 +79,5 @@ def _after(layer: Any, before: Place) -> Place | None:
 
 def _cells(tensor: Any) -> tuple[int, int] | None:
     """Return rows and cols of a tensor (B, rows, cols, D), of several the largest; None for another shape."""
-    tensors = tensor if isinstance(tensor, list) else [tensor]
-    shapes = [tuple(each.shape[1:3]) for each in tensors if len(each.shape) == 4 and None not in each.shape[1:3]]
-    return max(shapes, default=None)
-
-
-def _input_of(network: keras.Model) -> Any:
-    given = network.input
-    return next(iter(given.values())) if isinstance(given, dict) else given[0] if isinstance(given, list) else given
+    shapes = [tuple(each.shape) for each in keras.tree.flatten(tensor)]
+    return max((shape[1:3] for shape in shapes if len(shape) == 4 and None not in shape[1:3]), default=None)

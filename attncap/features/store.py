@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from attncap._files import check_list
+from attncap._files import cache_folder, check_list
 from attncap.features.pipeline import Decoded, Engine, compute_here, file_stamp
 from attncap.features.store_files import RowFile, file_key, hold_alone, refuse_old, row_checksum
 from attncap.features.store_index import StoreIndex, naming_errors
@@ -32,7 +32,8 @@ class FeatureStore:
     Any number of processes and threads may read a store while one process extends it.
 
     Args:
-        folder: where stores live; each encoder configuration has a folder of its own in it, named by fingerprint.
+        folder: where stores live; each encoder configuration has a folder of its own in it, named by fingerprint. None:
+            `features` in the cache folder.
         extractor: the encoder. Another layer, weights, size or arithmetic has another fingerprint, hence another store.
 
     Raises:
@@ -46,13 +47,14 @@ class FeatureStore:
         (32, 8, 8, 1280)
     """
 
-    def __init__(self, folder: str | Path, extractor: Any):
+    def __init__(self, folder: str | Path | None, extractor: Any):
+        folder = Path(folder or cache_folder() / "features")
         self.extractor = extractor
         self.feature_shape: tuple[int, int, int] = extractor.feature_shape
         self.fingerprint: str = extractor.fingerprint()
         name = f"{extractor.layer}-{self.fingerprint}".replace(os.sep, "_")
-        self.path = Path(folder) / f"{name}.features"
-        refuse_old(Path(folder) / f"{name}.lmdb", self.path)
+        self.path = folder / f"{name}.features"
+        refuse_old(folder / f"{name}.lmdb", self.path)
         self._row_bytes = 2 * int(np.prod(self.feature_shape))
         self._rows: RowFile | None = None
         with naming_errors(self.path, "the feature store cannot be opened"):
@@ -137,12 +139,6 @@ class FeatureStore:
                     f"{self.path}: damaged (features of {path} are not those written): delete it to start anew"
                 )
         return features
-
-    def mask(self, paths: Sequence[str]) -> None:
-        """Return None: every region of a grid counts, see `ExternalFeatures.mask`."""
-
-    def boxes(self, paths: Sequence[str]) -> None:
-        """Return None: the regions are the cells of a grid, see `ExternalFeatures.boxes`."""
 
     def rejects(self, paths: Sequence[str], mirrored: bool = False) -> pd.DataFrame:
         """Return DataFrame (path, reason): which of `paths` have no features, and why."""

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from attncap._messages import first_line
+
 NAMED = ("imagenet", "faces", "random")
 FACES_WEIGHTS = "faces_mixed2.weights.h5"
 MOST_ZEROS = 0.02  # share of a kernel that may be exactly zero before the file counts as damaged
@@ -48,7 +50,7 @@ def with_imagenet(build: Callable[[], keras.Model], file: str) -> keras.Model:
     except Exception as error:  # networks raise various errors, with one remedy
         place = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / file
         raise RuntimeError(
-            f"ImageNet weights cannot be downloaded ({str(error).splitlines()[0]}). Put that file at {place}, or name "
+            f"ImageNet weights cannot be downloaded ({first_line(error)}). Put that file at {place}, or name "
             "a weights file (weights='path/to/inception_v3.weights.h5'), or use 'faces' (drawn faces) or 'random'"
         ) from None
 
@@ -82,8 +84,9 @@ def _load_file(path: Path, whole: keras.Model, cut: keras.Model, name: str) -> N
         model = whole if _count_convolutions(path) == _convolutions(whole) else cut
         model.load_weights(path)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: not the weights of {name}(include_top=False), or truncated ({reason})") from error
+        raise ValueError(
+            f"{path}: not the weights of {name}(include_top=False), or truncated ({first_line(error)})"
+        ) from error
     for variable in cut.weights:
         values = ops.convert_to_numpy(variable)
         if not np.isfinite(values).all():

@@ -17,7 +17,8 @@ from typing import Any
 import h5py
 import keras
 
-from attncap._messages import quoted
+from attncap._messages import first_line, quoted
+from attncap.features.backbones import nested, objects_in
 
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 MAX_CONFIG_BYTES = 1 << 26  # a vocabulary of a million words takes about 20 MB
@@ -42,8 +43,7 @@ class Refused(Exception):
 
 def reason_of(error: BaseException) -> str:
     """Return the first line of an error's message."""
-    cause = error.__cause__ or error  # Keras's own message only gives advice; the cause is the error
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
+    return first_line(error.__cause__ or error)  # Keras's own message only gives advice; the cause is the error
 
 
 def holds(name: str) -> str:
@@ -62,7 +62,7 @@ def check_file(file: Path, kind: type, what: str, custom: dict[str, Any]) -> typ
         _check_version(metadata)
         root = _root_class(config, kind, what, custom)
         settings = _with_networks(config["config"])
-        for item in _objects(config["config"]):
+        for item in objects_in(config["config"]):
             if not _is_allowed(item, custom):
                 named = f"{item.get('module')}.{item.get('class_name')}"
                 raise Refused(f"{cannot} (it names {named[:90]}, which has no place in one); {MEND}")
@@ -120,18 +120,6 @@ def _resolved(name: Any, custom: dict[str, Any]) -> Any:
     return None if not isinstance(name, str) else custom.get(name) or keras.saving.get_registered_object(name)
 
 
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object that Keras would make from a configuration."""
-    if isinstance(value, dict):
-        if "class_name" in value:
-            yield value
-        for inner in value.values():
-            yield from _objects(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _objects(inner)
-
-
 def _with_networks(value: Any) -> Any:
     """Return a configuration with the networks of encoders, which are JSON texts in it, as objects."""
     if isinstance(value, dict):
@@ -145,9 +133,8 @@ def _with_networks(value: Any) -> Any:
 def _layer_counts(root: type, settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
     # Building takes time for every layer, also for layers without weights, of which a network has about as many.
     for name in getattr(root, "layer_counts", ()):
-        value = settings.get(name)
-        yield name, _number_of(value)
-    yield "layers", sum(1 for item in _objects(settings) if item.get("module") == "keras.layers") // 4 - 25
+        yield name, _number_of(settings.get(name))
+    yield "layers", sum(1 for item in objects_in(settings) if item.get("module") == "keras.layers") // 4 - 25
     encoder = settings.get("encoder")
     if isinstance(encoder, dict) and isinstance(encoder.get("config"), dict):
         backbone = encoder["config"].get("backbone")
@@ -181,16 +168,10 @@ def _is_ours(known: Any) -> bool:
     return isinstance(known, type) and any(base.__module__.partition(".")[0] == "attncap" for base in known.__mro__)
 
 
-def _whole_numbers(value: Any) -> Iterator[int]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        yield abs(value)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            if name != "shared_object_id":  # Keras's number of an object, an address in memory
-                yield from _whole_numbers(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _whole_numbers(inner)
+def _whole_numbers(settings: Any) -> Iterator[int]:
+    for name, value in nested(settings):
+        if type(value) is int and name != "shared_object_id":  # Keras's number of an object, an address in memory
+            yield abs(value)
 
 
 def _stored_weights(weights: h5py.File, file_size: int, cannot: str) -> tuple[int, int]:
@@ -241,7 +222,7 @@ def _is_named(encoder: Any) -> bool:
         return False
     backbone = settings.get("backbone")
     of_name = backbone is None or (isinstance(backbone, dict) and backbone.get("kind") == "applications")
-    return of_name and all(item.get("class_name") == "DTypePolicy" for item in _objects(settings))
+    return of_name and all(item.get("class_name") == "DTypePolicy" for item in objects_in(settings))
 
 
 def _forget_uninitialized() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from attncap.captions import Caption
-from attncap.data.load import CaptionData, cache_folder, leave_out
+from attncap.data.load import CaptionData, leave_out
 from attncap.decoding.predict import caption_stored, check_shape
 from attncap.decoding.replay import replay_captions
 from attncap.explain.methods import Method
@@ -166,11 +166,7 @@ def ground(
         data, phrases = load_phrases(boxes, data)
     n_left_out = before - len(data.pictures)
     data = data.only(list(data.pictures["image_id"])[:limit])
-    store: FeatureStore | ExternalFeatures
-    if isinstance(outside, ExternalFeatures):
-        store = outside
-    else:
-        store = FeatureStore(features or cache_folder() / "features", captioner.encoder)
+    store = outside if isinstance(outside, ExternalFeatures) else FeatureStore(features, captioner.encoder)
     key = key_column(store)
     unreadable = store.extract(list(data.pictures[key]))
     path_of = dict(zip(data.pictures[key], data.pictures["path"], strict=True))

@@ -18,7 +18,7 @@ import numpy as np
 
 from attncap.attributes.classifier import load_classifier
 from attncap.data.dataset import CaptionData
-from attncap.data.load import cache_folder, leave_out
+from attncap.data.load import leave_out
 from attncap.decoding.decoder import Decoder
 from attncap.features.extractor import FeatureExtractor
 from attncap.features.pipeline import encode_batch
@@ -214,7 +214,7 @@ def all_systems(
         >>> print(compare_systems(systems, held_out, absent=absent).to_markdown())
     """
     extractor = FeatureExtractor(layer, weights)
-    store = FeatureStore(features or cache_folder() / "features", extractor)
+    store = FeatureStore(features, extractor)
     training, held_out = (
         _readable(data, name, store, most, progress) for name, most in (("train", None), (split, limit))
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attncap.data.load import cache_folder
 from attncap.features.extractor import Encoder, FeatureExtractor, best_dtype_policy
 from attncap.features.inception import NAME
 from attncap.features.store import FeatureStore
@@ -43,7 +42,7 @@ def feature_source(config: TrainConfig, features: Any, start: Captioner | None) 
         ValueError: settings of the encoder that do not go together.
     """
     if isinstance(features, Encoder):
-        features = FeatureStore(cache_folder() / "features", features)
+        features = FeatureStore(None, features)
     if features is not None and not isinstance(features, str | Path):
         encoder = getattr(features, "extractor", None)
         return FeatureSource(features, encoder if isinstance(encoder, Encoder) else None)
@@ -54,7 +53,7 @@ def feature_source(config: TrainConfig, features: Any, start: Captioner | None) 
         )
     whole = new_encoder(config) if start is None else encoder_of(start, config)
     encoder, tail = encoder_and_tail(whole, config.layer, config.finetune_to, start, policy_of(config))
-    return FeatureSource(FeatureStore(features or cache_folder() / "features", encoder), encoder, tail, whole)
+    return FeatureSource(FeatureStore(features, encoder), encoder, tail, whole)
 
 
 def new_encoder(config: TrainConfig) -> FeatureExtractor:

@@ -87,7 +87,6 @@ def fit(
                 recorder.epochs_of("crossentropy") + config.cider_epochs,
                 initial_epoch=len(recorder.history),
                 callbacks=every,
-                verbose=0,
             )
 
 

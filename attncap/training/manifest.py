@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,11 +11,12 @@ import pandas as pd
 from attncap.data.load import CaptionData
 from attncap.features.external import ExternalFeatures
 from attncap.grounding.annotations import Phrases
+from attncap.models.saving import model_file
 from attncap.tokenizers import CaptionTokenizer
 from attncap.training.config import BEFORE, TrainConfig
 from attncap.training.features import FeatureSource
 from attncap.training.inputs import TrainingImages
-from attncap.training.run_folder import RunFolder, environment
+from attncap.training.run_folder import RunFolder, environment, read_object
 
 
 def manifest_of(
@@ -66,7 +66,7 @@ def check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) ->
     if not resume or not folder.manifest_file.exists():
         folder.write_json(folder.manifest_file, manifest)
         return
-    saved = folder.read_json(folder.manifest_file)
+    saved = read_object(folder.manifest_file)
     saved.setdefault("validation_digest", manifest["validation_digest"])  # older runs did not record it
     names = [name for name in manifest | saved if name.endswith("_digest") or name == "encoder_fingerprint"]
     for name in names:
@@ -82,7 +82,7 @@ def same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
         ValueError: the settings are damaged, of a newer attncap, or others than those asked for.
     """
     try:
-        saved = TrainConfig.from_dict({**BEFORE, **folder.read_json(folder.config_file)})
+        saved = TrainConfig.from_dict({**BEFORE, **read_object(folder.config_file)})
     except ValueError as error:  # of a newer attncap, or changed by hand
         name = "" if str(folder.config_file) in str(error) else f"{folder.config_file}: "
         raise ValueError(f"{name}{error}") from None
@@ -95,8 +95,7 @@ def same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:
 
 def file_digest(start: str) -> str:
     """Return the digest of a `.keras` file, or of the best one of a run folder."""
-    path = Path(start)
-    with open(path / "best.keras" if path.is_dir() else path, "rb") as file:
+    with open(model_file(start), "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 

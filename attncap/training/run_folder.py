@@ -72,14 +72,6 @@ class RunFolder:
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def read_json(self, file: Path) -> dict[str, Any]:
-        """Return what `write_json` wrote.
-
-        Raises:
-            ValueError: the file is missing or damaged; the message names it.
-        """
-        return read_object(file)
-
     def save_state(self, arrays: dict[str, np.ndarray], history: list[dict[str, float]]) -> None:
         """Commit an epoch: `arrays` by name, and the history up to it."""
         write_csv(self.history_file, pd.DataFrame(history))

@@ -122,17 +122,11 @@ class SelfCriticalTrainer:
         *,
         initial_epoch: int = 0,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        verbose: Any = "auto",
     ) -> None:
         """Train from epoch initial_epoch to epochs, as Keras's `fit` does; the logs have `policy_loss` and `reward`."""
         steps = len(self.batches)
         every = keras.callbacks.CallbackList(
-            list(callbacks),
-            add_progbar=verbose not in (0, False),
-            model=self.captioner,
-            verbose=1 if verbose == "auto" else int(verbose),
-            epochs=epochs,
-            steps=steps,
+            list(callbacks), model=self.captioner, verbose=0, epochs=epochs, steps=steps
         )
         self.captioner.stop_training = False
         every.on_train_begin()

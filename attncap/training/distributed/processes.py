@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from attncap._messages import first_line
 from attncap.training.distributed.base import SharedTraining
 from attncap.training.run_folder import RunFolder
 
@@ -67,7 +68,7 @@ class ProcessTraining(SharedTraining):
                 )
             except Exception as error:
                 atexit.register(_leave)
-                raise RuntimeError(f"{who}: cannot begin ({_first_line(error)})") from error
+                raise RuntimeError(f"{who}: cannot begin ({first_line(error)})") from error
             finally:
                 timer.cancel()
         self.process, self.processes = jax.process_index(), jax.process_count()
@@ -95,7 +96,7 @@ class ProcessTraining(SharedTraining):
         if isinstance(error, Exception) and LOST.search(str(error)):
             raise RuntimeError(
                 f"process {self.process} of {self.processes}: another process ended or cannot be reached "
-                f"({_first_line(error)}): start all again with --resume"
+                f"({first_line(error)}): start all again with --resume"
             ) from error
 
     def run_folder(self, run: str | Path, resume: bool) -> RunFolder:
@@ -170,10 +171,6 @@ class ProcessTraining(SharedTraining):
             yield
         finally:
             keras.distribution.set_distribution(self._distribution)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _give_up(message: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from attncap.decoding.compilation import filled
 from attncap.tokenizers import PAD
 from attncap.training.batches import CaptionBatches, dataset_of
 
@@ -43,9 +44,8 @@ class Shares(keras.utils.PyDataset):
     def part(self, index: int, start: int, stop: int) -> Any:
         """Return rows start to stop of batch `index`; beyond its end they are zeros: no token, and no region."""
         inputs, targets = self.batches.part(index, slice(start, stop))
-        fill = stop - start - len(targets)
-        filled = {name: _filled(values, fill) for name, values in inputs.items()}
-        return filled, _filled(targets, fill)
+        rows = stop - start
+        return {name: filled(values, rows) for name, values in inputs.items()}, filled(targets, rows)
 
     def for_fit(self) -> Any:
         return self
@@ -101,7 +101,3 @@ class LossOfRealImages(keras.callbacks.Callback):
     def corrected(self) -> dict[str, float]:
         """Return {"loss": the epoch's mean}, or nothing if no batch was filled up: the loss of Keras is then right."""
         return {} if self._images == self._rows else {"loss": self._real_sum / self._images}
-
-
-def _filled(values: np.ndarray, rows: int) -> np.ndarray:
-    return np.concatenate([values, np.zeros((rows, *values.shape[1:]), values.dtype)]) if rows else values

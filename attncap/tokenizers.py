@@ -36,7 +36,6 @@ def pad_token_ids(
     *,
     length: int = 0,
     multiple_of: int = 1,
-    images: int | None = None,
     captions_each: int | None = None,
 ) -> np.ndarray:
     """Return the token ids of captions as one array, filled up with `<pad>`.
@@ -45,7 +44,6 @@ def pad_token_ids(
         captions: for each image, the token ids of its captions.
         length: T is at least this.
         multiple_of: T is rounded up to a multiple of it, so that few shapes are compiled.
-        images: B, if it should be larger than the number of images.
         captions_each: K, if it should be larger than the number of captions of an image.
 
     Returns:
@@ -58,7 +56,7 @@ def pad_token_ids(
     longest = max((len(row) for rows in captions for row in rows), default=0)
     length = -(-max(length, longest) // multiple_of) * multiple_of
     most = max(map(len, captions), default=0)
-    token_ids = np.full((images or len(captions), captions_each or most, length), PAD, np.int32)  # (B, K, T)
+    token_ids = np.full((len(captions), captions_each or most, length), PAD, np.int32)  # (B, K, T)
     for image, rows in enumerate(captions):
         for number, row in enumerate(rows):
             token_ids[image, number, : len(row)] = row

@@ -114,7 +114,7 @@ def _train(options: argparse.Namespace) -> None:
     from attncap.attributes.tables import load_attributes
     from attncap.attributes.training import train_attributes
 
-    settings = cli.settings_of(options, OWN_OPTIONS, AttributeConfig)
+    settings = cli.settings_from(options, OWN_OPTIONS, AttributeConfig)
     config = AttributeConfig.from_dict(settings)
     if options.resume and settings:
         raise ValueError(f"--resume takes the settings of the run: leave out {', '.join(settings)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from attncap.cli import options as cli
 from attncap.cli.outputs import heatmap_files
-from attncap.cli.outside_features import add_features_file, captions_of
+from attncap.cli.outside_features import add_features_file, caption_with
 
 
 def add_commands(commands: Any) -> None:
@@ -44,7 +44,7 @@ def _caption(options: argparse.Namespace) -> None:
         )
     images, rejects = find_images(options.images)
     paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
-    captions, unreadable = captions_of(options, captioner, paths, image_ids, progress=False)
+    captions, unreadable = caption_with(options, captioner, paths, image_ids, progress=False)
     path_of = dict(zip(image_ids, paths, strict=True))
     for caption in captions:
         print(f"{path_of[caption.image_id]}: {caption.sentence}" if len(path_of) > 1 else caption.sentence)

@@ -141,12 +141,12 @@ def add_run_folder(parser: argparse.ArgumentParser) -> None:
 
 
 def add_set(parser: argparse.ArgumentParser, title: str, settings: str) -> None:
-    """Declare `--set`, which `settings_of` reads; `settings` is the name of the dataclass."""
+    """Declare `--set`, which `settings_from` reads; `settings` is the name of the dataclass."""
     help_text = f"any setting by its name in {settings}"
     group(parser, title).add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=help_text)
 
 
-def settings_of(options: argparse.Namespace, names: Iterable[str], settings: type) -> dict[str, Any]:
+def settings_from(options: argparse.Namespace, names: Iterable[str], settings: type) -> dict[str, Any]:
     """Return the settings that are given by options of these names or by `--set`, which wins."""
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return given | dict(setting(text, settings) for text in options.set)

@@ -27,15 +27,10 @@ def features_file_of(options: argparse.Namespace) -> str | None:
     """
     from attncap.training.external import features_file
 
-    if options.features_file is not None:
-        return str(options.features_file)
-    noted = features_file(options.runs[0])
-    if noted is not None and not Path(noted).is_file():
-        raise FileNotFoundError(f"{noted}: the run was trained on this file of features: name it with --features-file")
-    return noted
+    return options.features_file or features_file(options.runs[0])
 
 
-def captions_of(
+def caption_with(
     options: argparse.Namespace, captioner: Any, paths: Sequence[Any], image_ids: Sequence[str], **settings: Any
 ) -> tuple[list[Any], Any]:
     """Caption images by the features of `--features-file`, or by the captioner's own encoder.

@@ -8,7 +8,7 @@ from typing import Any
 
 from attncap.cli import options as cli
 from attncap.cli.outputs import report_rejects
-from attncap.cli.outside_features import add_features_file, captions_of
+from attncap.cli.outside_features import add_features_file, caption_with
 
 
 def add_commands(commands: Any) -> None:
@@ -48,7 +48,7 @@ def _predict(options: argparse.Namespace) -> None:
         images, rejects = find_images(options.images)
     paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
     captioner = cli.captioner_of(options)
-    captions, unreadable = captions_of(options, captioner, paths, image_ids)
+    captions, unreadable = caption_with(options, captioner, paths, image_ids)
     # The COCO tools expect integers for the image ids of COCO.
     integers = bool(options.data) and all(
         image_id.isdecimal() and str(int(image_id)) == image_id for image_id in image_ids

@@ -116,7 +116,7 @@ def _train_with(options: argparse.Namespace, distribution: Any) -> None:
     settings = read_recipe(options.config) if options.config else {}
     of_command = {name: getattr(options, name) or settings.get(name) for name in OF_COMMAND}
     settings = {name: value for name, value in settings.items() if name not in OF_COMMAND}
-    settings |= cli.settings_of(options, (field.name for field in fields(TrainConfig)), TrainConfig)
+    settings |= cli.settings_from(options, (field.name for field in fields(TrainConfig)), TrainConfig)
     if of_command["data"] is None:
         raise ValueError("--data is needed: the images and captions to train on")
     try:

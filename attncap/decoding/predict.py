@@ -7,13 +7,12 @@ from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder, SearchSettings
-from attncap.decoding.to_caption import boxes_of, with_boxes
-from attncap.features.external import ExternalFeatures, key_column
+from attncap.decoding.to_caption import with_boxes
+from attncap.features.external import ExternalFeatures, in_parts
 from attncap.features.pipeline import encode_images
 from attncap.features.store import FeatureStore
 from attncap.images import AnyImage, UnreadableImage, image_name
@@ -216,12 +215,8 @@ def decode_stored(
 ) -> list[Any]:
     """Caption images as `caption_stored` does, with a decoder that is compiled already (in validation)."""
     captions: list[Any] = []
-    with tqdm(total=len(pictures), desc="captions", unit=" images", disable=None if progress else True) as bar:
-        for start in range(0, len(pictures), part):
-            rows = pictures.iloc[start : start + part]
-            keys = list(rows[key_column(store)])
-            captions += with_boxes(decode(store.get(keys), list(rows["image_id"])), boxes_of(store, keys))
-            bar.update(len(rows))
+    for image_ids, features, boxes in in_parts(store, pictures, part, "captions", progress):
+        captions += with_boxes(decode(features, image_ids), boxes)
     return captions
 
 

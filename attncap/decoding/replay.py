@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from keras import ops
-from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap.captions import Caption
 from attncap.decoding.beam_search import Step
 from attncap.decoding.compilation import compiled, filled, to_numpy
-from attncap.decoding.to_caption import boxes_of, captions_of, with_boxes
-from attncap.features.external import ExternalFeatures, key_column
+from attncap.decoding.to_caption import captions_of, with_boxes
+from attncap.features.external import ExternalFeatures, in_parts
 from attncap.features.store import FeatureStore
 from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits
 from attncap.models.ensemble import Ensemble
@@ -219,15 +218,9 @@ def replay_captions(
     reader = CaptionReplay(captioner, batch_size)
     pictures = pictures[[bool(captions.get(image_id)) for image_id in pictures["image_id"]]]
     read: dict[str, list[Caption]] = {}
-    with tqdm(total=len(pictures), desc="captions read", unit=" images", disable=None) as bar:
-        for start in range(0, len(pictures), part):
-            rows = pictures.iloc[start : start + part]
-            image_ids = list(rows["image_id"])
-            own = [captions[image_id] for image_id in image_ids]
-            keys = list(rows[key_column(store)])
-            several = reader(store.get(keys), own, image_ids)
-            read.update(zip(image_ids, with_boxes(several, boxes_of(store, keys)), strict=True))
-            bar.update(len(rows))
+    for image_ids, features, boxes in in_parts(store, pictures, part, "captions read"):
+        several = reader(features, [captions[image_id] for image_id in image_ids], image_ids)
+        read.update(zip(image_ids, with_boxes(several, boxes), strict=True))
     return read
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from attncap.captions import WHOLE_IMAGE, Caption
+from attncap.models.captioner import grid_of_maps
 from attncap.tokenizers import END, PAD, CaptionTokenizer
 
 SUMS_TO_1 = 1e-4  # rounding changes the sum of a map by less
@@ -79,8 +81,7 @@ def captions_of(
         keep_repeated: see `caption_of`.
     """
     names = [None] * len(token_ids) if image_ids is None else [i if i is None else str(i) for i in image_ids]
-    grid = getattr(captioner, "map_shape", tuple(captioner.feature_shape[:2]))
-    place = getattr(captioner, "grid_box", WHOLE_IMAGE)
+    grid, place = grid_of_maps(captioner)
     captions: list[list[Caption]] = []
     for row, name in enumerate(names):
         maps = [None] * token_ids.shape[1] if attention_weights is None else attention_weights[row]
@@ -89,11 +90,6 @@ def captions_of(
             caption = caption_of(captioner.tokenizer, *one, grid, name, place, keep_repeated=keep_repeated)
             captions[-1].append(caption)
     return captions
-
-
-def boxes_of(store: Any, keys: Sequence[str]) -> np.ndarray | None:
-    """Return the boxes of the regions of images, (B, L, 4), or None for a store without boxes."""
-    return store.boxes(keys) if hasattr(store, "boxes") else None
 
 
 def with_boxes(captions: Sequence[Any], boxes: np.ndarray | None) -> list[Any]:
@@ -111,19 +107,15 @@ def with_boxes(captions: Sequence[Any], boxes: np.ndarray | None) -> list[Any]:
 
 def without_repeated_items(tokens: Sequence[tuple[int, int]], separator: int) -> list[tuple[int, int]]:
     """Return (position, token id) pairs of a list without empty items and items that were said before."""
-    items: list[list[tuple[int, int]]] = [[]]
-    separators: list[tuple[int, int]] = []
-    for pair in tokens:
-        if pair[1] == separator:
-            items.append([])
-            separators.append(pair)
-        else:
-            items[-1].append(pair)
     kept: list[tuple[int, int]] = []
     said: set[tuple[int, ...]] = set()
-    for number, item in enumerate(items):
-        row = tuple(token_id for _, token_id in item)
-        if row and row not in said:
-            kept += [separators[number - 1], *item] if kept else item
+    between: list[tuple[int, int]] = []  # the last separator before an item
+    for separates, group in groupby(tokens, key=lambda pair: pair[1] == separator):
+        pairs = list(group)
+        row = tuple(token_id for _, token_id in pairs)
+        if separates:
+            between = pairs[-1:]
+        elif row not in said:
+            kept += [*between, *pairs] if kept else pairs
             said.add(row)
     return kept

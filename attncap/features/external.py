@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap._messages import quoted
@@ -71,7 +73,6 @@ class ExternalFeatures:
         self._function: Callable[[list[str]], Any] | None = None
         self._row_of: dict[str, int] = {}
         self._lock = threading.Lock()  # files of h5py and safetensors are read by one thread at a time
-        self._digest: str | None = None
         self._features, self._mask, self._boxes = features, mask, boxes
         if isinstance(features, Mapping):
             self._init_mapping(features)
@@ -212,23 +213,20 @@ class ExternalFeatures:
     def __len__(self) -> int:
         return len(self.image_ids or ())
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A digest of the file, of all arrays, or of the name of a function; it differs for other features."""
-        if self._digest is None:
-            digest = hashlib.blake2b(digest_size=12)
-            if self.file is not None:
-                with open(self.file, "rb") as file:
-                    self._digest = hashlib.file_digest(file, lambda: digest).hexdigest()
-            else:
-                name = "" if self._function is None else getattr(self._function, "__qualname__", self.name)
-                digest.update(repr((name, self.image_ids)).encode("utf-8", "surrogatepass"))
-                for start in range(0, len(self), 256):
-                    part = self._regions((self.image_ids or [])[start : start + 256], ("features", "mask", "boxes"))
-                    for array in part:
-                        digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
-                self._digest = digest.hexdigest()
-        return self._digest
+        digest = hashlib.blake2b(digest_size=12)
+        if self.file is not None:
+            with open(self.file, "rb") as file:
+                return hashlib.file_digest(file, lambda: digest).hexdigest()
+        name = "" if self._function is None else getattr(self._function, "__qualname__", self.name)
+        digest.update(repr((name, self.image_ids)).encode("utf-8", "surrogatepass"))
+        for start in range(0, len(self), 256):
+            part = self._regions((self.image_ids or [])[start : start + 256], ("features", "mask", "boxes"))
+            for array in part:
+                digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def _checked(self, image_ids: Sequence[str]) -> list[str]:
         if isinstance(image_ids, str):
@@ -304,6 +302,26 @@ def as_features(given: Any) -> Any:
 def key_column(store: Any) -> str:
     """Return the column of a table of images that a store's `get` takes: "path", or "image_id" of outside features."""
     return str(getattr(store, "keyed_by", "path"))
+
+
+def in_parts(
+    store: Any, pictures: pd.DataFrame, part: int, label: str, progress: bool = True
+) -> Iterator[tuple[list[str], np.ndarray, np.ndarray | None]]:
+    """Yield the image_ids, features and boxes of images, a part of them in memory at a time. A terminal shows a bar.
+
+    Args:
+        store: with the features of all of `pictures`.
+        pictures: DataFrame with `image_id` and `path`.
+        part: images in memory at a time.
+        label: of the bar.
+        progress: show it.
+    """
+    with tqdm(total=len(pictures), desc=label, unit=" images", disable=None if progress else True) as bar:
+        for start in range(0, len(pictures), part):
+            rows = pictures.iloc[start : start + part]
+            keys = list(rows[key_column(store)])
+            yield list(rows["image_id"]), store.get(keys), store.boxes(keys) if hasattr(store, "boxes") else None
+            bar.update(len(rows))
 
 
 def _text(value: Any) -> str:

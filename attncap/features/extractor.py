@@ -192,7 +192,10 @@ class FeatureExtractor(Encoder):
         else:
             self._of_backbone(backbone, layer, size, scaling)
         self.network.trainable = False
-        self._set_grid()
+        place = grid_of(self.network, self.image_size, self.pool)
+        self.feature_shape: tuple[int, int, int] = place.shape
+        self.grid_box: GridBox = place.box
+        self.receptive_field = place.receptive_field
         self.built = True
 
     def _of_inception(self, layer: str | None, image_size: int | None, scaling: Any) -> None:
@@ -227,12 +230,6 @@ class FeatureExtractor(Encoder):
         self.image_size = int(self.network.input.shape[1])
         if self.weights_source not in ("own", *NAMED):
             load_weights(self.weights_source, found.network, self.network, found.name)
-
-    def _set_grid(self) -> None:
-        place = grid_of(self.network, self.image_size, self.pool)
-        self.feature_shape: tuple[int, int, int] = place.shape
-        self.grid_box: GridBox = place.box
-        self.receptive_field = place.receptive_field
 
     def call(self, pixels: Any) -> Any:
         return self._features(pixels, self.network)

@@ -304,6 +304,12 @@ def for_each_caption(tensor: Any, captions: int) -> Any:
     return ops.broadcast_to(tensor[:, None, :], (ops.shape(tensor)[0], captions, tensor.shape[-1]))
 
 
+def grid_of_maps(captioner: Any) -> tuple[tuple[int, int], GridBox]:
+    """Return rows and cols of a captioner's maps (by default of its features), and the part of the image they cover."""
+    rows, cols = getattr(captioner, "map_shape", captioner.feature_shape[:2])
+    return (int(rows), int(cols)), getattr(captioner, "grid_box", WHOLE_IMAGE)
+
+
 @contextmanager
 def restored(variables: Iterable[Any]) -> Iterator[None]:
     """Give variables their values back at the end of the block, also after an error."""

@@ -10,9 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from attncap.captions import WHOLE_IMAGE
-from attncap.features.receptive_fields import GridBox
-from attncap.models.captioner import CaptionerState
+from attncap.models.captioner import CaptionerState, grid_of_maps
 from attncap.models.saving import load_captioner
 
 
@@ -64,7 +62,7 @@ class Ensemble(keras.Model):
         self._set_features()
         looking = [at for at, member in enumerate(self.members) if getattr(member, "has_attention", True)]
         self.has_attention = bool(looking)
-        grids = [(_map_shape(self.members[at]), _grid_box(self.members[at])) for at in looking or [0]]
+        grids = [grid_of_maps(self.members[at]) for at in looking or [0]]
         self.map_shape, self.grid_box = grids[0]
         for at, grid in zip(looking, grids, strict=False):
             if grid != grids[0]:
@@ -144,15 +142,6 @@ def _reads(captioner: Any) -> str:
     if encoder is None:
         return f"shape {tuple(captioner.feature_shape)}"
     return f"{encoder.layer} at {encoder.image_size} pixels (weights {Path(encoder.weights_source).name})"
-
-
-def _map_shape(captioner: Any) -> tuple[int, int]:
-    rows, cols = getattr(captioner, "map_shape", captioner.feature_shape[:2])
-    return int(rows), int(cols)
-
-
-def _grid_box(captioner: Any) -> GridBox:
-    return getattr(captioner, "grid_box", WHOLE_IMAGE)
 
 
 def _numbered(number: int, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,12 @@ from attncap._messages import quoted
 from attncap.models.names import check_captioner_name
 
 RENAMED = {"pictures": "batch_size", "validation_pictures": "validation_images"}  # setting of old runs -> today
-REMOVED: dict[str, Any] = {"mirror": False, "cider_contrast": 0.0, "fast_recurrence": False}  # old -> no effect
+# Settings that were removed -> the value that had no effect, and the last commit that has them.
+REMOVED: dict[str, tuple[Any, str]] = {
+    "mirror": (False, "998f5d3"),
+    "cider_contrast": (0.0, "998f5d3"),
+    "fast_recurrence": (False, "062935d"),
+}
 BEFORE: dict[str, Any] = {"lists": False, "monitor": "bleu_4"}  # settings that runs of 998f5d3 lack -> their value
 OF_MODEL: Any = None  # the default is that of the model: see `TrainConfig.with_model_defaults`
 OF_DATA: Any = None  # the default depends on the data: see `attncap.training.defaults`
@@ -248,10 +253,10 @@ def from_old_settings(settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a removed setting that had an effect.
     """
-    for name, unused in REMOVED.items():
+    for name, (unused, commit) in REMOVED.items():
         if settings.get(name, unused) != unused:
             raise ValueError(
-                f"{name} is {settings[name]!r}, and this setting was removed: use an attncap of commit 998f5d3, or "
+                f"{name} is {settings[name]!r}, and this setting was removed: use an attncap of commit {commit}, or "
                 f"begin a new run without {name}"
             )
     if "+" in str(settings.get("layer")):

@@ -15,8 +15,14 @@ def features_file(run: str | Path) -> str | None:
 
     Args:
         run: run folder, or a `.keras` file in it.
+
+    Raises:
+        FileNotFoundError: the file is not where it was.
     """
-    return _manifest(Path(run)).get("features_file")
+    noted = _manifest(Path(run)).get("features_file")
+    if noted is not None and not Path(noted).is_file():
+        raise FileNotFoundError(f"{noted}: the run was trained on this file of features: name it with --features-file")
+    return noted
 
 
 def given_features(features: Any, folder: RunFolder, resume: bool) -> Any:
@@ -26,12 +32,11 @@ def given_features(features: Any, folder: RunFolder, resume: bool) -> Any:
         FileNotFoundError: the file is not where it was.
         ValueError: it began with an array, a function or an object, which is not given again.
     """
-    if resume and features is None and _manifest(folder.path).get("features_given"):
+    if not resume or features is not None:
+        return as_features(features)
+    if _manifest(folder.path).get("features_given"):
         raise ValueError(f"{folder.path}: cannot resume: the run was given features of your own: give them again")
-    noted = features_file(folder.path) if resume and features is None else None
-    if noted is not None and not Path(noted).is_file():
-        raise FileNotFoundError(f"{noted}: the run was trained on this file of features: name it with --features-file")
-    return as_features(noted or features)
+    return as_features(features_file(folder.path))
 
 
 def check_external(config: TrainConfig, features: ExternalFeatures, boxes: str | None) -> None:

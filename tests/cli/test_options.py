@@ -62,9 +62,9 @@ def test_set_wins_over_an_option_and_what_is_not_given_is_left_out() -> None:
         dropout: float = 0.5
 
     options = argparse.Namespace(epochs=3, dropout=None, set=["epochs=4"])
-    assert cli.settings_of(options, ("epochs", "dropout"), Settings) == {"epochs": 4}
+    assert cli.settings_from(options, ("epochs", "dropout"), Settings) == {"epochs": 4}
     with pytest.raises(ValueError, match="dropout=much: float expected"):
-        cli.settings_of(argparse.Namespace(set=["dropout=much"]), (), Settings)
+        cli.settings_from(argparse.Namespace(set=["dropout=much"]), (), Settings)
 
 
 def test_rejects_are_listed_beside_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,5 +38,7 @@ def test_settings_of_old_runs_are_mapped_or_refused() -> None:
     assert TrainConfig.from_dict({"epochs": 3, "mirror": False}) == TrainConfig(epochs=3)
     with pytest.raises(ValueError, match=r"mirror is True, and this setting was removed: .*998f5d3"):
         TrainConfig.from_dict({"mirror": True})
+    with pytest.raises(ValueError, match=r"fast_recurrence is True, and this setting was removed: .*062935d"):
+        TrainConfig.from_dict({"fast_recurrence": True})
     with pytest.raises(ValueError, match=r"layer is 'mixed7\+mixed8', and two grids at once were removed.*one layer"):
         TrainConfig.from_dict({"layer": "mixed7+mixed8"})

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from attncap.captions import Caption
-from attncap.data.load import cache_folder, load
+from attncap.data.load import load
 from attncap.decoding.predict import caption_stored
 from attncap.explain.faithfulness import measure_maps
 from attncap.explain.interventions import measure_interventions, measure_randomization
@@ -47,7 +47,7 @@ def main() -> None:
     annotated = set.intersection(*(set(data.pictures["image_id"]) for data, _ in boxed.values()))
     image_ids = [name for name in whole.pictures["image_id"] if name in annotated][: options.limit]
     pictures = whole.only(image_ids).pictures
-    store = FeatureStore(options.features or cache_folder() / "features", captioner.encoder)
+    store = FeatureStore(options.features, captioner.encoder)
     store.extract(list(pictures["path"]))
     features = store.get(list(pictures["path"]))
     captions = caption_stored(captioner, store, pictures, beam_width=options.beam_width)

@@ -97,14 +97,14 @@ def measure_interventions(
     token_ids = padded([as_caption(captioner, caption).token_ids for caption in captions])
     regions = int(np.prod(captioner.map_shape))
     plain = _distributions(captioner, features, token_ids, batch_size, None)
-    effects = {"permuted": np.zeros((3, *token_ids.shape)), "uniform": np.zeros((3, *token_ids.shape))}
+    permuted = np.zeros((3, *token_ids.shape))
     for _ in range(permutations):
         order = rng.permutation(regions)
         changed = _distributions(captioner, features, token_ids, batch_size, order)
-        effects["permuted"] += _effects(plain, changed, token_ids) / permutations
+        permuted += _effects(plain, changed, token_ids) / permutations
     with uniform_attention(captioner):
         changed = _distributions(captioner, features, token_ids, batch_size, None)
-    effects["uniform"] = _effects(plain, changed, token_ids)
+    effects = {"permuted": permuted, "uniform": _effects(plain, changed, token_ids)}
     inside = (token_ids != PAD) & (token_ids != END)
     taken = (plain.argmax(axis=-1) == token_ids) & inside
     rows = {}

@@ -27,16 +27,14 @@ def baseline_of(features: np.ndarray, baseline: Baseline = "mean") -> np.ndarray
     """
     features = np.asarray(features, np.float32)
     real = np.asarray(features.any(axis=-1))  # (rows, cols)
-    if isinstance(baseline, str):
-        if baseline not in ("mean", "zero"):
-            raise ValueError(f"baseline is 'mean', 'zero' or an array, got {baseline!r}")
-        values = (
-            features.sum(axis=(0, 1)) / max(real.sum(), 1)
-            if baseline == "mean"
-            else np.zeros(features.shape[-1], np.float32)
-        )
-    else:
+    if not isinstance(baseline, str):
         values = np.asarray(baseline, np.float32)
+    elif baseline == "mean":
+        values = features.sum(axis=(0, 1)) / max(real.sum(), 1)
+    elif baseline == "zero":
+        values = np.zeros(features.shape[-1], np.float32)
+    else:
+        raise ValueError(f"baseline is 'mean', 'zero' or an array, got {baseline!r}")
     try:
         return np.broadcast_to(values, features.shape) * real[..., None]
     except ValueError:

@@ -53,8 +53,8 @@ class Phrase:
         where = f"phrase {self.start}:{self.end} ({self.type}) of image {self.image_id!r}"
         if not 0 <= self.start < self.end:
             raise ValueError(f"{where}: expected 0 <= start < end, so that it holds a word")
-        boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4) if np.size(self.boxes) == 0 else self.boxes
-        boxes = np.asarray(boxes, np.float64)
+        boxes = np.asarray(self.boxes, np.float64)
+        boxes = boxes if boxes.size else np.zeros((0, 4))
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise ValueError(f"{where}: boxes need shape (n, 4), left, top, right, bottom, got {boxes.shape}")
         inside = (boxes >= 0).all() and (boxes <= 1).all()  # NaN is neither

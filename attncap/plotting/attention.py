@@ -95,9 +95,9 @@ def plot_attention(
             "to 1: divide it by its sum"
         )
     photo, (width, height) = read_image(image, PANEL_PIXELS)
+    title = caption.sentence if title is None else title
     if not caption.words:
-        why = "an empty caption: no word, no map"
-        return _plot_without_maps(photo, (width, height), caption.sentence if title is None else title, why, fig)
+        return _plot_empty_caption(photo, (width, height), title, fig)
     ratio, panels = min(max(width / height, 0.3), 5.0), len(caption.words) + 1
     note = f"{NOTES[mode]}. max: that maximum in times uniform (1×: all places alike)."
     note += "" if boxes is None else " Boxes: the regions with the largest shares of the attention."
@@ -111,7 +111,7 @@ def plot_attention(
     else:
         sheet_width, sheet_height = size_inches(fig)
         part = min(max(min(sheet_width, sheet_height) / SMALL, 0.7), 1.0)
-    heading = wrap(caption.sentence if title is None else title, sheet_width - 2 * MARGIN, 13 * part, "bold")
+    heading = wrap(title, sheet_width - 2 * MARGIN, 13 * part, "bold")
     top = MARGIN + len(heading) * 13 * part * LINE + 0.12
     note_left, note_down = (2.2, 0.0) if sheet_width >= SMALL else (0.0, 0.42)  # beside the scale, or below it
     legend = wrap(note, max(sheet_width - 2 * MARGIN - note_left, 1.0), 10 * part)
@@ -167,14 +167,12 @@ def plot_attention(
     return root_figure(fig)
 
 
-def _plot_without_maps(
-    photo: np.ndarray, size: tuple[int, int], title: str, why: str, fig: Figure | SubFigure | None
-) -> Figure:
+def _plot_empty_caption(photo: np.ndarray, size: tuple[int, int], title: str, fig: Figure | SubFigure | None) -> Figure:
     ratio = min(max(size[0] / size[1], 0.3), 5.0)
     sheet_width, sheet_height = (4.4 * sqrt(ratio) + 2 * MARGIN, 0.0) if fig is None else size_inches(fig)
     width = sheet_width - 2 * MARGIN
     heading = wrap(title or "(empty caption)", width, 13, "bold")
-    reason = wrap(why, width, 11)
+    reason = wrap("an empty caption: no word, no map", width, 11)
     top, bottom = MARGIN + len(heading) * 13 * LINE + 0.1, MARGIN + len(reason) * 11 * LINE + 0.1
     sheet_height = sheet_height or top + width / ratio + bottom
     fig = SheetFigure(figsize=(sheet_width, sheet_height)) if fig is None else fig

@@ -101,16 +101,15 @@ class SystemComparison:
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return everything but the captions, for `json.dumps`; None for NaN."""
-        table = self.table.reset_index(names="system")
-        return {
-            "title": self.title,
-            "best": self.best,
-            **{
-                name: [{key: _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
-                for name, frame in (("table", table), ("intervals", self.intervals), ("tests", self.tests))
-            },
-            "absent": dict(self.absent),
+        frames = {
+            "table": self.table.reset_index(names="system"),
+            "intervals": self.intervals,
+            "tests": self.tests,
         }
+        rows = {
+            name: frame.astype(object).where(frame.notna(), None).to_dict("records") for name, frame in frames.items()
+        }
+        return {"title": self.title, "best": self.best, **rows, "absent": dict(self.absent)}
 
 
 def compare_systems(
@@ -266,7 +265,3 @@ def _share(sums: np.ndarray) -> np.ndarray:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else "<0.001" if 0 < value < 0.001 else f"{value:.3g}"
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

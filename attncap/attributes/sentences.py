@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from attncap.captions import Caption
 from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED, usual_caption
+from attncap.data.faces.claims import is_true, stated_characteristics
+from attncap.words import split_words
 
 # Wording of CelebA's names in a sentence; other names are used as written.
 ADJECTIVES = {"attractive", "bald", "chubby", "smiling", "young", "pale skin"}
@@ -89,7 +93,7 @@ def stated_attributes(names: Sequence[str], text: str) -> np.ndarray:
         if words == "male":
             if " man " in said or " woman " in said:
                 stated[at] = float(" man " in said)
-        elif not words.startswith("no ") and f" {_plain(SAID_AS.get(words, words.removeprefix('wearing ')))} " in said:
+        elif not words.startswith("no ") and f" {_phrase(name)} " in said:
             stated[at] = 1.0
     return stated
 
@@ -115,6 +119,44 @@ def true_claims(captions: Mapping[str, str], table: pd.DataFrame) -> np.ndarray:
         known = np.isfinite(stated) & np.isfinite(truth)
         rows.append(((stated == truth)[known].sum(), known.sum()))
     return np.array(rows, float).reshape(-1, 2)
+
+
+def contradicted_words(caption: Caption, facts: Mapping[str, Any]) -> list[int]:
+    """Find the words of a caption that are false of its image.
+
+    Args:
+        caption: of any captioner.
+        facts: of the image: the attributes of a drawn face, or names with 1 (true), 0 or -1 (false) or NaN (not known),
+            such as CelebA's, which are read as in `stated_attributes`.
+
+    Returns:
+        places: of the words, from 0, in order.
+
+    Example:
+        >>> contradicted_words(caption, {"Smiling": 0, "Big_Nose": 1})
+    """
+    said = [(word, at) for at, text in enumerate(caption.words) for word in re.findall(r"\w+", text.lower())]
+    if set(CHARACTERISTICS) <= set(facts):
+        owner = [at for at, text in enumerate(caption.words) for _ in split_words(text)]
+        claims = stated_characteristics(" ".join(caption.words))
+        return sorted({owner[index] for name, value, index in claims if not is_true(name, value, facts)})
+    names = [name for name in facts if name != "image_id"]
+    wrong: set[int] = set()
+    for name, claim in zip(names, stated_attributes(names, caption.text), strict=True):
+        if np.isfinite(claim) and np.isfinite(facts[name]) and claim != (facts[name] > 0):
+            phrase = _phrase(name) if _phrase(name) != "male" else "man" if claim else "woman"
+            length = len(phrase.split())
+            for start in range(len(said) - length + 1):
+                part = said[start : start + length]
+                if " ".join(word for word, _ in part) == phrase:
+                    wrong |= {at for _, at in part}
+    return sorted(wrong)
+
+
+def _phrase(name: str) -> str:
+    """Return how a sentence names an attribute: "Wearing_Hat" is said as "hat"."""
+    words = re.sub(r"[_\s]+", " ", name).strip().lower()
+    return _plain(SAID_AS.get(words, words.removeprefix("wearing ")))
 
 
 def _plain(text: str) -> str:

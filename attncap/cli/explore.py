@@ -19,6 +19,9 @@ def add_commands(commands: Any) -> None:
     cli.add_folder(data, "images to show (default: those of --data)")
     cli.add_data(parser, required=False, what="data set with the references, by image_id")
     cli.add_boxes(parser, "with --data, boxes to draw where a word names one")
+    help_text = "CSV (first column: image_id) or CelebA's text: mark words that it contradicts (default: words that "
+    help_text += "are false of a drawn face, else words in no reference)"
+    data.add_argument("--facts", metavar="TABLE", help=help_text)
     data.add_argument("--limit", type=int, default=200, metavar="N", help="show the first N images (default 200)")
     cli.group(parser, "model").add_argument(
         "--against", metavar="DIR", help="another run, shown beside, with the differences marked"
@@ -36,8 +39,10 @@ def _explore(options: argparse.Namespace) -> None:
     Example:
         attncap explore --run runs/mine --images photographs --out explore.html --beam-width 5
     """
+    from attncap.attributes.sentences import contradicted_words
     from attncap.decoding.alternatives import explore_features
     from attncap.grounding.annotations import load_phrases, phrases_in
+    from attncap.metrics.characteristics import Facts
     from attncap.models.saving import load_captioner
     from attncap.paths import find_images
 
@@ -52,6 +57,7 @@ def _explore(options: argparse.Namespace) -> None:
     references: Any = None
     named: Any = None
     against: Any = None
+    facts: dict[Any, Any] = {}
     rejects: list[tuple[str, str, str]] = []
     if options.data is not None:
         data = cli.data_of(options)
@@ -59,11 +65,17 @@ def _explore(options: argparse.Namespace) -> None:
             boxed, known = load_phrases(options.boxes, data)
             named = partial(phrases_in, data=boxed, phrases=known)
         references = data.references()
+        if data.attributes is not None:
+            facts = {row["image_id"]: row for row in data.attributes.to_dict("records")}
     if options.images is not None:
         images, unnamed = find_images(options.images)
         rejects += unnamed.itertuples(index=False, name=None)
     else:
         images = data.pictures
+    if options.facts is not None:
+        facts = Facts.read(options.facts).table.to_dict("index")
+        if not facts.keys() & set(images["image_id"]):
+            raise ValueError(f"{options.facts}: no row for any image that is shown: first column image_id expected")
     if references is not None:
         _say_what_is_missing(images["image_id"].tolist(), references, options.data)
     shown = images.head(options.limit)
@@ -88,6 +100,7 @@ def _explore(options: argparse.Namespace) -> None:
         against=against,
         runs=(Path(options.runs[0]).name, Path(options.against or "").name),
         phrases=named,
+        wrong=(lambda caption: contradicted_words(caption, facts.get(caption.image_id, {}))) if facts else None,
         **cli.decoding(options),
     )
     out = explorer.save(options.out)

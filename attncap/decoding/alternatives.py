@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -116,6 +116,7 @@ def explore_features(
     against: tuple[Any, np.ndarray] | None = None,
     runs: tuple[str, str] = ("this run", "the other run"),
     phrases: Callable[[list[Caption]], Sequence[Sequence[Any]]] | None = None,
+    wrong: Callable[[Caption], Collection[int]] | None = None,
     **settings: Any,
 ) -> Explorer:
     """Caption images and make an `explore` page of all beams, with the most probable words at each place.
@@ -132,6 +133,8 @@ def explore_features(
         against: another captioner and the features of the same images by its encoder; its captions are shown beside.
         runs: names of the two captioners.
         phrases: function from the N best captions to N lists of phrases with boxes to draw.
+        wrong: function from a caption to the places of its wrong words, which are marked; default: words in no
+            reference.
         settings: of `Decoder`, such as length_penalty.
 
     Example:
@@ -158,4 +161,5 @@ def explore_features(
         runs=runs,
         phrases=None if phrases is None else phrases([group[0] for group in captions]),
         title=title,
+        wrong=wrong,
     )

@@ -53,6 +53,7 @@ class Facts:
     def __init__(self, table: pd.DataFrame) -> None:
         self._known = {_plain(str(column)): table[column].dropna() > 0 for column in table.columns}
         self.image_ids = set(table.index)
+        self.table = table
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Facts:

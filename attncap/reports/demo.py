@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from attncap.attributes.sentences import contradicted_words
 from attncap.captions import Caption
 from attncap.data.dataset import CaptionData
 from attncap.data.faces.claims import true_share
@@ -76,9 +77,18 @@ def demo(
     write_json(out / "scores.json", content, indent=2)
     _draw(out, held_out, captions, scores)
     paths, image_ids = (list(held_out.pictures[name].head(EXPLORED)) for name in ("path", "image_id"))
-    explore_features(captioner, store.get(paths), image_ids, paths, held_out.references(), beam_width=BEAM_WIDTH).save(
-        out / "explore.html"
+    assert held_out.attributes is not None
+    facts: dict[Any, Any] = {face["image_id"]: face for face in held_out.attributes.to_dict("records")}
+    explorer = explore_features(
+        captioner,
+        store.get(paths),
+        image_ids,
+        paths,
+        held_out.references(),
+        beam_width=BEAM_WIDTH,
+        wrong=lambda caption: contradicted_words(caption, facts[caption.image_id]),
     )
+    explorer.save(out / "explore.html")
     print(_table(scores, content, out))
     return content
 

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from attncap.attributes.sentences import stated_attributes, to_sentence, true_claims
+from attncap.attributes.sentences import contradicted_words, stated_attributes, to_sentence, true_claims
 from attncap.attributes.tables import characteristics_as_labels, faces_columns
+from attncap.captions import Caption
 from attncap.data.faces.captions import usual_caption
 from attncap.data.faces.claims import stated_characteristics
 from attncap.data.faces.dataset import sample_attributes
@@ -108,3 +109,38 @@ def test_a_table_in_sentences_is_a_data_set_of_captions(tmp_path: Path, capsys: 
     own = load_attributes(spec, val=3, test=4).pictures.set_index("image_id")["split"].sort_index()
     assert told.pictures.set_index("image_id")["split"].sort_index().tolist() == own.tolist()
     assert (own == "test").sum() == 4
+
+
+def caption_of(text: str) -> Caption:
+    words = tuple(text.split(" "))
+    return Caption(words, tuple(range(len(words))), -1.0, None)
+
+
+def test_words_that_are_false_of_a_drawn_face() -> None:
+    face = {**sample_attributes(np.random.default_rng(0)), "image_id": "a.png"}
+    face |= {"hair": "curly", "hair_color": "brown", "eyes": "green", "mouth": "smile", "beard": "none", "nose": "big"}
+    right = caption_of("a smiling person with curly brown hair , green eyes and a big nose")
+    assert contradicted_words(right, face) == []
+    # "brown" is true of the hair and false of the eyes; a comma is a word of the caption and none of the text.
+    wrong = caption_of("a sad person with curly brown hair , brown eyes and a beard")
+    assert [(at, wrong.words[at]) for at in contradicted_words(wrong, face)] == [
+        (1, "sad"),
+        (8, "brown"),
+        (12, "beard"),
+    ]
+
+
+def test_words_that_a_table_contradicts() -> None:
+    caption = caption_of("a young woman with a big nose , a five o'clock shadow and wavy hair , wearing lipstick")
+    row = {"image_id": "1.jpg", "Male": -1, "Young": 0, "Big_Nose": 0, "5_o_Clock_Shadow": -1, "Wavy_Hair": 1}
+    row |= {"Wearing_Lipstick": float("nan"), "Eyeglasses": 1}
+    assert [caption.words[at] for at in contradicted_words(caption, row)] == [
+        "young",
+        "big",
+        "nose",
+        "five",
+        "o'clock",
+        "shadow",
+    ]
+    assert contradicted_words(caption, {**row, "Male": 1})[1] == 2  # woman
+    assert contradicted_words(caption_of("a man"), row) == [1] and contradicted_words(caption, {}) == []

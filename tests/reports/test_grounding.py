@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from attncap.attributes.sentences import contradicted_words
+from attncap.captions import Caption
 from attncap.cli.main import main
 from attncap.data.load import load
 from attncap.grounding.plots import plot_grounding
@@ -226,3 +228,33 @@ def test_explore_shows_two_runs_and_boxes(folder: Path, tmp_path: Path, capsys: 
         assert picture["other"]["words"] == picture["beams"][0]["words"] and "boxes" in picture["beams"][0]
     assert main(["explore", "--run", run, "--images", str(tmp_path), "--boxes", "faces", "--out", str(page)]) == 2
     assert "--boxes needs --data" in capsys.readouterr().err
+
+
+def test_explore_marks_what_is_false_of_the_face_or_of_a_table(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, table = tmp_path / "page.html", tmp_path / "facts.csv"
+    command = ["explore", "--run", str(folder / "run"), *FACES, "--limit", "6", "--out", str(page), "--beam-width", "1"]
+    assert main(command) == 0
+    data = load("faces:17", seed=5)
+    assert data.attributes is not None
+    facts = {face["image_id"]: face for face in data.attributes.to_dict("records")}
+    content = stored(page.read_text(encoding="utf-8"))
+    assert content["wrong_label"] == "known to be wrong"
+    marked = 0
+    for image in content["images"]:
+        [beam] = image["beams"]
+        caption = Caption(tuple(beam["words"]), tuple(range(len(beam["words"]))), -1.0, None)
+        assert beam["wrong"] == contradicted_words(caption, facts[image["name"]])
+        marked += len(beam["wrong"])
+    assert marked
+    said = next(word for image in content["images"] for word in image["beams"][0]["words"] if len(word) > 2)
+    rows = [f"{image['name']},0" for image in content["images"]]
+    table.write_text("\n".join([f"image_id,{said}", *rows]), encoding="utf-8")
+    assert main([*command, "--facts", str(table)]) == 0
+    for image in stored(page.read_text(encoding="utf-8"))["images"]:
+        [beam] = image["beams"]
+        assert beam["wrong"] == [at for at, word in enumerate(beam["words"]) if word == said]
+    table.write_text("image_id,hat\nnobody.png,1", encoding="utf-8")
+    assert main([*command, "--facts", str(table)]) == 2
+    assert "no row for any image that is shown" in capsys.readouterr().err

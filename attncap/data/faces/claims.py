@@ -119,6 +119,12 @@ def _claims_of_noun(noun: str, index: int, waiting: Sequence[tuple[str, int]]) -
     return claims
 
 
+def is_true(name: str, value: str, attributes: Mapping[str, Any]) -> bool:
+    """Whether a claim of `stated_characteristics` is true of a face with these attributes."""
+    fact = attributes[name]
+    return bool(fact not in (*UNSTATED, "bald") if value == PRESENT else fact == value)
+
+
 def true_share(captions: Mapping[str, str], attributes: pd.DataFrame) -> tuple[float, int]:
     """Return which share of what captions state is true of their faces.
 
@@ -163,7 +169,5 @@ def stated_claims(captions: Mapping[str, str], attributes: pd.DataFrame) -> pd.D
     claims = []
     for image_id, caption in captions.items():
         for name, value, _ in stated_characteristics(caption):
-            fact = table[image_id][name]
-            true = fact not in (*UNSTATED, "bald") if value == PRESENT else fact == value
-            claims.append((image_id, name, value, bool(true)))
+            claims.append((image_id, name, value, is_true(name, value, table[image_id])))
     return pd.DataFrame(claims, columns=["image_id", "characteristic", "value", "true"]).astype({"true": bool})

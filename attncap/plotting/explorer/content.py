@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from attncap.images import AnyImage
 from attncap.paths import inside_folder
 from attncap.plotting.predictions import words_in_no_reference
 
+Wrong = Mapping[str, Collection[str]] | Callable[[Caption], Collection[int]]  # see `explore`
 Weighed = Sequence[Sequence[tuple[str, float]]]  # of T words each: (word, log-probability), the likeliest first
 
 # Labels of columns of `Scores.per_image`; other columns keep their names.
@@ -158,10 +159,12 @@ def jpeg_of(photo: np.ndarray, quality: int) -> str:
 def wrong_places(
     caption: Caption,
     name: str,
-    wrong: Mapping[str, Collection[str]] | None,
+    wrong: Wrong | None,
     references: Mapping[str, Sequence[str]] | None,
 ) -> list[int]:
     """Return the positions of the words to mark."""
+    if callable(wrong):
+        return list(wrong(caption))
     if wrong is not None:
         marked = set(wrong.get(name, ()))
     elif references and references.get(name):

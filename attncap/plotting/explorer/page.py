@@ -13,7 +13,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -29,6 +29,7 @@ from attncap.images import AnyImage
 from attncap.plotting.attention import plot_attention
 from attncap.plotting.explorer.content import (
     Weighed,
+    Wrong,
     beam_entry,
     box_entries,
     color_table,
@@ -113,7 +114,7 @@ def explore(
     phrases: Sequence[Sequence[Any]] | None = None,
     title: str = "Where the captioner looked",
     image_pixels: int | None = None,
-    wrong: Mapping[str, Collection[str]] | None = None,
+    wrong: Wrong | None = None,
     cmap: str | None = None,
     height: int = 760,
 ) -> Explorer:
@@ -137,8 +138,9 @@ def explore(
         title: heading of the page.
         image_pixels: the longer side of the embedded JPEGs; default 480, about 35 KB per photograph, and less with
             more than 200 images, so that the page of 1,000 stays below 15 MB.
-        wrong: image_id -> words of its captions to mark as wrong, for instance those that a table contradicts; default:
-            words that no reference of the image contains, where references are given.
+        wrong: what is known to be wrong and marked: image_id -> words, or a function that gives the places of the wrong
+            words of a caption, such as `attncap.attributes.sentences.contradicted_words` with what is true of the
+            image. Default: words that no reference of the image contains, where references are given.
         cmap: name of a matplotlib colormap, drawn at 60% opacity; default: the colors of `plot_attention`, whose
             opacity follows attention.
         height: of the frame in a notebook, in pixels.
@@ -192,7 +194,7 @@ def explore(
         "colors": color_table(HEAT if cmap is None else matplotlib.colormaps[cmap]),
         "strength": 100 if cmap is None else 60,
         "marks": wrong is not None or any(entry["references"] for entry in entries),
-        "wrong_label": "in no reference" if wrong is None else "marked as wrong",
+        "wrong_label": "in no reference" if wrong is None else "known to be wrong",
         "images": entries,
     }
     shown = [group[0] for group in groups[:STATIC]]

@@ -62,11 +62,6 @@ class FeatureStore:
                 self.path.mkdir(parents=True)
             self._open()
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and cols of the grid of regions."""
-        return self.feature_shape[:2]
-
     def extract(
         self,
         paths: Sequence[str],

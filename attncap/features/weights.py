@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,9 @@ def load_weights(source: str, whole: keras.Model, cut: keras.Model, name: str) -
     """
     if source in ("random", "imagenet"):
         return
-    if source == "faces":
-        with resources.as_file(resources.files("attncap.features") / FACES_WEIGHTS) as path:
-            _load_file(path, whole, cut, name)
-    else:
-        _load_file(Path(source), whole, cut, name)
+    faces = resources.as_file(resources.files("attncap.features") / FACES_WEIGHTS)
+    with faces if source == "faces" else nullcontext(Path(source)) as path:
+        _load_file(path, whole, cut, name)
 
 
 def _load_file(path: Path, whole: keras.Model, cut: keras.Model, name: str) -> None:

@@ -19,6 +19,7 @@ from attncap.images import AnyImage
 from attncap.plotting.layout import (
     balanced_columns,
     bulleted,
+    drawable,
     place_axes,
     place_text,
     read_image,
@@ -49,7 +50,7 @@ def plot_predictions(
     references: Sequence[Sequence[str]],
     scores: Sequence[float] | None = None,
     *,
-    wrong: Sequence[Collection[str]] | None = None,
+    wrong: Sequence[Collection[str | int]] | None = None,
     sections: Sequence[tuple[str, int]] | None = None,
     columns: int | None = None,
     title: str | None = None,
@@ -62,8 +63,9 @@ def plot_predictions(
         references: N lists of human captions.
         scores: N numbers, higher is better; drawn on the image and as the color of the caption, from orange-brown (the
             sheet's lowest) through gray to blue (its highest). Equal scores are drawn in gray.
-        wrong: N collections of words of the caption that are known to be wrong; they are underlined. Example:
-            `words_in_no_reference(caption, references)`, or words that a table contradicts.
+        wrong: N collections of words of the caption, or their places from 0, that are known to be wrong; they are
+            underlined. Examples: `words_in_no_reference(caption, references)`,
+            `attncap.attributes.sentences.contradicted_words(caption, facts)`.
         sections: (heading, number of images) in order; each begins a row of its own below its heading. Example:
             `[("Best", 4), ("Worst", 4)]`. Default: one section without heading.
         columns: images in a row, default 2 to 4.
@@ -121,7 +123,7 @@ def plot_predictions(
         ax.set_xlabel("\n".join(below[n]), loc="left", labelpad=5, fontsize=10.5, parse_math=False)
         ax.xaxis.label.set_multialignment("left")
         if wrong is not None and wrong[n]:
-            _underline(ax, above[n], wrong[n])
+            _underline(ax, above[n], captions[n], wrong[n])
         if scores is not None:
             badge = {"facecolor": colors[n], "edgecolor": "white", "boxstyle": "round,pad=0.25"}
             place: dict[str, Any] = {"ha": "left", "va": "top", "transform": ax.transAxes}
@@ -206,12 +208,17 @@ class _Underline(Line2D):
         super().draw(renderer)
 
 
-def _underline(ax: Axes, lines: Sequence[str], wrong: Collection[str]) -> None:
-    """Underline words of a left-aligned title."""
-    plain = {_plain(word) for word in wrong} - {""}
+def _underline(ax: Axes, lines: Sequence[str], caption: Caption | str, wrong: Collection[str | int]) -> None:
+    """Underline wrong words of a caption in a left-aligned title, in which a comma has joined the word before it."""
+    words = caption.words if isinstance(caption, Caption) else caption.split()
+    plain = {_plain(word) for word in wrong if isinstance(word, str)} - {""}
+    marks = [at in wrong or _plain(word) in plain for at, word in enumerate(words)]
+    of_characters = iter(
+        [mark for mark, word in zip(marks, words, strict=True) for _ in "".join(drawable(word).split())]
+    )
     for number, line in enumerate(lines):
         start = 0
         for word in line.split(" "):
-            if _plain(word) in plain:
+            if any([next(of_characters, False) for _ in word]):  # False: the period after a sentence
                 root_figure(ax).add_artist(_Underline(ax, lines, number, start, start + len(word)))
             start += len(word) + 1

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from attncap import plotting
+from attncap.captions import Caption
 from attncap.plotting.style import WRONG
 from tests.plotting.drawing import (
     PHOTO,
@@ -76,6 +77,16 @@ def test_wrong_words_are_underlined_and_one_score_is_neither_best_nor_worst() ->
     assert red == pytest.approx(blue, abs=0.02)  # gray
     with pytest.raises(ValueError, match=r"got \[1, 1, 1, 2\]"):
         plot_predictions([PHOTO], ["a"], [["a"]], wrong=[{"a"}, set()])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "underlined"), [([0, 4], ["A", "hat,"]), ([6], ["red"]), ([3], []), ({"red"}, ["red"] * 2)]
+)
+def test_words_are_also_marked_by_place(wrong: list[int] | set[str], underlined: list[str]) -> None:
+    caption = Caption(("a", "man", "red", ",", "hat", ",", "red"), tuple(range(7)), 0.0)
+    figure = plot_predictions([PHOTO], [caption], [["x"]], wrong=[wrong])
+    titles = [mark._title for mark in figure.artists if mark.get_gid() == "wrong"]
+    assert [line[start:end] for _, line, _, start, end in titles] == underlined
 
 
 @pytest.mark.parametrize("dpi", [61, 100, 150])

@@ -79,9 +79,7 @@ def test_wrong_words_are_underlined_and_one_score_is_neither_best_nor_worst() ->
         plot_predictions([PHOTO], ["a"], [["a"]], wrong=[{"a"}, set()])
 
 
-@pytest.mark.parametrize(
-    ("wrong", "underlined"), [([0, 4], ["A", "hat,"]), ([6], ["red"]), ([3], []), ({"red"}, ["red"] * 2)]
-)
+@pytest.mark.parametrize(("wrong", "underlined"), [([0, 4], ["A", "hat,"]), ([6], ["red"]), ({"red"}, ["red,", "red"])])
 def test_words_are_also_marked_by_place(wrong: list[int] | set[str], underlined: list[str]) -> None:
     caption = Caption(("a", "man", "red", ",", "hat", ",", "red"), tuple(range(7)), 0.0)
     figure = plot_predictions([PHOTO], [caption], [["x"]], wrong=[wrong])

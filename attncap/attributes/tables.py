@@ -180,7 +180,7 @@ def read_attributes(
         if column not in frame.columns:
             known = [column for column in frame.columns if column != file_at]
             raise ValueError(f"{source}: a column {quoted(column)} expected, found: {listed(known)}")
-        if (frame.columns == column).sum() > 1:
+        if header.count(column) > 1:  # not `==` of pandas, which finds no "a\0"
             raise ValueError(f"{source}: the column {quoted(column)} occurs twice: give each its own name")
     if not len(columns):
         raise ValueError(f"{source}: no attribute: at least one column of 0 and 1 expected next to the file names")

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from attncap.features.extractor import FeatureExtractor
 from attncap.models.attention import BahdanauAttention, masked_scores
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import CaptionerState, for_each_caption, mean_of_regions
 from attncap.models.registry import register_captioner
+from attncap.tokenizers import CaptionTokenizer
 
 
 @keras.saving.register_keras_serializable("attncap")
@@ -121,8 +123,14 @@ class AdaptiveAttentionCaptioner(AttentionCaptioner):
     attention_layer = AdaptiveAttention
     not_settings: ClassVar[tuple[str, ...]] = ("context_gate",)
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, context_gate=False, **kwargs)
+    def __init__(
+        self,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: FeatureExtractor | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(tokenizer, feature_shape, encoder, context_gate=False, **kwargs)
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
         memory, recurrent = super().init_state(features, captions, training)

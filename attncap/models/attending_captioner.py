@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from attncap.features.extractor import FeatureExtractor
 from attncap.models.captioner import Captioner
 from attncap.models.losses import attention_supervision, doubly_stochastic_penalty
+from attncap.tokenizers import CaptionTokenizer
 
 
 class AttendingCaptioner(Captioner):
@@ -32,13 +34,16 @@ class AttendingCaptioner(Captioner):
 
     def __init__(
         self,
-        *args: Any,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: FeatureExtractor | None = None,
+        *,
         value_units: int | None = None,
         attention_penalty: float = 0.0,
         attention_supervision: float = 0.0,
         **kwargs: Any,
     ):
-        super().__init__(*args, **kwargs)
+        super().__init__(tokenizer, feature_shape, encoder, **kwargs)
         self.value_units = value_units = value_units or self.hidden_units
         self.attention_penalty = attention_penalty
         self.attention_supervision = attention_supervision

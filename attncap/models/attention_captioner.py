@@ -7,10 +7,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from attncap.features.extractor import FeatureExtractor
 from attncap.models.attending_captioner import AttendingCaptioner
 from attncap.models.attention import BahdanauAttention
 from attncap.models.captioner import CaptionerState, cell_step, for_each_caption, mean_of_regions
 from attncap.models.registry import register_captioner
+from attncap.tokenizers import CaptionTokenizer
 
 
 @register_captioner("attention")
@@ -45,13 +47,16 @@ class AttentionCaptioner(AttendingCaptioner):
 
     def __init__(
         self,
-        *args: Any,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: FeatureExtractor | None = None,
+        *,
         projection_units: int = 512,
         attention_units: int = 256,
         context_gate: bool = True,
         **kwargs: Any,
     ):
-        super().__init__(*args, value_units=projection_units, **kwargs)
+        super().__init__(tokenizer, feature_shape, encoder, value_units=projection_units, **kwargs)
         policy = self.dtype_policy
         self.projection_units = projection_units
         self.attention_units = attention_units

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from attncap.features.extractor import FeatureExtractor
 from attncap.models.captioner import Captioner, CaptionerState, cell_step, for_each_caption, mean_of_regions
 from attncap.models.registry import register_captioner
+from attncap.tokenizers import CaptionTokenizer
 
 
 @register_captioner("show-and-tell")
@@ -43,8 +45,14 @@ class ShowAndTell(Captioner):
     Reference: Vinyals et al. 2015, "Show and Tell: A Neural Image Caption Generator", section 3.1, eq. 10-12.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: FeatureExtractor | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(tokenizer, feature_shape, encoder, **kwargs)
         policy = self.dtype_policy
         self.picture_dense = keras.layers.Dense(self.embedding_units, dtype=policy, name="picture")
         self.picture_norm = keras.layers.LayerNormalization(dtype=policy, name="picture_norm")

@@ -8,11 +8,12 @@ import keras
 from keras import ops
 
 from attncap._keras_nlp import import_keras_nlp
+from attncap.features.extractor import FeatureExtractor
 from attncap.models.attending_captioner import AttendingCaptioner
 from attncap.models.captioner import CaptionerState
 from attncap.models.decoder_block import DecoderBlock
 from attncap.models.registry import register_captioner
-from attncap.tokenizers import START
+from attncap.tokenizers import START, CaptionTokenizer
 
 
 @register_captioner("transformer")
@@ -56,7 +57,10 @@ class TransformerCaptioner(AttendingCaptioner):
 
     def __init__(
         self,
-        *args: Any,
+        tokenizer: CaptionTokenizer,
+        feature_shape: tuple[int, int, int] | None = None,
+        encoder: FeatureExtractor | None = None,
+        *,
         hidden_units: int = 512,
         decoder_layers: int = 2,
         heads: int = 8,
@@ -71,7 +75,9 @@ class TransformerCaptioner(AttendingCaptioner):
                 f"hidden_units; got {hidden_units}, {decoder_layers}, {heads}, {feedforward_units} and {window}"
             )
         super().__init__(
-            *args,
+            tokenizer,
+            feature_shape,
+            encoder,
             embedding_units=hidden_units,
             hidden_units=hidden_units,
             value_units=hidden_units,

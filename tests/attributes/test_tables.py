@@ -71,6 +71,7 @@ def test_celebas_text(tmp_path: Path) -> None:
         ("image,a\nx.jpg,1,0\n", r"line 2: 2 columns expected as in the header, 3 found"),
         ("who,a\nx.jpg,1\n", r"no file name column \(looked for filename, .*found: who, a"),
         ("image,a,a\nx.jpg,1,1\n", r"the column 'a' occurs twice"),
+        ("image,a\0,a\0\nx.jpg,1,1\n", r"the column 'a\\x00' occurs twice"),
         ("image,a,split\nx.jpg,1,tomorrow\n", r"line 2: split 'tomorrow': train, val or test expected"),
         ("image\nx.jpg\n", r"no attribute: at least one column of 0 and 1"),
         ("", r"table.csv, line 1: a header line expected, nothing found"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import subprocess
 import sys
@@ -217,6 +218,13 @@ def test_features_of_another_grid_are_refused(captioner: AttentionCaptioner, bat
 def test_neither_encoder_nor_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"give an encoder, or the feature_shape \(rows, cols, D\)"):
         make_captioner(feature_shape=None)
+
+
+def test_help_shows_the_arguments_that_every_captioner_takes() -> None:
+    from attncap.models.registry import captioner_classes
+
+    for cls in captioner_classes().values():
+        assert list(inspect.signature(cls).parameters)[:3] == ["tokenizer", "feature_shape", "encoder"], cls
 
 
 def test_forbidden_logits() -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 from attncap._files import check_list
 from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder, SearchSettings
+from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.to_caption import with_boxes
 from attncap.features.external import ExternalFeatures, in_parts
 from attncap.features.pipeline import encode_images
@@ -38,16 +39,20 @@ def caption(
     captioner: Captioner | Ensemble,
     image: AnyImage,
     *,
+    beam_width: int = 3,
+    length_penalty: float | None = None,
+    max_length: int = 40,
     n_best: int = 1,
-    **settings: Unpack[SearchSettings],
+    sampler: Any = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
 ) -> Caption | list[Caption]:
     """Caption one image.
 
     Args:
         captioner: from `load_captioner`, its encoder inside; or an `Ensemble`.
         image: the file, a Pillow image, or an array as `read_image` takes it.
-        n_best: how many captions; default 1; with more the result is a list, best first.
-        settings: of `Decoder`: beam_width, length_penalty, max_length, sampler, logits_processors.
+        beam_width, length_penalty, max_length, sampler, logits_processors: see `Decoder`.
+        n_best: how many captions; with more than 1 the result is a list, best first.
 
     Raises:
         UnreadableImage: the file is not an image, or damaged.
@@ -57,7 +62,17 @@ def caption(
         >>> attncap.caption(captioner, "me.jpg", beam_width=5).text
         'a man with a black beard and round glasses'
     """
-    captions, rejects = caption_images(captioner, [image], progress=False, n_best=n_best, **settings)
+    captions, rejects = caption_images(
+        captioner,
+        [image],
+        progress=False,
+        beam_width=beam_width,
+        length_penalty=length_penalty,
+        max_length=max_length,
+        n_best=n_best,
+        sampler=sampler,
+        logits_processors=logits_processors,
+    )
     if not captions:
         raise UnreadableImage(rejects["path"].iloc[0], rejects["reason"].iloc[0])
     return captions[0]

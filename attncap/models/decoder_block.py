@@ -43,7 +43,6 @@ class DecoderBlock(keras.layers.Layer):
     """
 
     def __init__(self, units: int, heads: int, feedforward_units: int, dropout: float = 0.0, **kwargs: Any):
-
         super().__init__(**kwargs)
         self.units = units
         self.heads = heads

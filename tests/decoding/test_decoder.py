@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import subprocess
 import sys
@@ -560,3 +561,9 @@ def test_type_checkers_know_what_decoding_returns(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--warn-unused-ignores", "--cache-dir", tmp_path / "cache"]
     checked = subprocess.run([*command, tmp_path / "calls.py"], cwd=root, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_help_of_caption_names_the_settings_of_the_search_and_their_defaults() -> None:
+    shown, of_decoder = (inspect.signature(called).parameters for called in (attncap.caption, Decoder))
+    for name in ("beam_width", "length_penalty", "max_length", "n_best", "sampler", "logits_processors"):
+        assert shown[name].default == of_decoder[name].default

@@ -99,9 +99,16 @@ class TransformerCaptioner(AttendingCaptioner):
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
+        # Not by a symbolic step as in the base class: on JAX the attention of keras-nlp refuses a mask beside keys and
+        # values of unknown length.
+        self.value_dense.build((None, None, self.region_shape[-1]))
+        self.value_norm.build((None, None, self.value_units))
         for block in self.blocks:
-            block.build()  # `init_state` reads a part of it before it is called
-        super().build(input_shape)
+            block.build()
+        self.final_norm.build((None, None, self.hidden_units))
+        self.embedding.build((None, None))
+        self.logits_dense.build((None, None, self.hidden_units))
+        self.built = True
 
     def init_state(self, features: Any, captions: int = 1, training: bool = False) -> CaptionerState:
         values = self.values_of(features, training=training)  # (B, L, H)

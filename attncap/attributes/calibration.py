@@ -7,18 +7,24 @@ from sklearn.linear_model import LogisticRegression
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray, shared: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Fit the slope and offset of each attribute that calibrate its probabilities (Platt scaling).
+    """Fit one slope and one offset per attribute that calibrate its probabilities (Platt scaling).
 
-    P(label) = sigmoid(slope * logit + offset), by logistic regression on these images. Targets lie a little inside 0
-    and 1, as in Platt's paper, so that a perfect ranking does not need an infinite slope.
+    The model is P(label = 1) = sigmoid(slope * logit + offset), fitted by logistic regression. As in Platt's paper, the
+    targets are slightly above 0 and slightly below 1. Without this, logits that separate the classes perfectly would
+    give an infinite slope.
 
     Args:
-        logits: shape (N, A), of images that were not trained on.
-        labels: shape (N, A): 1, 0 or NaN, which is left out.
-        shared: fit one slope and offset for all attributes: better where each has few ones.
+        logits: shape (N, A). Use images that the classifier was not trained on.
+        labels: shape (N, A): 1, 0, or NaN (unknown; ignored).
+        shared: fit one slope and one offset for all attributes. This is better if the attributes have few positive
+            labels.
 
     Returns:
-        slopes, offsets: float64, shape (A,); 1 and 0 where only one class is labeled, or the ranking is upside down.
+        slopes, offsets: float64, shape (A,). An attribute gets 1 and 0 (no calibration) if its labels have only one
+            class, or if the fitted slope is not positive.
+
+    Raises:
+        ValueError: the shapes differ.
 
     Example:
         >>> slopes, offsets = calibrate(logits, labels)
@@ -36,7 +42,15 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, shared: bool = False) -> t
 
 
 def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
-    """Return the expected calibration error over all known labels: |share of ones - mean probability|, by bins.
+    """Compute the expected calibration error over all known labels of all attributes.
+
+    Each bin of probabilities contributes |share of positive labels - mean probability|, weighted by its number of
+    labels.
+
+    Args:
+        probs: shape (N, A), 0 to 1.
+        labels: shape (N, A): 1, 0, or NaN (unknown; ignored).
+        bins: number of bins of equal width between 0 and 1.
 
     Example:
         >>> calibration_error(np.full((4, 1), 0.75), np.array([[1], [1], [1], [0]]))
@@ -51,7 +65,7 @@ def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = 10) -> 
 
 
 def check_shapes(probs: np.ndarray, labels: np.ndarray) -> None:
-    """Raise ValueError unless both have one shape (N, A)."""
+    """Raise ValueError unless both arrays have the same shape (N, A)."""
     if probs.ndim != 2 or probs.shape != labels.shape:
         raise ValueError(f"probabilities and labels of one shape (N, A) expected, got {probs.shape} and {labels.shape}")
 
@@ -63,7 +77,8 @@ def _platt(logit: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     if not positives or not negatives:
         return 1.0, 0.0
     target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    # A target t between 0 and 1 is an image of class 1 with weight t and one of class 0 with weight 1 - t.
+    # scikit-learn takes no targets between 0 and 1. Each image occurs twice: as class 1 with weight t, as class 0 with
+    # weight 1 - t.
     regression = LogisticRegression(C=np.inf, solver="newton-cholesky", max_iter=200)
     classes = np.repeat([1, 0], len(logit))
     regression.fit(np.tile(logit, 2)[:, None], classes, sample_weight=np.concatenate([target, 1 - target]))

@@ -21,30 +21,33 @@ from attncap.models.saving import load_keras, save_keras
 
 @keras.saving.register_keras_serializable("attncap")
 class AttributeClassifier(keras.Model):
-    """Multi-label classifier of images; names, thresholds, calibration and encoder are saved with it.
+    """Multi-label image classifier. The saved file includes the names, thresholds, calibration and encoder.
 
     Args:
-        names: of the A attributes, in the order of every output.
-        encoder: the `GridEncoder` that computes its features; None for features from elsewhere, with `grids`.
-        grids: (rows, cols, D) of each layer in the features; None: those of the encoder.
-        members: M heads; their logits are averaged.
+        names: names of the A attributes, in the order of the outputs.
+        encoder: the `GridEncoder` that computes the features. None: features are computed elsewhere; give `grids`.
+        grids: (rows, cols, D) of the grid of each layer in the features. None: the grids of the encoder.
+        members: M, number of heads. Their logits are averaged.
         projection_units, hidden_units, dropout: see `GridHead`.
-        attention: the heads are `AttentionHead`s of `projection_units` units, in place of `GridHead`s.
-        mirror: average the logits of an image file and its mirror image.
-        thresholds: A numbers; an image has the attribute where its probability reaches them. None: 0.5 each.
+        attention: use an `AttentionHead` with `projection_units` units instead of a `GridHead`. `hidden_units` is then
+            not used.
+        mirror: average the logits of an image and its mirror image.
+        thresholds: A numbers. An attribute is predicted if its probability is at least its threshold. None: 0.5 each.
         slopes, offsets: A numbers each, from `attncap.attributes.calibration.calibrate`. None: 1 and 0.
-        statements: phrases and shares where the outputs are what people would say, see `Statements`.
-        familiarity: size and components of a `Familiarity` layer, whose weights are saved; None: none.
-        finished: False while training goes on; `load_classifier` refuses such a file.
+        statements: configuration of `Statements`, if the outputs are statements that people would make. None: the
+            outputs are attributes.
+        familiarity: arguments of a `Familiarity` layer. Its weights are saved with the classifier. None: no such layer.
+        finished: whether training has finished. `load_classifier` refuses a file of an unfinished training.
 
     Call arguments:
-        features: shape (B, 1, 1, D) or (B, D), D as the grids say.
+        features: shape (B, 1, 1, D) or (B, D), where D is the size of all grids together.
 
     Returns:
         logits: float32, shape (B, M, A), before calibration.
 
     Raises:
-        ValueError: neither encoder nor grids, a duplicate name, a list whose length is not the number of names.
+        ValueError: neither `encoder` nor `grids` is given, or they differ; `names` is empty or has a duplicate;
+            `members` is below 1; a list has another length than `names`.
 
     Example:
         >>> classifier = load_classifier("runs/attributes")
@@ -52,7 +55,7 @@ class AttributeClassifier(keras.Model):
         ('5_o_Clock_Shadow', (7, 40))
     """
 
-    layer_counts = ("members", "grids")  # settings that say how many layers there are, see `load_keras`
+    layer_counts = ("members", "grids")  # settings that determine the number of layers, see `load_keras`
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class AttributeClassifier(keras.Model):
         slopes: Sequence[float] | None = None,
         offsets: Sequence[float] | None = None,
     ) -> None:
-        """Set thresholds and calibration, each A numbers; what is None stays as it is."""
+        """Set the thresholds and the calibration, A numbers each. A value of None leaves the setting unchanged."""
         given = {"thresholds": thresholds, "slopes": slopes, "offsets": offsets}
         for name, values in given.items():
             if values is not None and len(values) != len(self.names):
@@ -131,18 +134,21 @@ class AttributeClassifier(keras.Model):
                 setattr(self, name, np.asarray(values, float))
 
     def embeddings(self, features: Any) -> np.ndarray:
-        """Return the mean over the cells of the last grid: float32, shape (N, D of that grid)."""
+        """Average the features over the cells of the last grid: float32, shape (N, D of that grid)."""
         return last_layer_means(features, self.grids)
 
     def distances(self, features: Any) -> np.ndarray:
-        """Return how far images are from the training images, see `Familiarity`: shape (N,); 0 where not known."""
+        """Return the distance of each image from the training images, shape (N,), see `Familiarity`.
+
+        All distances are 0 if the classifier has no `Familiarity` layer.
+        """
         if self.familiarity is None:
             return np.zeros(len(features))
         return self.familiarity.distances(self.embeddings(features))
 
     @property
     def farthest(self) -> float:
-        """The distance above which an image is unlike the training images."""
+        """The largest distance of a familiar image: images with a larger distance are unlike the training images."""
         return float("inf") if self.familiarity is None else self.familiarity.threshold
 
     def call(self, features: Any, training: bool = False) -> Any:
@@ -154,28 +160,36 @@ class AttributeClassifier(keras.Model):
 
     @property
     def views(self) -> tuple[bool, ...]:
-        """Which views of an image file are averaged: False the image, True its mirror image."""
+        """The views of an image whose logits are averaged: False is the image itself, True its mirror image."""
         return (False, True) if self.mirror else (False,)
 
     def mean_logits(self, *views: Any) -> np.ndarray:
-        """Return the mean of the heads' logits over the features of some views, not calibrated: float32, (N, A)."""
-        # Called, not `predict_on_batch`, which warns of retracing where one process has several classifiers.
+        """Average the uncalibrated logits over heads and views: float32, shape (N, A).
+
+        Args:
+            views: features of each view of the same N images, such as the images and their mirror images.
+        """
+        # The model is called directly: `predict_on_batch` warns of retracing if one process uses several classifiers.
         logits = [np.asarray(ops.convert_to_numpy(self(view, training=False)), np.float32) for view in views]
         return np.mean([each.mean(axis=1) for each in logits], axis=0)  # (N, M, A) each, to (N, A)
 
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
-        """Return the probabilities of mean logits (N, A): float64, 0 to 1."""
+        """Convert mean logits, shape (N, A), to calibrated probabilities: float64, 0 to 1."""
         return 0.5 * (1 + np.tanh((self.slopes * logits + self.offsets) / 2))
 
     def probabilities(self, features: Any) -> np.ndarray:
-        """Return calibrated probabilities of features (N, 1, 1, D): float64, shape (N, A)."""
+        """Predict calibrated probabilities from features, shape (N, 1, 1, D): float64, shape (N, A)."""
         return self.calibrated(self.mean_logits(features))
 
     def sentence(self, probs: np.ndarray, most: int | None = None) -> str:
-        """Put the attributes of one image, probs (A,), into words.
+        """Describe one image in words.
 
-        Statements are chosen by `choose_claims`, 5 unless `most` says otherwise, and listed in the users' phrases;
-        attributes make a sentence, see `attncap.attributes.sentences.to_sentence`.
+        A classifier of statements lists the phrases of the statements that `choose_claims` selects. A classifier of
+        attributes writes a sentence, see `attncap.attributes.sentences.to_sentence`.
+
+        Args:
+            probs: calibrated probabilities of one image, shape (A,).
+            most: largest number of statements or attributes. None: 5 statements, or the default of `to_sentence`.
         """
         if self.statements is None:
             return to_sentence(self.names, probs, self.thresholds, most)
@@ -213,17 +227,25 @@ class AttributeClassifier(keras.Model):
 
 
 def save_classifier(classifier: AttributeClassifier, path: str | Path) -> None:
-    """Write one `.keras` file, whole or not at all; the optimizer's state is not in it."""
+    """Save a classifier as one `.keras` file, without the state of the optimizer.
+
+    An interrupted save leaves no incomplete file.
+    """
     save_keras(classifier, path)
 
 
 def load_classifier(path: str | Path, *, unfinished: bool = False) -> AttributeClassifier:
-    """Load a classifier from a run folder or a `.keras` file, in Keras's safe mode.
+    """Load a classifier from a run folder or a `.keras` file, in the safe mode of Keras.
+
+    Args:
+        path: run folder of `attncap attributes train`, or a `.keras` file.
+        unfinished: accept a classifier whose training has not finished. It has no calibration and no tuned thresholds
+            yet.
 
     Raises:
-        FileNotFoundError: no such file, or a folder without `best.keras`.
-        ValueError: the file is no classifier, is damaged, or comes from a training that did not finish and
-            `unfinished` is False: it has no calibration and no thresholds yet.
+        FileNotFoundError: there is no such file, or the folder has no `best.keras`.
+        ValueError: the file is not a classifier or is damaged, or its training has not finished and `unfinished` is
+            False.
 
     Example:
         >>> load_classifier("runs/attributes").thresholds.shape

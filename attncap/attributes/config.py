@@ -12,7 +12,8 @@ from attncap.training.config import RENAMED, of_known
 BALANCES = ("none", "weights", "focal")
 SILENCES = ("auto", "unknown", "statements")
 HEADS = ("auto", "attention", "grid")
-# Settings that follow from the head where they are 0. Few texts make a statement: fewer units.
+# Defaults for each kind of head, used if the setting is 0. Attention heads have fewer units: most statements have few
+# positive examples.
 OF_HEAD = {
     "grid": {"members": 2, "projection_units": 128},
     "attention": {"members": 1, "projection_units": 64},
@@ -21,33 +22,33 @@ OF_HEAD = {
 
 @dataclass(frozen=True)
 class AttributeConfig:
-    """Settings of `train_attributes`, each with its meaning and reason; saved as `config.json` in the run folder."""
+    """Settings of `train_attributes`. They are saved as `config.json` in the run folder."""
 
     weights: str = "imagenet"  # encoder weights: imagenet, faces, random, or a file
-    backbone: str = "InceptionV3"  # or another network by name, as in `FeatureExtractor`
-    layers: str = ""  # such as mixed5@6,mixed8@4; empty: the default of the encoder
-    image_size: int = 0  # side of the input square; 0: the default of the encoder
-    silence: str = "auto"  # what an empty cell is: unknown (left out), statements (a text that does not say it), auto
-    head: str = "auto"  # attention for statements, grid for tables of truth
-    projection_units: int = 0  # size of a projected cell; 0: 128 for tables of truth, 64 for statements
-    hidden_units: int = 0  # of grid heads; none: average precision 0.587 on 1,248 faces, 0.539 with 512
-    dropout: float = 0.5  # strong: thousands of inputs for thousands of images
-    members: int = 0  # heads whose logits are averaged; 0: 2 for tables of truth, 1 for statements
-    mirror: bool = True  # train on mirrored images too and average both views: no attribute has a side
-    balance: str = "none"  # calibration and thresholds correct imbalance afterwards; or weights, focal
-    label_smoothing: float = 0.0  # labels of attributes are noisy; calibration undoes the shift
-    aim: str = "f1"  # what thresholds are tuned for: f1, balanced_accuracy, accuracy or precision:P
+    backbone: str = "InceptionV3"  # name of the network, as in `FeatureExtractor`
+    layers: str = ""  # layers and grid sizes, such as mixed5@6,mixed8@4; empty: the default of the encoder
+    image_size: int = 0  # side of the input square in pixels; 0: the default of the encoder
+    silence: str = "auto"  # meaning of an empty cell: unknown label, statements (not stated in the text), or auto
+    head: str = "auto"  # attention or grid; auto: attention for tables of statements, else grid
+    projection_units: int = 0  # size of a projected cell; 0: 128 for a grid head, 64 for an attention head
+    hidden_units: int = 0  # of a grid head; on 1,248 faces average precision was 0.587 with 0 and 0.539 with 512
+    dropout: float = 0.5  # high, because the number of inputs is as large as the number of images (thousands)
+    members: int = 0  # number of heads, whose logits are averaged; 0: 2 grid heads or 1 attention head
+    mirror: bool = True  # grid head: train on mirrored images too, average both views; attention head: not used
+    balance: str = "none"  # none, weights or focal; none works because calibration and thresholds correct imbalance
+    label_smoothing: float = 0.0  # for noisy labels; calibration corrects the shift of the probabilities
+    aim: str = "f1"  # aim of threshold tuning: f1, balanced_accuracy, accuracy or precision:P
     batch_size: int = 64  # images per step; small data sets need many steps
     epochs: int = 15  # length of the cosine schedule
-    learning_rate: float = 1e-3  # peak of AdamW
+    learning_rate: float = 1e-3  # peak learning rate of AdamW
     weight_decay: float = 0.05  # of AdamW; the head has millions of weights
-    ema_epochs: float = 1.0  # horizon of the averaged weights that are validated and saved; 0 turns it off
+    ema_epochs: float = 1.0  # horizon of the moving average of the weights, in epochs; 0: no averaging
     patience: int = 4  # epochs without a better validation score before training stops
-    fine_tune_blocks: int = 0  # last blocks of the encoder trained after the head; 0: the encoder stays frozen
-    fine_tune_epochs: int = 2  # each is a forward and backward pass through the whole network
-    fine_tune_rate: float = 1e-4  # small: pretrained weights are near a good solution
-    dtype: str = "float32"  # of the head, which is small; the encoder uses bfloat16 where the processor has it
-    seed: int = 0  # of weights, batches and dropout; the split has its own
+    fine_tune_blocks: int = 0  # number of last encoder blocks to train after the head; 0: the encoder stays frozen
+    fine_tune_epochs: int = 2  # few, because each epoch is slow: it trains through the whole network
+    fine_tune_rate: float = 1e-4  # learning rate of fine-tuning; small, because pretrained weights are already good
+    dtype: str = "float32"  # of the head; the encoder uses bfloat16 if the processor supports it
+    seed: int = 0  # of weights, batches and dropout; the split has its own seed
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "patience", "fine_tune_epochs"):
@@ -71,10 +72,12 @@ class AttributeConfig:
         check_aim(self.aim)
 
     def with_head(self, statements: bool) -> AttributeConfig:
-        """Fill in what the settings leave open: the head, and what follows from it.
+        """Choose the head if it is "auto", and fill in the settings that depend on the head.
+
+        An attention head turns `mirror` off.
 
         Args:
-            statements: whether the targets are what texts state.
+            statements: whether the targets are statements of texts, see `to_statements`.
         """
         head = self.head if self.head != "auto" else "attention" if statements else "grid"
         chosen: dict[str, Any] = {name: value for name, value in OF_HEAD[head].items() if not getattr(self, name)}
@@ -82,5 +85,9 @@ class AttributeConfig:
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> AttributeConfig:
-        """Make a configuration from a dictionary; an unknown setting is an error that lists the known ones."""
+        """Create a configuration from a dictionary.
+
+        Raises:
+            ValueError: a setting is unknown; the message lists the known settings.
+        """
         return of_known(cls, {RENAMED.get(name, name): value for name, value in settings.items()})

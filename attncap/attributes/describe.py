@@ -18,10 +18,10 @@ class Claim:
     """One statement of a description.
 
     Args:
-        statement: the name of the classifier's output.
-        phrase: the same in the words of the training texts.
-        probability: that a person would say it of this image, calibrated on held-out texts.
-        usual: share of all training texts that say it.
+        statement: name of the output of the classifier.
+        phrase: the statement in the words of the training texts.
+        probability: calibrated probability that a person would make this statement about the image.
+        usual: share of the training texts that make this statement.
     """
 
     statement: str
@@ -32,14 +32,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Description:
-    """What `describe` says of one image.
+    """Description of one image, returned by `describe`.
 
     Args:
-        image: the file; for an image in memory that has none, its place in the list, as "image-1".
-        claims: the likeliest first; empty where nothing is certain.
-        distance: from the training images, about 1 for images like them.
-        familiar: False for an image unlike the training images: its claims are then not to be trusted.
-        error: why the image cannot be read; None where it can.
+        image: the image file. An image in memory without a file gets its place in the list, such as "image-1".
+        claims: the statements, the most probable first. Empty if no statement is certain.
+        distance: distance from the training images. It is about 1 for similar images.
+        familiar: False if the image is unlike the training images. Do not trust the claims then.
+        error: the reason why the image cannot be read, or None.
     """
 
     image: str
@@ -49,11 +49,11 @@ class Description:
     error: str | None = None
 
     def text(self) -> str:
-        """The phrases, separated by commas, or "nothing certain"."""
+        """Join the phrases with commas; "nothing certain" if there are none."""
         return ", ".join(claim.phrase for claim in self.claims) or NOTHING
 
     def lines(self) -> list[str]:
-        """The description for people: the claims as a list, then each with its probability."""
+        """Format the description as lines of text: first all phrases, then each phrase with its probability."""
         if self.error is not None:
             return [f"cannot be read: {self.error}"]
         found = [self.text()[:1].upper() + self.text()[1:]]
@@ -81,26 +81,27 @@ def describe(
     batch_size: int = 32,
     progress: bool = False,
 ) -> list[Description]:
-    """Describe images by the statements that people would make of them.
+    """Describe images by the statements that people would make about them.
 
-    A probability is that of "a person would say this of the image". It is lower than the probability of "this is true",
-    because people leave out most of what they see: compare it with the claim's `usual` probability, its share of all
-    training texts. On 8,000 faces with one text each, claims of probability 0.2 to 0.3 were true in 80% of the cases,
-    those of 0.3 to 0.5 in 91%.
+    The probability of a claim is the probability that a person would make this statement about the image. It is lower
+    than the probability that the statement is true, because people do not mention most of what they see. Compare it
+    with `usual`, the share of the training texts that make the statement. On 8,000 faces with one text each, claims
+    with a probability of 0.2 to 0.3 were true in 80% of the cases, and claims with 0.3 to 0.5 in 91%.
 
     Args:
-        run: a classifier of statements: a run folder of `attncap attributes train`, a `.keras` file, or loaded.
+        run: a classifier of statements: a run folder of `attncap attributes train`, a `.keras` file, or an
+            `AttributeClassifier`.
         images: image files, Pillow images or arrays.
-        most: claims per image; see `choose_claims`.
+        most: largest number of claims per image; see `choose_claims`.
         batch_size: images per pass through the network.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Returns:
-        descriptions: one per image, in order; an image that cannot be read has an `error`.
+        descriptions: one per image, in order. An image that cannot be read has an `error`.
 
     Raises:
-        TypeError: one image in place of a list.
-        ValueError: a classifier that was not trained on statements, or that has no encoder.
+        TypeError: `images` is one image instead of a list.
+        ValueError: the classifier was not trained on statements or has no encoder, or `most` is below 1.
 
     Example:
         >>> describe("runs/faces", ["me.jpg"])[0].text()

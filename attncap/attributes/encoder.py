@@ -16,37 +16,39 @@ from attncap.features.backbones import application_name, as_grid
 from attncap.features.extractor import Encoder, FeatureExtractor, best_dtype_policy
 from attncap.features.preprocessing import PREPROCESSING_VERSION, scaled
 
-# In aligned faces, early layers with a finer grid show lips and lids; late ones show hair and age.
+# For aligned faces: early layers with a finer grid detect lips and eyelids, late layers hair and age.
 DEFAULT_LAYERS = ("mixed2@7", "mixed5@6", "mixed7@6", "mixed8@4")
-FACES_LAYERS = ("mixed2@8",)  # the last layer of the drawn faces' encoder
+FACES_LAYERS = ("mixed2@8",)  # the last layer of the encoder that was trained on the drawn faces
 
 
 @keras.saving.register_keras_serializable("attncap")
 class GridEncoder(Encoder):
-    """One vector per image: the named layers of a network, each averaged over the cells of a coarse grid.
+    """Encode an image as one vector: several layers of a network, each averaged over the cells of a coarse grid.
 
-    One pass through the network gives all layers, so more layers cost next to nothing. The network is that of a
-    `FeatureExtractor`.
+    One pass through the network computes all layers, so that more layers add almost no cost. The network is the same
+    as in `FeatureExtractor`.
 
     Args:
-        layers: names of layers, each with the side of its grid: "mixed7@6" is mixed7 averaged to 6x6 cells, "mixed8" is
-            mixed8 unchanged. None: `DEFAULT_LAYERS`, `FACES_LAYERS` with the weights of the drawn faces, or the last
-            layer of another backbone.
-        weights: "imagenet" (downloaded by Keras), "faces" (ships with the package), "random", or a weights file.
-        image_size: side of the input square; default 299 (150 for faces), or that of another backbone.
+        layers: names of layers, with the side of the grid after "@". "mixed7@6" averages mixed7 over a grid of 6x6
+            cells; "mixed8" keeps all cells of mixed8. None: `DEFAULT_LAYERS` for InceptionV3, `FACES_LAYERS` if the
+            weights are "faces", or the last layer of another backbone.
+        weights: "imagenet" (downloaded by Keras), "faces" (included in the package), "random", or a weights file.
+        image_size: side of the input square in pixels. None: 299 (150 for "faces"), or the default of the backbone.
         backbone: "InceptionV3", or another backbone, as in `FeatureExtractor`.
-        scaling: how pixels are scaled for another backbone, as in `FeatureExtractor`.
-        dtype: Keras dtype policy; None: bfloat16 arithmetic where the processor has it, else float32.
+        scaling: scaling of the pixels for another backbone, as in `FeatureExtractor`.
+        dtype: Keras dtype policy. None: bfloat16 arithmetic if the processor supports it, else float32. A backbone
+            other than InceptionV3 always computes in float32.
 
     Call arguments:
         pixels: uint8 or float, shape (B, image_size, image_size, 3), 0 to 255.
 
     Returns:
-        features: float32, shape (B, 1, 1, D): for each layer its cells row by row, channels innermost.
+        features: float32, shape (B, 1, 1, D). The layers follow each other; each has its cells row by row, and for
+            each cell its channels.
 
     Raises:
-        ValueError: no such layer, grid or backbone; a weights file that does not fit or is damaged.
-        FileNotFoundError: the weights file is not there.
+        ValueError: a layer, grid or backbone does not exist; a weights file is damaged or does not fit the network.
+        FileNotFoundError: the weights file does not exist.
 
     Example:
         >>> encoder = GridEncoder(["mixed7@4", "mixed8@4"], weights="inception_v3.weights.h5")
@@ -68,15 +70,15 @@ class GridEncoder(Encoder):
         super().__init__(dtype=dtype or best_dtype_policy(), **kwargs)
         self.weights_source = str(weights)
         found = application_name(backbone) if isinstance(backbone, str) else None
-        inception = found == "InceptionV3"  # in any of its spellings
+        inception = found == "InceptionV3"  # `application_name` accepts several spellings
         if layers is None and inception:
             layers = FACES_LAYERS if self.weights_source == "faces" else DEFAULT_LAYERS
         named = [_layer_and_grid(text) for text in layers or ()]
         if inception:
             whole = FeatureExtractor(_deepest_block(named), weights, image_size, dtype=self.dtype_policy)
             self.backbone, self.network = "InceptionV3", whole.network
-            self.extractor = whole  # a saved model holds the network under this name
-        else:  # not tried in bfloat16
+            self.extractor = whole  # saved models store the network under this name
+        else:  # other backbones were not tested in bfloat16
             whole = FeatureExtractor(None, weights, image_size, dtype="float32", backbone=backbone, scaling=scaling)
             self.backbone = str(backbone) if found else whole.backbone
             self.weights_source = whole.weights_source
@@ -85,7 +87,7 @@ class GridEncoder(Encoder):
         self.scaling, self.image_size = whole.scaling, whole.image_size
         self._description = None if found else json.dumps(whole.description)  # JSON: Keras would track a dictionary
         outputs = [as_grid(self.network.get_layer(name).output) for name, _ in named]
-        # Hidden from Keras, because it shares every layer with `network`, which is what a saved model holds.
+        # Set without Keras's tracking: this model shares all its layers with `network`, which is already saved.
         object.__setattr__(self, "_outputs", keras.Model(self.network.input, outputs))
         self.network.trainable = False
         self.layers = tuple(name if grid is None else f"{name}@{grid}" for name, grid in named)
@@ -105,7 +107,7 @@ class GridEncoder(Encoder):
 
     @property
     def layer(self) -> str:
-        """All layers joined, for the name of a store."""
+        """The names of all layers, joined. Used in the name of a feature store."""
         prefix = "" if self.backbone == "InceptionV3" else f"{self.backbone}-"
         return prefix + "+".join(self.layers)
 
@@ -125,13 +127,16 @@ class GridEncoder(Encoder):
         return described if self._description is None else (*described, self.scaling)
 
     def unfreeze(self, blocks: int) -> list[str]:
-        """Unfreeze the convolutions of the last `blocks` blocks; batch normalization keeps its statistics.
+        """Make the convolutions of the last `blocks` blocks trainable. Batch normalization keeps its statistics.
 
         Args:
-            blocks: how many; a block of InceptionV3 ends with a `mixedN` layer.
+            blocks: number of blocks. A block of InceptionV3 ends with a `mixedN` layer.
 
         Returns:
-            names: of the layers that are trained from now on.
+            names: names of the layers that are now trainable.
+
+        Raises:
+            ValueError: the network does not have so many blocks that can be fine-tuned. Only InceptionV3 has any.
         """
         ends = [at for at, layer in enumerate(self.network.layers) if re.fullmatch(r"mixed\d+", layer.name)]
         if not 1 <= blocks < len(ends):
@@ -146,7 +151,7 @@ class GridEncoder(Encoder):
 
     def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "layers": list(self.layers), "backbone": self.backbone}
-        if self._description is not None:  # a preset may not be there when the model is loaded
+        if self._description is not None:  # save the full description: a preset may be unavailable at loading
             config |= {"backbone": json.loads(self._description), "scaling": self.scaling}
         return config
 
@@ -154,8 +159,8 @@ class GridEncoder(Encoder):
 def area_means(length: int, cells: int) -> np.ndarray:
     """Return the matrix that averages `length` values over `cells` equal parts: float32, shape (cells, length).
 
-    A value on the border of two parts is divided between them, so that a mirrored image has mirrored averages. Rows
-    sum to 1.
+    A value that overlaps two parts is divided between them in proportion to the overlap. The averages of a mirrored
+    image are therefore the mirrored averages. Each row sums to 1.
 
     Example:
         >>> area_means(3, 2) * 3
@@ -169,7 +174,15 @@ def area_means(length: int, cells: int) -> np.ndarray:
 
 
 def split_grids(features: Any, grids: Sequence[Sequence[int]]) -> list[Any]:
-    """Return the cells of each grid, shape (B, rows * cols, D), from flat features (B, D of all grids)."""
+    """Split flat features into the cells of each grid.
+
+    Args:
+        features: shape (B, size of all grids together).
+        grids: (rows, cols, D) of each grid.
+
+    Returns:
+        parts: one array or tensor per grid, shape (B, rows * cols, D).
+    """
     reshape = np.reshape if isinstance(features, np.ndarray) else ops.reshape
     parts, start = [], 0
     for rows, cols, size in grids:
@@ -180,11 +193,11 @@ def split_grids(features: Any, grids: Sequence[Sequence[int]]) -> list[Any]:
 
 
 def last_layer_means(features: Any, grids: Sequence[Sequence[int]]) -> np.ndarray:
-    """Return the mean over the cells of the last grid: float32, shape (N, D of that grid).
+    """Average the features over the cells of the last grid: float32, shape (N, D of that grid).
 
     Args:
-        features: shape (N, ...), as `GridEncoder` returns.
-        grids: of the encoder.
+        features: shape (N, ...), as `GridEncoder` returns them.
+        grids: grids of the encoder, see `GridEncoder.grids`.
     """
     flat = np.asarray(features, np.float32).reshape(len(features), -1)  # (N, D of all grids)
     return split_grids(flat, grids)[-1].mean(axis=1)  # (N, D)
@@ -205,7 +218,7 @@ def _deepest_block(named: Sequence[tuple[str, int | None]]) -> str:
 
 
 def _cut_after(whole: FeatureExtractor, names: Sequence[str]) -> keras.Model:
-    """Return the network up to the last of the named layers, to its end if there is none."""
+    """Cut the network after the last of the named layers. Without names, return the whole network."""
     network = whole.network
     known = [layer.name for layer in network.layers]
     for name in names:

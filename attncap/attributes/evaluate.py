@@ -21,10 +21,10 @@ from attncap.training.run_folder import read_object
 
 
 def splits_of_run(run: str | Path) -> dict[str, str]:
-    """Return the split of every image of a run, from its `split.csv`.
+    """Read the split of every image of a run from its `split.csv`: image_id -> "train", "val" or "test".
 
     Raises:
-        FileNotFoundError: no run of `attncap attributes train` there.
+        FileNotFoundError: the folder has no `split.csv`, so it is not a run of `attncap attributes train`.
         ValueError: the file is damaged.
     """
     file = Path(run) / "split.csv"
@@ -33,7 +33,7 @@ def splits_of_run(run: str | Path) -> dict[str, str]:
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
         known = dict(zip(table["image_id"], table["split"], strict=True))
-    except (ValueError, KeyError) as error:  # pandas's own errors are ValueErrors that do not name the file
+    except (ValueError, KeyError) as error:  # pandas raises ValueErrors that do not name the file
         reason = " ".join(str(error).split())
         raise ValueError(f"{file}: columns image_id and split expected ({reason}): restore a copy") from None
     unknown = set(known.values()) - set(SPLITS)
@@ -51,25 +51,28 @@ def evaluate_attributes(
     features: str | Path | None = None,
     classifier: AttributeClassifier | None = None,
 ) -> tuple[AttributeReport, pd.DataFrame, AttributeData]:
-    """Measure the classifier of a run on one of the run's splits; images that the run did not have are "test".
+    """Evaluate the classifier of a run on one of its splits.
 
-    A classifier of statements is measured against what the texts state, not against what is true.
+    An image that is not listed in the run belongs to the test split. A classifier of statements is compared with what
+    the texts state, which is not the same as what is true.
 
     Args:
         run: the run folder.
-        data: labels and images, as in training; the split is taken from the run.
+        data: labels and images, as in training. The split is read from the run.
         split: "test", "val" or "train".
-        aim: tune the thresholds again for this aim, on the run's validation images; None: use the run's thresholds.
+        aim: tune the thresholds again for this aim, on the validation images of the run. None: use the thresholds of
+            the classifier.
         features: folder of feature stores, as in training.
-        classifier: the run's, if it is loaded already.
+        classifier: the classifier of the run, if it is already loaded.
 
     Returns:
-        report: measures; the majority class is that of the run's training images.
-        probs: DataFrame with `file` and one column per attribute.
-        measured: the images and labels of the split that could be read.
+        report: the measures. The majority class is computed from the training images of the run.
+        probs: DataFrame with `file` and one column of probabilities per attribute.
+        measured: the readable images of the split, with their labels.
 
     Raises:
-        ValueError: attributes that the classifier does not know or that are not in the data, or an empty split.
+        FileNotFoundError: the folder is not a run of `attncap attributes train`.
+        ValueError: the data lack an attribute of the classifier, the split is empty, or a file of the run is damaged.
     """
     known = splits_of_run(run)
     classifier = classifier or load_classifier(run)

@@ -1,4 +1,4 @@
-"""`calibrate`: from logits to calibrated probabilities (Platt scaling), and the error that is left."""
+"""`calibrate`: turn logits into calibrated probabilities (Platt scaling). `calibration_error`: measure the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`AttributeClassifier`: grid features of an image in, one probability per attribute out."""
+"""`AttributeClassifier`: multi-label classifier that predicts one probability per attribute from grid features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`AttributeConfig`: the settings of a training of attributes."""
+"""`AttributeConfig`: settings for training an attribute classifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`describe`: say what is likely and worth saying of images, each claim with its calibrated probability."""
+"""`describe`: describe images by the statements that people would make, each with its calibrated probability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GridEncoder`: several layers of one pretrained network in one pass, each averaged over a coarse grid."""
+"""`GridEncoder`: features from several layers of a pretrained network, each averaged over the cells of a grid."""
 
 from __future__ import annotations
 

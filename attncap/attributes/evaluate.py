@@ -1,4 +1,4 @@
-"""`evaluate_attributes`: measure the classifier of a run on images that its training held out."""
+"""`evaluate_attributes`: evaluate the classifier of a run on one of its splits, such as the test images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Are maps faithful? Hide what they point at, or show nothing else, and read the words again.
+"""Faithfulness of maps, measured by deletion and insertion.
 
-A map of any method is measured in the same way: cells are ordered by their weight in the map, and the more of them are
-hidden (or shown), the more the word's probability should change. Random maps are measured beside every method.
+The maps of all methods are measured in the same way. The cells are ordered by their weight in the map. Then the cells
+with the largest weights are hidden, or only these cells are shown. If the map is faithful, hiding them lowers the
+probability of the word fast, and showing only them is enough for a high probability. Random maps are measured for
+comparison.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from attncap.explain.occlusion import Baseline, baseline_of, hide
 from attncap.explain.reading import WordReader, as_caption, of_words, padded, stored_grid, token_groups
 from attncap.metrics.significance import with_intervals
 
-FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)  # of the cells, between none and all
-MOST = 0.5  # comprehensiveness and sufficiency average over the fractions up to here
+FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)  # of the cells; 0 and 1 are always measured as well
+MOST = 0.5  # comprehensiveness and sufficiency are averages over the fractions up to this one
 MEASURES = ("deletion", "insertion", "comprehensiveness", "sufficiency")
 RANDOM = "random"
 Words = Sequence[tuple[int, int]]
@@ -28,16 +30,17 @@ Words = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, eq=False)
 class MapFaithfulness:
-    """How far maps point at what the words were read from, for several methods on the same words.
+    """Faithfulness of the maps of several methods, measured on the same words.
 
     Attributes:
-        table: DataFrame, one row per method (`random` last): for each of `MEASURES` its mean, `_low` and `_high` (95%
-            bootstrap over images), and `_over_random`, the difference from random maps, with `_over_random_low` and
-            `_over_random_high`. Deletion and sufficiency are better when low, the other two when high.
-        curves: DataFrame with `method`, `fraction`, and the mean probabilities `deletion` and `insertion` of the words
-            when that fraction of the cells is hidden or shown.
-        words: DataFrame, one row per word and method, for sorting.
-        n_words, n_images: what was measured.
+        table: DataFrame with one row per method, `random` last. Each of `MEASURES` has a column with its mean and the
+            columns `_low` and `_high` (95% bootstrap interval over images). `_over_random` is the difference from
+            random maps, with `_over_random_low` and `_over_random_high`. Low deletion and sufficiency are good; high
+            insertion and comprehensiveness are good.
+        curves: DataFrame with `method`, `fraction`, `deletion` and `insertion`: the mean probability of the words when
+            this fraction of the cells is hidden (deletion) or when only this fraction is shown (insertion).
+        words: DataFrame with one row per word and method.
+        n_words, n_images: number of words and images.
     """
 
     table: pd.DataFrame
@@ -47,13 +50,13 @@ class MapFaithfulness:
     n_images: int
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Numbers and strings only: `json.dumps` takes it."""
+        """Convert to a dictionary of numbers and strings that `json.dumps` accepts."""
         rows = {str(method): {str(k): float(v) for k, v in row.items()} for method, row in self.table.iterrows()}
         curves = self.curves.to_dict("records")
         return {"n_words": self.n_words, "n_images": self.n_images, "methods": rows, "curves": curves}
 
     def to_text(self) -> str:
-        """A table for people: each measure with its 95% interval."""
+        """Format the table as plain text: each measure with its 95% interval."""
         width = max(10, *(len(str(method)) for method in self.table.index))
         lines = [f"{'maps':<{width}}" + "".join(f"{_head(name):>25}" for name in MEASURES)]
         for method in self.table.index:
@@ -62,7 +65,7 @@ class MapFaithfulness:
         return "\n".join(lines)
 
     def to_markdown(self) -> str:
-        """The table in Markdown, for a page or a notebook."""
+        """Format the table as Markdown."""
         lines = ["| maps | " + " | ".join(map(_head, MEASURES)) + " |", "| --- |" + " ---: |" * len(MEASURES)]
         for method in self.table.index:
             lines.append(f"| {method} | " + " | ".join(self._cell(method, name) for name in MEASURES) + " |")
@@ -89,36 +92,40 @@ def measure_maps(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> MapFaithfulness:
-    """Measure the faithfulness of maps by deletion and insertion, against random maps.
+    """Measure the faithfulness of maps by deletion and insertion, compared with random maps.
 
-    With p(F) the word's probability from features F, the words before it given, and F without (or with nothing but) the
-    fraction q of cells that weigh most in the map:
+    p(F) is the probability of a word, given features F and the words before it. The top fraction q are the cells with
+    the largest weights in the map.
 
-        deletion          area under p(F without q), q from 0 to 1             low: what is hidden first was needed
-        insertion         area under p(F with nothing but q)                   high: what is shown first is enough
-        comprehensiveness mean over q <= 0.5 of p(F) - p(F without q)          high
-        sufficiency       mean over q <= 0.5 of p(F) - p(F with nothing but q) low
+        deletion          area under p(F without the top q), q from 0 to 1        low is good
+        insertion         area under p(F with only the top q), q from 0 to 1      high is good
+        comprehensiveness mean over q <= 0.5 of p(F) - p(F without the top q)     high is good
+        sufficiency       mean over q <= 0.5 of p(F) - p(F with only the top q)   low is good
 
-    Hidden cells are replaced by a baseline. Where cells weigh the same, their order is random. A terminal shows a bar.
+    Deletion is low if the cells that are hidden first were necessary. Insertion is high if the cells that are shown
+    first are sufficient. Hidden cells are replaced by a baseline. Cells with equal weights are in random order. A
+    progress bar is shown in a terminal.
 
     Args:
-        captioner: of any kind, or an `Ensemble`.
+        captioner: a captioner of any kind, or an `Ensemble`.
         features: shape (N, rows, cols, D).
-        explained: name of a method -> N captions with maps, see `attncap.explain.words.Explainer`; the same words in
-            each. Maps may lie on another grid than the features.
-        words: (caption, word) by index; default: all words of the vocabulary.
-        baseline: see `attncap.explain.occlusion.baseline_of`. The same for all methods; give the one that occlusion and
-            gradients were computed with, or another to see whether the result depends on it.
-        fractions: of cells, increasing, between 0 and 1.
-        batch_size: changed images per pass.
-        n_bootstrap: resamples of images.
-        seed: of random maps, ties and resamples.
+        explained: name of a method -> N captions with maps, see `attncap.explain.words.Explainer`. The captions of all
+            methods must have the same words. The grid of the maps may differ from the grid of the features.
+        words: pairs (index of the caption, index of the word). None: all words in the vocabulary.
+        baseline: replacement of hidden cells, the same for all methods; see `attncap.explain.occlusion.baseline_of`.
+            Use the baseline of the explanations, or another one to see whether the result depends on it.
+        fractions: fractions of the cells, increasing, above 0 and below 1.
+        batch_size: changed copies of an image per pass through the captioner.
+        n_bootstrap: number of bootstrap resamples of the images.
+        seed: seed of the random maps, the order of equal weights, and the resamples.
 
     Returns:
-        faithfulness: with a row `random`.
+        faithfulness: a `MapFaithfulness`, with a row `random` for random maps.
 
     Raises:
-        ValueError: no method, captions without maps or of other words, no word to measure, fractions out of order.
+        ValueError: there is no method, or one is named `random`; the number of captions is wrong; a caption has no
+            maps; the captions of two methods differ; there is no word to measure; the fractions are not increasing
+            between 0 and 1.
 
     Example:
         >>> maps = {name: Explainer(captioner, name)(features, captions) for name in ("attention", "occlusion")}
@@ -139,7 +146,7 @@ def measure_maps(
     counts = np.rint(shares * rows * cols).astype(int)
     reader = WordReader(captioner, batch_size)
     records = []
-    # Words at about the same place need about the same number of steps: few batches read further than they must.
+    # Sort by position: words at similar positions need a similar number of decoding steps.
     ordered = sorted(words, key=lambda pair: pair[1])
     for number, word in tqdm(ordered, desc="faithfulness", unit=" words", disable=None):
         captions = {name: own[number] for name, own in explained.items()}
@@ -192,7 +199,7 @@ def _known_words(captioner: Any, captions: Sequence[Caption]) -> list[tuple[int,
 
 
 def _on_grid(caption: Caption, word: int, rows: int, cols: int, box: tuple[float, float, float, float]) -> np.ndarray:
-    """The map of a word at the centers of another grid's cells: (rows, cols)."""
+    """Sample the map of a word at the cell centers of another grid: shape (rows, cols)."""
     assert caption.attention_weights is not None
     weights = caption.attention_weights[word]
     if weights.shape == (rows, cols):
@@ -207,7 +214,7 @@ def _on_grid(caption: Caption, word: int, rows: int, cols: int, box: tuple[float
 
 
 def _order(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Cells from the largest weight to the smallest, those of one weight in random order."""
+    """Sort the cells from the largest weight to the smallest; equal weights are in random order."""
     flat = weights.reshape(-1)
     return np.lexsort((rng.random(flat.size), -flat))
 
@@ -221,7 +228,11 @@ def _probabilities(
     counts: np.ndarray,
     baseline: Baseline,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each order of cells, the word's probability with the first counts of them hidden, and alone shown."""
+    """Compute the probability of a word with the first cells of each order hidden, and with only them shown.
+
+    Returns:
+        probabilities: name of the order -> (deleted, inserted), float64, shape (Q,) each, one value per count.
+    """
     caption = as_caption(reader.captioner, caption)
     groups = token_groups(reader.captioner, caption)
     rows, cols = features.shape[:2]
@@ -231,7 +242,7 @@ def _probabilities(
         covers += [hidden, ~hidden]
     cover = np.concatenate(covers).reshape(-1, rows, cols)
     several = hide(features, cover, baseline_of(features, baseline))
-    token_ids = padded([caption.token_ids[: groups[word][-1] + 1]])  # what comes after the word is not read
+    token_ids = padded([caption.token_ids[: groups[word][-1] + 1]])  # up to the word; later tokens do not matter
     token_ids = np.repeat(token_ids, len(several), axis=0)
     probs = np.exp(of_words(reader(several, token_ids)[0], [groups[word]])[:, 0].astype(np.float64))
     parts = probs.reshape(len(orders), 2, len(counts))

@@ -1,4 +1,4 @@
-"""Integrated gradients: attribute a word's log-probability to the cells of the image."""
+"""Integrated gradients: attribute the log-probability of a word to the cells of the image."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from attncap.tokenizers import START
 
 
 def gradient_of(function: Callable[[Any], Any], values: np.ndarray) -> np.ndarray:
-    """Return the gradient of a scalar function at values, with the backend in use.
+    """Compute the gradient of a scalar function with the current Keras backend.
 
-    `keras.ops` has no gradient, so each backend's own is called here, and nowhere else in this room.
+    `keras.ops` has no function for gradients, so this function calls the one of the backend.
 
     Args:
-        function: a tensor of the shape of values -> a scalar tensor; of `keras.ops` and Keras layers.
-        values: float32.
+        function: takes a tensor of the shape of `values` and returns a scalar tensor. It uses only `keras.ops` and
+            Keras layers.
+        values: float32, the point at which the gradient is computed.
 
     Returns:
-        gradient: float32, the shape of values; 0 where the function does not depend on them.
+        gradient: float32, the shape of `values`. It is 0 if the function does not depend on them.
+
+    Raises:
+        ValueError: the backend is not tensorflow, jax or torch.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -51,24 +55,27 @@ def gradient_of(function: Callable[[Any], Any], values: np.ndarray) -> np.ndarra
 def integrated_gradients(
     score: Callable[[Any], Any], features: np.ndarray, count: int, baseline: Baseline = "mean", steps: int = 16
 ) -> np.ndarray:
-    """Attribute outputs of a model to the cells of its features, along a straight line from a baseline.
+    """Attribute the outputs of a model to the cells of its features by integrated gradients.
+
+    The gradients are averaged along the straight line from a baseline F' to the features F:
 
         r(l) = sum_d (F - F')_{l,d} * 1/m sum_{k=1..m}  d f / d F_{l,d}  at  F' + (k - 1/2)/m (F - F')
 
-    The midpoint rule; the sum of r over all cells approaches f(F) - f(F') as m grows ("completeness").
+    This is the midpoint rule. As m grows, the sum of r over all cells approaches f(F) - f(F') ("completeness").
 
     Args:
-        score: features (count, rows, cols, D) -> scalar: the sum over i of output i, read from the i-th features.
+        score: takes features, shape (W, rows, cols, D), and returns a scalar tensor: the sum over i of output i,
+            computed from the i-th features.
         features: F, shape (rows, cols, D).
-        count: number of outputs, W.
+        count: W, number of outputs.
         baseline: F', see `baseline_of`.
-        steps: m.
+        steps: m, number of points on the line.
 
     Returns:
         relevance: float64, shape (W, rows, cols).
 
     Raises:
-        ValueError: steps below 1.
+        ValueError: `steps` is below 1, or the baseline is invalid.
 
     Reference: Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep Networks", section 3.
     """
@@ -87,12 +94,20 @@ def integrated_gradients(
 
 
 def word_scores(captioner: Any, token_ids: Sequence[int], groups: Sequence[Sequence[int]]) -> Callable[[Any], Any]:
-    """Return the function of features (W, rows, cols, D) that `integrated_gradients` takes: the sum over words w of
-    the log-probability of word w, read from the w-th features.
+    """Build the score function of a caption for `integrated_gradients`.
 
-    The steps are unrolled: JAX cannot differentiate the loop of `replay` backward.
+    The function is the sum over the words w of the log-probability of word w, computed from the w-th features. It runs
+    the decoding steps in a Python loop, because JAX cannot differentiate the loop of `replay` in reverse mode.
+
+    Args:
+        captioner: a captioner of any kind, or an `Ensemble`.
+        token_ids: the T tokens of the caption, without `<start>`.
+        groups: for each of the W words, the positions of its tokens; see `token_groups`.
+
+    Returns:
+        score: takes features, shape (W, rows, cols, D), and returns a scalar tensor.
     """
-    chosen = np.zeros((len(groups), len(token_ids)), np.float32)  # (W, T): which tokens belong to which word
+    chosen = np.zeros((len(groups), len(token_ids)), np.float32)  # (W, T): 1 if the token belongs to the word
     for word, where in enumerate(groups):
         chosen[word, list(where)] = 1.0
 

@@ -1,4 +1,4 @@
-"""Change the model and look again: permuted and uniform attention, and weights randomized layer by layer."""
+"""Sanity checks of maps that change the model: permuted attention, uniform attention, and randomized weights."""
 
 from __future__ import annotations
 
@@ -26,21 +26,24 @@ from attncap.tokenizers import END, PAD
 
 
 def with_permuted_keys(state: CaptionerState, order: Any) -> CaptionerState:
-    """Return a state whose attention weights are permuted over the regions, at every step and in every head.
+    """Permute the attention weights over the regions, at every step and in every head.
 
-    The keys of the regions are permuted and their values stay, so that region l is read with the weight that region
-    order[l] would have had: sum_l alpha_order(l) v_l.
+    The keys of the regions are permuted; the values are not. The value of region l thus gets the weight that belongs
+    to region order[l]: sum_l alpha_order(l) v_l.
 
     Args:
-        state: from `init_state` of a captioner that keeps keys and values of the regions in its memory.
-        order: int, shape (L,), a permutation.
+        state: from `init_state` of a captioner whose memory contains the keys of the regions.
+        order: int, shape (L,), a permutation of the regions.
+
+    Returns:
+        state: a new state; the given one is not changed.
 
     Raises:
-        ValueError: there are no keys in the memory.
+        ValueError: the memory contains no keys.
     """
     memory, found = {}, False
     for name, tensor in state.memory.items():
-        kind = name.rpartition("/")[2]  # an ensemble numbers the names of its members
+        kind = name.rpartition("/")[2]  # an ensemble puts the number of the member before the name
         if kind == "keys":  # (B, L, A)
             tensor, found = ops.take(tensor, order, axis=1), True
         elif kind.startswith("picture_"):  # keys and values of a layer of the Transformer: (B, 2, L, N, H / N)
@@ -64,29 +67,32 @@ def measure_interventions(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Measure what the words lose when attention weights are permuted over the regions, or made uniform.
+    """Measure how the predictions change when attention is permuted over the regions, or made uniform.
 
-        TVD = 1/2 sum_v |p(v) - p'(v)|, the distance between the distributions over the next word
+    The total variation distance compares the distributions over the next token, p before and p' after the change:
 
-    If attention matters, distributions change; if they do not, maps explain nothing of the words. The words before are
-    given, so that the effect is that of one step.
+        TVD = 1/2 sum_v |p(v) - p'(v)|
+
+    If the distributions do not change, the predictions do not depend on attention, and attention maps do not explain
+    them. At each position the tokens before it are those of the caption.
 
     Args:
-        captioner: with attention, or an ensemble.
+        captioner: a captioner or an ensemble with attention.
         features: shape (N, rows, cols, D).
         captions: N captions.
-        permutations: random ones, the same for all images; their effects are averaged.
+        permutations: number of random permutations. They are the same for all images; their effects are averaged.
         batch_size: captions per pass.
-        n_bootstrap: resamples of images.
-        seed: of permutations and resamples.
+        n_bootstrap: number of bootstrap resamples of the images.
+        seed: seed of the permutations and the resamples.
 
     Returns:
-        table: rows "permuted" and "uniform"; `tvd`, `change` of the word's log-probability in nats, and `flipped`, the
-            share of words that are no longer the likeliest of their step, of those that were; each with `_low` and
-            `_high` (95% bootstrap over images), and `n_words`.
+        table: DataFrame with the rows "permuted" and "uniform". `tvd` is the mean distance. `change` is the mean change
+            of the log-probability of the caption's token, in nats; it is negative if the token becomes less probable.
+            `flipped` is a share of the tokens that were the most probable before the change: those that no longer are.
+            Each has `_low` and `_high` (95% bootstrap interval over images). `n_words` is the number of tokens.
 
     Raises:
-        ValueError: a captioner without attention, or one whose attention cannot be permuted.
+        ValueError: the captioner has no attention, or its attention cannot be permuted.
 
     Reference: permuted: Jain and Wallace 2019, "Attention is not Explanation", section 4.2; uniform: Wiegreffe and
         Pinter 2019, "Attention is not not Explanation", section 3.2, there with training.
@@ -122,7 +128,7 @@ def _means(sums: np.ndarray) -> np.ndarray:
 
 
 def _effects(plain: np.ndarray, changed: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
-    """TVD, change of the log-probability, and whether the likeliest word is another: (3, N, T)."""
+    """Compute TVD, change of the log-probability, and whether the most probable token changes: shape (3, N, T)."""
     chosen = token_ids[..., None]
     before, after = (np.take_along_axis(probs, chosen, axis=-1)[..., 0] for probs in (plain, changed))
     change = np.log(np.maximum(after, 1e-30)) - np.log(np.maximum(before, 1e-30))
@@ -133,7 +139,10 @@ def _effects(plain: np.ndarray, changed: np.ndarray, token_ids: np.ndarray) -> n
 def _distributions(
     captioner: Any, features: np.ndarray, token_ids: np.ndarray, batch_size: int, order: np.ndarray | None
 ) -> np.ndarray:
-    """The distribution over the next word at each place: float32, shape (N, T, V)."""
+    """Compute the distribution over the vocabulary at each position: float32, shape (N, T, V).
+
+    With `order`, attention is permuted, see `with_permuted_keys`.
+    """
 
     def read(step: Any, state: CaptionerState, token_ids: Any) -> list[Any]:
         state = state if order is None else with_permuted_keys(state, ops.convert_to_tensor(order))
@@ -147,17 +156,22 @@ def _distributions(
 
 
 def layers_from_the_output(captioner: Any) -> list[Any]:
-    """Return the layers that have weights, from the output down: the logits first, word embeddings last."""
+    """Return the layers that have weights, from the output to the input: the logits first, word embeddings last."""
     layers = [layer for layer in captioner.layers if layer.weights and layer is not captioner.encoder]
-    place = {"logits": 0, "values": 2, "value_norm": 2, "embedding": 3}  # values are nearest to the image
+    place = {"logits": 0, "values": 2, "value_norm": 2, "embedding": 3}  # values come directly after the image features
     return sorted(reversed(layers), key=lambda layer: place.get(layer.name, 1))
 
 
 @contextmanager
 def randomized(layers: Sequence[Any], seed: int = 0) -> Iterator[None]:
-    """Shuffle the numbers of each weight of some layers; restore them at the end of the block, also after an error.
+    """Context manager that shuffles the weights of layers, and restores them at the end, also after an error.
 
-    A shuffled weight keeps its distribution of values, and nothing of what was learned.
+    The values inside each weight array are shuffled. The array keeps the distribution of its values, but nothing that
+    was learned.
+
+    Args:
+        layers: layers whose weights are shuffled.
+        seed: seed of the shuffles.
     """
     rng = np.random.default_rng(seed)
     variables = [variable for layer in layers for variable in layer.weights if "seed" not in variable.path]
@@ -178,30 +192,33 @@ def measure_randomization(
     seed: int = 0,
     **settings: Any,
 ) -> pd.DataFrame:
-    """Measure whether maps depend on what was learned: randomize the captioner from the output down, and compare maps.
+    """Measure whether maps depend on the learned weights: randomize the layers one after the other, and compare maps.
 
-    After each layer, the maps of the same words are computed again and compared with the first ones by Spearman's rank
-    correlation over the cells. A method whose maps stay the same shows the image, not what the model learned.
-    Attention does not depend on the layers above it (logits, readout) while the words are given: there it stays 1.
+    The layers are randomized from the output to the input, and stay randomized. After each layer, the maps of the same
+    words are computed again. Spearman's rank correlation over the cells compares them with the maps of the trained
+    captioner. If the maps of a method do not change, they show the image and not what the model learned. Attention
+    does not depend on the layers after it (logits, readout), because the words are given: for them the correlation
+    stays 1.
 
     Args:
-        captioner: one captioner, not an ensemble.
+        captioner: a captioner; not an ensemble.
         features: shape (N, rows, cols, D).
         captions: N captions.
-        methods: of `Explainer`.
-        n_bootstrap: resamples of images.
-        seed: of the shuffles and resamples.
-        settings: of `Explainer`, such as `window` and `steps`.
+        methods: methods of `Explainer`.
+        n_bootstrap: number of bootstrap resamples of the images.
+        seed: seed of the shuffles and the resamples.
+        settings: further arguments of `Explainer`, such as `window` and `steps`.
 
     Returns:
-        table: DataFrame, one row per method and layer, in order: `method`, `layers` (how many are randomized), `layer`
-            (the last of them; "none" first), `correlation`, `low`, `high` (95% bootstrap over images).
+        table: DataFrame with one row per method and number of layers. `layers` is the number of randomized layers, and
+            `layer` the name of the last one ("none" in the first rows). `correlation` is the mean correlation, with
+            its 95% bootstrap interval over images, `low` to `high`.
 
     Raises:
-        ValueError: an ensemble.
+        ValueError: the captioner is an ensemble.
 
-    Reference: Adebayo et al. 2018, "Sanity Checks for Saliency Maps", section 3 (cascading randomization); there
-        weights are drawn anew, here they are shuffled.
+    Reference: Adebayo et al. 2018, "Sanity Checks for Saliency Maps", section 3 (cascading randomization). They draw
+        new random weights; here the weights are shuffled.
     """
     if isinstance(captioner, Ensemble):
         raise ValueError("an ensemble has no order of layers: randomize its members one by one")
@@ -226,7 +243,7 @@ def measure_randomization(
 def _similarity(
     before: Sequence[np.ndarray], after: Sequence[np.ndarray], n_bootstrap: int, seed: int
 ) -> tuple[float, float, float]:
-    """Mean rank correlation of the maps of words, with its bootstrap interval over images."""
+    """Compute the mean rank correlation of the maps of all words, and its bootstrap interval over images."""
     columns = np.array(
         [[sum(map(spearman, old, new)), len(old)] for old, new in zip(before, after, strict=True)], float
     )  # (N, 2)
@@ -239,7 +256,10 @@ def _similarity(
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Return Spearman's rank correlation of two maps; 1 for two even maps, 0 for an even one and another."""
+    """Compute Spearman's rank correlation of two maps.
+
+    It is not defined for a uniform map: return 1 if both maps are uniform, and 0 if only one is.
+    """
     even = [np.ptp(values) == 0 for values in (first, second)]
     if any(even):
         return float(all(even))

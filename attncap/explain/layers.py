@@ -1,4 +1,4 @@
-"""The attention of every layer and head of a Transformer as maps, and their rollout."""
+"""Attention maps of every layer and head of a Transformer, and attention rollout."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from attncap.models.transformer_captioner import TransformerCaptioner
 
 
 def attention_rollout(words: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Follow attention through all layers of a decoder, from each word down to the regions.
+    """Combine the attention of all layers of a decoder into one map per token (attention rollout).
 
-    With the mean over heads of layer n, W_n over the words and C_n over the regions, and half of each word carried on
-    by the residual connection:
+    W_n is the attention of layer n over the tokens, and C_n its attention over the regions; both are means over heads.
+    The identity matrix I stands for the residual connection.
 
         R_0 = I,  Q_0 = 0
         R_n = 1/2 (I + W_n) R_{n-1},    Q_n = 1/2 (I + W_n) Q_{n-1} + R_n C_n
 
-    Q_n, its rows divided by their sums, is the map of each word.
+    The maps are the rows of Q_n of the last layer, each divided by its sum.
 
     Args:
-        words: shape (layers, heads, T, T), see `TransformerCaptioner.attention_of_layers`.
-        weights: shape (layers, heads, T, L).
+        words: attention over the tokens, shape (layers, heads, T, T), see `TransformerCaptioner.attention_of_layers`.
+        weights: attention over the regions, shape (layers, heads, T, L).
 
     Returns:
-        maps: float64, shape (T, L), rows sum to 1.
+        maps: float64, shape (T, L). Each row sums to 1.
 
     Reference: Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3; with cross-attention as
         Chefer, Gur and Wolf 2021, "Generic Attention-model Explainability", section 3.1, without their gradients.
@@ -47,20 +47,22 @@ def attention_rollout(words: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def layer_maps(
     captioner: TransformerCaptioner, features: np.ndarray, captions: Sequence[Caption | str], *, batch_size: int = 32
 ) -> dict[str, list[Caption]]:
-    """Return the maps of every layer and head, of layers, and of the rollout, for the same captions.
+    """Compute the attention maps of each head, of each layer and of the attention rollout, for the same captions.
 
     Args:
-        captioner: a Transformer. Its own maps are those of the last layer, mean over heads.
+        captioner: a Transformer. The maps that it returns when it generates captions are those of its last layer,
+            averaged over heads.
         features: shape (N, rows, cols, D).
         captions: N captions.
         batch_size: captions per pass.
 
     Returns:
-        maps: "layer 1 head 1" and so on, "layer 1" and so on (mean over heads), "all layers" (mean over layers and
-            heads) and "rollout" -> N captions with these maps. `measure_grounding` and `measure_maps` take them.
+        maps: name -> N captions with maps. The names are "layer 1 head 1" and so on, "layer 1" and so on (mean over
+            heads), "all layers" (mean over layers and heads), and "rollout". `measure_grounding` and `measure_maps`
+            accept these captions.
 
     Raises:
-        ValueError: another kind of captioner.
+        ValueError: the captioner is not a `TransformerCaptioner`.
 
     Example:
         >>> maps = layer_maps(captioner, features, captions)
@@ -86,7 +88,12 @@ def layer_maps(
 
 
 def _named_maps(words: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The maps (T, L) of one caption, from attention (layers, heads, T, T) and (layers, heads, T, L)."""
+    """Name the maps, shape (T, L), of one caption.
+
+    Args:
+        words: attention over the tokens, shape (layers, heads, T, T).
+        weights: attention over the regions, shape (layers, heads, T, L).
+    """
     layers, heads = weights.shape[:2]
     maps = {f"layer {n + 1} head {h + 1}": weights[n, h] for n in range(layers) for h in range(heads)}
     maps |= {f"layer {n + 1}": weights[n].mean(axis=0) for n in range(layers)}

@@ -1,4 +1,4 @@
-"""The names of the methods that explain words; a module of its own, so that the command line need not load Keras."""
+"""Names of the explanation methods. They are in a separate module so that the command line does not load Keras."""
 
 from __future__ import annotations
 

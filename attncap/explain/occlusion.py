@@ -1,4 +1,4 @@
-"""Occlusion: hide one part of the image after the other, and measure how much less probable each word becomes."""
+"""Occlusion: hide one part of the image at a time, and measure how much the probability of each word falls."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 
 Baseline = str | np.ndarray
-SMALL_GRID = 100  # cells; up to here windows are single cells
+SMALL_GRID = 100  # number of cells up to which a window is a single cell
 
 
 def baseline_of(features: np.ndarray, baseline: Baseline = "mean") -> np.ndarray:
-    """Return what hidden cells are replaced with, in the shape of features (rows, cols, D), float32.
+    """Compute the features that replace hidden cells: float32, shape (rows, cols, D).
 
-    Rows of features that are all zeros are padding of a captioner with masked regions: they stay as they are, and do
-    not count in the mean.
+    A cell whose features are all zero is padding of a captioner with masked regions. It stays zero, and the mean
+    ignores it.
 
     Args:
         features: shape (rows, cols, D).
-        baseline: "mean": the mean over the image's own cells; "zero"; or an array that broadcasts to (rows, cols, D),
-            such as the mean features of a data set, shape (D,).
+        baseline: "mean" (the mean over the cells of the image), "zero", or an array that broadcasts to
+            (rows, cols, D), such as the mean features of a data set, shape (D,).
 
     Raises:
-        ValueError: another name, or an array of another shape.
+        ValueError: `baseline` is another string, or an array that does not broadcast.
     """
     features = np.asarray(features, np.float32)
     real = np.asarray(features.any(axis=-1))  # (rows, cols)
@@ -48,7 +48,7 @@ def hide(features: np.ndarray, cover: np.ndarray, baseline: np.ndarray) -> np.nd
 
     Args:
         features, baseline: shape (rows, cols, D).
-        cover: shape (..., rows, cols), 0 (kept) to 1 (hidden).
+        cover: shape (..., rows, cols), from 0 (unchanged) to 1 (hidden).
 
     Returns:
         hidden: float32, shape (..., rows, cols, D).
@@ -58,13 +58,17 @@ def hide(features: np.ndarray, cover: np.ndarray, baseline: np.ndarray) -> np.nd
 
 
 def windows_of(rows: int, cols: int, window: int | None = None) -> np.ndarray:
-    """Return the windows that are hidden one after the other: bool, shape (n, rows, cols).
+    """Return the n windows that occlusion hides, one at a time: bool, shape (n, rows, cols).
 
-    A window is a square of `window` cells a side, cut off at the border; its center moves by `window // 2` cells, at
-    least 1. Default: single cells on grids of up to 100 cells, else 3 x 3.
+    A window is a square of cells, cut off at the border of the grid. The centers of the windows are `window // 2`
+    cells apart, at least 1.
+
+    Args:
+        rows, cols: size of the grid.
+        window: side of a window in cells. None: 1 on grids of up to 100 cells, else 3.
 
     Raises:
-        ValueError: a window below 1 cell.
+        ValueError: `window` is below 1.
     """
     if window is None:
         window = 1 if rows * cols <= SMALL_GRID else 3
@@ -85,22 +89,26 @@ def occlusion_relevance(
     baseline: Baseline = "mean",
     window: int | None = None,
 ) -> np.ndarray:
-    """Measure what hiding each part of the image takes from the outputs of a model.
+    """Measure how much the outputs of a model fall when each part of the image is hidden.
 
-        r(l) = mean over the windows w that hold cell l of  f(features) - f(features with the cells of w replaced)
+        r(l) = mean over the windows w that contain cell l of  f(features) - f(features with the cells of w replaced)
 
     Args:
-        read: features (n, rows, cols, D) -> outputs (n, W), such as the log-probabilities of W words.
+        read: takes features, shape (n, rows, cols, D), and returns outputs, shape (n, W), such as the
+            log-probabilities of W words.
         features: shape (rows, cols, D).
-        baseline: what hidden cells are replaced with, see `baseline_of`.
-        window: side of the hidden square in cells, see `windows_of`.
+        baseline: replacement of hidden cells, see `baseline_of`.
+        window: side of a window in cells, see `windows_of`.
 
     Returns:
-        relevance: float64, shape (W, rows, cols); positive where hiding lowers the output. NaN and infinite changes,
-            such as those of a word outside the vocabulary, count as 0.
+        relevance: float64, shape (W, rows, cols). It is positive where hiding the cell lowers the output. Changes that
+            are NaN or infinite, such as those of a word outside the vocabulary, count as 0.
+
+    Raises:
+        ValueError: the baseline or the window is invalid.
 
     Reference: Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2. They hide
-        pixels; here cells of the encoder's grid are hidden, which are what the captioner reads.
+        pixels; here cells of the encoder's grid are hidden, because these are the input of the captioner.
     """
     rows, cols = features.shape[:2]
     windows = windows_of(rows, cols, window)
@@ -109,14 +117,14 @@ def occlusion_relevance(
 
 
 def mean_drops(outputs: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Average, for each cell, what hiding the windows that hold it took from the outputs.
+    """Compute for each cell the mean fall of the outputs over the windows that contain the cell.
 
     Args:
-        outputs: shape (1 + n, W): of the whole image, then with each window hidden.
+        outputs: shape (1 + n, W): first of the whole image, then with each window hidden.
         windows: bool, shape (n, rows, cols), see `windows_of`.
 
     Returns:
-        relevance: float64, shape (W, rows, cols).
+        relevance: float64, shape (W, rows, cols). Falls that are NaN or infinite count as 0.
     """
     outputs = np.asarray(outputs, np.float64)
     with np.errstate(invalid="ignore"):
@@ -126,7 +134,7 @@ def mean_drops(outputs: np.ndarray, windows: np.ndarray) -> np.ndarray:
 
 
 def to_maps(relevance: np.ndarray) -> np.ndarray:
-    """Turn relevance into maps: the positive part, divided by its sum; uniform where nothing is positive.
+    """Convert relevance to maps: the positive part divided by its sum, or a uniform map if no cell is positive.
 
     Args:
         relevance: shape (W, rows, cols), any sign.

@@ -1,4 +1,4 @@
-"""Draw explanations side by side, and how faithful they are."""
+"""Plots of explanations: the maps of several methods, and deletion and insertion curves."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ PER_ROW = 7  # words side by side
 def plot_explanations(
     image: AnyImage, explained: Mapping[str, Caption], *, mode: Mode = "heat", title: str | None = None
 ) -> Figure:
-    """Draw the maps of several methods for the same words, one method below the other.
+    """Plot the maps of several methods for the words of one caption, one row per method.
 
     Args:
         image: Pillow image, uint8 array of shape (height, width, 3), or path.
-        explained: name of a method -> caption with maps; the same words in each, as `explain_word` gives them.
+        explained: name of a method -> caption with maps, from `explain_word`. All captions must have the same words.
         mode: "heat", "reveal" or "contour", see `attncap.plotting.overlay.draw_attention`.
-        title: default: the caption.
+        title: title of the figure. None: the caption.
 
     Returns:
-        The figure; the axes of a map are labeled "METHOD word N".
+        The figure. The axes of a map have the label "METHOD word N"; N counts from 0.
 
     Raises:
-        ValueError: no method, no word, captions without maps or of different words.
+        ValueError: there is no method or no word, a caption has no maps, or the captions differ.
 
     Example:
         >>> plot_explanations("me.jpg", {m: explain_word(captioner, "me.jpg", said, m) for m in METHODS})
@@ -99,14 +99,14 @@ def plot_explanations(
 
 @matplotlib.rc_context(STYLE)
 def plot_faithfulness(measured: MapFaithfulness, *, title: str | None = None) -> Figure:
-    """Draw deletion and insertion curves: the words' mean probability as cells are hidden, or shown.
+    """Plot deletion and insertion curves: the mean probability of the words against the share of hidden or shown cells.
 
     Args:
         measured: from `measure_maps`.
-        title: of the figure; default: none.
+        title: title of the figure. None: no title.
 
     Returns:
-        The figure; its two axes hold one line per method, random maps dashed.
+        The figure. Each of its two axes has one line per method; the line of random maps is dashed.
 
     Example:
         >>> plot_faithfulness(measure_maps(captioner, features, explained)).savefig("faithfulness.png")

@@ -1,4 +1,4 @@
-"""Read captions through a captioner from changed features: the log-probability of each word, and the maps."""
+"""Log-probabilities and attention maps of given captions, computed from changed features."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ GridBox = tuple[float, float, float, float]
 
 
 def as_caption(captioner: Any, caption: Caption | str) -> Caption:
-    """Return a caption with the token ids of its words; a text is split and tokenized as the captioner does it.
+    """Convert a text to a `Caption` with the captioner's tokenizer, or add missing token ids to a `Caption`.
 
     Raises:
-        ValueError: a `Caption` whose token ids are not those of its words.
+        ValueError: the token ids of a `Caption` do not match its words.
     """
     tokenizer = captioner.tokenizer
     if isinstance(caption, str):
@@ -40,14 +40,14 @@ def token_groups(captioner: Any, caption: Caption) -> list[list[int]]:
 
 
 def padded(token_ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """Return token ids, an end after each, padded to a multiple of `LENGTH_STEP`: int32, shape (N, T)."""
+    """Add an end token to each of N captions, and pad to a multiple of `LENGTH_STEP`: int32, shape (N, T)."""
     return pad_token_ids([[[*row, END] for row in token_ids]], length=1, multiple_of=LENGTH_STEP)[0]
 
 
 def stored_grid(captioner: Any) -> tuple[int, int, GridBox]:
-    """Return the grid of the features that the captioner takes: rows, cols, and the part of the image they cover.
+    """Return the grid of the captioner's input features: rows, columns, and the part of the image that they cover.
 
-    With trained encoder blocks inside the captioner it is not the grid of the maps.
+    If the captioner contains trained encoder blocks, this is not the grid of its attention maps.
     """
     rows, cols = captioner.feature_shape[:2]
     place = captioner if captioner.encoder is None and getattr(captioner, "tail", None) is None else captioner.encoder
@@ -55,11 +55,11 @@ def stored_grid(captioner: Any) -> tuple[int, int, GridBox]:
 
 
 class WordReader:
-    """Reads captions through a captioner, each from features of its own.
+    """Compute log-probabilities and attention maps of given captions, each from its own features.
 
     Args:
-        captioner: anything with `init_state`, `step` and `tokenizer`.
-        batch_size: captions at a time.
+        captioner: a captioner or an `Ensemble`.
+        batch_size: captions per pass.
 
     Example:
         >>> log_probs, maps = WordReader(captioner)(features, padded([caption.token_ids] * len(features)))
@@ -70,15 +70,16 @@ class WordReader:
         self._read = CompiledReplay(captioner, batch_size=batch_size)
 
     def __call__(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read N captions.
+        """Compute the log-probabilities and maps of N captions.
 
         Args:
             features: shape (N, rows, cols, D).
             token_ids: int, shape (N, T), without `<start>`, see `padded`.
 
         Returns:
-            log_probs: float32, shape (N, T), of each token given those before it; 0 on padding, -inf for `<unk>`.
-            maps: float32, shape (N, T, L); None for a captioner without attention.
+            log_probs: float32, shape (N, T), of each token given the tokens before it, in nats. 0 for padding, -inf
+                for `<unk>`.
+            maps: float32, shape (N, T, L). None if the captioner has no attention.
         """
         log_probs, maps = self._read(np.asarray(features), token_ids[:, None])
         found = np.where(token_ids == UNK, -np.inf, log_probs[:, 0])
@@ -86,7 +87,15 @@ class WordReader:
 
 
 def of_words(log_probs: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:
-    """Sum the log-probabilities of tokens, (..., T), over the tokens of each word: (..., W)."""
+    """Sum the log-probabilities of the tokens of each word.
+
+    Args:
+        log_probs: log-probabilities of tokens, shape (..., T).
+        groups: for each of the W words, the positions of its tokens; see `token_groups`.
+
+    Returns:
+        log_probs: log-probabilities of words, shape (..., W).
+    """
     if not groups:
         return np.zeros((*log_probs.shape[:-1], 0), log_probs.dtype)
     return np.stack([log_probs[..., where].sum(axis=-1) for where in map(list, groups)], axis=-1)

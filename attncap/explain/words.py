@@ -1,4 +1,4 @@
-"""Explain the words of a caption: which parts of the image made them probable, by a method of one's choice."""
+"""Explain the words of a caption: find the parts of the image that made each word probable."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from attncap.tokenizers import UNK
 
 @dataclass(eq=False)
 class Explainer:
-    """Explains the words of captions: for each word, a map of the parts of the image that made it probable.
+    """Explain the words of captions by maps: for each word, the parts of the image that made it probable.
 
-    Each method reads the caption word by word, the words before each given:
+    The probability of a word is always its probability given the words before it. The methods are:
 
-    * "occlusion": hide a part of the features and measure how much the word's log-probability falls, see
-      `attncap.explain.occlusion.occlusion_relevance`. For every captioner.
-    * "gradient": integrated gradients of the word's log-probability, see
-      `attncap.explain.gradients.integrated_gradients`. For every captioner.
-    * "attention": the attention weights of the word's step. For captioners with attention.
+    * "occlusion": hide a part of the features and measure how much the log-probability of the word falls, see
+      `attncap.explain.occlusion.occlusion_relevance`. Works for every captioner.
+    * "gradient": integrated gradients of the log-probability of the word, see
+      `attncap.explain.gradients.integrated_gradients`. Works for every captioner.
+    * "attention": the attention weights at the step of the word. Works for captioners with attention.
 
-    Maps of the first two are the positive part of the relevance, divided by its sum; a map is uniform where no part of
-    the image made the word more probable. They lie on the grid of the features; attention lies on the grid of regions,
-    which is another one where encoder blocks were trained with the captioner.
+    For "occlusion" and "gradient", a map is the positive part of the relevance, divided by its sum. The map is uniform
+    if no part of the image made the word more probable. These maps have the grid of the features. Attention maps have
+    the grid of the regions, which differs if encoder blocks were trained with the captioner.
 
     Args:
-        captioner: of any kind, or an `Ensemble`.
-        method: see above.
-        baseline: what stands in place of hidden features: "mean" (of the image's own cells), "zero", or an array, such
-            as the mean features of a data set. `ShowAndTell` reads only the mean over all cells: replacing all cells
-            by "mean" changes nothing for it, so that its relevances sum to 0.
-        window: of occlusion: side of the hidden square in cells; default 1 up to 100 cells, else 3.
-        steps: of gradient: points between baseline and image.
-        batch_size: changed images per pass.
-        progress: show a bar in a terminal, except for "attention", which takes one pass.
+        captioner: a captioner of any kind, or an `Ensemble`.
+        method: "occlusion", "gradient" or "attention".
+        baseline: replacement of hidden features: "mean" (over the cells of the image), "zero", or an array, such as
+            the mean features of a data set. `ShowAndTell` uses only the mean over all cells. Replacing all cells by
+            "mean" does not change this mean, so the relevances of its "gradient" maps sum to about 0.
+        window: for "occlusion": side of the hidden square in cells. None: 1 on grids of up to 100 cells, else 3.
+        steps: for "gradient": number of points between the baseline and the features.
+        batch_size: changed copies of an image per pass.
+        progress: show a progress bar in a terminal; "attention" shows none.
 
     Raises:
-        ValueError: an unknown method, or attention of a captioner that has none.
+        ValueError: the method is unknown, or it is "attention" and the captioner has no attention.
 
     Example:
         >>> explained = Explainer(captioner, "gradient", steps=8)(features, captions)
@@ -73,15 +73,16 @@ class Explainer:
 
         Args:
             features: shape (N, rows, cols, D).
-            captions: N captions, generated, or texts that people wrote.
+            captions: N captions: generated captions, or texts written by people.
 
         Returns:
-            captions: the same words, with `attention_weights` and `word_log_probs`; every plot, `explore` and
-                `measure_grounding` take them. A word outside the vocabulary has a uniform map and the log-probability
-                -inf (with "attention" its own map).
+            captions: captions with the same words, and with `attention_weights` and `word_log_probs`. All plots,
+                `explore` and `measure_grounding` accept them. A word outside the vocabulary has the log-probability
+                -inf. Its map is uniform, except with "attention".
 
         Raises:
-            ValueError: features of another shape, not one caption per image, an unknown baseline.
+            ValueError: the features have the wrong shape, the numbers of captions and images differ, or the baseline
+                is invalid.
         """
         if len(features) != len(captions):
             raise ValueError(f"one caption per image is needed, got {len(captions)} for {len(features)} images")
@@ -109,14 +110,16 @@ class Explainer:
         return explained
 
     def relevance(self, features: np.ndarray, caption: Caption | str) -> np.ndarray:
-        """Return the signed relevance behind the maps of one caption: negative where a part speaks against the word.
+        """Compute the signed relevance of each cell for each word of one caption.
+
+        A negative value means that the cell makes the word less probable. Maps show only the positive part.
 
         Args:
             features: shape (rows, cols, D).
-            caption: generated, or a text.
+            caption: a generated caption, or a text.
 
         Returns:
-            relevance: float64, shape (T, rows, cols), in nats.
+            relevance: float64, shape (W, rows, cols) for W words, in nats.
 
         Raises:
             ValueError: the method is "attention".
@@ -126,7 +129,7 @@ class Explainer:
         return self._relevance(features, as_caption(self.captioner, caption))[0]
 
     def _relevance(self, features: np.ndarray, caption: Caption) -> tuple[np.ndarray, np.ndarray]:
-        """The relevance of each word, (W, rows, cols), and the log-probabilities of words and end, (W + 1,)."""
+        """Compute the relevance, shape (W, rows, cols), and the log-probabilities of words and end, shape (W + 1,)."""
         groups = token_groups(self.captioner, caption)
         with_end = [*groups, [len(caption.token_ids)]]
 
@@ -157,21 +160,21 @@ class Explainer:
 def explain_word(
     captioner: Any, image: AnyImage, caption: Caption | str, method: Method = "occlusion", **settings: Any
 ) -> Caption:
-    """Explain each word of a caption: a map of the parts of the image that made it probable.
+    """Explain each word of a caption by a map of the parts of the image that made the word probable.
 
     Args:
-        captioner: of any kind, or an `Ensemble`.
-        image: features of one image, shape (rows, cols, D), or an image: file, Pillow image, or array.
-        caption: generated, or a text that a person wrote.
+        captioner: a captioner of any kind, or an `Ensemble`.
+        image: an image (file, Pillow image or array), or the features of one image, shape (rows, cols, D).
+        caption: a generated caption, or a text written by a person.
         method: "occlusion" (hide parts of the image), "gradient" (integrated gradients) or "attention".
-        settings: of `Explainer`: `baseline`, `window`, `steps`, `batch_size`.
+        settings: further arguments of `Explainer`: `baseline`, `window`, `steps`, `batch_size`.
 
     Returns:
-        caption: the same words, with maps, see `Explainer`.
+        caption: a caption with the same words, and with maps; see `Explainer`.
 
     Raises:
-        ValueError: as `Explainer`; an image and a captioner without encoder.
-        UnreadableImage: the file is no image, or damaged.
+        ValueError: see `Explainer`; or `image` is an image and the captioner has no encoder.
+        UnreadableImage: the file is not an image, or it is damaged.
 
     Example:
         >>> generated = attncap.caption(captioner, "me.jpg")
@@ -183,7 +186,7 @@ def explain_word(
 
 
 def check_method(captioner: Any, method: str) -> None:
-    """Raise ValueError for a method that does not exist, or that the captioner has no maps for."""
+    """Raise ValueError if the method is unknown, or if it is "attention" and the captioner has no attention."""
     if method not in METHODS:
         raise ValueError(f"method is one of {', '.join(METHODS)}, got {method!r}")
     if method == "attention" and not getattr(captioner, "has_attention", True):
@@ -193,11 +196,11 @@ def check_method(captioner: Any, method: str) -> None:
 
 
 def features_of(captioner: Any, image: AnyImage) -> np.ndarray:
-    """Return the features (rows, cols, D) of one image; features are returned as they are.
+    """Compute the features, shape (rows, cols, D), of one image. If `image` is features already, return it unchanged.
 
     Raises:
-        ValueError: an image, and a captioner without encoder.
-        UnreadableImage: the file is no image, or damaged.
+        ValueError: `image` is an image and the captioner has no encoder.
+        UnreadableImage: the file is not an image, or it is damaged.
     """
     if isinstance(image, np.ndarray) and image.shape == tuple(captioner.feature_shape):
         return image

@@ -1,4 +1,4 @@
-"""`AttentionHead`: one logit per statement, each from its own attention over the regions of an image."""
+"""`AttentionHead`: classification head in which each statement has its own attention over the image regions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from attncap.attributes.encoder import split_grids
 
 @keras.saving.register_keras_serializable("attncap")
 class AttentionHead(keras.layers.Layer):
-    """Logits of statements, each with its own attention over the regions of every grid.
+    """Classification head in which each statement has its own attention over the regions of every grid.
 
-    "Wears a hat" and "has a goatee" are seen in different places. For the statement k and a grid with the regions
-    x_1 .. x_L:
+    Different statements depend on different regions, such as "wears a hat" and "has a goatee". For statement k and a
+    grid with the regions x_1 .. x_L:
 
         h_l                  = gelu(W norm(x_l) + c)
         attention_scores_kl  = q_k . h_l + p_kl
@@ -25,16 +25,18 @@ class AttentionHead(keras.layers.Layer):
         context_k            = sum_l attention_weights_kl h_l
         logit_k              = b_k + sum over the grids (v_k . context_k)
 
-    This is additive attention, w . tanh(W_q s + W_k x_l + b), with a statement in place of the decoder's state s. A
-    state changes with every word, a statement is the same for all images: W_q s becomes a part of c, and each statement
-    has a w of its own, q_k. The bias p_k says where the statement is seen in most images, as in aligned faces. With q
-    and p zero, attention is the mean over the regions.
+    This is similar to the additive attention of a captioner, w . tanh(W_q s + W_k x_l + b), where s is the state of the
+    decoder. The state changes with every word, but a statement is the same for all images. Therefore there is no state:
+    W_q s is replaced by the constant c, and w by a vector q_k for each statement. The bias p_kl learns where a
+    statement is usually visible, for example in aligned faces. If q and p are zero, all regions have the same weight.
 
     Args:
-        grids: (rows, cols, D) of the grid of each layer, see `GridEncoder.grids`. Each has its own W, c, q, p and v.
+        grids: (rows, cols, D) of the grid of each layer, see `GridEncoder.grids`. Each grid has its own W, c, q, p and
+            v.
         outputs: A, number of statements.
-        units: U, size of h, which all statements share.
-        dropout: rate for units, dropped in all regions of an image; half of it for the features before them.
+        units: U, size of h. All statements share h.
+        dropout: dropout rate of h. A unit is dropped in all regions of an image. The normalized features have half of
+            this rate.
 
     Call arguments:
         features: shape (B, D), the grids one after the other, each flat.
@@ -48,7 +50,7 @@ class AttentionHead(keras.layers.Layer):
         ((2, 83), [(2, 49, 83), (2, 16, 83)])
 
     Reference: Bahdanau et al. 2015, appendix A.1.2; Zhu et al. 2017, "Learning spatial regularization with image-level
-    supervisions for multi-label image classification" (an attention map per label).
+    supervisions for multi-label image classification" (one attention map per label).
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class AttentionHead(keras.layers.Layer):
         self.grids = [tuple(int(side) for side in grid) for grid in grids]
         self.outputs, self.units, self.dropout_rate = outputs, units, dropout
         policy = self.dtype_policy
-        # Statistics over all regions of a batch are precise: a short memory, so that small data sets have them as well.
+        # The statistics of one batch are accurate, because they include all regions. A low momentum lets the moving
+        # averages converge on small data sets too.
         self.norms = [
             keras.layers.BatchNormalization(momentum=0.9, scale=False, center=False, dtype=policy) for _ in self.grids
         ]
@@ -84,16 +87,24 @@ class AttentionHead(keras.layers.Layer):
         self.built = True
 
     def start_at(self, shares: np.ndarray) -> None:
-        """Set b to the log-odds of the shares (A,), so that training starts from how common each statement is."""
+        """Initialize the bias b with the log-odds of the share of each statement.
+
+        Args:
+            shares: share of the training texts that make each statement, shape (A,).
+        """
         shares = np.clip(shares, 1e-4, 1 - 1e-4)
         self.bias.assign(np.log(shares / (1 - shares)))
 
     def attention_weights(self, features: Any) -> list[Any]:
-        """Return where each statement looks: for each grid float32, shape (B, L, A); sums over L are 1."""
+        """Compute the attention weights of each grid: float32, shape (B, L, A). The sum over the L regions is 1."""
         return [self._weights(at, hidden) for at, hidden in enumerate(self._hidden(features))]
 
     def contributions(self, features: Any, training: bool = False) -> list[Any]:
-        """Return what each region adds to each logit, its weight times v_k . h_l: for each grid, shape (B, L, A)."""
+        """Compute how much each region adds to each logit: its attention weight times v_k . h_l.
+
+        Returns:
+            contributions: one tensor per grid, float32, shape (B, L, A).
+        """
         return [
             self._weights(at, hidden) * ops.cast(ops.matmul(hidden, self.values[at]), "float32")  # (B, L, A)
             for at, hidden in enumerate(self._hidden(features, training))

@@ -1,4 +1,4 @@
-"""Explain attributes: which parts of the image speak for an attribute."""
+"""Explain attributes: find the parts of the image that make an attribute probable."""
 
 from __future__ import annotations
 
@@ -29,38 +29,37 @@ def explain_attribute(
     baseline: Literal["mean", "zero"] = "mean",
     steps: int = 16,
 ) -> Caption:
-    """Explain attributes of an image: for each, a map of the parts that speak for it.
+    """Explain attributes of an image by maps: for each attribute, the parts of the image that make it probable.
 
-    The features of a classifier are grids of several layers, and the map has the cells of the finest one.
+    The features of a classifier are grids of several layers. A map has the cells of the finest grid.
 
-    * "occlusion" hides, for each cell of the finest grid, the same part of the image in all grids, as in
-      `attncap.explain_word`.
-    * "gradient" gives integrated gradients, as in `attncap.explain_word`. A cell of a coarse grid shares its part among
-      the finer cells below it, by area.
-    * "attention", for statements: what each region adds to the logit of the `AttentionHead`, its weight times what is
-      seen there. These parts and a bias add up to the logit, so grids are added without a weighting of their own, each
-      spread as above. Weights alone also show where a statement looks and finds nothing: over the claims of 40 faces
-      the rank correlation with occlusion is 0.20 for weights and 0.89 for these parts.
-
-    What is explained is the calibrated log-odds of the attribute.
+    * "occlusion" hides one cell of the finest grid at a time, and the same part of the image in all other grids. It
+      measures the fall of the calibrated log-odds.
+    * "gradient" computes integrated gradients of the calibrated log-odds. The relevance of a coarse cell is divided
+      among the cells of the finest grid that it covers, in proportion to the area.
+    * "attention" needs a classifier with `AttentionHead`s. It shows how much each region adds to the logit: its
+      attention weight times its value, see `AttentionHead.contributions`. The contributions of all regions and a bias
+      add up to the logit, so the contributions of the grids can be added. Coarse cells are divided as above. Attention
+      weights alone are also large in regions that are attended but add nothing: over the claims of 40 faces, the rank
+      correlation with occlusion is 0.20 for the weights and 0.89 for the contributions.
 
     Args:
         classifier: from `load_classifier`.
-        image: features of one image, shape (1, 1, D), or an image: file, Pillow image, or array.
-        names: the attributes; default: those that the classifier says the image has.
-        method: "occlusion", "gradient", or "attention" for a classifier of statements.
-        baseline: of occlusion and gradient: what stands in place of hidden features, "mean" (of the image's own cells
-            in each grid) or "zero".
-        steps: of gradient: points between baseline and image.
+        image: an image (file, Pillow image or array), or the features of one image, shape (1, 1, D).
+        names: the attributes. None: the attributes whose probability reaches their threshold.
+        method: "occlusion", "gradient" or "attention".
+        baseline: for occlusion and gradient: replacement of hidden features, "mean" (over the cells of the image, in
+            each grid) or "zero".
+        steps: for gradient: number of points between the baseline and the features.
 
     Returns:
-        caption: a `Caption` whose words are the attributes, so that `plot_attention`, `plot_word` and `explore` draw
-            it: `attention_weights` are the maps, `word_log_probs` the logarithms of the probabilities.
+        caption: a `Caption` whose words are the attributes, so that `plot_attention`, `plot_word` and `explore` can
+            show it. `attention_weights` are the maps, `word_log_probs` the logarithms of the probabilities.
 
     Raises:
-        ValueError: an unknown attribute or method, attention of a classifier whose heads have none, a classifier
-            without encoder for an image.
-        UnreadableImage: the file is no image, or damaged.
+        ValueError: an attribute or the method is unknown, the method is "attention" and the classifier has no
+            attention heads, or `image` is an image and the classifier has no encoder.
+        UnreadableImage: the file is not an image, or it is damaged.
 
     Example:
         >>> classifier = load_classifier("runs/attributes")
@@ -124,7 +123,11 @@ def _attention(classifier: AttributeClassifier, flat: np.ndarray, chosen: list[i
 
 
 def _spread(relevance: np.ndarray, grid: Sequence[int], finest: tuple[int, int]) -> np.ndarray:
-    """Share the relevance (W, L) of each cell of a grid among the cells of the finest one, by area: (W, rows, cols)."""
+    """Divide the relevance, shape (W, L), of the cells of a grid among the cells of the finest grid, by area.
+
+    Returns:
+        relevance: shape (W, rows, cols).
+    """
     rows, cols = grid[:2]
     shares = np.stack([cell_cover(box, rows, cols) for box in _boxes(*finest)])  # (n, rows, cols): of each coarse cell
     return np.einsum("wrc,nrc->wn", relevance.reshape(-1, rows, cols), shares).reshape(-1, *finest)
@@ -146,7 +149,7 @@ def _gradient(
         picked[np.arange(len(chosen)), chosen] = slopes[chosen]
         return ops.sum(logits * picked)
 
-    base = np.concatenate(bases)[None, :, None]  # (1, D, 1): every feature is a cell of one number
+    base = np.concatenate(bases)[None, :, None]  # (1, D, 1): each feature is treated as a cell with one channel
     relevance = integrated_gradients(score, flat[None, :, None], len(chosen), base, steps)[:, 0]  # (W, D)
     total = np.zeros((len(chosen), *finest))
     for grid, cells in zip(grids, split_grids(relevance, grids), strict=True):
@@ -160,7 +163,7 @@ def _finest(classifier: AttributeClassifier) -> tuple[int, int]:
 
 
 def _boxes(rows: int, cols: int) -> list[np.ndarray]:
-    """The cells of a grid, row by row, as boxes of fractions, each of shape (1, 4)."""
+    """Return the cells of a grid, row by row, as boxes (left, top, right, bottom), 0 to 1, shape (1, 4) each."""
     return [
         np.array([[col / cols, row / rows, (col + 1) / cols, (row + 1) / rows]])
         for row in range(rows)

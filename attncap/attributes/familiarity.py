@@ -1,4 +1,4 @@
-"""`Familiarity`: is an image like the images that a classifier was trained on?"""
+"""`Familiarity`: out-of-distribution detection, by the distance of an image from the training images."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 COMPONENTS = 64
-HELD_OUT_SHARE = 0.99  # of the validation images are familiar
+HELD_OUT_SHARE = 0.99  # share of the validation images that count as familiar
 
 
 @keras.saving.register_keras_serializable("attncap")
 class Familiarity(keras.layers.Layer):
     """Distance of an embedding from the embeddings of the training images.
 
-    The Mahalanobis distance under probabilistic PCA: with C the first principal components, l their variances and s
-    the mean variance of the others,
+    This is the Mahalanobis distance under probabilistic PCA:
 
-        d^2 = (sum_i (C_i (x - m))^2 / l_i + |residual|^2 / s) / D.
+        d^2 = (sum_i (C_i . (x - m))^2 / l_i + |residual|^2 / s) / D
 
-    About 1 for images like those of training; above `threshold` for images unlike them.
+    m is the mean, C_i are the first principal components, l_i their variances, and s is the mean variance of the other
+    components. The residual is the part of x - m outside the first components. The distance is about 1 for images
+    similar to the training images. An image with a distance above `threshold` is unlike them.
 
     Args:
-        size: D, of an embedding.
-        components: of the PCA.
-        threshold: from `fit`: 99% of the held-out images are below.
+        size: D, size of an embedding.
+        components: number of principal components.
+        threshold: largest distance of a familiar image. `fit` sets it so that 99% of the held-out images are familiar.
 
     Reference: Tipping and Bishop 1999, "Probabilistic principal component analysis".
     """
@@ -42,7 +43,12 @@ class Familiarity(keras.layers.Layer):
 
     @classmethod
     def fit(cls, training: np.ndarray, held_out: np.ndarray) -> Familiarity:
-        """Fit to the embeddings of training images (N, D), and the threshold to held-out ones (M, D)."""
+        """Fit the PCA to training embeddings, and set the threshold from held-out embeddings.
+
+        Args:
+            training: embeddings of the training images, shape (N, D).
+            held_out: embeddings of held-out images, shape (M, D).
+        """
         training = np.asarray(training, np.float32)
         count = min(COMPONENTS, training.shape[1] - 1, max(1, (len(training) - 1) // 2))
         pca = PCA(count, random_state=0).fit(training)
@@ -58,7 +64,7 @@ class Familiarity(keras.layers.Layer):
         return layer
 
     def distances(self, embeddings: np.ndarray) -> np.ndarray:
-        """Return d of embeddings (N, D): float64, shape (N,)."""
+        """Compute the distance d of embeddings, shape (N, D): float64, shape (N,)."""
         mean, axes, variances, noise = (
             np.asarray(keras.ops.convert_to_numpy(weight), float)
             for weight in (self.mean, self.axes, self.variances, self.noise)

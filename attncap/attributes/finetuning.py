@@ -1,4 +1,4 @@
-"""`fine_tune`: train the last blocks of the encoder together with a trained head, from image files."""
+"""`fine_tune`: fine-tune the last blocks of the encoder and the trained heads on image files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from attncap.attributes.predict import image_logits
 from attncap.attributes.tables import AttributeData
 from attncap.images import open_image
 
-BATCH_SIZE = 32  # images per step: all layers are in memory
+BATCH_SIZE = 32  # images per step; small, because training keeps the activations of the layers in memory
 
 
 class ImageBatches(LabelBatches):
     """Batches of pixels and labels, with random augmentation.
 
-    Half of the images are mirrored (if wanted), all are cropped to 90 to 100% of each side and made brighter or darker
-    by up to 15%.
+    Each image is cropped to 90 to 100% of each side, and made brighter or darker by up to 15%. With `mirror`, it is
+    mirrored with probability 1/2.
     """
 
     def __init__(self, data: AttributeData, preprocess: Any, batch_size: int, mirror: bool, seed: int):
@@ -53,19 +53,23 @@ def fine_tune(
     config: AttributeConfig,
     best: float,
 ) -> tuple[AttributeClassifier, np.ndarray]:
-    """Train the last blocks of the encoder and the head together; keep the best weights, those of the start included.
+    """Train the last blocks of the encoder and the heads together, and keep the best weights.
 
-    Batch normalization of the encoder keeps its pretrained statistics: small batches give poor ones.
+    If no epoch improves the validation score, the weights from before fine-tuning are kept. The batch normalization of
+    the encoder keeps its pretrained statistics, because statistics of small batches are inaccurate.
 
     Args:
-        classifier: with a trained head; changed in place.
-        training, validation: images that can be read.
-        config: number of blocks, epochs, learning rate of AdamW with cosine decay, the loss of the head, and the seed.
-        best: mean average precision of the given classifier; only epochs with a higher one are kept.
+        classifier: with trained heads; changed in place.
+        training, validation: images that can be read, with their labels.
+        config: number of blocks, epochs, learning rate of AdamW with cosine decay, loss, and seed.
+        best: mean average precision of the classifier on the validation images.
 
     Returns:
-        classifier: with the weights of the best epoch, the encoder frozen again.
-        logits: of the validation images, shape (N, A), not calibrated.
+        classifier: with the best weights; the encoder is frozen again.
+        logits: uncalibrated logits of the validation images, float32, shape (N, A).
+
+    Raises:
+        ValueError: the classifier has no encoder, or the encoder has fewer blocks that can be fine-tuned.
     """
     encoder = classifier.encoder
     if encoder is None:

@@ -1,4 +1,4 @@
-"""`fit_head`: train the head on stored features, epoch by epoch, so that a killed training can go on."""
+"""`fit_head`: train the heads of a classifier on stored features. An interrupted training can be resumed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from attncap.training.run_folder import RunFolder
 
 
 class LabelBatches(keras.utils.PyDataset):
-    """Batches of what a subclass computes from images (`inputs`), and their labels, shuffled by (seed, epoch).
+    """Base class of shuffled batches of inputs and labels. Subclasses implement `inputs`.
 
     Args:
-        data: images and labels; an unknown label becomes `MISSING`.
-        batch_size: images per batch; an incomplete batch is dropped, and each epoch drops other images.
-        mirror: mirror half of the images of an epoch (`flips`).
-        seed: of order and mirroring.
+        data: images and labels. An unknown label becomes `MISSING`.
+        batch_size: images per batch. An incomplete last batch is dropped; each epoch has another order.
+        mirror: select each image for mirroring with probability 1/2, in `flips`.
+        seed: seed of the order and the mirroring, together with the epoch.
     """
 
     def __init__(self, data: AttributeData, batch_size: int, mirror: bool, seed: int):
@@ -47,7 +47,7 @@ class LabelBatches(keras.utils.PyDataset):
         return len(self.paths) // self.size
 
     def image_ids(self, index: int) -> list[str]:
-        """Return the file names of a batch, for messages."""
+        """Return the file names of a batch, for error messages."""
         return [Path(self.paths[at]).name for at in self._rows(index)]
 
     def _rows(self, index: int) -> np.ndarray:
@@ -58,12 +58,12 @@ class LabelBatches(keras.utils.PyDataset):
         return self.inputs(rows), self.labels[rows]
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
-        """Return what the network gets of the images in these rows of the data."""
+        """Return the inputs of the network for the images in these rows of the data."""
         raise NotImplementedError
 
 
 class StoredBatches(LabelBatches):
-    """Batches of stored features and labels; half of the images mirrored if wanted."""
+    """Batches of stored features and labels. With `config.mirror`, about half of the images are mirrored."""
 
     def __init__(self, store: FeatureStore, data: AttributeData, config: AttributeConfig):
         self.store = store
@@ -74,7 +74,7 @@ class StoredBatches(LabelBatches):
 
 
 class StoredImages(NamedTuple):
-    """The readable images of a training, and the store that holds their features."""
+    """The readable training and validation images, and the store that contains their features."""
 
     training: AttributeData
     validation: AttributeData
@@ -84,12 +84,20 @@ class StoredImages(NamedTuple):
 def fit_head(
     classifier: AttributeClassifier, images: StoredImages, config: AttributeConfig, folder: RunFolder, verbose: Any
 ) -> float:
-    """Train the heads of a classifier; `best.keras` in the folder has the weights of the best epoch.
+    """Train the heads of a classifier, and save the best epoch as `best.keras` in the run folder.
 
-    A folder with committed epochs is resumed: batches, dropout and the schedule depend on the epoch alone.
+    If the folder contains completed epochs, training continues after them. Batches, dropout and learning rate depend
+    only on the settings and the epoch, not on the interruption.
+
+    Args:
+        classifier: untrained classifier; changed in place.
+        images: training and validation images with their stored features.
+        config: settings of the training.
+        folder: run folder.
+        verbose: 0 or False prints nothing; for other values see `train_attributes`.
 
     Returns:
-        score: the validation average precision of the best epoch.
+        score: mean average precision of the best epoch on the validation images.
     """
     training, validation, store = images
     batches = StoredBatches(store, training, config)
@@ -110,7 +118,7 @@ def fit_head(
         batches,
         epochs={"crossentropy": config.epochs},
         patience=config.patience,
-        # Average precision is noise where most statements are in a handful of validation texts; their loss is not.
+        # Most statements occur in few validation texts. Their average precision is then too noisy; the loss is not.
         monitor="val_loss" if classifier.attention else "val_map",
         maximize=not classifier.attention,
         seed=config.seed,
@@ -132,25 +140,25 @@ def fit_head(
 
 
 def known_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean cross-entropy of logits (N, A) over the labels that are known."""
+    """Compute the mean binary cross-entropy of logits, shape (N, A), over the known labels (not NaN), in nats."""
     known = np.isfinite(labels)
     return float((np.logaddexp(0, logits) - np.where(known, labels, 0) * logits)[known].mean())
 
 
 def mean_average_precision(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean over the attributes that have both classes here."""
+    """Compute the mean of the average precisions of the attributes that have both classes; 0 if none has."""
     return float(np.mean(list(average_precisions(logits, labels).values()) or [0.0]))
 
 
 def loss_of(config: AttributeConfig, labels: np.ndarray) -> MaskedBinaryCrossentropy:
-    """Return the loss that the settings ask for; `labels` (N, A) give the class weights."""
+    """Create the loss for the setting `balance`. Class weights are computed from the labels, shape (N, A)."""
     smoothing = config.label_smoothing
     if config.balance == "focal":
         return MaskedBinaryCrossentropy(focal_gamma=2.0, label_smoothing=smoothing)
     if config.balance == "none":
         return MaskedBinaryCrossentropy(label_smoothing=smoothing)
     share = np.nanmean(labels, axis=0)
-    # Both classes of an attribute have the same total weight, within limits: a few images must not outweigh the rest.
+    # Give both classes of an attribute the same total weight. The limits keep a few images from dominating the loss.
     positive, negative = (np.clip(0.5 / part, 0.5, 10.0) for part in (share, 1 - share))
     return MaskedBinaryCrossentropy(positive.tolist(), negative.tolist(), label_smoothing=smoothing)
 
@@ -162,6 +170,6 @@ def _optimizer(config: AttributeConfig, steps: int) -> keras.optimizers.Optimize
 
 
 def _trained_variables(classifier: AttributeClassifier) -> list[Any]:
-    # The encoder is frozen and the familiarity fixed: only heads change, with their batch statistics.
+    # Only the heads change during training, including their batch normalization statistics.
     variables = [variable for head in classifier.heads for variable in head.variables]
     return [variable for variable in variables if variable.name != "seed_generator_state"]

@@ -1,4 +1,4 @@
-"""`GridHead`: from grid features to one logit per attribute."""
+"""`GridHead`: classification head that computes one logit per attribute from grid features."""
 
 from __future__ import annotations
 
@@ -13,17 +13,27 @@ from attncap.attributes.encoder import split_grids
 
 @keras.saving.register_keras_serializable("attncap")
 class GridHead(keras.layers.Layer):
-    """Logits from the grids of several layers: project each cell, concatenate all cells, one optional hidden layer.
+    """Classification head: project each cell, concatenate all cells, apply an optional hidden layer.
 
-    z_l = gelu(P_l norm(x_l)) in every cell of grid l, h = gelu(W [z_1; ...; z_n]), logits = V h. Cells are
-    not pooled, so position counts: in aligned faces, hair is above and a beard below.
+        z_l = gelu(P_l norm(x_l))        for each cell of grid l
+        h = gelu(W [z_1; ...; z_n])
+        logits = V h
+
+    Each dense layer also has a bias. The cells are not pooled, so that the position of a cell matters: in aligned
+    faces, hair is at the top and a beard at the bottom.
 
     Args:
         grids: (rows, cols, D) of the grid of each layer, see `GridEncoder.grids`.
         outputs: A, number of attributes.
         projection_units: P, size of a projected cell.
-        hidden_units: size of h. 0: no hidden layer, the logits are linear in z.
-        dropout: rate for z and h; half of it for the normalized features.
+        hidden_units: size of h. 0: no hidden layer; the logits are linear in z.
+        dropout: dropout rate of z and h. The normalized features have half of this rate.
+
+    Call arguments:
+        features: shape (B, D), the grids one after the other, each flat.
+
+    Returns:
+        logits: float32, shape (B, A).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`MaskedBinaryCrossentropy`: cross-entropy over the labels that are known."""
+"""`MaskedBinaryCrossentropy`: binary cross-entropy that ignores unknown labels, with optional focal loss."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from typing import Any
 import keras
 from keras import ops
 
-MISSING = -1.0  # an unknown label in arrays for training: NaN would make every gradient NaN
+MISSING = -1.0  # marks an unknown label during training; NaN would make all gradients NaN
 
 
 @keras.saving.register_keras_serializable("attncap")
 class MaskedBinaryCrossentropy(keras.losses.Loss):
-    """Binary cross-entropy over the known labels, 0 or 1; a label below 0 is unknown and left out.
+    """Binary cross-entropy over the known labels, 0 or 1. A label below 0 is unknown and ignored.
 
-    L = sum w * (1 - p_t)^gamma * -log(p_t) / (number of known labels), p_t the probability of the right answer, w the
-    weight of the class of the attribute. gamma = 0 is plain cross-entropy, above 0 the focal loss.
+        L = sum w (1 - p_t)^gamma (-log p_t) / (number of known labels)
+
+    p_t is the predicted probability of the true class, and w the weight of this class. gamma = 0 gives the usual
+    cross-entropy, gamma > 0 the focal loss.
 
     Args:
-        positive_weights, negative_weights: A numbers each, w of label 1 and of label 0. None: 1.
-        focal_gamma: gamma; 2 is the paper's.
-        label_smoothing: labels become 0 + s/2 and 1 - s/2.
+        positive_weights, negative_weights: A numbers each: w of label 1 and of label 0 for each attribute. None: 1.
+        focal_gamma: gamma. The paper uses 2.
+        label_smoothing: s. The labels 0 and 1 become s/2 and 1 - s/2.
 
     Call arguments:
-        y_true: shape (B, A).
-        y_pred: logits, shape (B, M, A); the loss is the mean over the M members.
+        y_true: labels, shape (B, A).
+        y_pred: logits, shape (B, M, A). The loss is averaged over the M heads.
 
     Reference: Lin et al. 2017, "Focal loss for dense object detection", eq. 5.
     """
@@ -53,7 +55,7 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
         target = is_one * (1 - self.label_smoothing) + self.label_smoothing / 2
         loss = ops.softplus(logits) - target * logits  # (B, M, A)
         if self.focal_gamma:
-            loss *= ops.sigmoid(logits * (1 - 2 * is_one)) ** self.focal_gamma  # 1 - p_t, without cancellation
+            loss *= ops.sigmoid(logits * (1 - 2 * is_one)) ** self.focal_gamma  # 1 - p_t, without loss of precision
         if self.positive_weights is not None:
             loss *= 1 + is_one * (ops.convert_to_tensor(self.positive_weights, "float32") - 1)
         if self.negative_weights is not None:

@@ -1,4 +1,4 @@
-"""`report`: measures of attribute probabilities against labels, compared with the majority class."""
+"""`report`: evaluate attribute probabilities against labels, with the majority class as the baseline."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def report(
     thresholds: np.ndarray | float = 0.5,
     majority: np.ndarray | None = None,
 ) -> AttributeReport:
-    """Measure probabilities against labels.
+    """Evaluate attribute probabilities against labels.
 
     Args:
         probs: shape (N, A), 0 to 1.
-        labels: shape (N, A): 1, 0 or NaN, which is left out.
-        names: of the A attributes.
-        thresholds: shape (A,), from `tune_thresholds` on other images.
-        majority: shape (A,): the majority class, 1 or 0, in the training images; None: in these images, which favors
-            it.
+        labels: shape (N, A): 1, 0, or NaN (unknown; ignored).
+        names: names of the A attributes.
+        thresholds: one number, or shape (A,) from `tune_thresholds` on other images.
+        majority: shape (A,): the majority class of each attribute, 1 or 0, in the training images. None: the majority
+            class of these images, which makes the baseline look better.
 
     Returns:
-        The report. A measure is NaN where the labels of an attribute do not define it (one class only); means are
-        over the others.
+        The report. A measure is NaN if it is not defined for the labels of an attribute, for example because they have
+        only one class. Means ignore NaN.
 
     Raises:
-        ValueError: shapes that differ, or no label at all.
+        ValueError: the shapes differ, the number of names is wrong, or no label is known.
     """
     check_shapes(probs, labels)
     if len(names) != probs.shape[1]:
@@ -74,7 +74,15 @@ def report(
 
 
 def average_precisions(scores: np.ndarray, labels: np.ndarray) -> dict[int, float]:
-    """Return place of an attribute -> average precision of its column, where its known labels have both classes."""
+    """Compute the average precision of each attribute whose known labels have both classes.
+
+    Args:
+        scores: probabilities or logits, shape (N, A).
+        labels: shape (N, A): 1, 0, or NaN (unknown; ignored).
+
+    Returns:
+        average_precisions: index of the attribute -> average precision.
+    """
     found = {}
     for at, (score, label) in enumerate(zip(scores.T, labels.T, strict=True)):
         known = np.isfinite(label)
@@ -84,16 +92,25 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> dict[int, floa
 
 
 class AttributeReport:
-    """Measures per attribute (`table`), their means (`macro`), and measures over all predictions (`micro`).
+    """Evaluation results of attribute probabilities, returned by `report`.
 
-    `calibration_error` is the expected calibration error: how far probabilities are from the observed shares.
+    Args:
+        table: DataFrame with the measures of each attribute.
+        macro: means of the measures over the attributes.
+        micro: measures over the predictions of all attributes together.
+        calibration_error: expected calibration error, see `attncap.attributes.calibration.calibration_error`.
     """
 
     def __init__(self, table: pd.DataFrame, macro: dict[str, float], micro: dict[str, float], calibration_error: float):
         self.table, self.macro, self.micro, self.calibration_error = table, macro, micro, calibration_error
 
     def to_text(self, sort: str = "average_precision", most: int | None = None) -> str:
-        """Return the table as text, the hardest attribute first; with `most`, only the most frequent attributes."""
+        """Format the report as text, one line per attribute.
+
+        Args:
+            sort: column to sort by, the smallest value first.
+            most: number of attributes to show, the most frequent ones. None: all.
+        """
         columns = ["prevalence", "threshold", *MEASURES, "majority_accuracy"]
         width = max(len("attribute"), *map(len, self.table["attribute"]))
         short = {"average_precision": "AP", "roc_auc": "AUC", "balanced_accuracy": "balanced"}
@@ -113,7 +130,7 @@ class AttributeReport:
         return "\n".join([*lines, line("macro", self.macro), line("micro", self.micro), error])
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Return the same as plain numbers; NaN becomes None."""
+        """Convert to a dictionary of plain numbers for JSON. NaN becomes None."""
 
         def plain(values: Mapping[Any, Any]) -> dict[str, Any]:
             missing = [key for key, value in values.items() if isinstance(value, float) and np.isnan(value)]

@@ -39,25 +39,26 @@ def plot_precision_recall(
     hardest: bool = False,
     title: str | None = None,
 ) -> Figure:
-    """Plot precision against recall, one panel per attribute, with its prevalence and its threshold.
+    """Plot precision-recall curves, one panel per attribute, with the prevalence and the threshold of the attribute.
 
-    The prevalence is the precision of predicting the attribute for every image, and of any random order.
+    The prevalence is the expected precision of a random order of the images.
 
     Args:
         probs: shape (N, A), 0 to 1.
-        labels: shape (N, A): 1, 0 or NaN, which is left out.
-        names: of the A attributes.
-        thresholds: shape (A,), marked on the curves; None: not marked.
-        most: largest number of attributes, evenly spaced by average precision, both ends included.
+        labels: shape (N, A): 1, 0, or NaN (unknown; ignored).
+        names: names of the A attributes.
+        thresholds: shape (A,), marked on the curves. None: not marked.
+        most: largest number of attributes. They are evenly spaced in the order of average precision, from the lowest to
+            the highest.
         columns: number of panels in a row.
-        hardest: plot the `most` attributes of the lowest average precision instead.
-        title: of the figure; default: says which attributes are plotted.
+        hardest: plot the `most` attributes with the lowest average precision instead.
+        title: title of the figure. None: a title that describes the selection of the attributes.
 
     Returns:
-        The figure, with one Axes per attribute; the lines of each are curve, prevalence and threshold.
+        The figure, with one Axes per attribute. Each has up to three lines: curve, prevalence and threshold.
 
     Raises:
-        ValueError: shapes differ, or no attribute has both classes.
+        ValueError: the shapes differ, or no attribute has both classes.
 
     Example:
         >>> plot_precision_recall(probs, labels, data.names, thresholds=classifier.thresholds).savefig("pr.png")
@@ -85,7 +86,7 @@ def plot_precision_recall(
         known = np.isfinite(labels[:, at])
         truth, prob = labels[known, at] > 0.5, probs[known, at]
         precision, recall, _ = precision_recall_curve(truth, prob)
-        precision[-1] = precision[-2]  # scikit-learn adds a last point (0, 1), which belongs to no threshold
+        precision[-1] = precision[-2]  # scikit-learn adds a last point (0, 1) that has no threshold
         ax.plot(recall, precision, drawstyle="steps-post", color=COLORS[0], label="precision at each recall")
         ax.axhline(truth.mean(), color=MUTED, linestyle="--", linewidth=1.5, label="prevalence: a random order")
         if thresholds is not None:
@@ -116,19 +117,20 @@ def plot_precision_recall(
 def plot_average_precision(
     table: pd.DataFrame, *, most: int = 24, ax: Axes | None = None, title: str | None = None
 ) -> Axes:
-    """Plot the average precision of each attribute next to its prevalence, the hardest attribute on top.
+    """Plot the average precision and the prevalence of each attribute, the lowest average precision at the top.
 
     Args:
-        table: of an `AttributeReport`, or the columns `attribute`, `average_precision` and `prevalence`.
-        most: largest number of attributes, the hardest ones.
-        ax: axes to draw on; default: of a new figure.
-        title: default: states how many attributes are shown.
+        table: table of an `AttributeReport`, or a DataFrame with the columns `attribute`, `average_precision` and
+            `prevalence`.
+        most: largest number of attributes; those with the lowest average precision are plotted.
+        ax: axes to draw on. None: axes of a new figure.
+        title: title of the axes. None: a title with the number of attributes.
 
     Returns:
-        The axes: two lines of markers, average precision and prevalence.
+        The axes, with two lines of markers: average precision and prevalence.
 
     Raises:
-        ValueError: no attribute with an average precision.
+        ValueError: no attribute has an average precision.
 
     Example:
         >>> plot_average_precision(report.table).figure.savefig("average_precision.png")
@@ -173,20 +175,22 @@ def plot_calibration(
     ax: Axes | None = None,
     title: str = "Calibration: predicted probability and observed share",
 ) -> Axes:
-    """Plot the share of ones against the mean probability, in bins of equal width; the diagonal is perfect.
+    """Plot calibration curves: the share of positive labels against the mean probability, in bins of equal width.
+
+    A perfectly calibrated classifier lies on the diagonal.
 
     Args:
-        probs: name -> probabilities of the same images, each of shape (N, A).
-        labels: shape (N, A): 1, 0 or NaN, which is left out; all attributes are pooled.
+        probs: name -> probabilities of the same images, shape (N, A) each.
+        labels: shape (N, A): 1, 0, or NaN (unknown; ignored). The labels of all attributes are pooled.
         bins: number of bins between 0 and 1.
-        ax: axes to draw on; default: of a new figure.
-        title: of the axes.
+        ax: axes to draw on. None: axes of a new figure.
+        title: title of the axes.
 
     Returns:
-        The axes: the diagonal, then one line per name; the legend gives the expected calibration errors.
+        The axes, with the diagonal and one line per name. The legend shows the expected calibration errors.
 
     Raises:
-        ValueError: nothing to plot, or shapes differ.
+        ValueError: there is nothing to plot, or the shapes differ.
 
     Example:
         >>> plot_calibration({"as trained": before, "calibrated": after}, labels)
@@ -194,7 +198,7 @@ def plot_calibration(
     known = np.isfinite(labels)
     if not probs or not known.any():
         raise ValueError("probabilities of at least one name, and at least one known label, expected")
-    beside: dict[str, Any] = {"loc": "upper left", "fontsize": 9}  # there is room only in a figure of our own
+    beside: dict[str, Any] = {"loc": "upper left", "fontsize": 9}  # a new figure has room next to the axes
     if ax is None:
         ax = new_axes(8.4, 4.6)
         beside = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "labelspacing": 0.9}

@@ -1,4 +1,4 @@
-"""Attribute probabilities of image files, or of their stored features."""
+"""Predict attributes from image files or from stored features."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ def predict_images(
 
     Args:
         classifier: from `load_classifier`.
-        paths: files, Pillow images or arrays.
-        image_ids: names of the rows; default the file names.
-        batch_size: images in memory at a time.
+        paths: image files, Pillow images or arrays.
+        image_ids: names of the images, for the column `file`. None: the file names.
+        batch_size: images per pass through the network.
         progress: show a progress bar.
 
     Returns:
-        probs: DataFrame with `file` and one column per attribute, 0 to 1; one row per readable image, in order.
-        rejects: DataFrame (file, path, reason) of the images that cannot be read.
+        probs: DataFrame with `file` and one column of probabilities per attribute. It has one row per readable image,
+            in order.
+        rejects: DataFrame with `file`, `path` and `reason`, for the images that cannot be read.
 
     Raises:
-        ValueError: the classifier was saved without an encoder.
+        ValueError: the classifier has no encoder.
 
     Example:
         >>> probs, rejects = predict_images(load_classifier("runs/attributes"), ["me.jpg"])
@@ -65,14 +66,14 @@ def image_logits(
     batch_size: int = 32,
     progress: bool = True,
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the logits, not calibrated, of image files, and which files cannot be read.
+    """Compute the uncalibrated logits of image files.
 
     Returns:
-        logits: float32, shape (readable images, A), in order.
-        unreadable: index in `paths` -> reason.
+        logits: float32, shape (number of readable images, A), in order.
+        unreadable: index in `paths` -> reason why the image cannot be read.
 
     Raises:
-        ValueError: the classifier was saved without an encoder.
+        ValueError: the classifier has no encoder.
     """
     encoder = classifier.encoder
     if encoder is None:
@@ -89,9 +90,9 @@ def image_logits(
 def stored_logits(
     classifier: AttributeClassifier, store: FeatureStore, paths: Sequence[str], *, batch_size: int = 256
 ) -> np.ndarray:
-    """Return the logits, not calibrated, of images whose features are in a store: float32, shape (N, A).
+    """Compute the uncalibrated logits of images whose features are in a store: float32, shape (N, A).
 
-    With `classifier.mirror`, the features of the mirrored images must be there as well.
+    With `classifier.mirror`, the store must also contain the features of the mirrored images.
     """
     rows = [np.zeros((0, len(classifier.names)), np.float32)]
     for start in range(0, len(paths), batch_size):
@@ -101,7 +102,16 @@ def stored_logits(
 
 
 def attribute_captions(classifier: AttributeClassifier, probs: pd.DataFrame, most: int | None = None) -> dict[str, str]:
-    """Turn predictions into captions: file -> caption, for `attncap.metrics.coco_json.write_predictions`."""
+    """Convert predicted probabilities to captions, for `attncap.metrics.coco_json.write_predictions`.
+
+    Args:
+        classifier: the classifier that made the predictions.
+        probs: DataFrame from `predict_images`.
+        most: see `AttributeClassifier.sentence`.
+
+    Returns:
+        captions: file -> caption.
+    """
     rows = probs[list(classifier.names)].to_numpy()
     return {str(file): classifier.sentence(row, most) for file, row in zip(probs["file"], rows, strict=True)}
 
@@ -109,7 +119,17 @@ def attribute_captions(classifier: AttributeClassifier, probs: pd.DataFrame, mos
 def readable_images(
     data: AttributeData, store: FeatureStore, mirror: bool, rejects_file: Path | None = None
 ) -> AttributeData:
-    """Compute the features that are missing in the store; leave out and list images that cannot be read."""
+    """Compute the features that are missing in the store, and remove the images that cannot be read.
+
+    Args:
+        data: images and labels.
+        store: feature store that is extended.
+        mirror: also compute the features of the mirrored images.
+        rejects_file: CSV file for the list of unreadable images and of `data.rejects`. None: write no list.
+
+    Returns:
+        data: the readable images.
+    """
     paths = list(data.pictures["path"])
     unreadable = store.extract(paths)
     keep = ~data.pictures["path"].isin(unreadable["path"]).to_numpy()

@@ -1,4 +1,4 @@
-"""`to_sentence`: put the attributes of an image into a sentence, so that a classifier is scored like a captioner."""
+"""`to_sentence`: write the attributes of an image as a sentence, so that caption metrics can evaluate a classifier."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attncap.data.faces.captions import CHARACTERISTICS, UNSTATED, usual_caption
 from attncap.data.faces.claims import is_true, stated_characteristics
 from attncap.words import split_words
 
-# Wording of CelebA's names in a sentence; other names are used as written.
+# How a sentence names CelebA's attributes. Other names are used as written.
 ADJECTIVES = {"attractive", "bald", "chubby", "smiling", "young", "pale skin"}
 SAID_AS = {
     "5 o clock shadow": "a five o'clock shadow",
@@ -28,18 +28,19 @@ SINGULAR = ("nose", "goatee", "mustache", "moustache", "beard", "hairline", "fac
 
 
 def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray, most: int | None = None) -> str:
-    """Put the attributes of one image into a sentence that can be scored as a caption.
+    """Write the attributes of one image as a sentence that caption metrics can evaluate.
 
-    Columns of the drawn faces ("hair=curly") make a caption in the drawn faces' usual words, which
-    `attncap.data.faces.captions.stated_characteristics` reads. Other names make "a young woman with wavy hair and
-    eyeglasses, wearing lipstick": CelebA's Male gives man or woman, No_X is left out, other names are used as written.
+    Attributes of the drawn faces, such as "hair=curly", give a caption with the usual words of the drawn faces.
+    `attncap.data.faces.claims.stated_characteristics` can read it. Other names give a sentence such as "a young woman
+    with wavy hair and eyeglasses, wearing lipstick". CelebA's Male gives "man" or "woman", names of the form No_X are
+    omitted, and other names are used as written.
 
     Args:
-        names: of the A attributes.
-        probs: shape (A,).
-        thresholds: shape (A,); an attribute is stated where its probability reaches its threshold.
-        most: largest number of attributes, those furthest above their thresholds; None: all. For drawn faces: number
-            of things besides the mouth, the most noticeable first; None: five.
+        names: names of the A attributes.
+        probs: probabilities, shape (A,).
+        thresholds: shape (A,). An attribute is stated if its probability is at least its threshold.
+        most: largest number of attributes; those furthest above their thresholds are stated. None: all. For drawn
+            faces: number of characteristics besides the mouth, the most noticeable first. None: 5.
 
     Returns:
         sentence: in lower case, never empty.
@@ -56,7 +57,7 @@ def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray,
     person = "person"
     if "male" in words:
         person = "man" if words.index("male") in said else "woman"
-    # "No beard" is true of every woman and most men: absent things make no caption.
+    # Captions do not mention what is absent: "no beard" is true for all women and most men.
     said = [at for at in said if words[at] != "male" and not words[at].startswith("no ")][:most]
     said.sort()
     adjectives = [SAID_AS.get(words[at], words[at]) for at in said if words[at] in ADJECTIVES]
@@ -72,15 +73,15 @@ def to_sentence(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray,
 
 
 def stated_attributes(names: Sequence[str], text: str) -> np.ndarray:
-    """Read the attributes that a caption states, in the words of `to_sentence`.
+    """Find the attributes that a caption states, in the wording of `to_sentence`.
 
     Args:
-        names: of the A attributes; for those of the drawn faces use `stated_characteristics`.
+        names: names of the A attributes. For the attributes of the drawn faces, use `stated_characteristics`.
         text: a caption of any system.
 
     Returns:
-        stated: float32, shape (A,): 1 where the caption states the attribute, 0 where it states the opposite (a woman
-            is not Male), NaN where it is silent.
+        stated: float32, shape (A,): 1 if the caption states the attribute, 0 if it states the opposite ("woman" for
+            Male), NaN if it does not mention the attribute. Always NaN for names of the form No_X.
 
     Example:
         >>> stated_attributes(["Male", "Big_Nose", "Bangs"], "a smiling woman with a big nose")
@@ -99,17 +100,17 @@ def stated_attributes(names: Sequence[str], text: str) -> np.ndarray:
 
 
 def true_claims(captions: Mapping[str, str], table: pd.DataFrame) -> np.ndarray:
-    """Count, for each image, the attributes that its caption states, and those of them that are true.
+    """Count for each image the attributes that its caption states, and how many of them are true.
 
     Args:
         captions: image_id -> caption.
-        table: `image_id` and one column per attribute: 1, 0, or NaN where not known, which is not counted.
+        table: DataFrame with `image_id` and one column per attribute: 1, 0, or NaN (unknown; not counted).
 
     Returns:
-        counts: float64, shape (N, 2), in the order of captions: true claims, all claims.
+        counts: float64, shape (N, 2), in the order of the captions: number of true claims, number of all claims.
 
     Raises:
-        KeyError: an image that is not in the table.
+        KeyError: an image is not in the table.
     """
     labels = table.set_index("image_id")
     rows = []
@@ -122,15 +123,15 @@ def true_claims(captions: Mapping[str, str], table: pd.DataFrame) -> np.ndarray:
 
 
 def contradicted_words(caption: Caption, facts: Mapping[str, Any]) -> list[int]:
-    """Find the words of a caption that are false of its image.
+    """Find the words of a caption that contradict the known attributes of its image.
 
     Args:
-        caption: of any captioner.
-        facts: of the image: the attributes of a drawn face, or names with 1 (true), 0 or -1 (false) or NaN (not known),
-            such as CelebA's, which are read as in `stated_attributes`.
+        caption: a caption of any captioner.
+        facts: attributes of the image: those of a drawn face, or name -> 1 (true), 0 or -1 (false), or NaN (unknown),
+            such as CelebA's. For the latter, `stated_attributes` reads the caption.
 
     Returns:
-        places: of the words, from 0, in order.
+        positions: positions of the words in the caption, from 0, in increasing order.
 
     Example:
         >>> contradicted_words(caption, {"Smiling": 0, "Big_Nose": 1})
@@ -154,18 +155,21 @@ def contradicted_words(caption: Caption, facts: Mapping[str, Any]) -> list[int]:
 
 
 def _phrase(name: str) -> str:
-    """Return how a sentence names an attribute: "Wearing_Hat" is said as "hat"."""
+    """Return the words that name an attribute in a sentence, such as "hat" for "Wearing_Hat"."""
     words = re.sub(r"[_\s]+", " ", name).strip().lower()
     return _plain(SAID_AS.get(words, words.removeprefix("wearing ")))
 
 
 def _plain(text: str) -> str:
-    """Return the words only: captioners and tokenizers differ in punctuation."""
+    """Remove punctuation and a first article, because captioners and tokenizers differ in punctuation."""
     return " ".join(re.findall(r"\w+", text.lower())).removeprefix("a ").removeprefix("an ")
 
 
 def _characteristics(names: Sequence[str], probs: np.ndarray, thresholds: np.ndarray) -> dict[str, str]:
-    """Return the likeliest value of each characteristic; "none" or "hidden" where all values are unlikely."""
+    """Choose the most probable value of each characteristic.
+
+    If no value reaches its threshold, it is the value for an absent or hidden characteristic, if there is one.
+    """
     seen: dict[str, dict[str, tuple[float, bool]]] = {}
     for name, prob, threshold in zip(names, probs, thresholds, strict=True):
         characteristic, _, value = name.partition("=")
@@ -179,7 +183,7 @@ def _characteristics(names: Sequence[str], probs: np.ndarray, thresholds: np.nda
             face[characteristic] = absent or values[-1]
         else:
             face[characteristic] = likeliest
-    for thing in ("hat", "neckwear"):  # a thing that is named needs its color
+    for thing in ("hat", "neckwear"):  # the caption names the color of each of these
         colors = seen.get(f"{thing}_color", {})
         if face[thing] != "none" and face[f"{thing}_color"] == "none" and colors:
             face[f"{thing}_color"] = max(colors, key=lambda value: colors[value][0])

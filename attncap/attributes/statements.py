@@ -1,7 +1,8 @@
-"""Positive-unlabeled tables: what people stated of images, as training targets.
+"""Positive-unlabeled learning: training targets from what people state about images.
 
-In such a table 1 means that the text of an image states an attribute, 0 that it states the attribute's absence ("no
-glasses"), and an empty cell that it is silent. Silence is not a no: most texts leave out most of what is true.
+In a table of statements, 1 means that the text of an image states an attribute. 0 means that the text states that the
+attribute is absent ("no glasses"). An empty cell means that the text does not mention the attribute. The attribute can
+still be present, because most texts do not mention most of what is true.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from attncap._messages import listed
 from attncap.attributes.tables import AttributeData
 from attncap.characteristics.lexicon_file import read_entries
 
-MOST = 5  # claims of a description
+MOST = 5  # largest number of claims in a description
 NOTHING = "nothing certain"
-CERTAIN = 0.25  # of the probability that a statement reaches where the classifier is sure; at 0.5 recall fell by 17%
-SILENT_SHARE = 0.5  # with more empty cells than this, a table holds statements
-FEWEST = 5  # a statement with fewer training texts has nothing to learn from
-RARE = 30  # below this many training texts the probability of a statement is uncertain
+CERTAIN = 0.25  # a statement is certain from this fraction of `Statements.typical`; 0.5 lowered recall by 17%
+SILENT_SHARE = 0.5  # a table with a larger share of empty cells is a table of statements
+FEWEST = 5  # statements with fewer training texts are left out
+RARE = 30  # with fewer training texts, the probability of a statement is uncertain
 
 UNCERTAIN = f"stated in fewer than {RARE} training texts, so that probabilities are uncertain"
 LEFT_OUT = f"left out, stated in fewer than {FEWEST} training texts"
@@ -32,15 +33,15 @@ LEFT_OUT = f"left out, stated in fewer than {FEWEST} training texts"
 
 @dataclass(frozen=True)
 class Statements:
-    """What the outputs of a classifier say, in the words of its users.
+    """The statements that the outputs of a classifier stand for.
 
     Args:
-        phrases: one per output, such as "big nose" or "no glasses".
-        usual: share of the training texts that state each.
-        contradictions: pairs of outputs that no description may hold together: an attribute and its absence, and
-            statements that the training texts keep apart.
-        typical: for each output the 99th percentile of its probability on held-out images: what the classifier says
-            where it is sure.
+        phrases: words of each output, such as "big nose" or "no glasses".
+        usual: for each output, the share of the training texts that make the statement.
+        contradictions: pairs of outputs that a description must not combine: an attribute and its absence, and
+            statements that training texts almost never make together (see `kept_apart`).
+        typical: for each output, the 99th percentile of its probability on held-out images. It is the probability that
+            the classifier predicts when it is sure.
     """
 
     phrases: tuple[str, ...]
@@ -49,7 +50,7 @@ class Statements:
     typical: tuple[float, ...] = ()
 
     def to_config(self) -> dict[str, Any]:
-        """Return plain lists for a configuration; `from_config` reads them."""
+        """Convert to a dictionary of lists, for a Keras configuration. `from_config` is the inverse."""
         return json.loads(json.dumps(asdict(self)))
 
     @classmethod
@@ -59,30 +60,32 @@ class Statements:
 
 
 def holds_statements(data: AttributeData) -> bool:
-    """Return whether a table holds statements: more than half of its cells are empty."""
+    """Check whether a table is a table of statements: more than half of its cells are empty."""
     return bool(np.isnan(data.labels).mean() > SILENT_SHARE)
 
 
 def to_statements(
     data: AttributeData, phrases: dict[tuple[str, int], str] | None = None
 ) -> tuple[AttributeData, Statements, list[str]]:
-    """Turn a table of statements into targets: 1 where a text makes the statement, 0 where it does not.
+    """Convert a table of statements to training targets: 1 if a text makes the statement, 0 if it does not.
 
-    Each attribute gives the statement that it is there and, where texts say so, the statement that it is absent.
-    A classifier trained on these targets learns the probability that a person would make the statement of an image.
-    That is lower than the probability that the statement is true: P(stated) = P(stated | true) P(true).
+    An attribute can give two statements: that it is present, and that it is absent. Statements with fewer than 5
+    training texts are left out. A classifier trained on these targets learns the probability that a person would make
+    the statement about an image. This probability is lower than the probability that the statement is true:
+    P(stated) = P(stated | true) P(true), if people state only what is true.
 
     Args:
-        data: labels 1, 0 and NaN; "train" is counted.
-        phrases: (attribute, 1 or 0) -> words; default the attribute's name, and "no " before it.
+        data: labels 1, 0 and NaN. Only the training split is counted.
+        phrases: (attribute, 1 or 0) -> words of the statement. Default: the name of the attribute for 1, and "no "
+            before the name for 0.
 
     Returns:
         data: labels without NaN, one column per statement.
-        statements: phrases, shares and contradictions; without `typical`.
-        warnings: one line that names the rare statements, and one that names those that are left out.
+        statements: phrases, shares and contradictions, but no `typical`.
+        warnings: up to two lines: the statements that are rare, and the statements that are left out.
 
     Raises:
-        ValueError: no statement is made in at least five training texts.
+        ValueError: no statement is made in at least 5 training texts.
 
     Reference: Elkan and Noto 2008, "Learning classifiers from only positive and unlabeled data".
     """
@@ -121,14 +124,14 @@ def to_statements(
 
 
 def statement_targets(data: AttributeData, names: Sequence[str]) -> AttributeData:
-    """Return a table's targets for the statements of a trained classifier: 1 where a text makes one, else 0.
+    """Compute the targets for the statements of a trained classifier: 1 if a text makes the statement, else 0.
 
     Args:
-        data: the table that the classifier was trained on, or another with its attributes.
-        names: of the statements, as `to_statements` named them.
+        data: the table that the classifier was trained on, or another table with the same attributes.
+        names: names of the statements, from `to_statements`.
 
     Raises:
-        ValueError: a statement whose attribute the table does not have.
+        ValueError: the table does not have the attribute of a statement.
     """
     place = {absence_of(name, data.names): (at, 0.0) for at, name in enumerate(data.names)}
     place |= {name: (at, 1.0) for at, name in enumerate(data.names)}
@@ -142,19 +145,21 @@ def statement_targets(data: AttributeData, names: Sequence[str]) -> AttributeDat
 
 
 def choose_claims(probs: np.ndarray, statements: Statements, most: int = MOST) -> list[int]:
-    """Choose the statements worth saying of one image: the likeliest of those that are certain and not usual.
+    """Choose the statements for the description of one image.
 
-    A statement is certain where its probability reaches a quarter of what it is where the classifier is sure
-    (`Statements.typical`), and worth saying where it is likelier than in any image (`Statements.usual`). Of two that
-    contradict each other, the likelier one is chosen.
+    The most probable statements that meet these conditions are chosen:
+
+    * The statement is certain: its probability is at least a quarter of `Statements.typical`.
+    * The statement is more probable than for an average image (`Statements.usual`).
+    * It does not contradict a more probable statement that was chosen.
 
     Args:
-        probs: calibrated, shape (A,).
-        statements: of the classifier.
-        most: at most so many.
+        probs: calibrated probabilities, shape (A,).
+        statements: the statements of the classifier.
+        most: largest number of statements.
 
     Returns:
-        places: of the statements, the likeliest first.
+        indices: indices of the chosen statements, the most probable first.
     """
     usual, typical = np.array(statements.usual), np.array(statements.typical or statements.usual)
     worth = (probs > usual) & (probs >= CERTAIN * typical)
@@ -179,11 +184,11 @@ def absence_of(name: str, taken: tuple[str, ...] = ()) -> str:
 
 
 def kept_apart(stated: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of statements that texts make together far less often than chance would have it.
+    """Find the pairs of statements that occur in the same text much less often than expected by chance.
 
-    Opposites (man and woman) and two words for one thing are both such pairs: a description needs one of the two.
-    A pair is taken where at most a tenth of the expected number of texts hold both, and where so few have a
-    probability below 0.001 if the two were independent.
+    Such pairs are opposites ("man" and "woman") or synonyms. A description needs only one of the two. The condition is
+    that at most a tenth of the expected number of texts make both statements, and that a number as small as this has a
+    probability below 0.001 if the statements are independent (Poisson distribution).
 
     Args:
         stated: 1 or 0, shape (texts, A).
@@ -199,17 +204,17 @@ def kept_apart(stated: np.ndarray) -> list[tuple[int, int]]:
 
 
 def read_phrases(file: str | Path) -> dict[tuple[str, int], str]:
-    """Return the most common phrase of each characteristic from the CSV of `attncap characteristics mine`.
+    """Read the most frequent phrase of each characteristic from the CSV of `attncap characteristics mine`.
 
     Args:
         file: a CSV with the columns characteristic, phrase, count and sign.
 
     Returns:
-        phrases: (characteristic, 1 stated or 0 stated absent) -> phrase.
+        phrases: (characteristic, 1 if stated as present or 0 if stated as absent) -> phrase.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file cannot be understood; the message names file and line.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is malformed; the message names the file and the line.
     """
     best: dict[tuple[str, int], tuple[int, str]] = {}
     for entry in read_entries(file):

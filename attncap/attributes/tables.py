@@ -1,4 +1,4 @@
-"""Tables of attributes: one row per image, with 0, 1 or nothing for each attribute; and their splits."""
+"""Read tables of attributes: one row per image, and 0, 1 or an empty cell for each attribute."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ FORMS = "attributes:FILE:IMAGES (CSV, or CelebA's list_attr text), attributes:FI
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributeData:
-    """Images and their attributes.
+    """Data set of images with attribute labels.
 
     Args:
-        name: of the data set.
-        pictures: `image_id`, `path`, `split` ("train", "val" or "test"); one row per image.
-        names: of the A attributes.
-        labels: float32, shape (N, A), in the order of `pictures`: 1, 0, or NaN where not known.
-        rejects: what was left out: `source`, `line` (from 1), `image_id`, `reason`, `kind`, `table`.
-        facts: for the drawn faces, the table of characteristics that sentences are checked against.
+        name: name of the data set.
+        pictures: DataFrame with `image_id`, `path` and `split` ("train", "val" or "test"), one row per image.
+        names: names of the A attributes.
+        labels: float32, shape (N, A), in the order of `pictures`: 1, 0, or NaN (unknown).
+        rejects: DataFrame of the rows that were left out: `source`, `line` (from 1), `image_id`, `reason`, `kind`,
+            `table`.
+        facts: for the drawn faces, the table of their characteristics, for checking whether sentences are true.
 
     Raises:
-        ValueError: no attribute, a name twice, or labels of another shape.
+        ValueError: there is no attribute, a name occurs twice, or the labels have the wrong shape.
 
     Example:
         >>> data = load_attributes("attributes:list_attr_celeba.txt:images")
@@ -62,7 +63,7 @@ class AttributeData:
             raise ValueError(f"{self.name}: labels of shape {expected} expected, found {self.labels.shape}")
 
     def summary(self) -> str:
-        """One line: images by split, attributes, missing labels, rejects."""
+        """Summarize the data in one line: number of images per split, attributes, missing labels, and rejects."""
         missing = int(np.isnan(self.labels).sum())
         return (
             f"{self.name}: {count_images(self.pictures)}, {len(self.names)} attributes, "
@@ -70,19 +71,19 @@ class AttributeData:
         )
 
     def rows(self, keep: np.ndarray) -> AttributeData:
-        """Return the images where `keep`, shape (N,), is true."""
+        """Select the images for which `keep`, bool, shape (N,), is true."""
         pictures = self.pictures[keep].reset_index(drop=True)
         return replace(self, pictures=pictures, labels=self.labels[keep])
 
     def split(self, name: str) -> AttributeData:
-        """Return the images of one split; "dev" is another name of "val"."""
+        """Select the images of one split. "dev" is another name for "val"."""
         return self.rows(in_split(self.pictures, name).to_numpy())
 
     def select(self, names: Sequence[str]) -> AttributeData:
-        """Return the data with these attributes only, in this order.
+        """Select attributes, in the given order.
 
         Raises:
-            ValueError: an unknown name; the message lists the known ones.
+            ValueError: a name is unknown; the message lists the known names.
         """
         unknown = [name for name in names if name not in self.names]
         if unknown:
@@ -98,21 +99,21 @@ def load_attributes(
     test: float = 0.1,
     columns: Sequence[str] | None = None,
 ) -> AttributeData:
-    """Read a table of attributes from its one-string form.
+    """Load a data set of attributes from a string such as "attributes:FILE:IMAGES".
 
     Args:
-        spec: `attributes:FILE:IMAGES`, FILE a CSV with a column of file names and columns of 0/1, or CelebA's text;
-            IMAGES may be left out where the images are in a folder `images` beside the file; `faces` or `faces:NUMBER`.
-        seed: of the split of images that have none in the table, and of the faces.
-        val, test: shares of the images below 1, or numbers of images; see `stratified_split`.
-        columns: the attributes to read; None: all columns except file names and splits.
+        spec: "attributes:FILE:IMAGES", "faces" or "faces:NUMBER". FILE is a table that `read_attributes` accepts.
+            IMAGES is the folder of the images; it can be omitted if the folder is called `images` and is next to FILE.
+        seed: seed of the split of images without a split in the table, and of the drawn faces.
+        val, test: share of the images (below 1), or number of images; see `stratified_split`.
+        columns: attributes to read. None: all columns except file names and splits.
 
     Returns:
-        The data; images are not opened.
+        The data. The images are not opened.
 
     Raises:
-        FileNotFoundError: a file or folder of the spec is missing.
-        ValueError: an unknown form, an unknown column, a cell that is not 0, 1, -1 or empty.
+        FileNotFoundError: a file or folder does not exist.
+        ValueError: `spec` has an unknown form, a column is unknown, or a cell is not a label.
 
     Example:
         >>> load_attributes("attributes:list_attr_celeba.txt:images", test=1000, val=1000).summary()
@@ -142,22 +143,22 @@ def read_attributes(
 ) -> AttributeData:
     """Read a table with one row per image and one column per attribute.
 
-    A cell is 1 or 0, 1 or -1 (a column uses one of the two), true or false, yes or no. Empty, NaN, NA or ? means not
-    known: training and measures leave it out. A column `split` is kept; images without a split get one by
-    `stratified_split`.
+    A cell is 1 or 0, 1 or -1, true or false, or yes or no. A column must not contain both 0 and -1. An empty cell, NaN,
+    NA or ? means that the label is unknown; training and metrics ignore it. Splits are read from a column `split`;
+    images without a split get one by `stratified_split`.
 
     Args:
         table: a CSV or TSV with a header, CelebA's text (a line with the number of images, a line of names, then a
             file name and 1 or -1 for each name), or a DataFrame.
-        images: the folder of the files.
-        columns: the attributes to read; None: all columns except file names and splits.
-        file_column: the column of file names; None: the first with a usual name, such as "file".
-        name: of the data set; default the file's name.
-        seed, val, test: of the split; see `stratified_split`.
+        images: folder of the image files.
+        columns: attributes to read. None: all columns except file names and splits.
+        file_column: column of the file names. None: the first column with a usual name, such as "file".
+        name: name of the data set. None: the name of the table file.
+        seed, val, test: see `stratified_split`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unknown column, or a cell that is no label; the message names file, line and column.
+        FileNotFoundError: the file does not exist.
+        ValueError: a column is unknown, or a cell is not a label; the message names the file, line and column.
 
     Example:
         >>> frame = pd.DataFrame({"file": ["a.jpg", "b.jpg"], "big nose": [1, 0], "glasses": [None, True]})
@@ -193,16 +194,19 @@ def read_attributes(
 
 
 def faces_columns() -> tuple[str, ...]:
-    """Return the drawn faces' attributes, such as "hair=curly": one for each value that can be seen."""
+    """List the attributes of the drawn faces, such as "hair=curly": one for each visible value of a characteristic."""
     return tuple(
         f"{name}={value}" for name, values in CHARACTERISTICS.items() for value in values if value not in UNSTATED
     )
 
 
 def characteristics_as_labels(table: pd.DataFrame) -> np.ndarray:
-    """Turn the drawn faces' table (one column per characteristic, values in words) into 0/1: float32, shape (N, A).
+    """Convert the characteristics of drawn faces to labels 0 and 1: float32, shape (N, A), see `faces_columns`.
 
-    A characteristic that is absent or hidden is 0 in each of its columns.
+    A characteristic that is absent or hidden is 0 in all of its columns.
+
+    Args:
+        table: DataFrame with one column per characteristic, whose values are words.
 
     Example:
         >>> characteristics_as_labels(data.attributes).sum(axis=1)  # number of visible characteristics
@@ -221,7 +225,7 @@ def _faces(spec: str, seed: int) -> AttributeData:
 def _images(
     frame: pd.DataFrame, file_at: str, split_at: str | None, images: Path, source: str
 ) -> tuple[Parts, list[int]]:
-    """Return the images of a table, and the places of their rows."""
+    """Collect the images of a table, and the indices of their rows."""
     collected = Collector(images)
     kept = []
     splits = [None] * len(frame) if split_at is None else list(frame[split_at])

@@ -1,4 +1,4 @@
-"""`tune_thresholds`: the probability from which an attribute is predicted, for an aim."""
+"""`tune_thresholds`: choose the threshold of each attribute that maximizes a measure such as F1."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ AIMS = 'f1, balanced_accuracy, accuracy, or "precision:0.9" (the most recall wit
 
 
 def tune_thresholds(probs: np.ndarray, labels: np.ndarray, aim: str = "f1") -> np.ndarray:
-    """Choose the threshold of each attribute that is best for an aim on these images.
+    """Choose for each attribute the threshold that is best for an aim on these images.
 
-    An image has the attribute where its probability is at least the threshold. A threshold lies midway between two
-    observed probabilities; among equal scores the threshold nearest to 0.5 is taken.
+    An attribute is predicted if its probability is at least the threshold. The candidates are the midpoints between
+    neighboring observed probabilities, half of the lowest one, and a value just above the highest one. If several are
+    equally good, the one nearest to 0.5 is chosen.
 
     Args:
         probs: shape (N, A), 0 to 1.
-        labels: shape (N, A): 1, 0 or NaN, which is left out.
-        aim: "f1", "balanced_accuracy", "accuracy" or "precision:P". Where no threshold has precision P, the one with
-            the highest precision is taken.
+        labels: shape (N, A): 1, 0, or NaN (unknown; ignored).
+        aim: "f1", "balanced_accuracy", "accuracy" or "precision:P". "precision:P" maximizes the recall among the
+            thresholds with a precision of at least P. If there is none, the threshold with the highest precision is
+            chosen.
 
     Returns:
-        thresholds: float64, shape (A,). 0.5 where only one class is labeled: there is nothing to choose by.
+        thresholds: float64, shape (A,). 0.5 if the labels of an attribute have only one class.
 
     Raises:
-        ValueError: an unknown aim, or shapes that differ.
+        ValueError: the aim is unknown, or the shapes differ.
 
     Example:
         >>> tune_thresholds(np.array([[0.1], [0.3], [0.4], [0.9]]), np.array([[0], [0], [1], [1]]), "f1")
@@ -37,7 +39,7 @@ def tune_thresholds(probs: np.ndarray, labels: np.ndarray, aim: str = "f1") -> n
 
 
 def check_aim(aim: str) -> tuple[str, float]:
-    """Return the name of an aim and its P; ValueError where it is unknown."""
+    """Parse an aim: return its name and P (0 if it has none). Raise ValueError if the aim is unknown."""
     name, colon, value = aim.partition(":")
     if name in ("f1", "balanced_accuracy", "accuracy") and not colon:
         return name, 0.0
@@ -58,7 +60,7 @@ def _threshold(prob: np.ndarray, label: np.ndarray, aim: str, least: float) -> f
         return 0.5
     order = np.argsort(-prob, kind="stable")
     values = prob[order]
-    # After each run of equal probabilities: how many are predicted positive, and how many of them correctly.
+    # For each candidate: number of images that are predicted positive, and number of true positives.
     last = np.flatnonzero(np.append(values[:-1] != values[1:], True))
     called = np.append(0, last + 1)
     right = np.append(0, np.cumsum(truth[order])[last])

@@ -1,4 +1,4 @@
-"""`train_attributes`: from a table of attributes to a run folder with one file that holds the classifier."""
+"""`train_attributes`: train an attribute classifier on a table of attributes, and save it in a run folder."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from attncap.attributes.thresholds import tune_thresholds
 from attncap.features.store import FeatureStore
 from attncap.training.run_folder import RunFolder, cleared_on_error, environment, read_object
 
-PHRASES = "phrases.json"  # in the run folder: the words of statements
-TYPICAL = 0.99  # quantile of the held-out probabilities of a statement: what it reaches where the classifier is sure
+PHRASES = "phrases.json"  # file in the run folder with the words of the statements
+TYPICAL = 0.99  # quantile for `Statements.typical`
 
 
 def train_attributes(
@@ -43,27 +43,32 @@ def train_attributes(
     resume: bool = False,
     verbose: Any = "auto",
 ) -> tuple[AttributeClassifier, AttributeReport]:
-    """Train a classifier: features, head, best epoch by validation, optional fine-tuning, calibration, thresholds.
+    """Train an attribute classifier, and save it in a run folder.
+
+    The steps are: compute the features of the images, train the heads, choose the best epoch on the validation images,
+    fine-tune the encoder (optional), calibrate the probabilities, and tune the thresholds.
 
     Args:
-        data: from `load_attributes`; "train" is trained on, "val" chooses epoch, calibration and thresholds, "test" is
-            not used. A table of statements (more than half of the cells empty) is turned into targets by
-            `to_statements`, unless the setting `silence` says otherwise.
-        run: run folder: `best.keras`, `config.json`, `manifest.json`, `history.csv`, `split.csv`, `rejects.csv`.
-        config: settings. With `resume` those of the run are used.
-        phrases: words of each statement, from `read_phrases`. With `resume` those of the run, unless others are given.
-        features: folder of feature stores, shared by runs; default `features` in the cache folder.
-        resume: go on with the run in the folder, with its settings and its split.
-        verbose: 0 prints no progress, 2 a row per epoch, else also a progress bar.
+        data: from `load_attributes`. The heads are trained on "train". The epoch, the calibration and the thresholds
+            are chosen on "val". "test" is not used. A table of statements (more than half of the cells are empty) is
+            converted by `to_statements`; the setting `silence` can change this.
+        run: run folder. It will contain `best.keras`, `config.json`, `manifest.json`, `history.csv`, `split.csv`,
+            `rejects.csv` and other files.
+        config: settings. With `resume`, the settings of the run are used instead.
+        phrases: words of each statement, from `read_phrases`. None with `resume`: the phrases of the run.
+        features: folder of feature stores, which several runs can share. None: `features` in the cache folder.
+        resume: continue the run in the folder, with its settings and its split.
+        verbose: 0 prints no progress, 2 prints a row per epoch, other values also show a progress bar.
 
     Returns:
-        classifier: as saved in `best.keras`.
-        report: its measures on the validation images, on which its thresholds were tuned.
+        classifier: the classifier that is saved in `best.keras`.
+        report: its measures on the validation images. They are optimistic, because the thresholds were tuned on the
+            same images.
 
     Raises:
-        ValueError: no training or validation images, an attribute with one class only, a folder that holds a run, or
-            with `resume` one that holds none or was made with other data.
-        FloatingPointError: the loss is not a number.
+        ValueError: there are no training or validation images; an attribute has only one class; the folder already
+            contains a run; or, with `resume`, it contains no run or a run with other data.
+        FloatingPointError: the loss is NaN or infinite.
     """
     folder = RunFolder(run, resume)
     with cleared_on_error(folder, resume):
@@ -80,7 +85,7 @@ def train_attributes(
         layers = [name for name in config.layers.split(",") if name.strip()] or None
         encoder = GridEncoder(layers, config.weights, config.image_size or None, config.backbone)
         store = FeatureStore(features, encoder)
-        if not resume:  # before the images are read, which takes long: a run killed there can be resumed as well
+        if not resume:  # first, because computing features is slow: a run killed there can be resumed
             folder.write_json(folder.config_file, asdict(config))
             write_csv(folder.path / "split.csv", data.pictures[["image_id", "split"]])
             words = [[name, value, phrase] for (name, value), phrase in (phrases or {}).items()]
@@ -101,10 +106,19 @@ def train_attributes(
 
 
 def settle(classifier: AttributeClassifier, logits: np.ndarray, labels: np.ndarray, aim: str) -> np.ndarray:
-    """Calibrate and tune thresholds on the logits (N, A) of labeled images; return their probabilities.
+    """Calibrate a classifier and tune its thresholds.
 
-    Statements share one slope and offset: each is stated in few held-out texts, and a line of its own is worse on
-    other texts (negative log-likelihood .1919 with a line each, .1898 with one for all).
+    All statements share one slope and one offset, because each statement occurs in few held-out texts. On other texts,
+    the negative log-likelihood was 0.1919 with separate slopes and offsets and 0.1898 with shared ones.
+
+    Args:
+        classifier: changed in place.
+        logits: uncalibrated logits of labeled images, shape (N, A).
+        labels: shape (N, A): 1, 0, or NaN (unknown; ignored).
+        aim: see `tune_thresholds`.
+
+    Returns:
+        probs: calibrated probabilities of the images, float64, shape (N, A).
     """
     slopes, offsets = calibrate(logits, labels, shared=classifier.statements is not None)
     classifier.set_answers(slopes=list(slopes), offsets=list(offsets))
@@ -117,7 +131,7 @@ def settle(classifier: AttributeClassifier, logits: np.ndarray, labels: np.ndarr
 
 
 def check_classes(data: AttributeData) -> None:
-    """Raise ValueError where an attribute has one class only among these images: nothing can be learned of it."""
+    """Raise ValueError if the known labels of an attribute have only one class: it cannot be learned."""
     for name, labels in zip(data.names, data.labels.T, strict=True):
         known = labels[np.isfinite(labels)]
         if len(np.unique(known)) < 2:
@@ -131,7 +145,7 @@ def check_classes(data: AttributeData) -> None:
 def _begun(
     folder: RunFolder, data: AttributeData, phrases: dict[tuple[str, int], str] | None
 ) -> tuple[AttributeConfig, AttributeData, dict[tuple[str, int], str] | None]:
-    """Return the settings of a run that is resumed, the data with its split, and its phrases or those given."""
+    """Read the settings of a resumed run, apply its split to the data, and read its phrases if none are given."""
     if phrases is None and (folder.path / PHRASES).exists():
         listed = read_object(folder.path / PHRASES)["phrases"]
         phrases = {(str(name), int(value)): str(phrase) for name, value, phrase in listed}
@@ -160,7 +174,7 @@ def _targets(
 
 
 def _build(images: StoredImages, config: AttributeConfig, statements: Statements | None) -> AttributeClassifier:
-    """Return the untrained classifier, which knows how common each statement is and what training images look like."""
+    """Build the untrained classifier, with initial biases of attention heads and a fitted `Familiarity` layer."""
     encoder = images.store.extractor
     classifier = AttributeClassifier(
         images.training.names,
@@ -192,7 +206,7 @@ def _build(images: StoredImages, config: AttributeConfig, statements: Statements
 def _best(
     folder: RunFolder, images: StoredImages, config: AttributeConfig, best: float
 ) -> tuple[AttributeClassifier, np.ndarray]:
-    """Return the classifier of the best epoch, fine-tuned where the settings say so, and its validation logits."""
+    """Load the classifier of the best epoch, fine-tune it if set, and return it with its validation logits."""
     classifier = load_classifier(folder.best_file, unfinished=True)
     if not config.fine_tune_blocks or classifier.finished:
         return classifier, stored_logits(classifier, images.store, list(images.validation.pictures["path"]))
@@ -212,7 +226,11 @@ def _manifest(data: AttributeData, images: StoredImages) -> dict[str, Any]:
 
 
 def _check_or_write(folder: RunFolder, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a run that begins; refuse to go on with a run of other data or another encoder."""
+    """Write the manifest of a new run. For a resumed run, check that data and encoder have not changed.
+
+    Raises:
+        ValueError: the data or the encoder of a resumed run have changed.
+    """
     if not folder.manifest_file.exists():
         folder.write_json(folder.manifest_file, manifest)
         return

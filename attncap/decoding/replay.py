@@ -1,4 +1,4 @@
-"""Feed given captions into a captioner: the probability and the attention map of each word."""
+"""Replay given captions through a captioner, for the probability and the attention map of each word."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def replay_each(step: Step, state: CaptionerState, token_ids: Any, read: Callabl
 
 
 class CompiledReplay:
-    """Feed token ids into a captioner, in a function that is compiled once for each shape.
+    """Replay token ids through a captioner, with a function that is compiled once for each shape of the inputs.
 
     With two shapes TensorFlow would leave the length open, which Keras's scan needs.
 
     Args:
         captioner: anything with `init_state` and `step`.
         read: function (step, state, token_ids (B, K, T)) -> tensors, such as `replay`.
-        batch_size: images at a time, the last batch filled up with zeros; None: all at once.
+        batch_size: images per pass. The last batch is filled up with zeros. None: all images in one pass.
     """
 
     def __init__(self, captioner: Any, read: Callable[..., Sequence[Any]] = replay, batch_size: int | None = None):
@@ -104,7 +104,12 @@ class CompiledReplay:
         self._compiled: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, features: np.ndarray, token_ids: np.ndarray) -> list[Any]:
-        """Return what `read` gives for features (N, rows, cols, D) and token_ids (N, K, T), N > 0, as NumPy arrays."""
+        """Call `read` in batches, and return its results as NumPy arrays.
+
+        Args:
+            features: shape (N, rows, cols, D), N > 0.
+            token_ids: int, shape (N, K, T), K captions per image.
+        """
         size = self._batch_size or len(features)
         batches = [
             self._batch(filled(features[start : start + size], size), filled(token_ids[start : start + size], size))
@@ -225,24 +230,28 @@ def replay_captions(
 
 
 class MemberReplay:
-    """Feed finished captions into each member of an ensemble: its own probabilities and maps.
+    """Replay captions through each member of an ensemble, for the probabilities and maps of each member.
 
     Args:
-        ensemble: that generated the captions.
+        ensemble: the ensemble that generated the captions.
     """
 
     def __init__(self, ensemble: Ensemble):
         self._readers = [(member, CompiledReplay(member)) for member in ensemble.members]
 
     def __call__(self, features: np.ndarray, captions: Sequence[Caption]) -> list[list[Caption]]:
-        """Read N captions.
+        """Replay N captions.
 
         Args:
             features: shape (N, *feature_shape).
             captions: N captions.
 
         Returns:
-            captions: for each member, N captions of the same words; attention_weights None for one without attention.
+            captions: for each member, N captions with the same words. `attention_weights` is None if the member has no
+                attention.
+
+        Raises:
+            ValueError: the numbers of features and captions differ.
         """
         if len(features) != len(captions):
             raise ValueError(f"one caption per image is needed, got {len(captions)} for {len(features)} images")

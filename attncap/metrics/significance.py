@@ -1,8 +1,8 @@
 """Bootstrap intervals over images, and paired tests between two systems.
 
-A score here is a function of sums over images (see `attncap.metrics.registry.Metric`), so a resample is a row of
-weights and a thousand resamples are one matrix product. Images are resampled, not captions: an image's captions depend
-on each other.
+Each score is a function of sums over images (see `attncap.metrics.registry.Metric`). A resample is then a row of
+weights, and a thousand resamples are one matrix product. Images are resampled, not captions, because the captions of
+one image are not independent.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _ROUNDING = 1e-12
 def bootstrap(columns: np.ndarray, scores_from_sums: ScoresFromSums, samples: int = 1000, seed: int = 0) -> np.ndarray:
     """Compute the scores of resampled sets of images: each sample draws N of the N images, with replacement.
 
-    The draws are those of sacrebleu for the same seed. What is not a sum stays fixed: CIDEr's document frequencies are
-    those of the whole reference set in every sample.
+    The same seed draws the same images as in sacrebleu. Quantities that are not sums stay fixed: CIDEr uses the
+    document frequencies of the whole reference set in every sample.
 
     Args:
         columns: float array, shape (N, C), one row of sums per image.
         scores_from_sums: maps sums, shape (S, C), to scores, shape (S, K).
         samples: S, number of resamples.
-        seed: of numpy's default generator; the same seed draws the same images for any system.
+        seed: seed of NumPy's default generator. The same seed draws the same images for every system.
 
     Returns:
         float64 array, shape (S, K).
@@ -48,11 +48,11 @@ def bootstrap(columns: np.ndarray, scores_from_sums: ScoresFromSums, samples: in
 
 
 def interval(scores: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """Percentile interval of bootstrap scores.
+    """Compute the percentile interval of bootstrap scores.
 
     Args:
         scores: float array, shape (S, K).
-        level: share of the samples inside; default 0.95.
+        level: share of the samples inside the interval.
 
     Returns:
         float64 array, shape (K, 2): lower and upper end.
@@ -75,8 +75,8 @@ def with_intervals(
     """Return the scores of all images with their 95% bootstrap intervals, as a row of a table.
 
     Args:
-        names: of the K scores.
-        columns, scores_from_sums, samples, seed: as in `bootstrap`.
+        names: names of the K scores.
+        columns, scores_from_sums, samples, seed: see `bootstrap`.
 
     Returns:
         row: NAME, NAME_low and NAME_high for each name.
@@ -90,10 +90,10 @@ def with_intervals(
 
 
 def paired_bootstrap(scores_a: np.ndarray, scores_b: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    """Two-sided p of "A and B score the same", from scores of the same resamples.
+    """Compute the two-sided p-value of the paired bootstrap test. The null hypothesis is that A and B score the same.
 
-    p = (1 + #{|a_s - b_s| - mean of |a - b| > |difference|}) / (S + 1), sacrebleu's `--paired-bs`,
-    save that two systems with equal scores get p = 1.
+    p = (1 + #{|a_s - b_s| - mean of |a - b| > |difference|}) / (S + 1). This is the test of sacrebleu's `--paired-bs`,
+    except that two systems with equal scores get p = 1.
 
     Args:
         scores_a: float array, shape (S, K), `bootstrap` of system A.
@@ -116,10 +116,11 @@ def paired_randomization(
     samples: int = 10_000,
     seed: int = 0,
 ) -> np.ndarray:
-    """Two-sided p of "A and B score the same", by swapping the systems' captions image by image at random.
+    """Compute the two-sided p-value of the paired randomization test. The null hypothesis: A and B score the same.
 
-    p = (1 + #{|difference of the shuffled systems| > |difference|}) / (S + 1), sacrebleu's `--paired-ar`,
-    save that two systems with equal scores get p = 1.
+    For each image, the captions of the two systems are swapped with probability 1/2.
+    p = (1 + #{|difference of the shuffled systems| > |difference|}) / (S + 1). This is the test of sacrebleu's
+    `--paired-ar`, except that two systems with equal scores get p = 1.
 
     Args:
         columns_a: float array, shape (N, C), rows of system A.

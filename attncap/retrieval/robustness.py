@@ -1,4 +1,4 @@
-"""Robustness of an index: which changed copies of its images it still finds, at which threshold."""
+"""Robustness of an image index: the share of changed copies that a search finds, for each distance threshold."""
 
 from __future__ import annotations
 
@@ -84,18 +84,18 @@ def changed_copies(
     changes: Mapping[str, Change] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Change images that are in the index, and search for them.
+    """Search an index for changed copies of its images.
 
     Args:
-        index: holds all of `image_ids`.
-        images: their files.
-        image_ids: their names in the index.
-        changes: name -> change of a PIL image; default CHANGES.
-        progress: show a bar with copies/s.
+        index: an index that contains all of `image_ids`.
+        images: the image files.
+        image_ids: the names of the images in the index.
+        changes: name -> function that changes a Pillow image. None: `CHANGES`.
+        progress: show a progress bar.
 
     Returns:
-        DataFrame (image_id, change, distance, found), one row per copy: the nearest neighbor's distance, and whether it
-        is the image that the copy was made from.
+        DataFrame with `image_id`, `change`, `distance` and `found`, one row per copy. `distance` is the distance of the
+        nearest neighbor. `found` tells whether this neighbor is the image that the copy was made from.
 
     Raises:
         UnreadableImage: a file cannot be decoded.
@@ -118,16 +118,18 @@ def changed_copies(
 def robustness_table(
     copies: pd.DataFrame, strangers: np.ndarray | Sequence[float], thresholds: Sequence[float]
 ) -> pd.DataFrame:
-    """Count the changed copies found within each threshold, and the strangers that are wrongly matched.
+    """Compute the share of changed copies that are found, and of other images that are wrongly matched.
 
     Args:
-        copies: of `changed_copies`.
-        strangers: nearest distances of images that are not in the index.
-        thresholds: distances.
+        copies: from `changed_copies`.
+        strangers: for images that are not in the index, the distance of the nearest neighbor. If empty, the row "not
+            in the index" is omitted.
+        thresholds: distances up to which a neighbor counts as a match.
 
     Returns:
-        DataFrame: one row per change, in order, and a last one "not in the index"; columns `change`, `median_distance`,
-        and `within T` for each threshold: the share found (of strangers, the share answered, which is wrong).
+        DataFrame with one row per change, and a last row "not in the index". The columns are `change`,
+        `median_distance`, and `within T` for each threshold T: the share of the copies that are found, and in the last
+        row the share of false matches.
     """
     table = []
     for name, part in copies.groupby("change", sort=False):

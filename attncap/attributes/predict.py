@@ -37,8 +37,7 @@ def predict_images(
         progress: show a progress bar.
 
     Returns:
-        probs: DataFrame with `file` and one column of probabilities per attribute. It has one row per readable image,
-            in order.
+        probs: DataFrame with `file` and one column of probabilities per attribute; one row per readable image.
         rejects: DataFrame with `file`, `path` and `reason`, for the images that cannot be read.
 
     Raises:

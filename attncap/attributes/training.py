@@ -62,8 +62,7 @@ def train_attributes(
 
     Returns:
         classifier: the classifier that is saved in `best.keras`.
-        report: its measures on the validation images. They are optimistic, because the thresholds were tuned on the
-            same images.
+        report: its measures on the validation images. They are optimistic: the thresholds were tuned on these images.
 
     Raises:
         ValueError: there are no training or validation images; an attribute has only one class; the folder already

@@ -77,8 +77,7 @@ class WordReader:
             token_ids: int, shape (N, T), without `<start>`, see `padded`.
 
         Returns:
-            log_probs: float32, shape (N, T), of each token given the tokens before it, in nats. 0 for padding, -inf
-                for `<unk>`.
+            log_probs: float32, shape (N, T), of each token given those before it; 0 for padding, -inf for `<unk>`.
             maps: float32, shape (N, T, L). None if the captioner has no attention.
         """
         log_probs, maps = self._read(np.asarray(features), token_ids[:, None])

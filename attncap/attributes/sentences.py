@@ -145,7 +145,9 @@ def contradicted_words(caption: Caption, facts: Mapping[str, Any]) -> list[int]:
     wrong: set[int] = set()
     for name, claim in zip(names, stated_attributes(names, caption.text), strict=True):
         if np.isfinite(claim) and np.isfinite(facts[name]) and claim != (facts[name] > 0):
-            phrase = _phrase(name) if _phrase(name) != "male" else "man" if claim else "woman"
+            phrase = _phrase(name)
+            if phrase == "male":
+                phrase = "man" if claim else "woman"
             length = len(phrase.split())
             for start in range(len(said) - length + 1):
                 part = said[start : start + length]

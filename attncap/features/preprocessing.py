@@ -18,11 +18,9 @@ SCALINGS = {
     "imagenet": "(x / 255 - mean) / deviation of ImageNet's channels: DenseNet, most PyTorch networks",
     "caffe": "blue, green, red; less the mean of ImageNet's channels: ResNet, VGG",
 }
-
-Scaling = (
-    str | tuple[tuple[float, ...], tuple[float, ...]]
-)  # a name of SCALINGS, or scale and offset, three numbers each
-LINEAR = {
+# A name of SCALINGS, or scale and offset, three numbers each.
+Scaling = str | tuple[tuple[float, ...], tuple[float, ...]]
+LINEAR = {  # the same as scale and offset; `scaled` divides instead, since its rounding is that of saved features
     "-1..1": ((1 / 127.5,) * 3, (-1.0,) * 3),
     "0..1": ((1 / 255,) * 3, (0.0,) * 3),
     "0..255": ((1.0,) * 3, (0.0,) * 3),

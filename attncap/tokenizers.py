@@ -15,7 +15,6 @@ import keras
 import numpy as np
 
 from attncap._files import check_list
-from attncap._keras_nlp import import_keras_nlp
 from attncap.captions import SEPARATOR, join_words
 from attncap.words import split_items, split_words
 
@@ -194,8 +193,10 @@ class WordPieceTokenizer(CaptionTokenizer):
     """
 
     def __init__(self, vocabulary: Sequence[str]):
+        import keras_hub
+
         super().__init__(vocabulary)
-        self._pieces = import_keras_nlp().tokenizers.WordPieceTokenizer(
+        self._pieces = keras_hub.tokenizers.WordPieceTokenizer(
             vocabulary=list(self.vocabulary),
             oov_token="<unk>",
             lowercase=False,
@@ -211,12 +212,13 @@ class WordPieceTokenizer(CaptionTokenizer):
 
         With separators, the separator of lists has a token of its own, as in `WordTokenizer.from_captions`.
         """
+        import keras_hub
         import tensorflow as tf
 
         check_list(captions, "captions")
         words = [word for caption in captions for word in split_words(caption)]
         special = [*SPECIAL_TOKENS, SEPARATOR] if separators else list(SPECIAL_TOKENS)
-        pieces = import_keras_nlp().tokenizers.compute_word_piece_vocabulary(
+        pieces = keras_hub.tokenizers.compute_word_piece_vocabulary(
             tf.data.Dataset.from_tensor_slices(words).batch(1024),
             vocabulary_size=vocabulary_size,
             split=False,  # the words that `tokenize` sees: "t-shirt" is one

@@ -10,6 +10,7 @@ from typing import Any
 
 from attncap.cli import options as cli
 from attncap.cli.outputs import heatmap_files
+from attncap.cli.outside_features import add_features_file, features_file_of, features_of
 from attncap.explain.methods import METHODS
 
 
@@ -18,6 +19,7 @@ def add_commands(commands: Any) -> None:
     parser = cli.add_command(commands, "explain", _explain)
     cli.add_run(parser)
     cli.add_images(parser)
+    add_features_file(parser)
     cli.add_output(parser, "PNG", "figure to write; of several images, NAME_image.png for each", required=True)
     parser.add_argument(
         "--method",
@@ -47,6 +49,7 @@ def _explain(options: argparse.Namespace) -> None:
         attncap explain --run runs/demo/run me.jpg --out why.png --method occlusion --method attention
     """
     from attncap.decoding.decoder import Decoder
+    from attncap.decoding.to_caption import with_boxes
     from attncap.explain.faithfulness import measure_maps
     from attncap.explain.plots import plot_explanations
     from attncap.explain.words import Explainer
@@ -59,13 +62,15 @@ def _explain(options: argparse.Namespace) -> None:
     rejects = list(unnamed.itertuples(index=False, name=None))
     path_of = dict(zip(images["image_id"], images["path"], strict=True))
     file_of = dict(zip(path_of, heatmap_files(Path(options.out), list(path_of)), strict=True))
-    image_ids, features = cli.encode_files(captioner, path_of, rejects)
+    image_ids, (features, _, boxes) = features_of(captioner, path_of, rejects, features_file_of(options))
     if image_ids:
         if options.caption is None:
             captions = Decoder(captioner, batch_size=32, **cli.decoding(options))(features, image_ids)
         else:
             captions = [options.caption] * len(image_ids)
-        explained = {method: explainer(features, captions) for method, explainer in explainers.items()}
+        explained = {
+            method: with_boxes(explainer(features, captions), boxes) for method, explainer in explainers.items()
+        }
         for number, image_id in enumerate(image_ids):
             path = path_of[image_id]
             own = {method: found[number] for method, found in explained.items()}

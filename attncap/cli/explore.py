@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attncap.cli import options as cli
+from attncap.cli.outside_features import add_features_file, features_file_of, features_of
 
 
 def add_commands(commands: Any) -> None:
@@ -21,6 +22,7 @@ def add_commands(commands: Any) -> None:
     cli.add_boxes(parser, "with --data, boxes to draw where a word names one")
     help_text = "CSV (first column: image_id) or CelebA's text: mark words that it contradicts (default: words that "
     help_text += "are false of a drawn face, else words in no reference)"
+    add_features_file(parser)
     data.add_argument("--facts", metavar="TABLE", help=help_text)
     data.add_argument("--limit", type=int, default=200, metavar="N", help="show the first N images (default 200)")
     cli.group(parser, "model").add_argument(
@@ -45,6 +47,7 @@ def _explore(options: argparse.Namespace) -> None:
     from attncap.metrics.characteristics import Facts
     from attncap.models.saving import load_captioner
     from attncap.paths import find_images
+    from attncap.training.external import features_file
 
     if options.images is None and options.data is None:
         raise ValueError("--images or --data is needed: which images to show")
@@ -81,14 +84,18 @@ def _explore(options: argparse.Namespace) -> None:
     shown = images.head(options.limit)
     path_of = dict(zip(shown["image_id"], shown["path"], strict=True))
     captioner = cli.captioner_of(options)
-    image_ids, features = cli.encode_files(captioner, path_of, rejects)
+    image_ids, features = features_of(captioner, path_of, rejects, features_file_of(options))
     for _, path, reason in rejects:
         print(f"left out: {path}: {reason}", file=sys.stderr)
     if not image_ids:
-        raise ValueError(f"{options.images or options.data}: none of its {len(shown)} images can be read")
+        raise ValueError(f"{options.images or options.data}: none of its {len(shown)} images can be shown")
     if options.against is not None:
         other = load_captioner(options.against)
-        against = (other, cli.encode_files(other, {name: path_of[name] for name in image_ids}, [])[1])
+        file, own = features_file(options.against), {name: path_of[name] for name in image_ids}
+        lacking: list[tuple[str, str, str]] = []
+        against = (other, features_of(other, own, lacking, file)[1])
+        if lacking:
+            raise ValueError(f"--against {options.against}: {lacking[0][1]}: {lacking[0][2]}")
     explorer = explore_features(
         captioner,
         features,

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import inspect
 import math
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
@@ -283,23 +282,3 @@ def _look_alikes(file: str, captioner: Any) -> Any:
 
     with index_for(file, captioner) as index:
         return LookAlikes(index, captioner)
-
-
-def encode_files(captioner: Any, path_of: dict[str, str], rejects: list[tuple[str, str, str]]) -> tuple[list[str], Any]:
-    """Return the image_ids and the features of the images that can be read; the others go to `rejects`.
-
-    A terminal shows a bar.
-
-    Args:
-        captioner: its encoder is used.
-        path_of: image_id -> the file.
-        rejects: (image_id, path, reason) of each unreadable image is appended to it.
-    """
-    import numpy as np
-
-    from attncap.decoding.predict import encoded_images
-
-    paths, bar = list(path_of.values()), sys.stderr.isatty()
-    encoded = list(encoded_images(captioner, paths, list(path_of), rejects, progress=bar))
-    features = np.concatenate([features for _, features in encoded]) if encoded else np.empty(0)
-    return [image_id for kept, _ in encoded for image_id in kept], features

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,49 @@ def caption_with(
     if file is None:
         return caption_images(captioner, paths, image_ids, decoder=decoder, **settings)
     features = ExternalFeatures.read(file)
-    names = [
-        image_id if image_id in features else Path(path).name for image_id, path in zip(image_ids, paths, strict=True)
-    ]
+    names = _names_in(features, image_ids, paths)
     captions, rejects = caption_features(captioner, features, names, decoder=decoder)
     given = [image_id for image_id, name in zip(image_ids, names, strict=True) if name in features]
     return [replace(caption, image_id=image_id) for caption, image_id in zip(captions, given, strict=True)], rejects
+
+
+def features_of(
+    captioner: Any, path_of: Mapping[str, str], rejects: list[tuple[str, str, str]], file: str | None = None
+) -> tuple[list[str], Any]:
+    """Return the image_ids and the features of images; what has none goes to `rejects`.
+
+    Args:
+        captioner: its encoder is used, with a bar in a terminal, where there is no `file`.
+        path_of: image_id -> the image file.
+        rejects: (image_id, path, reason) of each image that is unreadable, or not in `file`, is appended to it.
+        file: features computed elsewhere, by image_id or else by file name; None: computed by the encoder.
+
+    Returns:
+        image_ids: of the N images that have features.
+        features: `Regions` of shape (N, rows, cols, D), with boxes where the file has some.
+    """
+    import numpy as np
+
+    from attncap.decoding.predict import check_shape, encoded_images
+    from attncap.features.external import ExternalFeatures
+    from attncap.features.regions import Regions
+
+    ids, paths = list(path_of), list(path_of.values())
+    if file is None:
+        encoded = list(encoded_images(captioner, paths, ids, rejects, progress=sys.stderr.isatty()))
+        features = np.concatenate([features for _, features in encoded]) if encoded else np.empty(0)
+        return [image_id for kept, _ in encoded for image_id in kept], Regions(features)
+    external = ExternalFeatures.read(file)
+    check_shape(captioner, external)
+    name_of = dict(zip(ids, _names_in(external, ids, paths), strict=True))
+    reason_of = dict(external.extract(list(name_of.values())).itertuples(index=False, name=None))
+    rejects += [(i, path_of[i], reason_of[name]) for i, name in name_of.items() if name in reason_of]
+    given = {image_id: name for image_id, name in name_of.items() if name not in reason_of}
+    names = list(given.values())
+    return list(given), Regions(external.get(names), boxes=external.boxes(names)) if names else Regions(np.empty(0))
+
+
+def _names_in(features: Any, image_ids: Sequence[str], paths: Sequence[Any]) -> list[str]:
+    """Return the name of each image in a file of features: its image_id, or else its file name."""
+    pairs = zip(image_ids, paths, strict=True)
+    return [image_id if image_id in features else Path(path).name for image_id, path in pairs]

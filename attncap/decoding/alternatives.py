@@ -13,6 +13,8 @@ from attncap.captions import Caption
 from attncap.decoding.beam_search import Step
 from attncap.decoding.decoder import Decoder
 from attncap.decoding.replay import LENGTH_STEP, CompiledReplay, replay_each
+from attncap.decoding.to_caption import with_boxes
+from attncap.features.regions import Regions
 from attncap.images import AnyImage
 from attncap.metrics.evaluate import evaluate
 from attncap.models.captioner import CaptionerState
@@ -105,7 +107,7 @@ def _words(captioner: Any, caption: Caption, ids: np.ndarray, log_probs: np.ndar
 
 def explore_features(
     captioner: Any,
-    features: np.ndarray,
+    features: np.ndarray | Regions,
     image_ids: Sequence[str],
     images: Mapping[str, AnyImage] | Sequence[AnyImage],
     references: Mapping[str, Sequence[str]] | None = None,
@@ -113,7 +115,7 @@ def explore_features(
     top: int = 5,
     beam_width: int = 3,
     title: str = "Where the captioner looked",
-    against: tuple[Any, np.ndarray] | None = None,
+    against: tuple[Any, np.ndarray | Regions] | None = None,
     runs: tuple[str, str] = ("this run", "the other run"),
     phrases: Callable[[list[Caption]], Sequence[Sequence[Any]]] | None = None,
     wrong: Callable[[Caption], Collection[int]] | None = None,
@@ -123,7 +125,8 @@ def explore_features(
 
     Args:
         captioner: of any kind.
-        features: shape (N, rows, cols, D), of the captioner's encoder.
+        features: shape (N, rows, cols, D), of the captioner's encoder; or `Regions` of that shape, whose boxes the maps
+            are then drawn on.
         image_ids: N names.
         images: N images in order, or image_id -> image.
         references: image_id -> human captions; if all N images have some, the page can sort by score.
@@ -140,8 +143,9 @@ def explore_features(
     Example:
         >>> explore_features(captioner, store.get(paths), image_ids, paths).save("explore.html")
     """
+    ours = features if isinstance(features, Regions) else Regions(features)
     decode = Decoder(captioner, beam_width=beam_width, n_best=beam_width, **settings)
-    decoded = decode(features, image_ids)
+    decoded = with_boxes(decode(ours.features, image_ids), ours.boxes)
     captions = [[item] if isinstance(item, Caption) else item for item in decoded]
     scores = None
     if references and all(references.get(image_id) for image_id in image_ids):
@@ -150,12 +154,14 @@ def explore_features(
         scores = evaluate(predictions, own, bootstrap=0, human=False).per_image
     other = None
     if against is not None:
-        other = Decoder(against[0], beam_width=beam_width, **settings)(against[1], image_ids)
+        theirs = against[1] if isinstance(against[1], Regions) else Regions(against[1])
+        decode = Decoder(against[0], beam_width=beam_width, **settings)
+        other = with_boxes(decode(theirs.features, image_ids), theirs.boxes)
     return explore(
         captions,
         images,
         references=references,
-        alternatives=top_alternatives(captioner, features, captions, top=top),
+        alternatives=top_alternatives(captioner, ours.features, captions, top=top),
         scores=scores,
         against=other,
         runs=runs,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from attncap._keras_nlp import import_keras_nlp
 from attncap.captions import Caption
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.decoder import Decoder
@@ -112,6 +111,8 @@ class ConsensusDecoder:
         logits_processors: Sequence[LogitsProcessor] = (),
         **settings: Any,
     ):
+        import keras_hub
+
         if config is not None and settings:
             raise TypeError(f"give either config or settings, got config and {', '.join(settings)}")
         self.config = config = config or ConsensusConfig(**settings)
@@ -129,7 +130,7 @@ class ConsensusDecoder:
         self._gain = CiderD(tokens)
         self._repetition_cost = RepetitionCost(row for rows in tokens for row in rows)
         self._neighbors = neighbors
-        sampler = import_keras_nlp().samplers.RandomSampler(temperature=config.temperature, seed=config.seed)
+        sampler = keras_hub.samplers.RandomSampler(temperature=config.temperature, seed=config.seed)
 
         def draw(features: Any) -> Any:
             state = captioner.init_state(features, captions=config.samples)

@@ -142,16 +142,22 @@ def measure_maps(
         raise ValueError("no word to measure: give captions with words of the vocabulary")
     rng = np.random.default_rng(seed)
     rows, cols, box = stored_grid(captioner)
+    masked = getattr(captioner, "masked", False)
     shares = np.array([0.0, *fractions, 1.0])
-    counts = np.rint(shares * rows * cols).astype(int)
     reader = WordReader(captioner, batch_size)
     records = []
     # Sort by position: words at similar positions need a similar number of decoding steps.
     ordered = sorted(words, key=lambda pair: pair[1])
     for number, word in tqdm(ordered, desc="faithfulness", unit=" words", disable=None):
         captions = {name: own[number] for name, own in explained.items()}
-        orders = {name: _order(_on_grid(caption, word, rows, cols, box), rng) for name, caption in captions.items()}
-        orders[RANDOM] = rng.permutation(rows * cols)
+        real = features[number].any(axis=-1) if masked else np.ones((rows, cols), bool)
+        cells = np.flatnonzero(real)  # without the padding of masked regions
+        counts = np.rint(shares * len(cells)).astype(int)
+        orders = {
+            name: cells[_order(_on_grid(caption, word, rows, cols, box).reshape(-1)[cells], rng)]
+            for name, caption in captions.items()
+        }
+        orders[RANDOM] = rng.permutation(cells)
         for name, (deleted, inserted) in _probabilities(
             reader, features[number], captions[next(iter(captions))], word, orders, counts, baseline
         ).items():
@@ -214,9 +220,8 @@ def _on_grid(caption: Caption, word: int, rows: int, cols: int, box: tuple[float
 
 
 def _order(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sort the cells from the largest weight to the smallest; equal weights are in random order."""
-    flat = weights.reshape(-1)
-    return np.lexsort((rng.random(flat.size), -flat))
+    """Sort cells from the largest weight to the smallest; equal weights are in random order."""
+    return np.lexsort((rng.random(weights.size), -weights))
 
 
 def _probabilities(
@@ -238,7 +243,9 @@ def _probabilities(
     rows, cols = features.shape[:2]
     covers = []
     for order in orders.values():
-        hidden = np.argsort(order) < counts[:, None]  # (Q, L), by the rank of each cell
+        rank = np.full(rows * cols, rows * cols)
+        rank[order] = np.arange(len(order))
+        hidden = rank < counts[:, None]  # (Q, L)
         covers += [hidden, ~hidden]
     cover = np.concatenate(covers).reshape(-1, rows, cols)
     several = hide(features, cover, baseline_of(features, baseline))

@@ -15,6 +15,7 @@ from attncap.explain.faithfulness import RANDOM, MapFaithfulness
 from attncap.images import AnyImage
 from attncap.plotting.layout import fit_word, label_graph, place_axes, place_text, read_image, side_by_side, wrap
 from attncap.plotting.overlay import NO_MAPS, Mode, check_mode, draw_attention, draw_scale, peak_label
+from attncap.plotting.regions import MAP_CELLS
 from attncap.plotting.style import COLORS, GAP, INK, LINE, MARGIN, MUTED, PANEL_PIXELS, STYLE, SheetFigure, root_figure
 
 PER_ROW = 7  # words side by side
@@ -44,6 +45,7 @@ def plot_explanations(
     check_mode(mode)
     if not explained:
         raise ValueError("explained needs at least one method: give its name and a caption with maps")
+    explained = {name: caption.on_grid(MAP_CELLS, MAP_CELLS) for name, caption in explained.items()}
     first = next(iter(explained.values()))
     for name, caption in explained.items():
         if caption.words != first.words:

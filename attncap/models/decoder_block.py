@@ -7,8 +7,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from attncap._keras_nlp import import_keras_nlp
-
 
 @keras.saving.register_keras_serializable("attncap")
 class DecoderBlock(keras.layers.Layer):
@@ -43,6 +41,8 @@ class DecoderBlock(keras.layers.Layer):
     """
 
     def __init__(self, units: int, heads: int, feedforward_units: int, dropout: float = 0.0, **kwargs: Any):
+        import keras_hub  # what keras-nlp is called now; it comes with keras-nlp and takes seconds to import
+
         super().__init__(**kwargs)
         self.units = units
         self.heads = heads
@@ -51,9 +51,9 @@ class DecoderBlock(keras.layers.Layer):
         policy = self.dtype_policy
         attention = {"num_heads": heads, "key_dim": units // heads, "dtype": policy}
         self.self_norm = keras.layers.LayerNormalization(dtype=policy, name="self_norm")
-        self.self_attention = import_keras_nlp().layers.CachedMultiHeadAttention(**attention, name="self_attention")
+        self.self_attention = keras_hub.layers.CachedMultiHeadAttention(**attention, name="self_attention")
         self.cross_norm = keras.layers.LayerNormalization(dtype=policy, name="cross_norm")
-        self.cross_attention = import_keras_nlp().layers.CachedMultiHeadAttention(**attention, name="cross_attention")
+        self.cross_attention = keras_hub.layers.CachedMultiHeadAttention(**attention, name="cross_attention")
         self.feedforward_norm = keras.layers.LayerNormalization(dtype=policy, name="feedforward_norm")
         self.inner_dense = keras.layers.Dense(feedforward_units, activation="relu", dtype=policy, name="inner")
         self.outer_dense = keras.layers.Dense(units, dtype=policy, name="outer")

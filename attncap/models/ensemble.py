@@ -35,6 +35,7 @@ class Ensemble(keras.Model):
         map_shape, grid_box: rows and cols of the maps, and the part of the image that they cover.
         encoder: the members' encoder; None where they have none.
         has_attention: whether any member has attention.
+        masked: whether rows of zeros in the features are padding, see `Captioner`.
 
     Raises:
         ValueError: no member; two vocabularies; only some members have an encoder; members that read different
@@ -59,6 +60,7 @@ class Ensemble(keras.Model):
         for name, member in zip(self.names[1:], self.members[1:], strict=True):
             _check_vocabulary(self.members[0].tokenizer, member.tokenizer, self.names[0], name)
         self.tokenizer = self.members[0].tokenizer
+        self.masked = all(getattr(member, "masked", False) for member in self.members)
         self._set_features()
         looking = [at for at, member in enumerate(self.members) if getattr(member, "has_attention", True)]
         self.has_attention = bool(looking)

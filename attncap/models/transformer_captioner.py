@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from attncap._keras_nlp import import_keras_nlp
 from attncap.features.extractor import FeatureExtractor
 from attncap.models.attending_captioner import AttendingCaptioner
 from attncap.models.captioner import CaptionerState
@@ -69,6 +68,8 @@ class TransformerCaptioner(AttendingCaptioner):
         dropout: float = 0.3,
         **kwargs: Any,
     ):
+        import keras_hub
+
         if min(hidden_units, decoder_layers, heads, feedforward_units, window) < 1 or hidden_units % heads:
             raise ValueError(
                 "hidden_units, decoder_layers, heads, feedforward_units and window are at least 1, and heads divide "
@@ -88,7 +89,7 @@ class TransformerCaptioner(AttendingCaptioner):
         self.heads = heads
         self.feedforward_units = feedforward_units
         self.window = window
-        self.positions = import_keras_nlp().layers.SinePositionEncoding(dtype="float32", name="positions")
+        self.positions = keras_hub.layers.SinePositionEncoding(dtype="float32", name="positions")
         self.blocks = [
             DecoderBlock(
                 hidden_units, heads, feedforward_units, self.dropout_rate, dtype=self.dtype_policy, name=f"block_{n}"

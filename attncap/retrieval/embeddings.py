@@ -78,8 +78,8 @@ class PooledEmbedding:
         for start in range(0, len(files), BATCH):
             batch = files[start : start + BATCH]
             readable = [file for file in batch if file not in reasons]
-            vectors = iter(pooled(self.store.get(readable)) if readable else ())
-            codes += [UnreadableImage(file, reasons[file]) if file in reasons else next(vectors) for file in batch]
+            found = iter(_codes(readable, self.store.get(readable)) if readable else ())
+            codes += [UnreadableImage(file, reasons[file]) if file in reasons else next(found) for file in batch]
         return codes
 
     def _computed(self, images: Sequence[AnyImage], progress: bool) -> list[np.ndarray | UnreadableImage]:
@@ -88,13 +88,22 @@ class PooledEmbedding:
         codes: dict[int, np.ndarray | UnreadableImage] = {}
         for batch in encode_images(self.extractor, images, batch_size=BATCH, progress=progress, network=self._network):
             if batch.positions:
-                codes.update(zip(batch.positions, pooled(batch.features[0]), strict=True))
+                names = [image_name(images[at], at) for at in batch.positions]
+                codes.update(zip(batch.positions, _codes(names, batch.features[0]), strict=True))
             for at, reason in batch.rejects:
                 codes[at] = UnreadableImage(image_name(images[at], at), reason)
         return [codes[at] for at in range(len(images))]
 
 
 def pooled(features: np.ndarray) -> np.ndarray:
-    """Return the mean of features (B, rows, cols, D) over their regions: float32, (B, D), of unit length."""
+    """Return the mean of features (B, rows, cols, D) over their regions: float32, (B, D), of unit length, or zeros."""
     vectors = features.astype(np.float32).mean((1, 2))  # (B, rows, cols, D) to (B, D)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+def _codes(names: Sequence[str], features: np.ndarray) -> list[np.ndarray | UnreadableImage]:
+    return [
+        vector if vector.any() else UnreadableImage(name, "its features are all zero: nothing to compare")
+        for name, vector in zip(names, pooled(features), strict=True)
+    ]

@@ -8,9 +8,12 @@ from typing import Any
 import keras
 import pandas as pd
 
+from attncap._messages import quoted
 from attncap.data.load import CaptionData
 from attncap.features.external import ExternalFeatures
 from attncap.grounding.annotations import Phrases
+from attncap.models.captioner import Captioner
+from attncap.models.registry import captioner_class
 from attncap.models.saving import model_file
 from attncap.tokenizers import CaptionTokenizer
 from attncap.training.config import BEFORE, TrainConfig
@@ -26,6 +29,7 @@ def manifest_of(
     source: FeatureSource,
     config: TrainConfig,
     boxes: str | None = None,
+    model: Any = None,
 ) -> dict[str, Any]:
     """Return digests of what must be unchanged on resume: data, splits, vocabulary, encoder, boxes and start."""
     training, validation, phrases = images
@@ -48,6 +52,10 @@ def manifest_of(
         manifest["features_file"] = str(store.file.absolute())
     elif source.whole is None:
         manifest["features_given"] = True
+    if isinstance(model, Captioner):
+        manifest["model_given"] = type(model).__name__
+    elif isinstance(model, type) and model is not captioner_class(config.model):
+        manifest["model_given"] = model.__name__
     if config.start is not None:
         manifest["start_digest"] = file_digest(config.start)
     elif source.tail is not None and source.whole is not None:
@@ -72,7 +80,21 @@ def check_or_write(folder: RunFolder, manifest: dict[str, Any], resume: bool) ->
     for name in names:
         now, then = manifest.get(name), saved.get(name)
         if now != then:
-            raise ValueError(f"{folder.path}: cannot resume: {name} is {now}, the run began with {then}")
+            mend = ": if it was given a tokenizer, give it again" if name == "vocabulary_digest" else ""
+            raise ValueError(f"{folder.path}: cannot resume: {name} is {now}, the run began with {then}{mend}")
+
+
+def check_given_again(folder: RunFolder, model: Any) -> None:
+    """Refuse to resume a run that trains a class or a captioner of the user's own without it.
+
+    Raises:
+        ValueError: it is not given; the message names its class.
+    """
+    name = read_object(folder.manifest_file).get("model_given") if folder.manifest_file.exists() else None
+    if name is not None and (model is None or isinstance(model, str)):
+        raise ValueError(
+            f"{folder.path}: cannot resume: the run trains your own {quoted(name)}: give it again as model"
+        )
 
 
 def same_settings(folder: RunFolder, config: TrainConfig) -> TrainConfig:

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap._keras_nlp import import_keras_nlp
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.sampling import sample
 from attncap.metrics.reward import CaptionReward
@@ -96,6 +95,8 @@ class SelfCriticalTrainer:
         crossentropy: float = 0.0,
         seed: int = 0,
     ):
+        import keras_hub
+
         self.captioner = captioner
         self.batches = batches
         self.references = batches.references()
@@ -103,7 +104,7 @@ class SelfCriticalTrainer:
         self.samples = samples
         self.crossentropy = crossentropy
         self.seed = seed
-        self._sampler = import_keras_nlp().samplers.RandomSampler(temperature=temperature, seed=seed)
+        self._sampler = keras_hub.samplers.RandomSampler(temperature=temperature, seed=seed)
 
         def draw(features: Any) -> Any:
             state = captioner.init_state(features, captions=samples)

@@ -27,7 +27,7 @@ from attncap.training.external import check_external, given_features
 from attncap.training.features import feature_source
 from attncap.training.fit import fit
 from attncap.training.inputs import check_supervision, given_tokenizer, tokenizer_of, training_batches, training_images
-from attncap.training.manifest import check_or_write, manifest_of, same_settings
+from attncap.training.manifest import check_given_again, check_or_write, manifest_of, same_settings
 from attncap.training.run_folder import RunFolder, cleared_on_error
 from attncap.training.validation import SCORES, Metric, Validator
 
@@ -95,6 +95,8 @@ def train(
     with cleared_on_error(folder, resume, distribution is not None):
         config = same_settings(folder, config) if resume else config
         check_supervision(config, boxes)
+        if resume:
+            check_given_again(folder, model)
         if distribution is not None:
             distribution.check(config)
         keras.utils.set_random_seed(config.seed)  # weights="random" are then the same when the run is resumed
@@ -115,7 +117,7 @@ def train(
         if reasons and verbose not in (0, False):
             print("settings that follow from the data:", *reasons, sep="\n  ")
         tokenizer = given or tokenizer_of(config, list(images.training.captions["caption"]))
-        manifest = manifest_of(data, images, tokenizer, source, config, boxes)
+        manifest = manifest_of(data, images, tokenizer, source, config, boxes, model)
         if distribution is not None:
             distribution.check_same(manifest, config)
         check_or_write(folder, manifest, resume)

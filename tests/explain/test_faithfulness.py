@@ -60,6 +60,18 @@ def test_deletion_and_insertion_by_hand() -> None:
     assert found.to_markdown().count("\n") == 4
 
 
+def test_padding_of_masked_regions_is_no_part_of_the_image() -> None:
+    captioner = ReadsCells(dog=6)
+    captioner.masked = True
+    features = picture_with({6: 3.0, 3: 1.0, 4: 1.0, 5: 1.0})[None]  # the other 11 of 15 cells are zeros: padding
+    explained = {"right": [caption_with([6])]}
+    found = measure_maps(captioner, features, explained, baseline="zero", fractions=(0.25,), n_bootstrap=10)
+    full, nothing = sigmoid(3.0), 0.5
+    curves = found.curves.groupby("method")[["deletion", "insertion"]].agg(list)
+    assert curves.loc["right", "deletion"] == pytest.approx([full, nothing, nothing], rel=1e-4)  # one of 4 cells
+    assert curves.loc["right", "insertion"] == pytest.approx([nothing, full, full], rel=1e-4)
+
+
 def test_maps_on_another_grid_are_read_at_the_cells_centers() -> None:
     captioner = ReadsCells(dog=0)
     features = picture_with({0: 3.0})[None]

@@ -32,6 +32,7 @@ from attncap.tokenizers import SPECIAL_TOKENS, WordTokenizer
 from attncap.training.config import TrainConfig
 from attncap.training.run_folder import RunFolder
 from attncap.training.train import train
+from tests.plotting.explorer.test_page import stored
 
 FACES = "faces:40"
 SMALL: dict[str, Any] = {
@@ -133,12 +134,14 @@ def commands(faces: CaptionData, grids: Path, regions: Path, tmp_path_factory: p
     folder = tmp_path_factory.mktemp("commands")
     captioners = {name: trained(faces, file, folder / name) for name, file in (("grids", grids), ("regions", regions))}
     image = first_test_image(faces)["path"]
-    held_out = ["--data", FACES, "--split", "test"]
+    held_out, page = ["--data", FACES, "--split", "test"], str(folder / "page.html")
     printed = in_a_fresh_process(
         ["caption", "--run", str(folder / "grids"), image, "--heatmap", str(folder / "grids.png")],
         ["caption", "--run", str(folder / "regions"), image, "--heatmap", str(folder / "regions.png")],
         ["predict", "--run", str(folder / "grids"), *held_out, "--out", str(folder / "predictions.json")],
         ["ground", "--run", str(folder / "regions"), *held_out, "--boxes", "faces", "--json"],
+        ["explore", "--run", str(folder / "regions"), "--against", str(folder / "grids"), *held_out, "--out", page],
+        ["explain", "--run", str(folder / "regions"), image, "--out", str(folder / "why.png"), "--faithfulness"],
     )
     return captioners, folder, printed
 
@@ -174,6 +177,16 @@ def test_masked_regions_with_boxes(faces: CaptionData, regions: Path, commands: 
     assert np.asarray(Image.open(folder / "regions.png")).std() > 10
     measured = json.loads(printed[3])  # one that looks at boxes alone has more of its map in them than a uniform one
     assert measured["n_phrases"] > 0 and measured["attention_correctness"] > measured["uniform"] > 0
+
+
+def test_explorer_and_explanations_of_regions(commands: tuple) -> None:
+    _, folder, printed = commands
+    assert printed[4].startswith("5 images in ")
+    page = stored((folder / "page.html").read_text())
+    assert len(page["runs"]) == 2 and all(image["other"]["words"] for image in page["images"])
+    assert np.asarray(Image.open(folder / "why.png")).std() > 10
+    faithfulness = printed[5].splitlines()
+    assert {"occlusion", "attention", "random"} <= {line.split()[0] for line in faithfulness if line.split()}
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import attncap
 from attncap.features.extractor import Encoder
@@ -113,6 +114,8 @@ def test_what_is_given_is_used_and_the_run_resumes(tmp_path: Path) -> None:
     assert len(history_of(tmp_path / "killed")) == 1
     with pytest.raises(ValueError, match="cannot resume: the run was given features of your own: give them again"):
         train(data, tmp_path / "killed", resume=True, verbose=0)
+    with pytest.raises(ValueError, match="vocabulary_digest is .*: if it was given a tokenizer, give it again"):
+        train(data, tmp_path / "killed", resume=True, features=OwnFeatures(), verbose=0)
     own(tmp_path / "killed", None, resume=True)
     assert history_of(tmp_path / "killed") == history
 
@@ -150,6 +153,9 @@ def test_an_encoder_of_ones_own_serves_training_captions_and_retrieval(tmp_path:
     with ImageIndex(tmp_path / "index.db", PooledEmbedding(Means())) as index:
         assert index.add(paths, [[path] for path in paths], progress=False).empty
         assert index.query(paths[1])[0].distance == pytest.approx(0, abs=1e-3)
+        Image.new("RGB", (12, 12)).save(tmp_path / "black.png")  # without light, this encoder's features are zero
+        rejects = index.add([str(tmp_path / "black.png")], [["black"]], progress=False)
+        assert rejects["reason"].tolist() == ["its features are all zero: nothing to compare"] and len(index) == 3
     with pytest.raises(ValueError, match="holds codes of encoder pooled Means means"):
         ImageIndex.load(tmp_path / "index.db", PooledEmbedding(Means(image_size=15)))
 
@@ -162,6 +168,8 @@ def test_a_captioner_of_ones_own_is_trained_as_it_is(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=1)
     captioner = train(data, tmp_path / "run", config, model=given, features=OwnFeatures(), verbose=0)
     assert captioner.hidden_units == 13
+    with pytest.raises(ValueError, match="the run trains your own 'AttentionCaptioner': give it again as model"):
+        train(data, tmp_path / "run", resume=True, features=OwnFeatures(), verbose=0)
     assert any((now != then).any() for now, then in zip(given.get_weights(), before, strict=True))
 
 

@@ -21,6 +21,7 @@ extensions = [
     "mathml",  # docs/_ext/mathml.py
     "sphinx_copybutton",
     "sphinx_argparse_cli",
+    "command_line",  # docs/_ext/command_line.py
     "generated",  # docs/_ext/generated.py: notebooks, API pages and drawings
 ]
 exclude_patterns = ["_ext", "_templates"]

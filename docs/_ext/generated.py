@@ -75,15 +75,18 @@ def parser() -> argparse.ArgumentParser:
     return main._parser()
 
 
+# What stays on one line in a cell: "[0.1, 0.2]", "0.1 to 0.2", "1 / 2", "BLEU-4", "7.1e-11", dates. Code is left as it is.
+UNBROKEN = re.compile(r"`[^`]*`|(?<=\d)(?:,| to| /) (?=-?[\d.])|\bBLEU-(?=\d)|(?<=\d)e?-(?=\d)")
+
+
 def _keep_numbers_together(_app: Any, _name: str, source: list[str]) -> None:
-    """Let no line of a table's cell end inside an interval, such as "[0.1, 0.2]" or "0.1 to 0.2", or in "1 / 2"."""
+    """Let no line of a table's cell end inside a number, a score's name, or an interval."""
 
     def unbroken(found: re.Match[str]) -> str:
-        return found[0].replace(" ", "\u00a0")
+        return found[0] if found[0][0] == "`" else found[0].replace(" ", "\u00a0").replace("-", "\u2011")
 
     lines = source[0].split("\n")
-    between = re.compile(r"(?<=\d)(,| to| /) (?=-?[\d.])")
-    source[0] = "\n".join(between.sub(unbroken, line) if line.startswith("| ") else line for line in lines)
+    source[0] = "\n".join(UNBROKEN.sub(unbroken, line) if line.startswith("| ") else line for line in lines)
 
 
 def _link_to_copies(_app: Any, _name: str, source: list[str]) -> None:

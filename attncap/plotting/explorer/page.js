@@ -213,7 +213,7 @@
     const mode = at("mode").value;
     at("frame").dataset.mode = word && maps ? mode : "";
     at("map").style.opacity = word && maps ? at("strength").value / 100 : 0;
-    showBoxes(beam, word);
+    showBoxes("boxes", shownBoxes(beam, word));
     showOther(beam, word);
     at("peak").hidden = at("here").hidden = true;
     at("scale").classList.toggle("idle", !(word && maps));
@@ -251,8 +251,8 @@
 
   const shownBoxes = (beam, word) => (at("withboxes").checked && phraseOf(beam, word)?.[3]) || [];
 
-  function showBoxes(beam, word) {
-    at("boxes").replaceChildren(...shownBoxes(beam, word).map(([left, top, right, bottom]) => {
+  function showBoxes(id, boxes) {
+    at(id).replaceChildren(...boxes.map(([left, top, right, bottom]) => {
       const drawn = element("span", "box");
       Object.assign(drawn.style, {
         left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%`,
@@ -261,12 +261,19 @@
     }));
   }
 
+  // Where the other run says a word; -1 where it does not, or where there is no other.
+  function placeInOther(beam, word) {
+    const other = images[state.image].other;
+    return other && word ? matching(beam.words, other.words)[word - 1] : -1;
+  }
+
   // The other run, where two are compared: its map of the same word, if it says it.
   function showOther(beam, word) {
     const other = images[state.image].other;
     if (!other) return;
     const maps = mapsOf(other);
-    const same = word ? matching(beam.words, other.words)[word - 1] : -1;
+    const same = placeInOther(beam, word);
+    showBoxes("otherboxes", same >= 0 ? shownBoxes(beam, word) : []);
     at("otherframe").dataset.mode = same >= 0 && maps ? at("mode").value : "";
     at("othermap").style.opacity = same >= 0 && maps ? at("strength").value / 100 : 0;
     if (same >= 0 && maps) lay(at("othermap"), maps, same);
@@ -276,14 +283,14 @@
   // The end of the other map's scale, where two maps are shown.
   function otherTop(beam, word) {
     const other = images[state.image].other;
-    const same = other ? matching(beam.words, other.words)[word - 1] : -1;
+    const same = placeInOther(beam, word);
     return same >= 0 && other.maps ? ` and ${times(topOf(mapsOf(other), same))}` : "";
   }
 
   function comparison(beam, word) {
     const other = images[state.image].other;
     if (!other || !word) return "";
-    const same = matching(beam.words, other.words)[word - 1];
+    const same = placeInOther(beam, word);
     if (same < 0) return ` ${isolated(data.runs[1])} does not say it.`;
     return ` ${isolated(data.runs[1])} says it as well${other.p ? `, with probability ${chance(other.p[same])}` : ""}.`;
   }
@@ -506,13 +513,15 @@
   const searched = images.map((image) =>
     fold([image.name, ...image.beams.map(textOf), ...(image.other ? [textOf(image.other)] : []), ...image.references].join("\n")));
 
+  const marked = ({ beams: [best], other }) => best.wrong.length + (other?.wrong.length || 0);
+
   const SORTS = [
     ["given", "order given", (_, i) => i],
     ...data.sorts.map(([key, label]) => [key, label, (image) => image.scores[key] ?? null]),
     ["probability", "probability a word", (image) => geometricMean(image.beams[0].p)],
     ["least", "least probable word", ({ beams: [{ p }] }) => (p && p.length ? Math.min(...p) : null)],
     ["length", "words", (image) => image.beams[0].words.length],
-    ...(data.marks ? [["wrong", "marked words", (image) => image.beams[0].wrong.length]] : []),
+    ...(data.marks ? [["wrong", "marked words", marked]] : []),
     ...(data.runs ? [["differ", "words that differ", ({ beams: [best], other }) => differing(best.words, other.words).filter(Boolean).length]] : []),
     ["name", "name", (image) => image.name],
   ];
@@ -525,7 +534,7 @@
     const terms = fold(at("filter").value).split(/\s+/).filter(Boolean);
     const whole = terms.map((term) => new RegExp(`(?<![\\p{L}\\p{M}\\p{N}])${term.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?![\\p{L}\\p{M}\\p{N}])`, "u"));
     const holds = (i) => at("exact").checked ? whole.every((term) => term.test(searched[i])) : terms.every((term) => searched[i].includes(term));
-    const fits = (i) => holds(i) && (!at("wrong").checked || images[i].beams[0].wrong.length > 0);
+    const fits = (i) => holds(i) && (!at("wrong").checked || marked(images[i]) > 0);
     const [key, , value] = SORTS[at("sort").selectedIndex];
     const values = images.map(value);
     const sign = state.highest ? -1 : 1;
@@ -632,11 +641,11 @@
     const scale = Math.max(1, 720 / Math.max(width, height));
     const canvas = element("canvas"), context = canvas.getContext("2d");
     const [across, down, line, gap] = [Math.round(width * scale), Math.round(height * scale), 26, 16];
-    const beam = beamNow();
-    const sides = [{ photo: at("photo"), map: at("map"), words: beam.words, now: state.word, boxes: shownBoxes(beam, state.word) }];
+    const beam = beamNow(), boxes = shownBoxes(beam, state.word);
+    const sides = [{ photo: at("photo"), map: at("map"), words: beam.words, now: state.word, boxes }];
     if (other) {
-      const now = state.word ? matching(beam.words, other.words)[state.word - 1] + 1 : 0;
-      sides.push({ photo: at("otherphoto"), map: at("othermap"), words: other.words, now, boxes: [] });
+      const now = placeInOther(beam, state.word) + 1;
+      sides.push({ photo: at("otherphoto"), map: at("othermap"), words: other.words, now, boxes: now ? boxes : [] });
     }
     for (const side of sides) side.lines = linesOf(context, side.words, across, side.now);
     const top = other ? line : 0; // room for the names of the runs

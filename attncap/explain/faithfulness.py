@@ -66,10 +66,17 @@ class MapFaithfulness:
 
     def to_markdown(self) -> str:
         """Format the table as Markdown."""
-        lines = ["| maps | " + " | ".join(map(_head, MEASURES)) + " |", "| --- |" + " ---: |" * len(MEASURES)]
-        for method in self.table.index:
-            lines.append(f"| {method} | " + " | ".join(self._cell(method, name) for name in MEASURES) + " |")
+        shown = self.shown()
+        lines = ["| maps | " + " | ".join(shown.columns) + " |", "| --- |" + " ---: |" * len(shown.columns)]
+        lines += [
+            f"| {method} | {' | '.join(row)} |" for method, row in zip(shown.index, shown.to_numpy(), strict=True)
+        ]
         return "\n".join(lines)
+
+    def shown(self) -> pd.DataFrame:
+        """Return the table as text: each measure with its 95% interval."""
+        methods = self.table.index
+        return pd.DataFrame({_head(name): [self._cell(m, name) for m in methods] for name in MEASURES}, index=methods)
 
     def _cell(self, method: Any, name: str) -> str:
         value, low, high = (self.table.loc[method, f"{name}{end}"] for end in ("", "_low", "_high"))

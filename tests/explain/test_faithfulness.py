@@ -58,6 +58,7 @@ def test_deletion_and_insertion_by_hand() -> None:
     ]
     assert "deletion (low)" in found.to_text() and json.dumps(found.to_json_dict())
     assert found.to_markdown().count("\n") == 4
+    assert found.shown().loc["right", "deletion (low)"].startswith(f"{right['deletion']:.3f} [")
 
 
 def test_padding_of_masked_regions_is_no_part_of_the_image() -> None:

@@ -20,10 +20,10 @@ from attncap.plotting.style import INK
 
 SHARED = "#cfe5f5"  # background of n-grams that caption and reference share
 ORANGE = "#fbd9c3"  # background of words that no reference has
-# Jupyter's own style breaks a printed line that is too long inside a word, and on a phone "BLEU-4" at its hyphen.
+# Jupyter's own style breaks a printed line that is too long inside a word, and in a narrow window "BLEU-4" in two.
 WRAP = """<style>
 .jp-Notebook .jp-OutputArea-output pre {word-break: normal; overflow-wrap: anywhere}
-@media (max-width: 600px) {.jp-Notebook .jp-OutputArea-output thead th {white-space: nowrap}}
+@media (max-width: 800px) {.jp-Notebook .jp-OutputArea-output :is(thead th, tbody th + th) {white-space: nowrap}}
 </style>"""
 
 

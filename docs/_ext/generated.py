@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     return main._parser()
 
 
-# What stays on one line in a cell: "[0.1, 0.2]", "0.1 to 0.2", "1 / 2", "BLEU-4", "7.1e-11", a date. Code stays as it is.
+# What stays on one line in a cell: "[0.1, 0.2]", "0.1 to 0.2", "1 / 2", "BLEU-4", "7.1e-11", dates; but code is left.
 UNBROKEN = re.compile(r"`[^`]*`|(?<=\d)(?:,| to| /) (?=-?[\d.])|\bBLEU-(?=\d)|(?<=\d)e?-(?=\d)")
 
 

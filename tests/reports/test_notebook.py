@@ -62,7 +62,9 @@ def test_the_style_reaches_what_a_notebook_prints(browser: Any, tmp_path: Path, 
     cell = v4.new_code_cell(
         "print(line)", outputs=[v4.new_output("stream", name="stdout", text=line)], execution_count=1
     )
-    notebook = v4.new_notebook(cells=[v4.new_code_cell("setup()", outputs=[style], execution_count=1), cell])
+    wide = pd.DataFrame({f"BLEU-{n}": ["0.940 to 0.956"] for n in range(1, 20)}).to_html()
+    table = v4.new_code_cell("wide", outputs=[v4.new_output("display_data", {"text/html": wide})], execution_count=2)
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("setup()", outputs=[style], execution_count=1), table, cell])
     page = tmp_path / "page.html"
     page.write_text(nbconvert.HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
     resize(browser, width, 900)
@@ -79,8 +81,12 @@ def test_the_style_reaches_what_a_notebook_prints(browser: Any, tmp_path: Path, 
         return tops;
         """
     )
+    heads = "return [...document.querySelectorAll('thead th')].slice(1).map((th) => th.offsetHeight)"
+    height, *others = browser.execute_script(heads)
     resize(browser)
     assert len(pieces) == 60 and set(pieces) == {1}  # each word lies on one line
+    if width < 800:
+        assert height < 40 and set(others) == {height}  # "BLEU-4" on one line
 
 
 def test_a_kernel_that_holds_an_older_package_is_to_be_restarted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,9 +105,10 @@ def _to_restructured_text(_app: Any, _what: str, _name: str, _object: Any, _opti
     a block of its own, or in a list of arguments goes on with the argument.
     """
     made: list[str] = []
-    section, in_list, in_item = "", False, False
+    section, in_list, in_item, in_reference = "", False, False, False
     for number, line in enumerate(lines):
         text, indent = line.strip(), len(line) - len(line.lstrip())
+        in_reference = bool(text) and (in_reference or text.startswith("Reference: "))
         if text and not indent:
             section = text if SECTION.fullmatch(text) else ""
             in_item = text.startswith("* ")
@@ -118,6 +119,8 @@ def _to_restructured_text(_app: Any, _what: str, _name: str, _object: Any, _opti
             if made[-1].endswith("Returns:"):
                 made += ["    in this order", ""]
             text, indent = f"* ``{named[1]}``: {_inline(named[2])}", 4
+        elif in_reference:
+            text, indent = _inline(text), 0
         elif (
             text and not section and indent and not in_item and not text.startswith("* ")
         ):  # an equation, or lines to keep as they are
@@ -130,6 +133,8 @@ def _to_restructured_text(_app: Any, _what: str, _name: str, _object: Any, _opti
             indent = 6
         if section and indent > 8:
             indent = 8
+        if section == "Returns:" and not in_list and not text.startswith("* "):  # one value: its text goes on
+            indent = min(indent, 4)
         if not section and text and not indent and made and made[-1].startswith(" "):
             made.append("")  # a literal block, or an item of a list, ends
         made.append(" " * indent + text)

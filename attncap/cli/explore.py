@@ -20,9 +20,9 @@ def add_commands(commands: Any) -> None:
     cli.add_folder(data, "images to show (default: those of --data)")
     cli.add_data(parser, required=False, what="data set with the references, by image_id")
     cli.add_boxes(parser, "with --data, boxes to draw where a word names one")
+    add_features_file(parser)
     help_text = "CSV (first column: image_id) or CelebA's text: mark words that it contradicts (default: words that "
     help_text += "are false of a drawn face, else words in no reference)"
-    add_features_file(parser)
     data.add_argument("--facts", metavar="TABLE", help=help_text)
     data.add_argument("--limit", type=int, default=200, metavar="N", help="show the first N images (default 200)")
     cli.group(parser, "model").add_argument(

@@ -199,8 +199,11 @@ def test_training_killed_thirty_times_is_the_training_never_killed(tmp_path: Pat
     while kills < KILLS:
         number += 1
         folder = tmp_path / str(number)
-        for _ in range(10):  # kills of one run
+        for attempt in range(10):  # kills of one run
+            began = time.monotonic()
             if ends_within(start_training(folder), moments.uniform(0.0, whole)):
+                if attempt == 0:  # other work may have slowed down the undisturbed run
+                    whole = min(whole, time.monotonic() - began)
                 break
             kills += 1
         else:

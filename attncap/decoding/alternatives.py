@@ -143,7 +143,7 @@ def explore_features(
     Example:
         >>> explore_features(captioner, store.get(paths), image_ids, paths).save("explore.html")
     """
-    ours = features if isinstance(features, Regions) else Regions(features)
+    ours = _regions(features)
     decode = Decoder(captioner, beam_width=beam_width, n_best=beam_width, **settings)
     decoded = with_boxes(decode(ours.features, image_ids), ours.boxes)
     captions = [[item] if isinstance(item, Caption) else item for item in decoded]
@@ -154,7 +154,7 @@ def explore_features(
         scores = evaluate(predictions, own, bootstrap=0, human=False).per_image
     other = None
     if against is not None:
-        theirs = against[1] if isinstance(against[1], Regions) else Regions(against[1])
+        theirs = _regions(against[1])
         decode = Decoder(against[0], beam_width=beam_width, **settings)
         other = with_boxes(decode(theirs.features, image_ids), theirs.boxes)
     return explore(
@@ -169,3 +169,7 @@ def explore_features(
         title=title,
         wrong=wrong,
     )
+
+
+def _regions(features: np.ndarray | Regions) -> Regions:
+    return features if isinstance(features, Regions) else Regions(features)

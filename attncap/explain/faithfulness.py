@@ -57,10 +57,11 @@ class MapFaithfulness:
 
     def to_text(self) -> str:
         """Format the table as plain text: each measure with its 95% interval."""
-        width = max(10, *(len(str(method)) for method in self.table.index))
-        lines = [f"{'maps':<{width}}" + "".join(f"{_head(name):>25}" for name in MEASURES)]
-        for method in self.table.index:
-            lines.append(f"{method!s:<{width}}" + "".join(f"{self._cell(method, name):>25}" for name in MEASURES))
+        shown = self.shown()
+        width = max(10, *(len(str(method)) for method in shown.index))
+        lines = [f"{'maps':<{width}}" + "".join(f"{name:>25}" for name in shown.columns)]
+        for method, row in zip(shown.index, shown.to_numpy(), strict=True):
+            lines.append(f"{method!s:<{width}}" + "".join(f"{cell:>25}" for cell in row))
         lines.append(f"{self.n_words} words of {self.n_images} images; 95% intervals from a bootstrap over images")
         return "\n".join(lines)
 

@@ -77,6 +77,7 @@ test-lowest: | check-python
 	'$(PYTHON)' -m venv build/lowest
 	build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt '.[test]'
 	build/lowest/bin/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	rm -rf build/lowest
 
 # The commands run outside the checkout, so that only what the wheel holds can be imported.
 package: $(VENV)/.stamp-test
@@ -87,6 +88,7 @@ package: $(VENV)/.stamp-test
 	cd build/package && bin/attncap --version && bin/attncap demo --out demo --pictures 120 >/dev/null \
 	&& bin/attncap caption --run demo/run "$$(find demo/faces -name '*.png' | head -n 1)" --heatmap heatmap.png \
 	&& test -s heatmap.png && bin/attncap check --data faces:40
+	rm -rf build/package build/lib
 
 lab: $(VENV)/.stamp-lab
 	$(RUN) -m jupyterlab notebooks

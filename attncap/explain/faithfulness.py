@@ -20,6 +20,7 @@ from attncap.captions import Caption
 from attncap.explain.occlusion import Baseline, baseline_of, hide
 from attncap.explain.reading import WordReader, as_caption, of_words, padded, stored_grid, token_groups
 from attncap.metrics.significance import with_intervals
+from attncap.models.captioner import regions_there
 
 FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)  # of the cells; 0 and 1 are always measured as well
 MOST = 0.5  # comprehensiveness and sufficiency are averages over the fractions up to this one
@@ -150,7 +151,6 @@ def measure_maps(
         raise ValueError("no word to measure: give captions with words of the vocabulary")
     rng = np.random.default_rng(seed)
     rows, cols, box = stored_grid(captioner)
-    masked = getattr(captioner, "masked", False)
     shares = np.array([0.0, *fractions, 1.0])
     reader = WordReader(captioner, batch_size)
     records = []
@@ -158,8 +158,9 @@ def measure_maps(
     ordered = sorted(words, key=lambda pair: pair[1])
     for number, word in tqdm(ordered, desc="faithfulness", unit=" words", disable=None):
         captions = {name: own[number] for name, own in explained.items()}
-        real = features[number].any(axis=-1) if masked else np.ones((rows, cols), bool)
-        cells = np.flatnonzero(real)  # without the padding of masked regions
+        there = regions_there(captioner, features[number])
+        replaced = baseline_of(features[number], baseline, there)
+        cells = np.flatnonzero(there)
         counts = np.rint(shares * len(cells)).astype(int)
         orders = {
             name: cells[_order(_on_grid(caption, word, rows, cols, box).reshape(-1)[cells], rng)]
@@ -167,7 +168,7 @@ def measure_maps(
         }
         orders[RANDOM] = rng.permutation(cells)
         for name, (deleted, inserted) in _probabilities(
-            reader, features[number], captions[next(iter(captions))], word, orders, counts, baseline
+            reader, features[number], captions[next(iter(captions))], word, orders, counts, replaced
         ).items():
             measured = _measures(shares, deleted, inserted)
             who = {"method": name, "image_id": str(first[number].image_id or number), "caption": number}
@@ -239,7 +240,7 @@ def _probabilities(
     word: int,
     orders: Mapping[str, np.ndarray],
     counts: np.ndarray,
-    baseline: Baseline,
+    baseline: np.ndarray,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Compute the probability of a word with the first cells of each order hidden, and with only them shown.
 
@@ -256,7 +257,7 @@ def _probabilities(
         hidden = rank < counts[:, None]  # (Q, L)
         covers += [hidden, ~hidden]
     cover = np.concatenate(covers).reshape(-1, rows, cols)
-    several = hide(features, cover, baseline_of(features, baseline))
+    several = hide(features, cover, baseline)
     token_ids = padded([caption.token_ids[: groups[word][-1] + 1]])  # up to the word; later tokens do not matter
     token_ids = np.repeat(token_ids, len(several), axis=0)
     probs = np.exp(of_words(reader(several, token_ids)[0], [groups[word]])[:, 0].astype(np.float64))

@@ -29,7 +29,8 @@ def with_permuted_keys(state: CaptionerState, order: Any) -> CaptionerState:
     """Permute the attention weights over the regions, at every step and in every head.
 
     The keys of the regions are permuted; the values are not. The value of region l thus gets the weight that belongs
-    to region order[l]: sum_l alpha_order(l) v_l.
+    to region order[l]: sum_l alpha_order(l) v_l. Padding keeps its place: the regions of an image that has fewer than
+    L take one another's weights in the order in which they stand in `order`.
 
     Args:
         state: from `init_state` of a captioner whose memory contains the keys of the regions.
@@ -43,11 +44,12 @@ def with_permuted_keys(state: CaptionerState, order: Any) -> CaptionerState:
     """
     memory, found = {}, False
     for name, tensor in state.memory.items():
-        kind = name.rpartition("/")[2]  # an ensemble puts the number of the member before the name
+        member, _, kind = name.rpartition("/")  # an ensemble puts the number of the member before the name
+        there = state.memory.get(f"{member}/mask" if member else "mask")
         if kind == "keys":  # (B, L, A)
-            tensor, found = ops.take(tensor, order, axis=1), True
+            tensor, found = _in_order(tensor, order, there), True
         elif kind.startswith("picture_"):  # keys and values of a layer of the Transformer: (B, 2, L, N, H / N)
-            tensor, found = ops.stack([ops.take(tensor[:, 0], order, axis=1), tensor[:, 1]], axis=1), True
+            tensor, found = ops.stack([_in_order(tensor[:, 0], order, there), tensor[:, 1]], axis=1), True
         memory[name] = tensor
     if not found:
         raise ValueError(
@@ -55,6 +57,18 @@ def with_permuted_keys(state: CaptionerState, order: Any) -> CaptionerState:
             "cannot be permuted"
         )
     return CaptionerState(memory, state.recurrent)
+
+
+def _in_order(keys: Any, order: Any, there: Any) -> Any:
+    """Return keys (B, L, ...) in the order (L,); where `there` (B, L) is False, they stay in their places."""
+    if there is None:
+        return ops.take(keys, order, axis=1)
+    length = keys.shape[1]
+    place = ops.argsort(ops.convert_to_tensor(order))  # (L,): where each region stands in `order`
+    taken = ops.argsort(ops.where(there, place[None], length + ops.arange(length)))  # (B, L): regions, then padding
+    free = ops.argsort(ops.argsort(ops.where(there, 0, length) + ops.arange(length)))  # (B, L): rank of each place
+    taken = ops.take_along_axis(taken, free, axis=1)
+    return ops.take_along_axis(keys, ops.reshape(taken, (-1, length, *[1] * (len(keys.shape) - 2))), axis=1)
 
 
 def measure_interventions(

@@ -11,32 +11,31 @@ Baseline = str | np.ndarray
 SMALL_GRID = 100  # number of cells up to which a window is a single cell
 
 
-def baseline_of(features: np.ndarray, baseline: Baseline = "mean") -> np.ndarray:
+def baseline_of(features: np.ndarray, baseline: Baseline = "mean", there: np.ndarray | None = None) -> np.ndarray:
     """Compute the features that replace hidden cells: float32, shape (rows, cols, D).
-
-    A cell whose features are all zero is padding of a captioner with masked regions. It stays zero, and the mean
-    ignores it.
 
     Args:
         features: shape (rows, cols, D).
         baseline: "mean" (the mean over the cells of the image), "zero", or an array that broadcasts to
             (rows, cols, D), such as the mean features of a data set, shape (D,).
+        there: bool, shape (rows, cols), False on padding, see `attncap.models.captioner.regions_there`. Padding stays
+            zero, and the mean ignores it. None: no cell is padding.
 
     Raises:
         ValueError: `baseline` is another string, or an array that does not broadcast.
     """
     features = np.asarray(features, np.float32)
-    real = np.asarray(features.any(axis=-1))  # (rows, cols)
+    there = np.ones(features.shape[:2], bool) if there is None else there
     if not isinstance(baseline, str):
         values = np.asarray(baseline, np.float32)
     elif baseline == "mean":
-        values = features.sum(axis=(0, 1)) / max(real.sum(), 1)
+        values = features[there].mean(axis=0)
     elif baseline == "zero":
         values = np.zeros(features.shape[-1], np.float32)
     else:
         raise ValueError(f"baseline is 'mean', 'zero' or an array, got {baseline!r}")
     try:
-        return np.broadcast_to(values, features.shape) * real[..., None]
+        return np.broadcast_to(values, features.shape) * there[..., None]
     except ValueError:
         raise ValueError(
             f"baseline needs a shape that broadcasts to (rows, cols, D) = {features.shape}, got {values.shape}"

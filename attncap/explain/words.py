@@ -13,10 +13,11 @@ from attncap.captions import Caption
 from attncap.decoding.to_caption import captions_of
 from attncap.explain.gradients import integrated_gradients, word_scores
 from attncap.explain.methods import METHODS, Method
-from attncap.explain.occlusion import Baseline, occlusion_relevance, to_maps
+from attncap.explain.occlusion import Baseline, baseline_of, occlusion_relevance, to_maps
 from attncap.explain.reading import WordReader, as_caption, of_words, padded, stored_grid, token_groups
 from attncap.features.pipeline import encode_batch
 from attncap.images import AnyImage
+from attncap.models.captioner import regions_there
 from attncap.tokenizers import UNK
 
 
@@ -138,10 +139,11 @@ class Explainer:
             return of_words(self._reader(several, token_ids)[0], with_end)
 
         log_probs = read(np.asarray(features)[None])[0]
+        baseline = baseline_of(features, self.baseline, regions_there(self.captioner, features))
         if self.method == "occlusion":
-            return occlusion_relevance(read, features, self.baseline, self.window)[:-1], log_probs
+            return occlusion_relevance(read, features, baseline, self.window)[:-1], log_probs
         score = word_scores(self.captioner, caption.token_ids, groups)
-        relevance = integrated_gradients(score, features, len(groups), self.baseline, self.steps)
+        relevance = integrated_gradients(score, features, len(groups), baseline, self.steps)
         known = np.array([UNK not in [caption.token_ids[at] for at in where] for where in groups], bool)
         return relevance * known[:, None, None], log_probs
 

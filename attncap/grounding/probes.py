@@ -24,7 +24,7 @@ from attncap.features.store import FeatureStore
 from attncap.grounding.phrases import Phrase, cell_cover
 from attncap.metrics.evaluate import Comparison, compare
 from attncap.metrics.significance import bootstrap, interval
-from attncap.models.captioner import Captioner, restored
+from attncap.models.captioner import Captioner, regions_there, restored
 from attncap.models.ensemble import Ensemble
 
 # Words that language predicts; none of them names something with a place in the image.
@@ -157,9 +157,9 @@ def measure_faithfulness(
 
     To blank a cell, its features (and those within `radius`) are replaced by the mean feature of the image. The whole
     caption is read from the blanked image, its first state included. The random cell is drawn among those whose
-    blanking takes as many cells (at a border they are fewer). Where encoder blocks were trained with the captioner, the
-    stored features lie on another grid than the maps: the part of each stored cell that the map's cell covers is
-    blanked.
+    blanking takes as many cells (at a border they are fewer). Padding of masked regions is neither drawn nor blanked.
+    Where encoder blocks were trained with the captioner, the stored features lie on another grid than the maps: the
+    part of each stored cell that the map's cell covers is blanked.
 
     Args:
         captioner: with attention, trained on the store's encoder.
@@ -197,7 +197,10 @@ def measure_faithfulness(
         part = words.iloc[start : start + batch_size]
         own = [captions[number] for number in part["caption"]]
         features = store.get([paths[str(caption.image_id)] for caption in own])
-        points = [_points(c, t, radius, rng) for c, t in zip(own, part["position"], strict=True)]
+        points = [
+            _points(caption, t, regions_there(captioner, image), radius, rng)
+            for caption, t, image in zip(own, part["position"], features, strict=True)
+        ]
         for name, which in (("attended", 0), ("random", 1)):
             blanked = np.stack(
                 [blank_map_cell(captioner, f, at[which], radius) for f, at in zip(features, points, strict=True)]
@@ -217,7 +220,7 @@ def blank_map_cell(
     stored = tuple(features.shape[:2])
     rows, cols = getattr(captioner, "map_shape", stored)
     if (rows, cols) == stored:
-        return blank(features, *cell, radius)
+        return blank(features, *cell, radius, regions_there(captioner, features))
     left, top, right, bottom = captioner.grid_box
     across, down = (right - left) / cols, (bottom - top) / rows
     row, col = cell
@@ -237,11 +240,16 @@ def blank_map_cell(
     return (features + cover * (mean - features)).astype(features.dtype)
 
 
-def blank(features: np.ndarray, row: int, col: int, radius: int = 0) -> np.ndarray:
-    """Return features (rows, cols, D) with the cells within radius of (row, col) replaced by their mean over all."""
+def blank(features: np.ndarray, row: int, col: int, radius: int = 0, there: np.ndarray | None = None) -> np.ndarray:
+    """Return features (rows, cols, D) with the cells within radius of (row, col) replaced by their mean over all.
+
+    Where `there`, bool (rows, cols), is False, a cell is padding: it stays, and does not count for the mean.
+    """
+    there = np.ones(features.shape[:2], bool) if there is None else there
+    near = np.zeros(features.shape[:2], bool)
+    near[max(row - radius, 0) : row + radius + 1, max(col - radius, 0) : col + radius + 1] = True
     blanked = features.copy()
-    block = blanked[max(row - radius, 0) : row + radius + 1, max(col - radius, 0) : col + radius + 1]
-    block[...] = features.mean(axis=(0, 1), dtype=np.float32)
+    blanked[near & there] = features[there].mean(axis=0, dtype=np.float32)
     return blanked
 
 
@@ -266,18 +274,21 @@ def _drawn(kind: str, places: list[Any], most: int, rng: np.random.Generator) ->
 
 
 def _points(
-    caption: Caption, position: int, radius: int, rng: np.random.Generator
+    caption: Caption, position: int, there: np.ndarray, radius: int, rng: np.random.Generator
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the cell with the maximum of a map, and a random cell whose block is equally large."""
+    """Return the cell with the maximum of a map, and a random cell, no padding, whose block is equally large."""
     assert caption.attention_weights is not None
     weights = caption.attention_weights[position]
     rows, cols = weights.shape
     down = _block_sizes(rows, radius)
     sizes = (down[:, None] * _block_sizes(cols, radius)).reshape(-1)  # (L,)
     attended = int(weights.argmax())
-    others = np.flatnonzero((sizes == sizes[attended]) & (np.arange(sizes.size) != attended))
+    # The maps of encoder blocks trained with the captioner have another grid than the features, and no padding.
+    free = there.reshape(-1).copy() if there.shape == weights.shape else np.ones(sizes.size, bool)
+    free[attended] = False
+    others = np.flatnonzero(free & (sizes == sizes[attended]))
     if not others.size:  # a tiny grid
-        others = np.flatnonzero(np.arange(sizes.size) != attended)
+        others = np.flatnonzero(free)
     elsewhere = int(rng.choice(others)) if others.size else attended
     return divmod(attended, cols), divmod(elsewhere, cols)
 

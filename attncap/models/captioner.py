@@ -291,6 +291,13 @@ def cell_step(cell: Any, inputs: Any, states: Sequence[Any]) -> list[Any]:
     return [ops.reshape(new, ops.shape(old)) for new, old in zip(after, states, strict=True)]  # (B, K, H)
 
 
+def regions_there(captioner: Any, features: np.ndarray) -> np.ndarray:
+    """Return which cells of one image's features (rows, cols, D) are regions, not padding: bool, shape (rows, cols)."""
+    if not getattr(captioner, "masked", False):
+        return np.ones(features.shape[:2], bool)
+    return ops.convert_to_numpy(captioner.region_mask(features[None])).reshape(features.shape[:2])
+
+
 def mean_of_regions(values: Any, mask: Any = None) -> Any:
     """Return the mean (B, D) of regions (B, L, D), over those where the mask (B, L) is True; None: over all."""
     if mask is None:

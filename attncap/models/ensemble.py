@@ -93,6 +93,10 @@ class Ensemble(keras.Model):
         self.feature_shape: tuple[int, int, int] = tuple(self.members[0].feature_shape)
         self.encoder: Any = encoders[0]
 
+    def region_mask(self, features: Any) -> Any:
+        """Return which rows of features are regions, as `Captioner.region_mask`."""
+        return self.members[0].region_mask(features) if self.masked else None
+
     def init_state(self, features: Any, captions: int = 1) -> CaptionerState:
         """Read the image with each member, as `Captioner.init_state`; return their states with numbered names."""
         memory, recurrent = {}, {}

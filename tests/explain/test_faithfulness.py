@@ -23,6 +23,7 @@ from attncap.explain.plots import plot_explanations, plot_faithfulness
 from attncap.explain.words import Explainer
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import CaptionerState
+from attncap.models.ensemble import Ensemble
 from attncap.models.show_and_tell import ShowAndTell
 from attncap.models.transformer_captioner import TransformerCaptioner
 from tests.captioners import COLS, ROWS, D, L, ReadsCells, picture_with, seeded, sigmoid
@@ -140,6 +141,29 @@ def test_permuted_keys_permute_the_map_and_nothing_else(kind: str, features: np.
     assert np.abs(keras.ops.convert_to_numpy(plain[0]) - keras.ops.convert_to_numpy(permuted[0])).max() > 1e-4
     with pytest.raises(ValueError, match="holds no keys, only values"):
         with_permuted_keys(CaptionerState({"values": features}, {}), order)
+
+
+@pytest.mark.parametrize("kind", ["attention", "transformer", "ensemble"])
+def test_padding_keeps_its_place_when_attention_is_permuted(kind: str, features: np.ndarray) -> None:
+    transformer: dict[str, Any] = {"hidden_units": 12, "heads": 3, "feedforward_units": 7, "decoder_layers": 1}
+    made: Any = {
+        "attention": lambda: seeded(AttentionCaptioner, **ATTENTION, masked=True),
+        "transformer": lambda: seeded(TransformerCaptioner, **transformer, masked=True),
+        "ensemble": lambda: Ensemble([seeded(AttentionCaptioner, **ATTENTION, masked=True)]),
+    }[kind]()
+    there = np.random.default_rng(2).random((3, L)) < [[0.2], [0.6], [1.0]]  # padding anywhere, in one image none
+    seen = np.where(there.reshape(3, ROWS, COLS, 1), features, 0)
+    order = np.random.default_rng(1).permutation(L)
+    state, token_ids = made.init_state(seen), np.ones((3, 1), np.int32)
+    before, after = (
+        keras.ops.convert_to_numpy(made.step(token_ids, used)[2])[:, 0]
+        for used in (state, with_permuted_keys(state, order))
+    )
+    for real, old, new in zip(there, before, after, strict=True):
+        moved = np.arange(L)
+        moved[real] = order[real[order]]  # the regions that there are, as they stand in the order
+        np.testing.assert_allclose(new, old[moved], rtol=1e-4)
+        assert (new[~real] == 0).all() and (real.sum() == L) == np.array_equal(moved, order)
 
 
 def test_interventions_are_felt_where_attention_matters(captioner: AttentionCaptioner, features: np.ndarray) -> None:

@@ -104,7 +104,10 @@ def test_a_window_gives_its_drop_to_all_its_cells() -> None:
 
 def test_baselines_by_hand() -> None:
     padded = np.array([[[2.0], [4.0], [0.0]]])  # the last one is padding
-    np.testing.assert_array_equal(baseline_of(padded)[..., 0], [[3, 3, 0]])
+    np.testing.assert_array_equal(baseline_of(padded, there=np.array([[True, True, False]]))[..., 0], [[3, 3, 0]])
+    np.testing.assert_array_equal(
+        baseline_of(padded)[..., 0], [[2, 2, 2]]
+    )  # not padding: the encoder saw nothing there
     features = np.arange(1, 7, dtype=np.float16).reshape(2, 3, 1)
     assert (baseline_of(features) == 3.5).all() and (baseline_of(features, "zero") == 0).all()
     assert (baseline_of(features, np.array([7.0])) == 7).all()

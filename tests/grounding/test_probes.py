@@ -16,7 +16,19 @@ from attncap.grounding.phrases import Phrase
 from attncap.grounding.probes import blank, compare_with_uniform, measure_faithfulness, uniform_attention
 from attncap.models.attention_captioner import AttentionCaptioner
 from attncap.models.captioner import Captioner
-from tests.captioners import COLS, ROWS, TOKENIZER, D, L, LooksAtOneCell, Store, pictures_of
+from tests.captioners import (
+    COLS,
+    ROWS,
+    TOKENIZER,
+    D,
+    L,
+    LooksAtOneCell,
+    ReadsCells,
+    Store,
+    picture_with,
+    pictures_of,
+    sigmoid,
+)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +128,21 @@ def test_blank_by_hand() -> None:
     np.testing.assert_array_equal(blank(features, 1, 2)[..., 0], [[0, 1, 2], [3, 4, 2.5]])
     np.testing.assert_array_equal(blank(features, 1, 2, radius=1)[..., 0], [[0, 2.5, 2.5], [3, 2.5, 2.5]])
     assert features[1, 2, 0] == 5
+    there = np.array([[True, True, True], [True, False, False]])  # mean 1.5
+    np.testing.assert_array_equal(blank(features, 0, 2, 1, there)[..., 0], [[0, 1.5, 1.5], [3, 4, 5]])
+
+
+def test_padding_is_neither_drawn_nor_blanked() -> None:
+    captioner = ReadsCells(dog=6, attends=3)  # looks at one cell and reads another
+    captioner.masked = True
+    features = np.concatenate([picture_with({3: 1.0, 6: 3.0})[None]] * 4)  # the other 13 of 15 cells are padding
+    store: Any = Store(features)
+    pictures = pictures_of(4)
+    read = replay_captions(captioner, store, pictures, {image_id: ["dog"] for image_id in pictures["image_id"]})
+    found = measure_faithfulness(captioner, store, pictures, [caption for [caption] in read.values()])
+    assert (found.words["attended"] == 0).all()
+    expected = np.log(sigmoid(2.0)) - np.log(sigmoid(3.0))  # the only other cell becomes the mean of the two
+    np.testing.assert_allclose(found.words["random"], expected, rtol=1e-4)
 
 
 def test_blanking_hurts_the_word_where_the_model_looks() -> None:

@@ -15,7 +15,7 @@ from attncap.decoding.replay import CaptionReplay
 from attncap.features.extractor import FeatureExtractor
 from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
 from attncap.models.attention_captioner import AttentionCaptioner
-from attncap.models.captioner import Captioner
+from attncap.models.captioner import Captioner, regions_there
 from attncap.models.ensemble import Ensemble
 from attncap.models.losses import MaskedCrossentropy, doubly_stochastic_penalty
 from attncap.models.saving import load_captioner, save_captioner
@@ -98,6 +98,10 @@ def test_an_ensemble_and_a_saved_file_go_on_masking(kind: Any, batch: dict[str, 
     texts = [[c.text for c in Decoder(model, max_length=6)(batch["features"])] for model in (captioner, again)]
     both = [c.text for c in Decoder(Ensemble([captioner, again]), max_length=6)(batch["features"])]
     assert texts[0] == texts[1] == both
+    for model in (captioner, Ensemble([captioner, again])):
+        for image, count in zip(batch["features"], COUNTS, strict=True):
+            assert regions_there(model, image).tolist() == [[True] * count + [False] * (L - count)]
+    assert regions_there(make(kind, masked=False), batch["features"][0]).all()
 
 
 @each

@@ -98,20 +98,28 @@ class Grounding:
             "per_type": per_type,
         }
 
+    def shown(self) -> pd.DataFrame:
+        """Return the table that is shown: one row per type, then "all"; the measures and `n_phrases`."""
+        everything = pd.DataFrame({name: [getattr(self, name)] for name in (*MEASURES, "n_phrases")}, index=["all"])
+        return pd.concat([self.per_type, everything])
+
     def to_text(self) -> str:
-        """Return a table as text: one row per type, then all phrases with their intervals."""
-        width = max([12, *(len(str(kind)) for kind in self.per_type.index)])
+        """Return a table as text: one row per type, then all phrases, then `intervals_text`."""
+        table = self.shown()
+        width = max([12, *(len(str(kind)) for kind in table.index)])
         head = ("phrases", "correct.", "mean", "uniform", "center", "pointing", "uniform", "center")
         rows = [f"{'type':<{width}}" + "".join(f"{name:>10}" for name in head)]
-        table = [
-            (str(kind), int(row["n_phrases"]), [row[name] for name in MEASURES])
-            for kind, row in self.per_type.iterrows()
+        for kind, row in table.iterrows():
+            values = "".join(f"{row[name]:>10.3f}" for name in MEASURES)
+            rows.append(f"{kind!s:<{width}}{row['n_phrases']:>10.0f}{values}")
+        return "\n".join([*rows, self.intervals_text()])
+
+    def intervals_text(self) -> str:
+        """Return lines of text: the measures of all phrases with their intervals, and what was left out."""
+        rows = [
+            f"{name.replace('_', ' ')}: {getattr(self, name):.3f} [{low:.3f}, {high:.3f}]"
+            for name, (low, high) in self.intervals.items()
         ]
-        table.append(("all", self.n_phrases, [getattr(self, name) for name in MEASURES]))
-        for kind, count, values in table:
-            rows.append(f"{kind:<{width}}{count:>10}" + "".join(f"{value:>10.3f}" for value in values))
-        for name, (low, high) in self.intervals.items():
-            rows.append(f"{name.replace('_', ' ')}: {getattr(self, name):.3f} [{low:.3f}, {high:.3f}]")
         step = {0: "of the words' own steps", 1: "one step later", -1: "one step earlier"}
         rows.append(
             f"maps {step.get(self.shift, f'{self.shift:+d} steps away')}; {self.n_pictures} images; left out: "

@@ -12,7 +12,7 @@ from attncap.attributes.attention_head import AttentionHead
 from attncap.attributes.classifier import AttributeClassifier
 from attncap.attributes.encoder import split_grids
 from attncap.captions import Caption
-from attncap.explain.gradients import integrated_gradients
+from attncap.explain.gradients import compiled_gradient, integrated_gradients
 from attncap.explain.methods import METHODS, Method
 from attncap.explain.occlusion import baseline_of, hide, mean_drops, to_maps, windows_of
 from attncap.features.pipeline import encode_batch
@@ -141,16 +141,20 @@ def _gradient(
         baseline_of(cells.reshape(grid), baseline).reshape(-1)
         for grid, cells in zip(grids, split_grids(flat[None], grids), strict=True)
     ]
-    slopes = np.asarray(classifier.slopes, np.float32)
+    picked = np.zeros((len(chosen), len(classifier.names)), np.float32)
+    picked[np.arange(len(chosen)), chosen] = np.asarray(classifier.slopes, np.float32)[chosen]
 
-    def score(features: Any) -> Any:  # (W, 1, D, 1)
-        logits = ops.mean(ops.cast(classifier(ops.squeeze(features, -1)), "float32"), axis=1)  # (W, A)
-        picked = np.zeros((len(chosen), len(classifier.names)), np.float32)
-        picked[np.arange(len(chosen)), chosen] = slopes[chosen]
+    def score(features: Any, picked: Any) -> Any:  # (n, 1, D, 1), (n, A)
+        logits = ops.mean(ops.cast(classifier(ops.squeeze(features, -1)), "float32"), axis=1)  # (n, A)
         return ops.sum(logits * picked)
 
+    compiled_score = compiled_gradient(score, classifier)
+
+    def gradient(several: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        return compiled_score(several, picked[outputs])
+
     base = np.concatenate(bases)[None, :, None]  # (1, D, 1): each feature is treated as a cell with one channel
-    relevance = integrated_gradients(score, flat[None, :, None], len(chosen), base, steps)[:, 0]  # (W, D)
+    relevance = integrated_gradients(gradient, flat[None, :, None], len(chosen), base, steps)[:, 0]  # (W, D)
     total = np.zeros((len(chosen), *finest))
     for grid, cells in zip(grids, split_grids(relevance, grids), strict=True):
         total += _spread(cells.sum(axis=-1), grid, finest)  # (W, L) to (W, rows, cols)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from attncap.decoding.compilation import compiled, filled, to_numpy
 from attncap.explain.occlusion import Baseline, baseline_of
 from attncap.models.captioner import CaptionerState, forbidden_logits
 from attncap.tokenizers import START
 
 
-def gradient_of(function: Callable[[Any], Any], values: np.ndarray) -> np.ndarray:
-    """Compute the gradient of a scalar function with the current Keras backend.
+def compiled_gradient(function: Callable[..., Any], model: Any = None) -> Callable[..., np.ndarray]:
+    """Return a function that computes the gradient of a scalar function with the current Keras backend.
 
-    `keras.ops` has no function for gradients, so this function calls the one of the backend.
+    `keras.ops` has no function for gradients, so this function calls the one of the backend. TensorFlow and JAX compile
+    it once for each shape of the arguments.
 
     Args:
-        function: takes a tensor of the shape of `values` and returns a scalar tensor. It uses only `keras.ops` and
-            Keras layers.
-        values: float32, the point at which the gradient is computed.
+        function: takes a tensor and further tensors, and returns a scalar tensor. It uses only `keras.ops` and Keras
+            layers.
+        model: whose variables the function reads, see `compiled`.
 
     Returns:
-        gradient: float32, the shape of `values`. It is 0 if the function does not depend on them.
+        gradient: takes the arrays of the arguments, the first in float32, and returns the gradient with respect to the
+            first: float32, its shape. It is 0 if the function does not depend on it.
 
     Raises:
         ValueError: the backend is not tensorflow, jax or torch.
@@ -34,26 +37,36 @@ def gradient_of(function: Callable[[Any], Any], values: np.ndarray) -> np.ndarra
     if backend == "tensorflow":
         import tensorflow as tf
 
-        given = tf.convert_to_tensor(values)
-        with tf.GradientTape() as tape:
-            tape.watch(given)
-            result = function(given)
-        return tape.gradient(result, given, unconnected_gradients="zero").numpy()
-    if backend == "jax":
+        def gradient(values: Any, *others: Any) -> Any:
+            values = tf.convert_to_tensor(values)
+            with tf.GradientTape() as tape:
+                tape.watch(values)
+                result = function(values, *others)
+            return tape.gradient(result, values, unconnected_gradients="zero")
+    elif backend == "jax":
         import jax
 
-        return np.asarray(jax.grad(function)(jax.numpy.asarray(values)))
-    if backend == "torch":
+        gradient = jax.grad(function)
+    elif backend == "torch":
         import torch
 
-        given = torch.tensor(values, requires_grad=True)
-        (found,) = torch.autograd.grad(function(given), given, allow_unused=True)
-        return np.zeros_like(values) if found is None else found.detach().cpu().numpy()
-    raise ValueError(f"gradients need the backend tensorflow, jax or torch, got {backend}: take method='occlusion'")
+        def gradient(values: Any, *others: Any) -> Any:
+            values = torch.tensor(values, requires_grad=True)
+            (found,) = torch.autograd.grad(function(values, *others), values, allow_unused=True)
+            return torch.zeros_like(values) if found is None else found
+    else:
+        raise ValueError(f"gradients need the backend tensorflow, jax or torch, got {backend}: take method='occlusion'")
+    run = compiled(gradient, model)
+    return lambda *arguments: to_numpy([run(*arguments)])[0]
 
 
 def integrated_gradients(
-    score: Callable[[Any], Any], features: np.ndarray, count: int, baseline: Baseline = "mean", steps: int = 16
+    gradient: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    features: np.ndarray,
+    count: int,
+    baseline: Baseline = "mean",
+    steps: int = 16,
+    batch_size: int = 64,
 ) -> np.ndarray:
     """Attribute the outputs of a model to the cells of its features by integrated gradients.
 
@@ -64,12 +77,13 @@ def integrated_gradients(
     This is the midpoint rule. As m grows, the sum of r over all cells approaches f(F) - f(F') ("completeness").
 
     Args:
-        score: takes features, shape (W, rows, cols, D), and returns a scalar tensor: the sum over i of output i,
-            computed from the i-th features.
+        gradient: takes n features, shape (n, rows, cols, D), and the numbers of n outputs, and returns the gradient of
+            each output with respect to its features, see `compiled_gradient`. n is always `batch_size`.
         features: F, shape (rows, cols, D).
         count: W, number of outputs.
         baseline: F', see `baseline_of`.
         steps: m, number of points on the line.
+        batch_size: n, gradients per pass. The last batch is filled up with zeros and output 0.
 
     Returns:
         relevance: float64, shape (W, rows, cols).
@@ -84,43 +98,46 @@ def integrated_gradients(
     features = np.asarray(features, np.float32)
     difference = features - baseline_of(features, baseline)
     total = np.zeros((count, *features.shape[:2]))
-    if not count:
-        return total
-    for k in range(steps):
-        point = features - (1 - (k + 0.5) / steps) * difference
-        gradient = gradient_of(score, np.repeat(point[None].astype(np.float32), count, axis=0))
-        total += (gradient * difference).sum(axis=-1)  # (W, rows, cols)
+    outputs, points = np.divmod(np.arange(count * steps), steps)  # (W m,) each
+    back = (1 - (points + 0.5) / steps)[:, None, None, None]  # how far before F
+    for start in range(0, count * steps, batch_size):
+        part = slice(start, start + batch_size)
+        several = (features - back[part] * difference).astype(np.float32)  # (n, rows, cols, D)
+        found = gradient(filled(several, batch_size), filled(outputs[part], batch_size))[: len(several)]
+        np.add.at(total, outputs[part], (found * difference).sum(axis=-1))  # (n, rows, cols) to (W, rows, cols)
     return total / steps
 
 
-def word_scores(captioner: Any, token_ids: Sequence[int], groups: Sequence[Sequence[int]]) -> Callable[[Any], Any]:
-    """Build the score function of a caption for `integrated_gradients`.
+def word_score(captioner: Any) -> Callable[[Any, Any, Any], Any]:
+    """Build the function whose gradient explains words: the log-probabilities of tokens of a caption, summed.
 
-    The function is the sum over the words w of the log-probability of word w, computed from the w-th features. It runs
-    the decoding steps in a Python loop, because JAX cannot differentiate the loop of `replay` in reverse mode.
+    The decoding steps run in `ops.scan`, because JAX cannot differentiate the loop of `replay` in reverse mode.
 
     Args:
         captioner: a captioner of any kind, or an `Ensemble`.
-        token_ids: the T tokens of the caption, without `<start>`.
-        groups: for each of the W words, the positions of its tokens; see `token_groups`.
 
     Returns:
-        score: takes features, shape (W, rows, cols, D), and returns a scalar tensor.
+        score: takes n features, shape (n, rows, cols, D), the tokens of one caption without `<start>`, int of shape
+            (T,), and which of them count, float32 of shape (n, T). It returns a scalar tensor: the sum over i of the
+            log-probabilities of the i-th row's tokens, computed from the i-th features.
     """
-    chosen = np.zeros((len(groups), len(token_ids)), np.float32)  # (W, T): 1 if the token belongs to the word
-    for word, where in enumerate(groups):
-        chosen[word, list(where)] = 1.0
 
-    def score(features: Any) -> Any:
-        state = captioner.init_state(features, captions=1)
-        previous, total = START, 0.0
-        for position, token_id in enumerate(token_ids):
-            logits, after, _ = captioner.step(ops.full((len(groups), 1), previous, dtype="int32"), state)
-            state = CaptionerState(state.memory, after.recurrent)
+    def score(features: Any, token_ids: Any, chosen: Any) -> Any:
+        def step(carry: Any, read: Any) -> tuple[Any, Any]:
+            recurrent, total = carry
+            previous, target, weight = read
+            token = ops.broadcast_to(previous, (batch, 1))
+            logits, after, _ = captioner.step(token, CaptionerState(state.memory, recurrent))
             logits = ops.cast(logits, "float32") + forbidden_logits(logits.shape[-1])
-            log_probs = ops.log_softmax(logits, axis=-1)[:, 0, token_id]  # (W,)
-            total = total + ops.sum(log_probs * chosen[:, position])
-            previous = token_id
+            log_probs = ops.take(ops.log_softmax(logits[:, 0], axis=-1), target, axis=-1)  # (n,)
+            return (after.recurrent, total + ops.sum(log_probs * weight)), None
+
+        batch = ops.shape(features)[0]
+        state = captioner.init_state(features, captions=1)
+        token_ids = ops.cast(token_ids, "int32")
+        inputs = ops.concatenate([ops.full((1,), START, dtype="int32"), token_ids[:-1]])
+        reads = (inputs, token_ids, ops.transpose(chosen))  # (T,), (T,), (T, n)
+        (_, total), _ = ops.scan(step, (state.recurrent, ops.zeros(())), reads)
         return total
 
     return score

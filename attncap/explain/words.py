@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from attncap.captions import Caption
 from attncap.decoding.to_caption import captions_of
-from attncap.explain.gradients import integrated_gradients, word_scores
+from attncap.explain.gradients import compiled_gradient, integrated_gradients, word_score
 from attncap.explain.methods import METHODS, Method
 from attncap.explain.occlusion import Baseline, baseline_of, occlusion_relevance, to_maps
 from attncap.explain.reading import WordReader, as_caption, of_words, padded, stored_grid, token_groups
@@ -68,6 +68,8 @@ class Explainer:
     def __post_init__(self) -> None:
         check_method(self.captioner, self.method)
         self._reader = WordReader(self.captioner, self.batch_size)
+        if self.method == "gradient":
+            self._gradient = compiled_gradient(word_score(self.captioner), self.captioner)
 
     def __call__(self, features: np.ndarray, captions: Sequence[Caption | str]) -> list[Caption]:
         """Explain the captions of N images.
@@ -142,10 +144,22 @@ class Explainer:
         baseline = baseline_of(features, self.baseline, regions_there(self.captioner, features))
         if self.method == "occlusion":
             return occlusion_relevance(read, features, baseline, self.window)[:-1], log_probs
-        score = word_scores(self.captioner, caption.token_ids, groups)
-        relevance = integrated_gradients(score, features, len(groups), baseline, self.steps)
+        relevance = self._integrated_gradients(features, caption, groups, baseline)
         known = np.array([UNK not in [caption.token_ids[at] for at in where] for where in groups], bool)
         return relevance * known[:, None, None], log_probs
+
+    def _integrated_gradients(
+        self, features: np.ndarray, caption: Caption, groups: Sequence[Sequence[int]], baseline: np.ndarray
+    ) -> np.ndarray:
+        [token_ids] = padded([caption.token_ids])  # (T,)
+        chosen = np.zeros((len(groups), len(token_ids)), np.float32)  # (W, T): 1 if the token belongs to the word
+        for word, where in enumerate(groups):
+            chosen[word, list(where)] = 1.0
+
+        def gradient(several: np.ndarray, words: np.ndarray) -> np.ndarray:
+            return self._gradient(several, token_ids, chosen[words])
+
+        return integrated_gradients(gradient, features, len(groups), baseline, self.steps, self.batch_size)
 
     def _attention(self, features: np.ndarray, captions: Sequence[Caption]) -> list[Caption]:
         token_ids = padded([caption.token_ids for caption in captions])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -166,6 +167,24 @@ def test_captions_are_read_by_their_token_ids_and_unknown_words_are_uniform() ->
         [again] = Explainer(captioner, method)(features[:1], [generated])
         np.testing.assert_allclose(again.word_log_probs, first.word_log_probs, rtol=1e-5)
         assert explain_word(captioner, features[0], "", method).words == ()
+
+
+def test_gradients_are_compiled_once_and_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    captioner = make("ensemble")
+    features = np.random.default_rng(3).normal(0, 1, (2, ROWS, COLS, D)).astype(np.float32)
+    explainer = Explainer(captioner, "gradient", steps=3, batch_size=4)  # 6 and 9 points: no whole number of batches
+    texts = ["red dog", "a dog runs"]
+    found = [explainer.relevance(one, text) for one, text in zip(features, texts, strict=True)]
+    other = Explainer(captioner, "gradient", steps=3, batch_size=64)
+    for one, text, relevance in zip(features, texts, found, strict=True):
+        np.testing.assert_allclose(other.relevance(one, text), relevance, rtol=1e-4, atol=1e-6)
+    if keras.backend.backend() != "torch":  # it compiles nothing
+
+        def again(*_: Any, **__: Any) -> None:
+            raise AssertionError("traced again for a caption of the same shape")
+
+        monkeypatch.setattr(captioner, "init_state", again)
+        np.testing.assert_array_equal(explainer.relevance(features[0], texts[0]), found[0])
 
 
 def test_what_is_refused() -> None:

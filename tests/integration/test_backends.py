@@ -45,6 +45,7 @@ TESTS = [
     "tests/decoding/test_decoder.py::test_a_decoder_that_samples_goes_on_drawing",
     "tests/decoding/test_decoder.py::test_a_decoder_sees_the_weights_of_now",
     "tests/models/test_masked_regions.py::test_padding_changes_nothing",
+    "tests/explain/test_words.py::test_integrated_gradients_are_complete_by_hand",
     "tests/models/test_ensemble.py::test_a_model_beside_itself_says_what_it_says_alone",
 ]
 # One process for everything: TensorFlow (for keras-nlp) and the backend take seconds to import.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -22,6 +23,18 @@ SYSTEM_FOLDERS = ("__MACOSX",)  # in archives packed on a Mac: previews with the
 
 
 @contextmanager
+def naming_full_disk(file: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the error of a full disk, which names no file, into one that names `file` and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        problem = "no space left on the disk; what was written before is intact: make room and start again"
+        raise OSError(error.errno, problem, str(file)) from error
+
+
+@contextmanager
 def replacing(file: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `file`; on success it takes the place of `file`, on any error it is deleted.
 
@@ -36,7 +49,7 @@ def replacing(file: str | os.PathLike[str]) -> Iterator[Path]:
         temporary: a path with the same ending, for writers that choose the format by it.
 
     Raises:
-        OSError: the folder cannot be written to, or the disk is full; `file` is then as it was.
+        OSError: the folder cannot be written to, or the disk is full, see `naming_full_disk`; `file` is then as it was.
 
     Example:
         >>> with replacing("scores.json") as temporary:
@@ -44,16 +57,18 @@ def replacing(file: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(file)
     if target.exists() and not target.is_file() and not target.is_dir():
-        yield target
+        with naming_full_disk(file):
+            yield target
         return
     target = Path(os.path.realpath(target)) if target.is_symlink() else target
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.{target.name}")
     try:
-        yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, target)
+        with naming_full_disk(file):
+            yield temporary
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 

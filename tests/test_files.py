@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -105,6 +106,22 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     remove_unfinished(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hidden.npz", "state.npz"]
     assert file.read_text() == "old"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device of this system is always full")
+def test_a_full_disk_is_named_with_the_file_and_the_mend(tmp_path: Path) -> None:
+    file = tmp_path / "state.npz"
+    file.write_text("old")
+    for target in (file, Path("/dev/full")):
+        message = "no space left on the disk; .* make room and start again"
+        with (
+            pytest.raises(OSError, match=message) as caught,
+            replacing(target),
+            open("/dev/full", "wb", buffering=0) as full,
+        ):
+            full.write(b"new")
+        assert caught.value.filename == str(target) and caught.value.errno == errno.ENOSPC
+    assert os.listdir(tmp_path) == ["state.npz"] and file.read_text() == "old"
 
 
 @pytest.mark.parametrize("one", ["a.jpg", b"a.jpg", Path("a.jpg"), np.zeros((4, 5, 3), np.uint8), {"a": ["x"]}, 7])

@@ -43,15 +43,22 @@ def _run(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that no later flush fails
         return 141
     except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
-        print(f"attncap {parsed.command}: {_one_line(error)}", file=sys.stderr)
+        _say(f"attncap {parsed.command}: {_one_line(error)}")
         return 2
     except KeyboardInterrupt:
-        print(f"\nattncap {parsed.command}: interrupted", file=sys.stderr)
+        _say(f"attncap {parsed.command}: interrupted")
         return 130
     except Stopped as stopped:
-        print(f"attncap {parsed.command}: stopped by {stopped}", file=sys.stderr)
+        _say(f"attncap {parsed.command}: stopped by {stopped}")
         return stopped.status
     return 0
+
+
+def _say(message: str) -> None:
+    """Write a line to standard error, not beside a progress bar that is still open there."""
+    from tqdm import tqdm
+
+    tqdm.write(message, file=sys.stderr)
 
 
 def _one_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,20 @@ def test_closed_streams_and_readers_that_are_gone(tmp_path: Path) -> None:
     assert done.returncode in (0, 141) and "Traceback" not in done.stderr and "Broken" not in done.stderr
     done = run(f"{check} > /dev/full", tmp_path)
     assert done.returncode == 2 and "No space left" in done.stderr
+
+
+def test_an_error_is_not_written_beside_an_open_bar(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom tqdm import tqdm\nfrom attncap.cli import check, main\n"
+        "def work(options):\n"
+        "    check.bar = tqdm(total=3, desc='work')\n"
+        "    raise ValueError('it broke')\n"
+        "check._check = work\n"
+        "sys.exit(main.main(['check', '--data', 'faces']))\n"
+    )
+    done = run(f'"$0" -c "{program}"', tmp_path)
+    assert done.returncode == 2 and "work:" in done.stderr
+    assert re.search(r"[\r\n]attncap check: it broke\n", done.stderr)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter, PngImagePlugin
 from tqdm.auto import tqdm
 
-from attncap._files import replacing
+from attncap._files import naming_full_disk, replacing
 from attncap.data.faces.captions import CHARACTERISTICS, COLORS, UNSTATED, write_captions
 from attncap.data.faces.drawing import draw_parts
 from attncap.data.faces.pen import HUES, INK, SKINS, Pen, mixed, random_color
@@ -233,7 +233,8 @@ def _draw_into(path: Path, attributes: Mapping[str, str], rng: np.random.Generat
     text = PngImagePlugin.PngInfo()
     text.add_text("boxes", json.dumps(boxes))
     fresh = path.with_suffix(f".{os.getpid()}.tmp")
-    image.save(fresh, "PNG", compress_level=1, pnginfo=text)
+    with naming_full_disk(path):
+        image.save(fresh, "PNG", compress_level=1, pnginfo=text)
     os.replace(fresh, path)
     return boxes
 

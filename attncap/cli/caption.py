@@ -62,8 +62,9 @@ def _caption(options: argparse.Namespace) -> None:
 
 def _save_heatmap(path: str, caption: Any, file: Path) -> None:
     from attncap.plotting.attention import plot_attention
+    from attncap.plotting.style import save_figure
 
-    plot_attention(path, caption).savefig(file)
+    save_figure(plot_attention(path, caption), file)
 
 
 def _save_member_heatmaps(

@@ -54,6 +54,7 @@ def _explain(options: argparse.Namespace) -> None:
     from attncap.explain.plots import plot_explanations
     from attncap.explain.words import Explainer
     from attncap.paths import find_images
+    from attncap.plotting.style import save_figure
 
     captioner = cli.captioner_of(options)
     methods = options.methods or ["occlusion", *(["attention"] if captioner.has_attention else [])]
@@ -80,7 +81,7 @@ def _explain(options: argparse.Namespace) -> None:
             if not text:
                 print(f"{path}: the caption is empty: nothing to explain", file=sys.stderr)
                 continue
-            plot_explanations(path, own, mode=options.mode).savefig(file_of[image_id])
+            save_figure(plot_explanations(path, own, mode=options.mode), file_of[image_id])
             print(f"figure: {file_of[image_id]}", file=sys.stderr)
         if options.faithfulness:
             measured = measure_maps(captioner, features, explained)

@@ -79,7 +79,7 @@ def _ground(options: argparse.Namespace) -> None:
         raise ValueError("--plot draws what is measured against boxes: add --boxes")
     if options.plot:
         from attncap.grounding.plots import plot_grounding
-        from attncap.plotting.style import root_figure
+        from attncap.plotting.style import save_figure
 
-        root_figure(plot_grounding(report.grounding)).savefig(options.plot)
+        save_figure(plot_grounding(report.grounding), options.plot)
     print(json.dumps(report.to_json_dict(), indent=2) if options.json else report.to_text())

@@ -44,11 +44,11 @@ def tune(options: argparse.Namespace) -> None:
     if options.out:
         write_csv(options.out, curve.table)
     if options.plot:
-        from attncap.plotting.style import root_figure
+        from attncap.plotting.style import save_figure
         from attncap.retrieval.plots import plot_threshold
 
         ax = plot_threshold(curve.table, curve.threshold, curve.queries, measure=measure)
-        root_figure(ax).savefig(options.plot)
+        save_figure(ax, options.plot)
     if options.json:
         content = {"best": curve.best, "queries": curve.queries, "held_out_errors": curve.held_out_errors}
         print(json.dumps(content if table is None else {**content, "copies": table.to_dict("records")}, indent=2))

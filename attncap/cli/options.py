@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
-from attncap.cli.outputs import OutputFile, OutputFolder
+from attncap.cli.outputs import OutputFigure, OutputFile, OutputFolder
 from attncap.data.readers.registry import forms
 from attncap.training.config import kinds_of
 
@@ -127,8 +127,9 @@ def add_json(parser: argparse.ArgumentParser, what: str = "print JSON instead of
 def add_output(
     parser: argparse.ArgumentParser, metavar: str, what: str, *, option: str = "--out", required: bool = False
 ) -> None:
-    """Declare a file to write, which `check_outputs` checks before the command runs."""
-    group(parser, "output").add_argument(option, required=required, type=OutputFile, metavar=metavar, help=what)
+    """Declare a file to write, which `check_outputs` checks before the command runs; "PNG" stands for any figure."""
+    kind = OutputFigure if metavar == "PNG" else OutputFile
+    group(parser, "output").add_argument(option, required=required, type=kind, metavar=metavar, help=what)
 
 
 def add_run_folder(parser: argparse.ArgumentParser) -> None:

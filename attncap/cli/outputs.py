@@ -49,6 +49,10 @@ class OutputFile(str):
     """The value of an option that names a file to write: `type=OutputFile`; see `check_outputs`."""
 
 
+class OutputFigure(OutputFile):
+    """The value of an option that names a figure to write, in a format that its ending tells; see `check_outputs`."""
+
+
 class OutputFolder(str):
     """The value of an option that names a folder to write to, made where it is missing; see `check_outputs`."""
 
@@ -57,7 +61,7 @@ def check_outputs(options: argparse.Namespace) -> None:
     """Refuse files and folders that cannot be written, and files that another option names as an input.
 
     Raises:
-        ValueError: the output is an input.
+        ValueError: the output is an input, or a figure of an unknown format.
         OSError: it cannot be written.
     """
     given = vars(options)
@@ -72,3 +76,7 @@ def check_outputs(options: argparse.Namespace) -> None:
             if os.path.exists(out) and any(os.path.isfile(part) and os.path.samefile(part, out) for part in parts):
                 raise ValueError(f"{option} {out} is the input: name another file, it would be overwritten")
             check_output(out, option)
+            if isinstance(out, OutputFigure):
+                from attncap.plotting.style import figure_format
+
+                figure_format(out)

@@ -16,9 +16,7 @@ import numpy as np
 from keras import ops
 
 from attncap.captions import WHOLE_IMAGE
-from attncap.features.extractor import (
-    FeatureExtractor,  # also registers it: a file that holds one loads in a fresh process
-)
+from attncap.features.extractor import FeatureExtractor  # registers it: files that hold one load
 from attncap.features.receptive_fields import GridBox
 from attncap.models.trainable_encoder import EncoderTail
 from attncap.tokenizers import END, NEVER_GENERATED, CaptionTokenizer
@@ -66,10 +64,7 @@ class Captioner(keras.Model):
     """
 
     has_attention = False
-    not_settings: ClassVar[tuple[str, ...]] = (
-        "tail",
-        "masked",
-    )  # constructor arguments that are no settings of training
+    not_settings: ClassVar[tuple[str, ...]] = ("tail", "masked")  # arguments that are no settings of training
     layer_counts: ClassVar[tuple[str, ...]] = ()  # settings that are numbers of layers
     default_learning_rate = 1e-3  # of `train`: AdamW's peak
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
 from typing import Any, cast
 
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
+
+from attncap._files import replacing
 
 # Fonts for scripts that DejaVu Sans (which comes with matplotlib) lacks; used if they are installed.
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji")
@@ -68,6 +72,30 @@ class PanelAxes(Axes):
 
     def _repr_png_(self) -> bytes:
         return png_of(cast(Figure, root_figure(self)))
+
+
+def save_figure(drawn: Any, file: str | os.PathLike[str]) -> None:
+    """Write a figure, or the figure of axes, to a file: whole, or not at all.
+
+    Raises:
+        ValueError: see `figure_format`.
+        OSError: the file cannot be written, see `attncap._files.replacing`.
+    """
+    kind = figure_format(file)
+    with replacing(file) as temporary:
+        root_figure(drawn).savefig(temporary, format=kind)
+
+
+def figure_format(file: str | os.PathLike[str]) -> str:
+    """Return the format that the ending of a file tells, such as "svg"; without an ending, "png".
+
+    Raises:
+        ValueError: Matplotlib does not write this format.
+    """
+    kind = os.path.splitext(file)[1].removeprefix(".").lower() or "png"
+    if kind not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(f"{os.fspath(file)}: figures are not written as {kind}: end the name with .png, .pdf or .svg")
+    return kind
 
 
 def png_of(figure: Figure, **settings: Any) -> bytes:

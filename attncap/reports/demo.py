@@ -25,6 +25,7 @@ from attncap.metrics.evaluate import Scores, evaluate, write_predictions
 from attncap.plotting import plot_history, plot_predictions
 from attncap.plotting.attention import plot_attention
 from attncap.plotting.predictions import words_in_no_reference
+from attncap.plotting.style import save_figure
 from attncap.training.config import TrainConfig
 from attncap.training.recipe import read_recipe
 from attncap.training.train import train
@@ -127,14 +128,14 @@ def _draw(out: Path, held_out: CaptionData, captions: Sequence[Caption], scores:
     paths = dict(zip(held_out.pictures["image_id"], held_out.pictures["path"], strict=True))
     references = held_out.references()
     for number, caption in enumerate(captions[:HEATMAPS], start=1):
-        plot_attention(paths[str(caption.image_id)], caption).savefig(out / f"heatmap_{number}.png")
-    plot_history(pd.read_csv(out / "run" / "history.csv")).savefig(out / "training.png")
+        save_figure(plot_attention(paths[str(caption.image_id)], caption), out / f"heatmap_{number}.png")
+    save_figure(plot_history(pd.read_csv(out / "run" / "history.csv")), out / "training.png")
     ranked = scores.per_image.sort_values("cider_d")["image_id"].tolist()
     best, worst = ranked[-EXTREMES:][::-1], ranked[:EXTREMES]  # so that the page shows failures too
     sheet = [*best, *worst]
     by_id = {str(caption.image_id): caption for caption in captions}
     score_of = scores.per_image.set_index("image_id")["cider_d"]
-    plot_predictions(
+    figure = plot_predictions(
         [paths[image_id] for image_id in sheet],
         [by_id[image_id] for image_id in sheet],
         [references[image_id] for image_id in sheet],
@@ -144,7 +145,8 @@ def _draw(out: Path, held_out: CaptionData, captions: Sequence[Caption], scores:
         columns=EXTREMES,
         title=f"The {EXTREMES} best and the {EXTREMES} worst captions of {len(captions)} held-out faces, by CIDEr-D; "
         "words that no reference contains are underlined",
-    ).savefig(out / "predictions.png")
+    )
+    save_figure(figure, out / "predictions.png")
 
 
 def _table(scores: Scores, content: dict[str, Any], out: Path) -> str:

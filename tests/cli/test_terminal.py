@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from attncap.cli.main import main
-from attncap.cli.outputs import OutputFile, check_outputs, heatmap_files
+from attncap.cli.outputs import OutputFigure, OutputFile, check_outputs, heatmap_files
 from attncap.cli.terminal import PlainStream, Stopped, signals_as_exceptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,6 +145,10 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(ValueError, match="--plot .* is the input"):
         check_outputs(Namespace(plot=OutputFile(table), data=[f"{tmp_path}/none+{table}:images"]))
     check_outputs(Namespace(out=OutputFile(tmp_path / "new.csv"), heatmap=None, data="faces", k=3))
+    for ending in (".png", ".PDF", ".svg", ""):
+        check_outputs(Namespace(plot=OutputFigure(tmp_path / f"new{ending}")))
+    with pytest.raises(ValueError, match=r"new\.docx: figures are not written as docx: end the name with \.png"):
+        check_outputs(Namespace(plot=OutputFigure(tmp_path / "new.docx")))
 
 
 @pytest.mark.parametrize(

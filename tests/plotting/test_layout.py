@@ -12,11 +12,13 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from PIL import Image
 
 from attncap.plotting.layout import read_image, text_width, wrap
+from attncap.plotting.style import save_figure
 from tests.plotting.drawing import (
     HEIGHT,
     ODD_WORDS,
@@ -107,3 +109,24 @@ def test_importing_needs_neither_tensorflow_nor_pyplot() -> None:
         "import sys, attncap.plotting.attention; print({'tensorflow', 'keras', 'matplotlib.pyplot'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(("name", "begins"), [("map.png", b"\x89PNG"), ("map", b"\x89PNG"), ("map.SVG", b"<?xml")])
+def test_a_figure_is_written_whole_or_not_at_all(name: str, begins: bytes, tmp_path: Path) -> None:
+    figure = plot_attention(PHOTO, caption_of("a hat"))
+    for drawn in (figure, figure.axes[0]):
+        save_figure(drawn, tmp_path / name)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        assert (tmp_path / name).read_bytes().startswith(begins)
+    with pytest.raises(ZeroDivisionError):
+        figure.axes[0].add_artist(Broken())
+        save_figure(figure, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+class Broken(Artist):
+    """It cannot be drawn."""
+
+    def draw(self, renderer: object) -> None:
+        raise ZeroDivisionError

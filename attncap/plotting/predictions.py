@@ -88,7 +88,7 @@ def plot_predictions(
     if any(isinstance(lines, str) for lines in references):
         raise ValueError("references needs a list of captions for each image, got one string")
     if title is None:
-        title = "The model's caption above each image, what people wrote below"
+        title = "The model's caption above each image" + (", what people wrote below" if any(references) else "")
         title += "; words known to be wrong are underlined" if any(wrong or ()) else ""
     columns = columns or (balanced_columns(len(texts), 4) if len(texts) != 4 else 2)
     width, gap = 3.1, 0.3

@@ -42,6 +42,8 @@ def test_a_sheet_of_predictions() -> None:
     lowest = figure.axes[0].xaxis.label.get_window_extent().y0
     assert lowest > figure.axes[3]._left_title.get_window_extent().y1
     assert_nothing_cut_off(figure)
+    assert figure.texts[0].get_text() == "The model's caption above each image, what people wrote below"
+    assert plot_predictions([PHOTO], ["a"], [[]]).texts[0].get_text() == "The model's caption above each image"
 
 
 def test_sections_begin_rows_of_their_own() -> None:

@@ -58,7 +58,7 @@ class Explorer:
         page: the whole HTML document.
         n_images: how many images it shows.
         height: of the frame in a notebook, in pixels.
-        first: photographs and captions of the first images, for the static image in a notebook.
+        first: photographs and captions of the first images, for the static figure in a notebook.
     """
 
     page: str
@@ -74,7 +74,7 @@ class Explorer:
 
     def _repr_html_(self) -> str:
         # A separate document in a frame that may only run its script, so that page and notebook cannot affect each
-        # other. Where scripts are not trusted, the frame is removed and the image below it remains.
+        # other. Where scripts are not trusted, the frame is removed and the figure below it remains.
         return (
             f'<div style="position:relative;height:{self.height}px;overflow:hidden">{self._static()}'
             f'<iframe title="Attention explorer, {_count(self.n_images)}" sandbox="allow-scripts" '
@@ -83,18 +83,21 @@ class Explorer:
         )
 
     def _static(self) -> str:
-        """Return the first images and captions as a static figure."""
+        """Return a static figure: the maps of the first image, or without maps the captions of the first images."""
         photos, captions = self.first
         if not photos:
             return ""
-        if len(captions) == 1 and captions[0].attention_weights is not None:
+        if captions[0].words and captions[0].attention_weights is not None:
+            photos, captions = photos[:1], captions[:1]
             figure = plot_attention(photos[0], captions[0])
         else:
             figure = plot_predictions(photos, captions, [[]] * len(photos))
         said = html.escape("; ".join(f"{caption.image_id}: {caption.text}" for caption in captions))
         encoded = base64.b64encode(png_of(figure, dpi=72)).decode("ascii")
         return (
-            f'<img alt="First captions of the explorer. {said}" style="max-width:100%" '
+            f"<p>{len(photos)} of {_count(self.n_images)}. A notebook that was opened but not run shows no scripts: run "
+            "this cell for the page to explore.</p>"
+            f'<img alt="First captions of the explorer. {said}" style="max-width:100%;max-height:{self.height - 40}px" '
             f'src="data:image/png;base64,{encoded}">'
         )
 

@@ -152,17 +152,21 @@ def test_a_notebook_gets_a_frame_of_its_own(tmp_path: Path) -> None:
     page = explore([caption(("<b>", "&amp;", '"'))], [photo()], height=500)
     shown = Parts()
     shown.feed(page._repr_html_())
-    [(outer, _), (picture, static), (tag, attrs)] = shown.tags
-    assert (outer, picture, tag) == ("div", "img", "iframe")
+    [(outer, _), (note, _), (picture, static), (tag, attrs)] = shown.tags
+    assert (outer, note, picture, tag) == ("div", "p", "img", "iframe")
     assert attrs["srcdoc"] == page.page  # the parser undoes one escaping, as a browser does
     assert attrs["sandbox"] == "allow-scripts" and "height:500px" in str(attrs["style"])
-    # Where scripts are not trusted the frame is removed: a picture of the captions remains.
+    # Where scripts are not trusted the frame is removed: the maps of the first caption remain.
     assert static["alt"] == 'First captions of the explorer. dog.png: <b> &amp; "'
     kind, encoded = str(static["src"]).split(",")
     assert kind == "data:image/png;base64"
     with Image.open(BytesIO(base64.b64decode(encoded))) as drawn:
         assert drawn.width > 200 and np.asarray(drawn.convert("L")).std() > 10
     several = explore([caption(image_id=None)] * 9, [photo()] * 9)._repr_html_()
+    assert "<p>1 of 9 images. A notebook" in several
+    without_maps = [Caption(("a", "dog"), (4, 5), -1.0, image_id=name) for name in "ab"]
+    blind = explore(without_maps, [photo()] * 2)._repr_html_()
+    assert "<p>2 of 2 images." in blind and 'alt="First captions of the explorer. a: a dog; b: a dog"' in blind
     assert len(several) < 1.5 * len(explore([caption(image_id=None)] * 9, [photo()] * 9).page) + 200_000
     assert re.fullmatch(r"Explorer\(1 image, 0\.\d MB\)", repr(page))
     saved = page.save(tmp_path / "new" / "page.html")

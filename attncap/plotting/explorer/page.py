@@ -95,8 +95,8 @@ class Explorer:
         said = html.escape("; ".join(f"{caption.image_id}: {caption.text}" for caption in captions))
         encoded = base64.b64encode(png_of(figure, dpi=72)).decode("ascii")
         return (
-            f"<p>{len(photos)} of {_count(self.n_images)}. A notebook that was opened but not run shows no scripts: run "
-            "this cell for the page to explore.</p>"
+            f"<p>{len(photos)} of {_count(self.n_images)}. A notebook that was opened but not run shows no scripts: "
+            "run this cell for the page to explore.</p>"
             f'<img alt="First captions of the explorer. {said}" style="max-width:100%;max-height:{self.height - 40}px" '
             f'src="data:image/png;base64,{encoded}">'
         )

@@ -23,6 +23,22 @@ def to_numpy(tensors: Iterable[Any]) -> list[Any]:
     return [None if tensor is None else ops.convert_to_numpy(tensor) for tensor in tensors]
 
 
+def compiled_for_each_shape(function: Callable[..., Any], model: Any = None) -> Callable[..., Any]:
+    """Return the function, compiled anew for each shape of its arguments, see `compiled`.
+
+    For functions that use Keras's scan: on a second shape TensorFlow would leave the length open, which scan refuses.
+    """
+    of_shapes: dict[tuple[tuple[int, ...], ...], Callable[..., Any]] = {}
+
+    def run(*arguments: Any) -> Any:
+        shapes = tuple(map(np.shape, arguments))
+        if shapes not in of_shapes:
+            of_shapes[shapes] = compiled(function, model)
+        return of_shapes[shapes](*arguments)
+
+    return run
+
+
 def compiled(function: Callable[..., Any], model: Any = None, sampler: Any = None) -> Callable[..., Any]:
     """Return the function compiled by the backend in use.
 

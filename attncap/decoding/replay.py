@@ -13,7 +13,7 @@ from keras import ops
 from attncap._files import check_list
 from attncap.captions import Caption
 from attncap.decoding.beam_search import Step
-from attncap.decoding.compilation import compiled, filled, to_numpy
+from attncap.decoding.compilation import compiled_for_each_shape, filled, to_numpy
 from attncap.decoding.to_caption import captions_of, with_boxes
 from attncap.features.external import ExternalFeatures, in_parts
 from attncap.features.store import FeatureStore
@@ -91,8 +91,6 @@ def replay_each(step: Step, state: CaptionerState, token_ids: Any, read: Callabl
 class CompiledReplay:
     """Replay token ids through a captioner, with a function that is compiled once for each shape of the inputs.
 
-    With two shapes TensorFlow would leave the length open, which Keras's scan needs.
-
     Args:
         captioner: anything with `init_state` and `step`.
         read: function (step, state, token_ids (B, K, T)) -> tensors, such as `replay`.
@@ -100,8 +98,12 @@ class CompiledReplay:
     """
 
     def __init__(self, captioner: Any, read: Callable[..., Sequence[Any]] = replay, batch_size: int | None = None):
-        self._captioner, self._read, self._batch_size = captioner, read, batch_size
-        self._compiled: dict[tuple[int, ...], Any] = {}
+        def of_images(features: Any, token_ids: Any) -> Sequence[Any]:
+            state = captioner.init_state(features, captions=token_ids.shape[1])
+            return read(captioner.step, state, token_ids)
+
+        self._batch_size = batch_size
+        self._read = compiled_for_each_shape(of_images, captioner)
 
     def __call__(self, features: np.ndarray, token_ids: np.ndarray) -> list[Any]:
         """Call `read` in batches, and return its results as NumPy arrays.
@@ -112,24 +114,13 @@ class CompiledReplay:
         """
         size = self._batch_size or len(features)
         batches = [
-            self._batch(filled(features[start : start + size], size), filled(token_ids[start : start + size], size))
+            to_numpy(self._read(*(filled(rows[start : start + size], size) for rows in (features, token_ids))))
             for start in range(0, len(features), size)
         ]
         return [
             None if tensors[0] is None else np.concatenate(tensors)[: len(features)]
             for tensors in zip(*batches, strict=True)
         ]
-
-    def _batch(self, features: np.ndarray, token_ids: np.ndarray) -> list[Any]:
-
-        def read(features: Any, token_ids: Any) -> Sequence[Any]:
-            state = self._captioner.init_state(features, captions=token_ids.shape[1])
-            return self._read(self._captioner.step, state, token_ids)
-
-        shapes = (*features.shape, *token_ids.shape)
-        if shapes not in self._compiled:
-            self._compiled[shapes] = compiled(read, self._captioner)
-        return to_numpy(self._compiled[shapes](features, token_ids))
 
 
 class CaptionReplay:

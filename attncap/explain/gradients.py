@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from attncap.decoding.compilation import compiled, filled, to_numpy
+from attncap.decoding.compilation import compiled_for_each_shape, filled, to_numpy
 from attncap.explain.occlusion import Baseline, baseline_of
 from attncap.models.captioner import CaptionerState, forbidden_logits
 from attncap.tokenizers import START
@@ -56,7 +56,7 @@ def compiled_gradient(function: Callable[..., Any], model: Any = None) -> Callab
             return torch.zeros_like(values) if found is None else found
     else:
         raise ValueError(f"gradients need the backend tensorflow, jax or torch, got {backend}: take method='occlusion'")
-    run = compiled(gradient, model)
+    run = compiled_for_each_shape(gradient, model)
     return lambda *arguments: to_numpy([run(*arguments)])[0]
 
 

@@ -78,6 +78,17 @@ def test_attention_is_that_of_the_step() -> None:
         explain_word(ReadsCells(), picture_with({}), "dog", "attention")
 
 
+def test_gradients_of_captions_of_different_lengths() -> None:
+    captioner = ReadsCells(dog=6, red=11)
+    features = picture_with({6: 2.0, 11: -1.0})
+    explainer = Explainer(captioner, "gradient", baseline="zero", steps=3)
+    texts = ["dog red", "dog " * 20, "cat " * 33, "red"]
+    together = [explainer.relevance(features, text) for text in texts]
+    for text, found in zip(texts, together, strict=True):
+        alone = Explainer(captioner, "gradient", baseline="zero", steps=3).relevance(features, text)
+        np.testing.assert_array_equal(found, alone)
+
+
 def test_windows_cover_every_cell() -> None:
     single = windows_of(3, 5)
     assert single.shape == (15, 3, 5) and (single.sum(axis=0) == 1).all()

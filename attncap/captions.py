@@ -54,7 +54,7 @@ class Caption:
         words: the T words in order, without `<start>` and `<end>`.
         token_ids: the decoder's ids behind the words (as many as words, or more with a subword tokenizer).
         log_prob: natural log-probability of the whole caption, its end included; not divided by length.
-        attention_weights: float array, shape (T, rows, cols); entry t is the map of the step that emitted
+        attention_weights: array of numbers, shape (T, rows, cols); entry t is the map of the step that emitted
             word t, non-negative, summing to 1. None for a model without attention.
         word_log_probs: float array, shape (T,), natural log-probability of each word given those before it.
         image_id: the image's id, if it has one.
@@ -66,8 +66,8 @@ class Caption:
             regions are boxes and not a grid; the maps then have shape (T, 1, L).
 
     Raises:
-        TypeError: `words` is one text.
-        ValueError: the maps, the log-probabilities or the extras are not one per word.
+        TypeError: `words` is one text; maps that are no numbers.
+        ValueError: the maps, the log-probabilities or the extras are not one per word; a `grid_box` that is none.
     """
 
     words: tuple[str, ...]
@@ -82,7 +82,17 @@ class Caption:
 
     def __post_init__(self) -> None:
         check_list(self.words, "words", "words")
+        if self.attention_weights is not None:  # also lists and tensors of other packages
+            given = np.asarray(self.attention_weights)
+            given = given.astype(np.float32) if given.dtype.kind == "V" else given  # bfloat16
+            object.__setattr__(self, "attention_weights", given)
+        if self.boxes is not None:
+            object.__setattr__(self, "boxes", np.asarray(self.boxes))
         maps = self.attention_weights
+        if maps is not None and maps.dtype.kind not in "fiub":
+            raise TypeError(f"attention_weights needs numbers, got an array of {maps.dtype}")
+        if len(self.grid_box) != 4 or not (self.grid_box[0] < self.grid_box[2] and self.grid_box[1] < self.grid_box[3]):
+            raise ValueError(f"grid_box is (left, top, right, bottom), as fractions, got {self.grid_box}")
         if maps is not None and (maps.ndim != 3 or len(maps) != len(self.words)):
             raise ValueError(
                 f"attention_weights needs shape (T, rows, cols) with T = {len(self.words)} words, got {maps.shape}"
@@ -97,6 +107,26 @@ class Caption:
             raise ValueError(
                 f"boxes needs shape (L, 4) and maps of shape (T, 1, L), got {self.boxes.shape} and "
                 f"{None if maps is None else maps.shape}"
+            )
+
+    def check_maps(self) -> None:
+        """Refuse maps that are not non-negative or do not sum to 1, each of which a drawing would show wrongly.
+
+        Raises:
+            ValueError: such a map; the message names its word.
+        """
+        if self.attention_weights is None or not self.words:
+            return
+        maps = np.asarray(self.attention_weights, np.float64)
+        sums = maps.sum(axis=(1, 2))
+        wrong = ~(np.abs(sums - 1) <= 0.02) | (maps < 0).any(axis=(1, 2))  # NaN is wrong as well
+        if wrong.any():
+            word = int(wrong.argmax())
+            of = "" if self.image_id is None else f" of {self.image_id!r}"
+            values = f"sums to {sums[word]:.3g}" if not (maps[word] < 0).any() else "has values below 0"
+            raise ValueError(
+                f"the attention map of word {word} ({self.words[word]!r}){of} {values}; each map must sum to "
+                "1, with no value below 0: divide it by its sum"
             )
 
     def on_grid(self, rows: int = 32, cols: int = 32) -> Caption:

@@ -169,8 +169,12 @@ def _from_array(image: Any) -> Image.Image:
     grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
     colored = array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8
     if not array.size or not (grey or colored):
-        first = array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (3, 4)
-        mend = "put the channels last (array.transpose(1, 2, 0))" if first else "scale the values to 0..255"
+        if array.dtype.kind not in "uifb" or array.ndim not in (2, 3) or not array.size:
+            mend = "give one path, Pillow image or array"
+        elif array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (3, 4):
+            mend = "put the channels last (array.transpose(1, 2, 0))"
+        else:
+            mend = "scale the values to 0..255"
         raise ValueError(
             f"image: uint8 of shape (height, width, 3) expected, got {array.dtype} of {array.shape}: {mend}"
         )

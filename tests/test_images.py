@@ -327,6 +327,9 @@ def test_pillow_images_and_files_come_out_alike(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(images.read_image(grey)), deep)
     with pytest.raises(ValueError, match=r"put the channels last \(array\.transpose"):
         images.read_image(np.zeros((3, 20, 30), np.uint8))
+    for several in (["a.png"], np.zeros((1, 20, 30, 3), np.uint8), b"\x89PNG"):
+        with pytest.raises(ValueError, match="give one path, Pillow image or array"):
+            images.read_image(several)  # type: ignore[arg-type]
 
 
 def test_figures_pages_and_hashes_take_images_through_the_one_door(tmp_path: Path) -> None:

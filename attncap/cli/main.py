@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parsed = _parser().parse_args(arguments)
+    parsed, unknown = _parser().parse_known_args(arguments)
+    if unknown:  # told by the parser of the command, whose usage lists its options
+        parsed.usage_error(f"unrecognized arguments: {' '.join(unknown)}")
     quiet_start()
     try:
         if getattr(parsed, "plugins", None):

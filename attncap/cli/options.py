@@ -40,7 +40,7 @@ def add_command(commands: Any, name: str, run: Any, notes: str = "") -> argparse
         epilog=f"example:\n  {' '.join(example.split())}\n{notes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, usage_error=parser.error)
     parser.add_argument(
         "--plugin",
         action="append",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from attncap.captions import Caption
 from attncap.decoding.beam_search import beam_search
 from attncap.decoding.compilation import compiled, filled, to_numpy
-from attncap.decoding.logits import LogitsProcessor
+from attncap.decoding.logits import LogitsProcessor, check_processors
 from attncap.decoding.replay import replay
 from attncap.decoding.sampling import sample
 from attncap.decoding.to_caption import captions_of
@@ -48,7 +49,9 @@ class Decoder(Generic[Decoded]):
     Raises:
         ValueError: n_best above beam_width, a width or a length below 1, a length_penalty that is not finite; image_ids
             that are not one per image.
-        TypeError: a sampler that is not a keras-nlp sampler, such as its name; logits_processors that are no functions.
+            Logits processors that contradict each other.
+        TypeError: a count that is no whole number; a sampler that is not a keras-nlp sampler, such as its name, or that
+            searches beams; logits_processors that are no functions.
 
     Example:
         >>> captions = Decoder(captioner, beam_width=5)(features)
@@ -88,16 +91,20 @@ class Decoder(Generic[Decoded]):
         logits_processors: Sequence[LogitsProcessor] = (),
         batch_size: int = 64,
     ) -> None:
+        counts = {"beam_width": beam_width, "n_best": n_best, "max_length": max_length, "batch_size": batch_size}
+        for name, count in counts.items():
+            if not isinstance(count, Integral):
+                raise TypeError(f"{name} is a whole number, got {count!r}")
         if beam_width < 1 or n_best < 1 or (sampler is None and n_best > beam_width):
             raise ValueError(f"1 <= n_best <= beam_width is needed, got n_best={n_best}, beam_width={beam_width}")
         if max_length < 1 or batch_size < 1:
             raise ValueError(f"at least 1 is needed, got max_length={max_length}, batch_size={batch_size}")
-        if sampler is not None and not callable(sampler):
+        if sampler is not None and (not callable(sampler) or hasattr(sampler, "num_beams")):
             raise TypeError(
-                f"sampler is a keras-nlp sampler, such as keras_nlp.samplers.TopKSampler(k=5), got {sampler!r}"
+                f"sampler is a keras-nlp sampler, such as keras_nlp.samplers.TopKSampler(k=5), got {sampler!r}; "
+                "for beam search give beam_width"
             )
-        if callable(logits_processors) or not all(map(callable, logits_processors)):
-            raise TypeError(f"logits_processors is a list of functions (token_ids, logits), got {logits_processors!r}")
+        check_processors(logits_processors, max_length)
         if length_penalty is not None and not math.isfinite(length_penalty):
             raise ValueError(f"length_penalty is a finite number, got {length_penalty}")
         if length_penalty is None:

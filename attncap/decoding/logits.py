@@ -31,8 +31,30 @@ def processed(processors: Sequence[LogitsProcessor], token_ids: Any, logits: Any
     """Return logits (B, K, V) after all processors, in order; those of `<pad>`, `<start>` and `<unk>` are very low."""
     forbidden = forbidden_logits(logits.shape[-1])
     for processor in processors:
+        before = tuple(logits.shape)
         logits = processor(token_ids, logits + forbidden)
+        _check_shape(processor, logits, before)
     return logits + forbidden
+
+
+def check_processors(processors: Sequence[LogitsProcessor], max_length: int) -> None:
+    """Refuse logits processors that cannot all be followed.
+
+    Raises:
+        TypeError: not a list of functions; a class in place of its instance.
+        ValueError: a word that is required and forbidden; more required words than `max_length`.
+    """
+    if callable(processors) or not all(callable(one) and not isinstance(one, type) for one in processors):
+        raise TypeError(f"logits_processors is a list of functions (token_ids, logits), got {processors!r}")
+    required = {
+        token: word for one in processors if isinstance(one, RequiredWords) for token, word in one.words.items()
+    }
+    forbidden = {token for one in processors if isinstance(one, ForbiddenWords) for token in one.single_tokens}
+    both = [word for token, word in required.items() if token in forbidden]
+    if both:
+        raise ValueError(f"logits_processors: {both[0]!r} is required and forbidden")
+    if len(required) > max_length:
+        raise ValueError(f"logits_processors: {len(required)} required words do not fit into max_length={max_length}")
 
 
 class Temperature:
@@ -85,19 +107,19 @@ class ForbiddenWords:
         words: such as ["hat", "glasses"].
 
     Raises:
-        TypeError: one text in place of a list.
+        TypeError: one text in place of a list; a word that is no text.
     """
 
     def __init__(self, tokenizer: CaptionTokenizer, words: Sequence[str]):
-        check_list(words, "words", "words")
+        _check_words(words)
         pieces = [tokenizer.tokenize(word) for word in words]
         self._pieces = [row for row in pieces if row and UNK not in row]
+        self.single_tokens = [row[0] for row in self._pieces if len(row) == 1]
 
     def __call__(self, token_ids: Any, logits: Any) -> Any:
         vocabulary = logits.shape[-1]
-        alone = [row[0] for row in self._pieces if len(row) == 1]
-        if alone:
-            logits = ops.where(_marked(alone, vocabulary), NEVER, logits)
+        if self.single_tokens:
+            logits = ops.where(_marked(self.single_tokens, vocabulary), NEVER, logits)
         for *before, last in (row for row in self._pieces if len(row) > 1):
             here = _ends_with(token_ids, before)[:, :, None]  # (B, K, 1)
             logits = ops.where(ops.logical_and(here, _marked([last], vocabulary)), NEVER, logits)
@@ -112,24 +134,24 @@ class RequiredWords:
         words: such as ["hat", "glasses"]; each is one token of the vocabulary.
 
     Raises:
-        TypeError: one text in place of a list.
+        TypeError: one text in place of a list; a word that is no text.
         ValueError: a word that is not one token of the vocabulary.
     """
 
     def __init__(self, tokenizer: CaptionTokenizer, words: Sequence[str]):
-        check_list(words, "words", "words")
-        self._required = []
+        _check_words(words)
+        self.words: dict[int, str] = {}  # by token
         for word in words:
             pieces = tokenizer.tokenize(word)
             if len(pieces) != 1 or pieces[0] < len(SPECIAL_TOKENS):
                 raise ValueError(f"required word {word!r}: not one token of the captioner's vocabulary")
-            self._required.append(pieces[0])
+            self.words[pieces[0]] = word
 
     def __call__(self, token_ids: Any, logits: Any) -> Any:
-        if not self._required:
+        if not self.words:
             return logits
         vocabulary, length = logits.shape[-1], token_ids.shape[-1]
-        required = _marked(self._required, vocabulary)
+        required = _marked(list(self.words), vocabulary)
         missing = ops.logical_and(required, ops.logical_not(tokens_said(token_ids, vocabulary)))  # (B, K, V)
         count = ops.sum(ops.cast(missing, "int32"), axis=-1)  # (B, K)
         left = length - ops.sum(ops.cast(token_ids != PAD, "int32"), axis=-1)
@@ -148,6 +170,26 @@ def tokens_said(token_ids: Any, vocabulary_size: int) -> Any:
     counts = ops.scatter(indices, ops.ones_like(rows), (batch * captions, vocabulary_size))
     said = ops.reshape(counts > 0, (batch, captions, vocabulary_size))
     return ops.logical_and(said, ops.arange(vocabulary_size) != PAD)
+
+
+def _check_shape(processor: LogitsProcessor, logits: Any, expected: tuple[int | None, ...]) -> None:
+    found = tuple(logits.shape) if hasattr(logits, "shape") else None
+    # A graph may know some sizes only when it runs: None.
+    if (
+        found is None
+        or len(found) != len(expected)
+        or any(None not in pair and pair[0] != pair[1] for pair in zip(found, expected, strict=True))
+    ):
+        name = getattr(processor, "__name__", type(processor).__name__)
+        what = type(logits).__name__ if found is None else f"shape {found}"
+        raise ValueError(f"logits processor {name}: logits of shape {expected} expected back, got {what}")
+
+
+def _check_words(words: Sequence[str]) -> None:
+    check_list(words, "words", "words")
+    wrong = next((word for word in words if not isinstance(word, str)), None)
+    if wrong is not None or None in words:
+        raise TypeError(f"words: a list of words expected, it holds {wrong!r}")
 
 
 def _marked(tokens: Sequence[int], vocabulary_size: int) -> Any:

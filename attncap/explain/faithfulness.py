@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from attncap._messages import quoted
 from attncap.captions import Caption
 from attncap.explain.occlusion import Baseline, baseline_of, hide
 from attncap.explain.reading import WordReader, as_caption, of_words, padded, stored_grid, token_groups
@@ -190,12 +191,16 @@ def measure_maps(
 
 
 def _checked(captioner: Any, features: np.ndarray, explained: Mapping[str, Sequence[Caption]]) -> list[Caption]:
+    if not isinstance(explained, Mapping):
+        raise TypeError(f"explained maps names of methods to captions with maps, got {quoted(explained)}")
     if not explained or RANDOM in explained:
         raise ValueError(f"explained needs at least one method, none of them named {RANDOM!r}, got {list(explained)}")
     for name, captions in explained.items():
         if len(captions) != len(features):
             raise ValueError(f"{name}: {len(features)} captions expected, one per image, got {len(captions)}")
         for caption, other in zip(captions, next(iter(explained.values())), strict=True):
+            if not isinstance(caption, Caption):
+                raise TypeError(f"{name}: captions with maps expected, got {quoted(caption)}")
             if caption.attention_weights is None:
                 raise ValueError(f"{name}: the caption of image {caption.image_id!r} has no maps")
             if caption.words != other.words:

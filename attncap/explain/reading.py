@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from attncap._messages import quoted
 from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.decoding.replay import LENGTH_STEP, CompiledReplay
 from attncap.tokenizers import END, UNK, pad_token_ids
@@ -19,11 +20,14 @@ def as_caption(captioner: Any, caption: Caption | str) -> Caption:
     """Convert a text to a `Caption` with the captioner's tokenizer, or add missing token ids to a `Caption`.
 
     Raises:
+        TypeError: neither a text nor a `Caption`.
         ValueError: the token ids of a `Caption` do not match its words.
     """
     tokenizer = captioner.tokenizer
     if isinstance(caption, str):
         return Caption(tuple(tokenizer.split(caption)), tuple(tokenizer.tokenize(caption)), 0.0)
+    if not isinstance(caption, Caption):
+        raise TypeError(f"a caption is a Caption or a text, got {quoted(caption)}")
     if not caption.token_ids and caption.words:
         return replace(caption, token_ids=tuple(tokenizer.tokenize(caption.text)))
     if len(tokenizer.words(caption.token_ids)) != len(caption.words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,9 @@ class Explainer:
         progress: show a progress bar in a terminal; "attention" shows none.
 
     Raises:
-        ValueError: the method is unknown, or it is "attention" and the captioner has no attention.
+        TypeError: `steps` or `batch_size` is no whole number.
+        ValueError: the method is unknown, or it is "attention" and the captioner has no attention; `steps` or
+            `batch_size` is below 1.
 
     Example:
         >>> explained = Explainer(captioner, "gradient", steps=8)(features, captions)
@@ -67,6 +70,11 @@ class Explainer:
 
     def __post_init__(self) -> None:
         check_method(self.captioner, self.method)
+        for name, count in (("steps", self.steps), ("batch_size", self.batch_size)):
+            if not isinstance(count, Integral):
+                raise TypeError(f"{name} is a whole number, got {count!r}")
+            if count < 1:
+                raise ValueError(f"{name} needs at least 1, got {count}")
         self._reader = WordReader(self.captioner, self.batch_size)
         if self.method == "gradient":
             self._gradient = compiled_gradient(word_score(self.captioner), self.captioner)

@@ -163,12 +163,17 @@ def cut_at(network: keras.Model, layer: str | None) -> keras.Model:
         if layer not in names:
             raise ValueError(f"{network.name} has no layer {layer!r}: the last are {', '.join(names[-5:])}")
         output = _only(network.get_layer(layer).output)
-    if len(output.shape) not in (3, 4) or None in output.shape[1:]:
+    if not _is_grid(output):
+        grids = [item.name for item in network.layers if _is_grid(item.output)]
         raise ValueError(
             f"{network.name}, layer {layer or 'at the end'}: a grid (B, rows, cols, D) or tokens (B, T, D) expected, "
-            f"got shape {tuple(output.shape)}: name an earlier layer"
+            f"got shape {tuple(output.shape)}: name another layer; the last with a grid are {', '.join(grids[-5:])}"
         )
     return keras.Model(_only(network.inputs), output, name=network.name)
+
+
+def _is_grid(output: Any) -> bool:
+    return hasattr(output, "shape") and len(output.shape) in (3, 4) and None not in output.shape[1:]
 
 
 def as_grid(output: Any) -> Any:
@@ -225,6 +230,11 @@ def _of_preset(name: str, weights: str, image_size: int | None, scaling: Scaling
 
 
 def _of_model(network: keras.Model, image_size: int | None, scaling: Scaling | None) -> Backbone:
+    kind = type(network).__name__
+    if not is_of_hub(network) and (kind not in ("Functional", "Sequential") or not network.built):
+        raise ValueError(
+            f"backbone: a functional keras.Model, or a sequential one with keras.Input, expected, got {kind}"
+        )
     own = input_size(network)
     if image_size not in (None, own) and is_of_hub(network):
         network, own = at_size(network, own, int(image_size or 0)), image_size
@@ -235,14 +245,11 @@ def _of_model(network: keras.Model, image_size: int | None, scaling: Scaling | N
             f"{network.name}: say how pixels of 0 to 255 are scaled for it, for example scaling='-1..1', or '0..255' "
             "where the model scales them itself"
         )
-    kind = type(network).__name__
     if is_of_hub(network):
         if own is None:
             raise ValueError(f"{network.name} takes images of any size: choose one, for example image_size=224")
         description = {"kind": "keras_hub", "name": kind, "settings": saved_settings(network)}
         return Backbone(network, scaling, description)
-    if kind not in ("Functional", "Sequential"):
-        raise ValueError(f"backbone: a functional or sequential keras.Model expected, got {kind}")
     if own is None:
         raise ValueError(f"{network.name}: build it for one image size, keras.Input((size, size, 3))")
     network = keras.Model(_only(network.inputs), _only(network.outputs), name=network.name)  # also of a sequential one

@@ -192,6 +192,9 @@ class FeatureExtractor(Encoder):
         else:
             self._of_backbone(backbone, layer, size, scaling)
         self.network.trainable = False
+        rows, cols, _ = grid_of(self.network, self.image_size).shape
+        if not (isinstance(pool, int) and 1 <= pool <= min(rows, cols)):
+            raise ValueError(f"pool is a whole number from 1 to {min(rows, cols)}, the cells of the grid, got {pool!r}")
         place = grid_of(self.network, self.image_size, self.pool)
         self.feature_shape: tuple[int, int, int] = place.shape
         self.grid_box: GridBox = place.box

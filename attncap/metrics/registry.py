@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attncap._files import check_list
 from attncap.plugins import import_modules
 
 if TYPE_CHECKING:
@@ -65,6 +67,9 @@ class FunctionMetric(Metric):
 
     def rows(self, candidates: Candidates) -> np.ndarray:
         values = [self._function(*pair) for pair in candidates.texts_and_references()]
+        wrong = next((value for value in values if not isinstance(value, Real)), 0.0)
+        if not isinstance(wrong, Real):
+            raise ValueError(f"metric {next(iter(self.labels))!r}: a number expected of each caption, got {wrong!r}")
         return np.array(values, np.float64).reshape(len(values), 1)
 
 
@@ -118,9 +123,12 @@ def make_metrics(
         The metrics, in order.
 
     Raises:
+        TypeError: one name in place of a list.
         ValueError: an unknown name, or two scores of one name.
     """
     made: list[Metric] = []
+    if metrics is not None:
+        check_list(metrics, "metrics", "metrics")
     for metric in STANDARD_METRICS if metrics is None else metrics:
         if isinstance(metric, Metric):
             made.append(metric)

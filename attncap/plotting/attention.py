@@ -84,16 +84,10 @@ def plot_attention(
         raise TypeError(f"caption: a Caption with maps expected, got {quoted(caption)}: take one of attncap.caption")
     if caption.attention_weights is None:
         raise ValueError(NO_MAPS)
+    caption.check_maps()
     regions, boxes = caption.attention_weights, caption.boxes
     caption = caption.on_grid(MAP_CELLS, MAP_CELLS)
     maps, smooth = np.asarray(caption.attention_weights), smooth and boxes is None
-    sums = np.asarray(maps, np.float64).sum(axis=(1, 2))
-    if len(sums) and not np.allclose(sums, 1, atol=0.02):
-        word = int(np.abs(np.nan_to_num(sums, nan=np.inf) - 1).argmax())
-        raise ValueError(
-            f"the attention map of word {word} ({caption.words[word]!r}) sums to {sums[word]:.3g}; each map must sum "
-            "to 1: divide it by its sum"
-        )
     photo, (width, height) = read_image(image, PANEL_PIXELS)
     title = caption.sentence if title is None else title
     if not caption.words:

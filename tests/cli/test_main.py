@@ -244,3 +244,12 @@ def test_a_number_of_decoding_is_refused_before_anything_is_loaded(
         with pytest.raises(SystemExit):
             main([command[0], "--run", "r", *command[1:], *wrong])
         assert re.search(rf"{wrong[0]}: a (finite|whole) number .*expected, got '{wrong[1]}'", capsys.readouterr().err)
+
+
+def test_an_option_of_another_command_is_told_by_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, options in (("caption", ["--run", "r", "a.png"]), ("index query", ["--db", "d"])):
+        with pytest.raises(SystemExit) as stopped:
+            main([*command.split(), *options, "--epochs=3"])
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and f"attncap {command}: error: unrecognized arguments: --epochs=3" in error
+        assert f"usage: attncap {command}" in error

@@ -504,6 +504,11 @@ def test_a_decoder_sees_the_weights_of_now(captioner: AttentionCaptioner) -> Non
 def test_a_sampler_by_name_and_a_length_penalty_that_is_no_number_are_refused() -> None:
     with pytest.raises(TypeError, match=r"sampler is a keras-nlp sampler, such as .*, got 'top_k'"):
         Decoder(None, sampler="top_k")
+    with pytest.raises(TypeError, match="for beam search give beam_width"):
+        Decoder(None, sampler=keras_nlp.samplers.BeamSampler(num_beams=3))
+    for wrong in ("3", 2.5):
+        with pytest.raises(TypeError, match=f"beam_width is a whole number, got {wrong!r}"):
+            Decoder(None, beam_width=wrong)  # type: ignore[arg-type]
     for penalty in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"length_penalty is a finite number, got {penalty}"):
             Decoder(None, length_penalty=penalty)

@@ -124,6 +124,29 @@ def test_what_is_refused() -> None:
             Temperature(value)
         with pytest.raises(ValueError, match="penalty is a finite number above 0"):
             RepetitionPenalty(value)
-    for wrong in (Temperature(0.5), ["hat"]):
+        with pytest.raises(TypeError, match="words: a list of words expected, it holds 3"):
+            kind(tokenizer, ["dog", 3])  # type: ignore[list-item]
+    for wrong in (Temperature(0.5), ["hat"], [RepetitionPenalty]):
         with pytest.raises(TypeError, match="logits_processors is a list of functions"):
             Decoder(FakeCaptioner(), logits_processors=wrong)  # type: ignore[arg-type]
+
+
+def test_processors_that_contradict_each_other_are_refused() -> None:
+    captioner = FakeCaptioner()
+    tokenizer = captioner.tokenizer
+    required = RequiredWords(tokenizer, ["a", "b"])
+    for processors in ([ForbiddenWords(tokenizer, ["c", "b"]), required], [required, ForbiddenWords(tokenizer, ["b"])]):
+        with pytest.raises(ValueError, match="'b' is required and forbidden"):
+            Decoder(captioner, logits_processors=processors)
+    with pytest.raises(ValueError, match="2 required words do not fit into max_length=1"):
+        Decoder(captioner, logits_processors=[required], max_length=1)
+
+
+@pytest.mark.parametrize(("result", "found"), [(lambda logits: logits[:, 0], "shape"), (lambda _: None, "NoneType")])
+def test_a_processor_that_returns_other_logits_is_refused(result: Any, found: str) -> None:
+    def mine(token_ids: Any, logits: Any) -> Any:
+        return result(logits)
+
+    captioner = FakeCaptioner()
+    with pytest.raises(ValueError, match=rf"logits processor mine: logits of shape \(.*7\) expected back, got {found}"):
+        Decoder(captioner, logits_processors=[mine])(captioner.features())

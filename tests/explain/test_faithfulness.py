@@ -241,3 +241,11 @@ def test_plots_of_explanations_and_faithfulness() -> None:
         plot_explanations(photo, {})
     with pytest.raises(ValueError, match="occlusion: other words"):
         plot_explanations(photo, {"attention": explained["attention"][0], "occlusion": caption_with([1])})
+
+
+def test_captions_without_maps_are_refused() -> None:
+    features = picture_with({6: 2.0})[None]
+    with pytest.raises(TypeError, match="occlusion: captions with maps expected, got 'dog'"):
+        measure_maps(ReadsCells(), features, {"occlusion": ["dog"]})  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="explained maps names of methods to captions with maps"):
+        measure_maps(ReadsCells(), features, [Caption(("dog",), (5,), 0.0)])  # type: ignore[arg-type]

@@ -211,6 +211,12 @@ def test_what_is_refused() -> None:
         Explainer(captioner)(features[None], ["a dog", "a cat"])
     with pytest.raises(ValueError, match="steps needs at least 1"):
         explain_word(captioner, features, "a dog", "gradient", steps=0)
+    with pytest.raises(ValueError, match="batch_size needs at least 1, got 0"):
+        explain_word(captioner, features, "a dog", batch_size=0)
+    with pytest.raises(TypeError, match=r"steps is a whole number, got 2\.5"):
+        explain_word(captioner, features, "a dog", "gradient", steps=2.5)
+    with pytest.raises(TypeError, match=r"a caption is a Caption or a text, got \['a', 'dog'\]"):
+        explain_word(captioner, features, ["a", "dog"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="attention has no sign"):
         Explainer(captioner, "attention").relevance(features, "a dog")
     with pytest.raises(ValueError, match="the 1 token ids of the caption 'a dog' are not those of its 2 words"):

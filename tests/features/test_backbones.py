@@ -263,6 +263,11 @@ def test_names_and_fingerprints_tell_backbones_apart() -> None:
     )  # files of InceptionV3 stay as they were
 
 
+class Subclassed(keras.Model):
+    def call(self, pixels: Any) -> Any:
+        return pixels
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     refused: list[tuple[Any, dict[str, Any], str]] = [
         (TypeError, {"layer": ["mixed7", "mixed8"]}, r"layer is the name of one layer, got \['mixed7', 'mixed8'\]"),
@@ -270,7 +275,27 @@ def test_what_is_refused(tmp_path: Path) -> None:
         (ValueError, {"image_size": 0}, "image_size is one whole number"),
         (ValueError, {"backbone": own()}, "mine: say how pixels of 0 to 255 are scaled"),
         (ValueError, {"backbone": own(), "scaling": "rgb"}, "scaling 'rgb': choose how .*'caffe'"),
-        (ValueError, {"backbone": own(), "scaling": "0..1"}, r"mine, layer at the end: a grid .*got shape \(None, 7\)"),
+        (
+            ValueError,
+            {"backbone": own(), "scaling": "0..1"},
+            r"mine, layer at the end: a grid .*got shape \(None, 7\): name another .* with a grid are .*grid",
+        ),
+        (
+            ValueError,
+            {"backbone": own(), "scaling": "0..1", "layer": "grid", "pool": 99},
+            "pool is a whole number from 1 to 16",
+        ),
+        (ValueError, {"backbone": own(), "scaling": "0..1", "layer": "grid", "pool": 0}, "pool is a whole number"),
+        (
+            ValueError,
+            {"backbone": Subclassed(), "scaling": "0..1"},
+            "backbone: a functional .* expected, got Subclassed",
+        ),
+        (
+            ValueError,
+            {"backbone": keras.Sequential([keras.layers.ReLU()]), "scaling": "0..1"},
+            "a sequential one with keras.Input, expected, got Sequential",
+        ),
         (ValueError, {"backbone": own(), "scaling": "0..1", "layer": "none"}, "mine has no layer 'none': the last are"),
         (
             ValueError,

@@ -81,5 +81,13 @@ def test_errors() -> None:
         evaluate(A, REFERENCES, metrics=["spice"])
     with pytest.raises(ValueError, match="two scores are called 'rouge_l'"):
         evaluate(A, REFERENCES, metrics=["rouge_l", "rouge_l"])
+    with pytest.raises(TypeError, match=r"metrics: a list of metrics expected, got one: write \['bleu'\]"):
+        evaluate(A, REFERENCES, metrics="bleu")
+
+    def forgets_to_return(caption: str, references: list[str]) -> None:
+        len(caption)
+
+    with pytest.raises(ValueError, match="metric 'forgets_to_return': a number expected of each caption, got None"):
+        evaluate(A, REFERENCES, metrics=[forgets_to_return])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="a metric 'bleu' is registered already"):
         register_metric("bleu")(share_known)

@@ -128,5 +128,5 @@ def test_maps_that_do_not_sum_to_one_are_refused() -> None:
     maps = np.full((2, 3, 5), 1 / 15)
     maps[1] *= 4
     photo = Image.new("RGB", (50, 30), "gray")
-    with pytest.raises(ValueError, match=r"map of word 1 \('hat'\) sums to 4; each map must sum to 1"):
+    with pytest.raises(ValueError, match=r"map of word 1 \('hat'\) sums to 4; each map must sum to 1, with no value"):
         plot_attention(photo, Caption(("a", "hat"), (4, 5), -1.0, maps))

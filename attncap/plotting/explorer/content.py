@@ -125,11 +125,10 @@ def _maps(caption: Caption) -> dict[str, Any] | None:
     maps = caption.attention_weights
     if maps is None:
         return None
-    where = f"attention_weights of {caption.image_id!r}"
-    if not np.isfinite(maps).all() or (maps < 0).any():
-        raise ValueError(f"{where}: finite numbers of at least 0 expected, got NaN, infinity or less than 0")
+    caption.check_maps()
     count, rows, cols = maps.shape
     if not rows or not cols:
+        where = f"attention_weights of {caption.image_id!r}"
         raise ValueError(f"{where}: shape (T, rows, cols) with cells in it expected, got {maps.shape}")
     peaks = maps.reshape(count, rows * cols).max(axis=1)  # (T,)
     steps = np.rint(maps / np.maximum(peaks, 1e-30)[:, None, None] * 255).astype(np.uint8)

@@ -219,8 +219,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         explore([caption()], [photo()], alternatives=[[[("a", 0.0)]]])
     with pytest.raises(ValueError, match="scores needs a column image_id, got cider"):
         explore([caption()], [photo()], scores=pd.DataFrame({"cider": [1.0]}))
-    with pytest.raises(ValueError, match="attention_weights of 'dog.png': finite numbers"):
+    with pytest.raises(ValueError, match=r"the attention map of word 0 \('a'\) of 'dog.png' sums to nan"):
         explore([caption(attention_weights=np.full((2, 3, 5), np.nan))], [photo()])
+    with pytest.raises(ValueError, match="sums to 15; each map must sum to 1"):  # "times uniform" would be wrong
+        explore([caption(attention_weights=np.ones((2, 3, 5)))], [photo()])
 
 
 class Named:

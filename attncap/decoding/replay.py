@@ -238,8 +238,8 @@ class MemberReplay:
             captions: N captions.
 
         Returns:
-            captions: for each member, N captions with the same words. `attention_weights` is None if the member has no
-                attention.
+            captions: for each member, N captions with the same words, and the boxes of the given ones.
+                `attention_weights` is None if the member has no attention.
 
         Raises:
             ValueError: the numbers of features and captions differ.
@@ -253,5 +253,8 @@ class MemberReplay:
         found = []
         for member, read in self._readers:
             log_probs, maps = read(features, token_ids)
-            found.append([caption for [caption] in captions_of(member, token_ids, log_probs, maps, image_ids)])
+            read_again = captions_of(member, token_ids, log_probs, maps, image_ids)
+            found.append(
+                [replace(own, boxes=caption.boxes) for [own], caption in zip(read_again, captions, strict=True)]
+            )
         return found

@@ -18,7 +18,7 @@ from attncap.explain.reading import as_caption, padded
 from attncap.explain.words import Explainer
 from attncap.grounding.probes import uniform_attention
 from attncap.metrics.significance import bootstrap, interval, with_intervals
-from attncap.models.captioner import CaptionerState, restored
+from attncap.models.captioner import CaptionerState, regions_there, restored
 from attncap.models.ensemble import Ensemble
 from attncap.tokenizers import END, PAD
 
@@ -209,10 +209,10 @@ def measure_randomization(
     """Measure whether maps depend on the learned weights: randomize the layers one after the other, and compare maps.
 
     The layers are randomized from the output to the input, and stay randomized. After each layer, the maps of the same
-    words are computed again. Spearman's rank correlation over the cells compares them with the maps of the trained
-    captioner. If the maps of a method do not change, they show the image and not what the model learned. Attention
-    does not depend on the layers after it (logits, readout), because the words are given: for them the correlation
-    stays 1.
+    words are computed again. Spearman's rank correlation over the cells, without padding, compares them with the maps
+    of the trained captioner. If the maps of a method do not change, they show the image and not what the model learned.
+    Attention does not depend on the layers after it (logits, readout), because the words are given: for them the
+    correlation stays 1.
 
     Args:
         captioner: a captioner; not an ensemble.
@@ -243,24 +243,36 @@ def measure_randomization(
         return [np.asarray(caption.attention_weights) for caption in explainers[method](features, captions)]
 
     before = {method: maps(method) for method in methods}
+    # The maps of encoder blocks trained with the captioner have another grid than the features, and no padding.
+    cells = [regions_there(captioner, image) if getattr(captioner, "masked", False) else None for image in features]
     rows = []
     for count in range(len(layers) + 1):
         with randomized(layers[:count], seed):
             for method in methods:
                 after = maps(method) if count else before[method]
-                correlation, low, high = _similarity(before[method], after, n_bootstrap, seed)
+                correlation, low, high = _similarity(before[method], after, cells, n_bootstrap, seed)
                 name = layers[count - 1].name if count else "none"
                 rows.append((method, count, name, correlation, low, high))
     return pd.DataFrame(rows, columns=["method", "layers", "layer", "correlation", "low", "high"])
 
 
 def _similarity(
-    before: Sequence[np.ndarray], after: Sequence[np.ndarray], n_bootstrap: int, seed: int
+    before: Sequence[np.ndarray],
+    after: Sequence[np.ndarray],
+    cells: Sequence[np.ndarray | None],
+    n_bootstrap: int,
+    seed: int,
 ) -> tuple[float, float, float]:
-    """Compute the mean rank correlation of the maps of all words, and its bootstrap interval over images."""
-    columns = np.array(
-        [[sum(map(spearman, old, new)), len(old)] for old, new in zip(before, after, strict=True)], float
-    )  # (N, 2)
+    """Compute the mean rank correlation of the maps of all words, and its bootstrap interval over images.
+
+    Only `cells`, bool (rows, cols), count, None: all of them. On padding all maps are equal: it would raise the
+    correlation.
+    """
+    sums = []
+    for old, new, there in zip(before, after, cells, strict=True):
+        pairs = zip(old, new, strict=True) if there is None else zip(old[:, there], new[:, there], strict=True)
+        sums.append([sum(spearman(*pair) for pair in pairs), len(old)])
+    columns = np.array(sums, float)  # (N, 2)
 
     def mean(sums: np.ndarray) -> np.ndarray:
         return sums[:, :1] / np.maximum(sums[:, 1:], 1)

@@ -64,13 +64,14 @@ def windows_of(rows: int, cols: int, window: int | None = None) -> np.ndarray:
 
     Args:
         rows, cols: size of the grid.
-        window: side of a window in cells. None: 1 on grids of up to 100 cells, else 3.
+        window: side of a window in cells. None: 1 on grids of up to 100 cells and in a single row, which holds regions
+            that are not a grid (neighbors in the row are not neighbors in the image), else 3.
 
     Raises:
         ValueError: `window` is below 1.
     """
     if window is None:
-        window = 1 if rows * cols <= SMALL_GRID else 3
+        window = 1 if rows == 1 or rows * cols <= SMALL_GRID else 3
     if window < 1:
         raise ValueError(f"window is a number of cells of at least 1, got {window}")
     spans = []
@@ -132,11 +133,12 @@ def mean_drops(outputs: np.ndarray, windows: np.ndarray) -> np.ndarray:
     return np.einsum("nw,nrc->wrc", drops, windows) / windows.sum(axis=0)
 
 
-def to_maps(relevance: np.ndarray) -> np.ndarray:
+def to_maps(relevance: np.ndarray, there: np.ndarray | None = None) -> np.ndarray:
     """Convert relevance to maps: the positive part divided by its sum, or a uniform map if no cell is positive.
 
     Args:
         relevance: shape (W, rows, cols), any sign.
+        there: bool, shape (rows, cols), False on padding, where maps are 0; None: no cell is padding.
 
     Returns:
         maps: float32, shape (W, rows, cols), non-negative, each summing to 1.
@@ -145,8 +147,9 @@ def to_maps(relevance: np.ndarray) -> np.ndarray:
         >>> to_maps(np.array([[[3.0, -1.0, 1.0]]]))
         array([[[0.75, 0.  , 0.25]]], dtype=float32)
     """
-    positive = np.maximum(np.asarray(relevance, np.float64), 0.0)
+    cells = np.ones(relevance.shape[1:]) if there is None else there.astype(float)
+    positive = np.maximum(np.asarray(relevance, np.float64), 0.0) * cells
     sums = positive.sum(axis=(1, 2), keepdims=True)
-    uniform = 1.0 / max(positive[0].size if len(positive) else 1, 1)
+    uniform = cells / max(cells.sum(), 1)
     maps: Any = np.where(sums > 0, positive / np.where(sums > 0, sums, 1.0), uniform)
     return maps.astype(np.float32)

@@ -35,8 +35,9 @@ class Explainer:
     * "attention": the attention weights at the step of the word. Works for captioners with attention.
 
     For "occlusion" and "gradient", a map is the positive part of the relevance, divided by its sum. The map is uniform
-    if no part of the image made the word more probable. These maps have the grid of the features. Attention maps have
-    the grid of the regions, which differs if encoder blocks were trained with the captioner.
+    if no part of the image made the word more probable. Padding has no weight. These maps have the grid of the
+    features. Attention maps have the grid of the regions, which differs if encoder blocks were trained with the
+    captioner.
 
     Args:
         captioner: a captioner of any kind, or an `Ensemble`.
@@ -44,7 +45,7 @@ class Explainer:
         baseline: replacement of hidden features: "mean" (over the cells of the image), "zero", or an array, such as
             the mean features of a data set. `ShowAndTell` uses only the mean over all cells. Replacing all cells by
             "mean" does not change this mean, so the relevances of its "gradient" maps sum to about 0.
-        window: for "occlusion": side of the hidden square in cells. None: 1 on grids of up to 100 cells, else 3.
+        window: for "occlusion": side of the hidden square in cells, see `attncap.explain.occlusion.windows_of`.
         steps: for "gradient": number of points between the baseline and the features.
         batch_size: changed copies of an image per pass.
         progress: show a progress bar in a terminal; "attention" shows none.
@@ -113,7 +114,7 @@ class Explainer:
                     caption,
                     log_prob=float(log_probs.sum()),
                     word_log_probs=log_probs[:-1],
-                    attention_weights=to_maps(relevance),
+                    attention_weights=to_maps(relevance, regions_there(self.captioner, image)),
                     extras={},
                     grid_box=stored_grid(self.captioner)[2],
                 )
@@ -149,9 +150,10 @@ class Explainer:
             return of_words(self._reader(several, token_ids)[0], with_end)
 
         log_probs = read(np.asarray(features)[None])[0]
-        baseline = baseline_of(features, self.baseline, regions_there(self.captioner, features))
-        if self.method == "occlusion":
-            return occlusion_relevance(read, features, baseline, self.window)[:-1], log_probs
+        there = regions_there(self.captioner, features)
+        baseline = baseline_of(features, self.baseline, there)
+        if self.method == "occlusion":  # a window may reach from regions into padding, which lowers nothing
+            return there * occlusion_relevance(read, features, baseline, self.window)[:-1], log_probs
         relevance = self._integrated_gradients(features, caption, groups, baseline)
         known = np.array([UNK not in [caption.token_ids[at] for at in where] for where in groups], bool)
         return relevance * known[:, None, None], log_probs

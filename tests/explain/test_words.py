@@ -94,6 +94,8 @@ def test_windows_cover_every_cell() -> None:
     assert single.shape == (15, 3, 5) and (single.sum(axis=0) == 1).all()
     large = windows_of(16, 16)
     assert large.sum(axis=(1, 2)).max() == 9 and large.any(axis=0).all()
+    regions = windows_of(1, 120)  # no grid: neighbors in the row are not neighbors in the image
+    assert regions.shape == (120, 1, 120) and (regions.sum(axis=2) == 1).all()
     for rows, cols, window in ((7, 11, 2), (7, 11, 5), (1, 13, 3), (2, 2, 9)):
         windows = windows_of(rows, cols, window)
         assert windows.any(axis=0).all() and windows.any(axis=(1, 2)).all()
@@ -136,6 +138,26 @@ def test_maps_of_relevance() -> None:
         to_maps(np.array([[[3.0, -1.0, 1.0]], [[-1.0, 0.0, -2.0]]])), [[[0.75, 0, 0.25]], [[1 / 3] * 3]]
     )
     assert to_maps(np.zeros((0, 2, 3))).shape == (0, 2, 3)
+    there = np.array([[True, False, True]])
+    np.testing.assert_allclose(
+        to_maps(np.array([[[3.0, 2.0, 1.0]], [[-1.0, 0.0, -2.0]]]), there), [[[0.75, 0, 0.25]], [[0.5, 0, 0.5]]]
+    )
+
+
+@pytest.mark.parametrize("settings", [{}, {"method": "gradient", "steps": 2}, {"window": 3}])
+def test_no_map_points_at_padding(settings: dict[str, Any]) -> None:
+    captioner = ReadsCells(dog=6, red=11)
+    captioner.masked = True
+    features = picture_with({6: 3.0, 8: 1.0})  # the other cells are padding
+    explainer = Explainer(captioner, **settings)
+    [dog] = explainer(features[None], ["dog"])
+    [same] = Explainer(captioner, baseline=features, **settings)(features[None], ["dog"])  # no cell matters: uniform
+    assert dog.attention_weights is not None and same.attention_weights is not None
+    weights = dog.attention_weights.reshape(L)
+    assert weights[6] > 0 and np.delete(weights, [6, 8]).max() == 0
+    np.testing.assert_allclose(same.attention_weights.reshape(L), np.eye(L)[[6, 8]].mean(axis=0))
+    relevance = explainer.relevance(features, "dog").reshape(L)
+    assert relevance[6] > 0 and not np.delete(relevance, [6, 8]).any()
 
 
 # ------------------------------------------------------------------ every captioner

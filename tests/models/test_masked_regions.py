@@ -11,7 +11,9 @@ import pytest
 from keras import ops
 
 from attncap.decoding.decoder import Decoder
-from attncap.decoding.replay import CaptionReplay
+from attncap.decoding.replay import CaptionReplay, MemberReplay
+from attncap.decoding.to_caption import with_boxes
+from attncap.explain.interventions import measure_randomization
 from attncap.features.extractor import FeatureExtractor
 from attncap.models.adaptive_attention_captioner import AdaptiveAttentionCaptioner
 from attncap.models.attention_captioner import AttentionCaptioner
@@ -102,6 +104,29 @@ def test_an_ensemble_and_a_saved_file_go_on_masking(kind: Any, batch: dict[str, 
         for image, count in zip(batch["features"], COUNTS, strict=True):
             assert regions_there(model, image).tolist() == [[True] * count + [False] * (L - count)]
     assert regions_there(make(kind, masked=False), batch["features"][0]).all()
+
+
+def test_padding_does_not_make_maps_alike(batch: dict[str, np.ndarray]) -> None:
+    found = []
+    for regions in (L, COUNTS[0]):
+        captioner = make(AttentionCaptioner, regions=regions, masked=regions == L)
+        found.append(
+            measure_randomization(
+                captioner, batch["features"][:1, :, :regions], ["a b c"], ("attention",), n_bootstrap=2
+            )["correlation"]
+        )
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    assert found[0].min() < 0.9
+
+
+def test_members_read_again_keep_the_boxes(batch: dict[str, np.ndarray]) -> None:
+    ensemble = Ensemble([make(AttentionCaptioner), make(TransformerCaptioner)])
+    boxes = np.random.default_rng(0).uniform(size=(B, L, 4)).astype(np.float32)
+    captions = with_boxes(Decoder(ensemble, max_length=6)(batch["features"]), boxes)
+    for read in MemberReplay(ensemble)(batch["features"], captions):
+        for caption, own, count in zip(read, boxes, COUNTS, strict=True):
+            assert caption.attention_weights is not None and not caption.attention_weights[:, :, count:].any()
+            np.testing.assert_array_equal(caption.boxes, own)
 
 
 @each

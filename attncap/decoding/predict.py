@@ -297,8 +297,10 @@ def caption_features(
 
 
 def check_shape(captioner: Any, features: ExternalFeatures) -> None:
-    """Refuse features computed elsewhere whose shape the captioner cannot read."""
+    """Refuse features computed elsewhere whose shape the captioner cannot read; fill up a mapping with few regions."""
     expected = tuple(captioner.feature_shape)
+    if getattr(captioner, "masked", False) and expected[0] == 1:
+        features.pad_to(expected[1])
     if features.feature_shape != expected:
         raise ValueError(
             f"{features.name}: features of shape {features.feature_shape} (rows, cols, D), and the captioner was "

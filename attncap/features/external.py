@@ -30,11 +30,11 @@ class ExternalFeatures:
     Args:
         features: array (N, L, D) or (N, rows, cols, D), or anything that is sliced like one, such as a dataset of h5py.
             Or a mapping image_id -> array (L, D), where L may differ between images. Or a function of a list of
-            image_ids that returns an array or `Regions`, always of the same shape.
+            image_ids that returns an array or `Regions`, always of the same shape, and with a mask always or never.
         image_ids: N names, for arrays. Numbers are taken as text.
-        mask: (N, L), True where a row holds a region, False where it is padding; None: all hold one.
-        boxes: (N, L, 4), where each region lies: left, top, right, bottom, as fractions of the image, 0 to 1. Or a
-            mapping image_id -> (L, 4).
+        mask: for arrays: (N, L), True where a row holds a region, False where it is padding; None: all hold one.
+        boxes: for arrays: (N, L, 4), where each region lies: left, top, right, bottom, as fractions of the image, 0 to
+            1; those of padding are not read. For a mapping: a mapping image_id -> (L, 4).
         name: of the features, for messages.
 
     Attributes:
@@ -45,7 +45,8 @@ class ExternalFeatures:
         file: the file that they are read from, if any.
 
     Raises:
-        ValueError: other shapes, a repeated name, boxes outside the image.
+        ValueError: other shapes, a repeated name, an argument that does not go with such features, an image without
+            boxes where others have some.
 
     Example:
         >>> features = ExternalFeatures.read("clip_patches.npz")
@@ -73,12 +74,15 @@ class ExternalFeatures:
         self._function: Callable[[list[str]], Any] | None = None
         self._row_of: dict[str, int] = {}
         self._lock = threading.Lock()  # files of h5py and safetensors are read by one thread at a time
-        self._features, self._mask, self._boxes = features, mask, boxes
+        self._features, self._mask, self._boxes = features, _array(mask), _array(boxes)
         if isinstance(features, Mapping):
+            self._refuse("a mapping image_id -> array", image_ids=image_ids, mask=mask)
             self._init_mapping(features)
         elif callable(features) and not hasattr(features, "shape"):
+            self._refuse("a function, which returns Regions", image_ids=image_ids, mask=mask, boxes=boxes)
             self._function, self._dtype = features, np.dtype(np.float32)
         else:
+            self._features = _array(features)
             self._init_arrays(image_ids)
 
     @classmethod
@@ -109,7 +113,7 @@ class ExternalFeatures:
             raise ValueError(f"{path}: cannot be read as features: damaged? ({error})") from error
         names = path.with_suffix(".ids.txt")
         if "features" not in parts:
-            made = cls(parts, name=str(path))
+            made = cls(parts, image_ids, name=str(path))
         else:
             if image_ids is None and "image_ids" in parts:
                 image_ids = [_text(value) for value in np.asarray(parts["image_ids"][:]).tolist()]
@@ -122,6 +126,13 @@ class ExternalFeatures:
         return made
 
     # -- what is given -------------------------------------------------------------------------------------------
+
+    def _refuse(self, kind: str, **given: Any) -> None:
+        for what, value in given.items():
+            if value is not None:
+                raise ValueError(
+                    f"{self.name}: {what} is for arrays (N, L, D), and the features are {kind}: leave it out"
+                )
 
     def _init_arrays(self, image_ids: Sequence[Any] | None) -> None:
         shape = tuple(self._features.shape)
@@ -143,14 +154,15 @@ class ExternalFeatures:
             ("mask", self._mask, (shape[0], count)),
             ("boxes", self._boxes, (shape[0], count, 4)),
         ):
-            if array is not None and tuple(array.shape) != expected:
-                raise ValueError(f"{self.name}: {what} of shape {expected} expected, got {tuple(array.shape)}")
+            shape = getattr(array, "shape", "a mapping")
+            if array is not None and shape != expected:
+                raise ValueError(f"{self.name}: {what} of shape {expected} expected, got {shape}")
         self._dtype = read_dtype(self._features.dtype)
 
     def _init_mapping(self, features: Mapping[str, Any]) -> None:
         if not features:
             raise ValueError(f"{self.name}: no features; {LAYOUT}")
-        self._features = {str(image_id): array for image_id, array in features.items()}
+        self._features = {str(image_id): _array(array) for image_id, array in features.items()}
         shapes = {image_id: tuple(array.shape) for image_id, array in self._features.items()}
         size = next(iter(shapes.values()))[-1]
         for image_id, shape in shapes.items():
@@ -159,7 +171,19 @@ class ExternalFeatures:
         self.image_ids = list(shapes)
         self._set_shape((max(shape[0] for shape in shapes.values()), size))
         self.masked = len({shape[0] for shape in shapes.values()}) > 1
+        if self._boxes is not None:
+            self._boxes = self._boxes_of(shapes)
         self._dtype = np.result_type(np.float16, *{read_dtype(array.dtype) for array in self._features.values()})
+
+    def _boxes_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        if not isinstance(self._boxes, Mapping):
+            raise ValueError(f"{self.name}: boxes as a mapping image_id -> (L, 4) expected, as the features are one")
+        boxes = {str(image_id): _array(own) for image_id, own in self._boxes.items()}
+        for image_id, shape in shapes.items():
+            found = tuple(boxes[image_id].shape) if image_id in boxes else "none"
+            if found != (shape[0], 4):
+                raise ValueError(f"{self.name}: boxes of {quoted(image_id)}: ({shape[0]}, 4) expected, got {found}")
+        return boxes
 
     def _set_shape(self, shape: Sequence[int]) -> None:
         self.grid = (int(shape[0]), int(shape[1])) if len(shape) == 3 else None
@@ -168,11 +192,19 @@ class ExternalFeatures:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def extract(self, image_ids: Sequence[str], **unused: Any) -> pd.DataFrame:
-        """Return DataFrame (image_id, reason): the images without features. Nothing is computed here."""
+        """Return DataFrame (image_id, reason): the images without features. Nothing is computed here.
+
+        Raises:
+            ValueError: as `boxes`, so that a training does not stop at them after its first epoch.
+        """
         check_list(image_ids, "image_ids", "image_ids")
         if self._function is not None and len(image_ids):
             self._regions(list(image_ids[:1]))  # tells the shape
         lacking = [image_id for image_id in image_ids if image_id not in self]
+        if self._boxes is not None:
+            known = [image_id for image_id in image_ids if image_id in self]
+            for start in range(0, len(known), 256):
+                self.boxes(known[start : start + 256])
         return pd.DataFrame({"image_id": lacking, "reason": [f"no features of it in {self.name}"] * len(lacking)})
 
     def get(self, image_ids: Sequence[str]) -> np.ndarray:
@@ -205,7 +237,26 @@ class ExternalFeatures:
         Raises:
             ValueError: a box outside the image, or whose right or bottom comes before its left or top.
         """
-        return self._regions(self._checked(image_ids), ("boxes",)).boxes
+        return self._regions(self._checked(image_ids), ("mask", "boxes")).boxes
+
+    def check_places(self, image_ids: Sequence[str]) -> None:
+        """Raise ValueError if maps of these images can neither be drawn nor measured: no grid, and no boxes."""
+        if self.grid is None and len(image_ids) and self.boxes(image_ids[:1]) is None:
+            raise ValueError(
+                f"{self.name}: holds regions without boxes, so that a map of them has no place in the image: add boxes "
+                "(N, L, 4), see docs/extending.md"
+            )
+
+    def pad_to(self, count: int) -> None:
+        """Fill images of a mapping up to `count` regions, the number that a masked captioner reads, with padding.
+
+        Arrays and functions stay as they are, and so does a mapping with an image of more regions.
+        """
+        if self._function is None and not self._row_of:
+            counts = {array.shape[0] for array in self._features.values()}
+            if max(counts) <= count:
+                self.feature_shape = (1, count, self.feature_shape[2])
+                self.masked = counts != {count}
 
     def __contains__(self, image_id: str) -> bool:
         return self.image_ids is None or str(image_id) in (self._row_of or self._features)
@@ -247,7 +298,8 @@ class ExternalFeatures:
                 given = {part: None if arrays[part] is None else rows_of(arrays[part], rows) for part in parts}
             else:
                 given = {part: self._padded(ids, part) for part in parts}
-        return checked_regions(given.get("features"), given.get("mask"), given.get("boxes"), len(ids), self.name)
+        count = self.feature_shape[0] * self.feature_shape[1]
+        return checked_regions(given.get("features"), given.get("mask"), given.get("boxes"), ids, count, self.name)
 
     def _from_function(self, ids: list[str]) -> Regions:
         assert self._function is not None
@@ -266,28 +318,30 @@ class ExternalFeatures:
                 f"{self.name}: the function gave features of {self.feature_shape} after {before}: give all images the "
                 "same number of regions, with a mask where some are padding"
             )
-        self.masked = self.masked or given.mask is not None
-        return checked_regions(np.asarray(given.features), given.mask, given.boxes, len(ids), self.name)
+        regions = checked_regions(np.asarray(given.features), given.mask, given.boxes, ids, None, self.name)
+        if before == (0, 0, 0):
+            self.masked = regions.mask is not None
+        elif regions.mask is not None and not self.masked and not regions.mask.all():
+            padded = ids[int(regions.mask.all(axis=1).argmin())]
+            raise ValueError(
+                f"{self.name}: the function gave a mask with padding for {quoted(padded)} and none for its first "
+                "images: give one for every batch, True where there is no padding"
+            )
+        return regions
 
     def _padded(self, ids: list[str], part: str) -> np.ndarray | None:
         longest, size = self.feature_shape[1:]
-        counts = [self._features[image_id].shape[0] for image_id in ids]
         if part == "mask":
-            return np.arange(longest) < np.array(counts)[:, None] if self.masked else None
+            counts = np.array([self._features[image_id].shape[0] for image_id in ids])
+            return np.arange(longest) < counts[:, None] if self.masked else None
         if part == "boxes" and self._boxes is None:
             return None
         source = self._features if part == "features" else self._boxes
-        arrays = [numbers(np.asarray(source[image_id][:])) for image_id in ids]
-        width = size if part == "features" else 4
-        padded = np.zeros((len(ids), longest, width), self._dtype if part == "features" else np.float32)
-        if part == "boxes":
-            padded[..., 2:] = 1.0  # padding gets the whole image, which is a valid box
-        for row, array, count, image_id in zip(padded, arrays, counts, ids, strict=True):
-            if array.shape != (count, width):
-                raise ValueError(
-                    f"{self.name}: {part} of {quoted(image_id)}: ({count}, {width}) expected, got {array.shape}"
-                )
-            row[:count] = array
+        width, dtype = (size, self._dtype) if part == "features" else (4, np.dtype(np.float32))
+        padded = np.zeros((len(ids), longest, width), dtype)
+        for row, image_id in zip(padded, ids, strict=True):
+            own = numbers(np.asarray(source[image_id][:]))
+            row[: len(own)] = own
         return padded
 
 
@@ -322,6 +376,11 @@ def in_parts(
             keys = list(rows[key_column(store)])
             yield list(rows["image_id"]), store.get(keys), store.boxes(keys) if hasattr(store, "boxes") else None
             bar.update(len(rows))
+
+
+def _array(given: Any) -> Any:
+    """Return a list or tuple as an array; anything else as it is: arrays, datasets of files, mappings, None."""
+    return np.asarray(given) if isinstance(given, list | tuple) else given
 
 
 def _text(value: Any) -> str:

@@ -47,6 +47,8 @@ def captioner_to_train(
             check_shape(start, store)
         return continued(start, config, source.encoder, source.tail)
     if isinstance(model, Captioner):
+        if isinstance(store, ExternalFeatures):
+            check_shape(model, store)
         return model
     kind = model if isinstance(model, type) else captioner_class(config.model)
     keras.utils.set_random_seed(config.seed)

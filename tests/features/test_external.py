@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from attncap.decoding.predict import check_shape
 from attncap.features.external import ExternalFeatures
 from attncap.features.regions import Regions
 
@@ -92,7 +94,8 @@ def test_boxes_and_masks_of_arrays_and_mappings(tmp_path: Path) -> None:
     features = GRID.reshape(N, 6, D)
     np.savez(tmp_path / "f.npz", features=features, image_ids=np.array(IDS), boxes=boxes, mask=mask)
     read = ExternalFeatures.read(tmp_path / "f.npz")
-    np.testing.assert_array_equal(read.boxes(["e", "b.jpg"]), boxes[[4, 1]])
+    whole = np.where(mask[:, :, None], boxes, [0, 0, 1, 1]).astype(np.float32)  # where there is padding
+    np.testing.assert_array_equal(read.boxes(["e", "b.jpg"]), whole[[4, 1]])
     np.testing.assert_array_equal(read.mask(["e", "b.jpg"]), mask[[4, 1]])
     np.testing.assert_array_equal(read.get(["e", "b.jpg"])[:, 0], features[[4, 1]] * mask[[4, 1], :, None])
     assert read.grid is None and read.feature_shape == (1, 6, D)
@@ -102,12 +105,31 @@ def test_boxes_and_masks_of_arrays_and_mappings(tmp_path: Path) -> None:
     assert found is not None and found.shape == (2, 5, 4) and found.dtype == np.float32
     np.testing.assert_array_equal(found[0, :3], own["a.jpg"])
     np.testing.assert_array_equal(found[0, 3:], [[0, 0, 1, 1]] * 2)
-    with pytest.raises(ValueError, match=r"fractions of the image, 0 to 1; got values from 10 to 200: divide pixels"):
+    with pytest.raises(ValueError, match=r"fractions of the image, 0 to 1; got \[10.*200.0\] for 'e': divide pixels"):
         ExternalFeatures(features, IDS, boxes=np.full((N, 6, 4), [10, 10, 200, 200])).boxes(["e"])
     with pytest.raises(ValueError, match="boxes are left, top, right, bottom"):
         ExternalFeatures(features, IDS, boxes=boxes[..., [2, 1, 0, 3]]).boxes(["e"])
-    with pytest.raises(ValueError, match="an image without any region in its mask"):
+    with pytest.raises(ValueError, match="'e' has no region in its mask"):
         ExternalFeatures(features, IDS, mask=np.zeros((N, 6), bool)).mask(["e"])
+
+
+@pytest.mark.parametrize("fill", [-1.0, np.nan, 640.0])
+def test_boxes_of_padding_may_hold_anything(fill: float) -> None:
+    mask = np.arange(6) < np.array([[1], [6], [3], [2], [5]])
+    boxes = np.where(mask[:, :, None], np.array([0.1, 0.2, 0.5, 0.6]), fill)
+    features = np.where(mask[:, :, None], GRID.reshape(N, 6, D), fill)
+    arrays = ExternalFeatures(features, IDS, mask=mask, boxes=boxes)
+    function = ExternalFeatures(lambda ids: Regions(*(a[[IDS.index(i) for i in ids]] for a in (features, mask, boxes))))
+    for read in (arrays, function):
+        assert read.extract(IDS).empty
+        found = read.boxes(IDS)
+        assert found is not None
+        np.testing.assert_allclose(found[mask], [[0.1, 0.2, 0.5, 0.6]] * mask.sum())
+        np.testing.assert_array_equal(found[~mask], [[0, 0, 1, 1]] * (~mask).sum())
+        assert not read.get(IDS)[:, 0][~mask].any()
+    # Without a mask the row may be a region; refused before a training begins, not after its first epoch.
+    with pytest.raises(ValueError, match=r"got \[.*\] for 'a.jpg': divide .* and give a mask where a row is padding"):
+        ExternalFeatures(GRID.reshape(N, 6, D), IDS, boxes=boxes).extract(IDS)
 
 
 def test_a_function_is_asked_for_the_images_of_a_batch() -> None:
@@ -132,6 +154,64 @@ def test_a_function_is_asked_for_the_images_of_a_batch() -> None:
     growing.get(["1"])
     with pytest.raises(ValueError, match=r"gave features of \(1, 4, 7\) after \(1, 2, 7\): give all images the same"):
         growing.get(["1", "e"])
+
+
+def test_a_function_gives_a_mask_always_or_never() -> None:
+    """A captioner is made masked or not by the first images: a mask that came later would be dropped."""
+    count = {"a.jpg": 6, "b.jpg": 6, "1": 2}
+
+    def compute(image_ids: list[str]) -> Regions:
+        mask = np.arange(6) < np.array([[count[image_id]] for image_id in image_ids])
+        return Regions(np.ones((len(image_ids), 6, D)), None if mask.all() else mask)
+
+    read = ExternalFeatures(compute)
+    read.get(["a.jpg", "b.jpg"])
+    assert not read.masked
+    with pytest.raises(ValueError, match="gave a mask with padding for '1' and none for its first images: give one"):
+        read.get(["a.jpg", "1"])
+    read = ExternalFeatures(compute)
+    assert read.get(["1"]).any(axis=3).sum() == 2 and read.masked and read.get(["a.jpg"]).all() and read.masked
+
+
+def test_what_a_function_gives_is_checked() -> None:
+    ones = np.ones((2, 6, D))
+    attempts: list[tuple[Regions, str]] = [
+        (Regions(ones, np.ones((2, 5), bool)), r"mask of shape \(2, 6\) expected, got \(2, 5\)"),
+        (Regions(ones, boxes=np.zeros((2, 4, 6))), r"boxes of shape \(2, 6, 4\) expected, got \(2, 4, 6\)"),
+        (Regions(ones, np.eye(2, 6)[[0, 0]] * [[1], [0]]), "'b.jpg' has no region in its mask"),
+    ]
+    for given, message in attempts:
+        with pytest.raises(ValueError, match=message):
+            ExternalFeatures(lambda image_ids, given=given: given).get(["a.jpg", "b.jpg"])
+
+
+def test_lists_and_names_that_are_numbers() -> None:
+    boxes = {1: [[0.1, 0.1, 0.2, 0.2]], 2: [[0.3, 0.3, 0.4, 0.4]] * 2}
+    read = ExternalFeatures({1: [[1.0, 2.0]], 2: [[3.0, 4.0]] * 2}, boxes=boxes)
+    found = read.boxes(["1", "2"])
+    assert read.masked and found is not None
+    np.testing.assert_allclose(found[0], [[0.1, 0.1, 0.2, 0.2], [0, 0, 1, 1]])
+    masked = ExternalFeatures([[[1.0, 2.0], [3.0, 4.0]]], [7], mask=[[True, False]]).get(["7"])
+    assert masked.tolist() == [[[[1, 2], [0, 0]]]]
+
+
+def test_a_mapping_is_filled_up_to_the_regions_of_a_captioner() -> None:
+    """A captioner trained on at most 8 regions an image reads a mapping of one image with 3."""
+    captioner = SimpleNamespace(feature_shape=(1, 8, D), masked=True)
+    boxes = {name: np.tile([0.1, 0.1, 0.2, 0.2], (n, 1)) for name, n in COUNTS.items()}
+    for names in (["a.jpg"], IDS):
+        read = ExternalFeatures({name: RAGGED[name] for name in names}, boxes={name: boxes[name] for name in names})
+        check_shape(captioner, read)
+        mask, found = read.mask(names), read.boxes(names)
+        assert mask is not None and mask.sum(axis=1).tolist() == [COUNTS[name] for name in names]
+        assert (
+            read.get(names).shape == (len(names), 1, 8, D) and found is not None and found.shape == (len(names), 8, 4)
+        )
+    many = ExternalFeatures({"1": np.ones((9, D))})
+    with pytest.raises(ValueError, match=r"shape \(1, 9, 7\) .*, and the captioner was trained on \(1, 8, 7\)"):
+        check_shape(captioner, many)
+    with pytest.raises(ValueError, match=r"shape \(1, 3, 7\)"):
+        check_shape(SimpleNamespace(feature_shape=(1, 8, D), masked=False), ExternalFeatures({"a": RAGGED["a.jpg"]}))
 
 
 def test_fingerprints_of_arrays_follow_their_numbers() -> None:
@@ -198,6 +278,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
         (GRID, {"image_ids": [*IDS[:4], "a.jpg"]}, "image_id 'a.jpg' is there twice"),
         (GRID, {"image_ids": IDS, "mask": np.ones((N, 5))}, r"mask of shape \(5, 6\) expected, got \(5, 5\)"),
         ({}, {}, "no features"),
+        (GRID, {"image_ids": IDS, "boxes": {}}, r"boxes of shape \(5, 6, 4\) expected, got a mapping"),
+        (RAGGED, {"mask": np.ones((N, 5))}, "mask is for arrays .*, and the features are a mapping .*: leave it out"),
+        (RAGGED, {"boxes": np.ones((N, 5, 4))}, "boxes as a mapping image_id -> .* expected"),
+        (RAGGED, {"boxes": {"a.jpg": np.zeros((3, 4))}}, r"boxes of 'b.jpg': \(5, 4\) expected, got none"),
+        (lambda ids: None, {"boxes": GRID}, "boxes is for arrays .*, and the features are a function"),
         ({"a": GRID[0, 0], "b": GRID[0, 0, :, :5]}, {}, r"'b' has shape \(3, 5\), \(L, 7\) expected"),
     ]
     for features, settings, message in attempts:

@@ -10,7 +10,7 @@ from typing import Any
 
 from attncap.cli import options as cli
 from attncap.cli.outputs import heatmap_files
-from attncap.cli.outside_features import add_features_file, caption_with
+from attncap.cli.outside_features import add_features_file, caption_with, features_file_of, features_of
 
 
 def add_commands(commands: Any) -> None:
@@ -44,7 +44,9 @@ def _caption(options: argparse.Namespace) -> None:
         )
     images, rejects = find_images(options.images)
     paths, image_ids = images["path"].tolist(), images["image_id"].tolist()
-    captions, unreadable = caption_with(options, captioner, paths, image_ids, progress=False)
+    captions, unreadable = caption_with(
+        options, captioner, paths, image_ids, draws=bool(options.heatmap), progress=False
+    )
     path_of = dict(zip(image_ids, paths, strict=True))
     for caption in captions:
         print(f"{path_of[caption.image_id]}: {caption.sentence}" if len(path_of) > 1 else caption.sentence)
@@ -53,8 +55,8 @@ def _caption(options: argparse.Namespace) -> None:
         for caption in captions:
             _save_heatmap(path_of[caption.image_id], caption, file_of[caption.image_id])
             print(f"heatmap: {file_of[caption.image_id]}", file=sys.stderr)
-        if len(options.runs) > 1 and captioner.encoder is not None:
-            _save_member_heatmaps(captioner, captions, path_of, file_of)
+        if len(options.runs) > 1:
+            _save_member_heatmaps(captioner, captions, path_of, file_of, features_file_of(options))
     unread = pd.concat([rejects, unreadable])
     if len(unread):
         raise ValueError("; ".join(unread["path"] + ": " + unread["reason"]))
@@ -68,7 +70,11 @@ def _save_heatmap(path: str, caption: Any, file: Path) -> None:
 
 
 def _save_member_heatmaps(
-    ensemble: Any, captions: Sequence[Any], path_of: Mapping[str, str], file_of: Mapping[str, Path]
+    ensemble: Any,
+    captions: Sequence[Any],
+    path_of: Mapping[str, str],
+    file_of: Mapping[str, Path],
+    features_file: str | None,
 ) -> None:
     """Draw the maps of each member with attention beside those of their mean: NAME_run1.png, NAME_run2.png and so on.
 
@@ -76,17 +82,16 @@ def _save_member_heatmaps(
         ensemble: an `Ensemble`.
         captions: its captions of images.
         path_of, file_of: image_id -> the image, and the figure of the mean.
+        features_file: that they were computed from; None: by the encoder.
     """
-    from attncap.decoding.predict import encoded_images
     from attncap.decoding.replay import MemberReplay
 
-    image_ids = [caption.image_id for caption in captions]
-    paths = [path_of[image_id] for image_id in image_ids]
     read_by_members = MemberReplay(ensemble)
-    start = 0
-    for kept, features in encoded_images(ensemble, paths, image_ids, [], progress=False):
-        read = read_by_members(features, captions[start : start + len(kept)])
-        start += len(kept)
+    for start in range(0, len(captions), 32):
+        part = captions[start : start + 32]
+        paths = {caption.image_id: path_of[caption.image_id] for caption in part}
+        features = features_of(ensemble, paths, [], features_file, progress=False)[1].features
+        read = read_by_members(features, part)
         for number, (name, own) in enumerate(zip(ensemble.names, read, strict=True), start=1):
             for caption in own:
                 if caption.attention_weights is not None:

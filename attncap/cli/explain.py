@@ -63,7 +63,7 @@ def _explain(options: argparse.Namespace) -> None:
     rejects = list(unnamed.itertuples(index=False, name=None))
     path_of = dict(zip(images["image_id"], images["path"], strict=True))
     file_of = dict(zip(path_of, heatmap_files(Path(options.out), list(path_of)), strict=True))
-    image_ids, (features, _, boxes) = features_of(captioner, path_of, rejects, features_file_of(options))
+    image_ids, (features, _, boxes) = features_of(captioner, path_of, rejects, features_file_of(options), draws=True)
     if image_ids:
         if options.caption is None:
             captions = Decoder(captioner, batch_size=32, **cli.decoding(options))(features, image_ids)

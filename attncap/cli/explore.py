@@ -87,6 +87,8 @@ def _explore(options: argparse.Namespace) -> None:
     image_ids, features = features_of(captioner, path_of, rejects, features_file_of(options))
     for _, path, reason in rejects:
         print(f"left out: {path}: {reason}", file=sys.stderr)
+    if captioner.has_attention and captioner.encoder is None and captioner.map_shape[0] == 1 and features.boxes is None:
+        print("the features are regions without boxes: no maps are shown, see docs/extending.md", file=sys.stderr)
     if not image_ids:
         raise ValueError(f"{options.images or options.data}: none of its {len(shown)} images can be shown")
     if options.against is not None:

@@ -32,11 +32,21 @@ def features_file_of(options: argparse.Namespace) -> str | None:
 
 
 def caption_with(
-    options: argparse.Namespace, captioner: Any, paths: Sequence[Any], image_ids: Sequence[str], **settings: Any
+    options: argparse.Namespace,
+    captioner: Any,
+    paths: Sequence[Any],
+    image_ids: Sequence[str],
+    *,
+    draws: bool = False,
+    **settings: Any,
 ) -> tuple[list[Any], Any]:
     """Caption images by the features of `--features-file`, or by the captioner's own encoder.
 
     The features of an image are those of its image_id, or else of its file name.
+
+    Args:
+        options, captioner, paths, image_ids, settings: as in `caption_images`.
+        draws: refuse regions without boxes, whose maps cannot be drawn.
 
     Returns:
         captions, rejects: as `caption_images`.
@@ -50,21 +60,34 @@ def caption_with(
         return caption_images(captioner, paths, image_ids, decoder=decoder, **settings)
     features = ExternalFeatures.read(file)
     names = _names_in(features, image_ids, paths)
+    if draws:
+        features.check_places([name for name in names if name in features])
     captions, rejects = caption_features(captioner, features, names, decoder=decoder)
-    given = [image_id for image_id, name in zip(image_ids, names, strict=True) if name in features]
+    there = [name in features for name in names]
+    given = [image_id for image_id, known in zip(image_ids, there, strict=True) if known]
+    rejects["image_id"] = [image_id for image_id, known in zip(image_ids, there, strict=True) if not known]
+    rejects["path"] = [str(path) for path, known in zip(paths, there, strict=True) if not known]
     return [replace(caption, image_id=image_id) for caption, image_id in zip(captions, given, strict=True)], rejects
 
 
 def features_of(
-    captioner: Any, path_of: Mapping[str, str], rejects: list[tuple[str, str, str]], file: str | None = None
+    captioner: Any,
+    path_of: Mapping[str, str],
+    rejects: list[tuple[str, str, str]],
+    file: str | None = None,
+    *,
+    draws: bool = False,
+    progress: bool | None = None,
 ) -> tuple[list[str], Any]:
     """Return the image_ids and the features of images; what has none goes to `rejects`.
 
     Args:
-        captioner: its encoder is used, with a bar in a terminal, where there is no `file`.
+        captioner: its encoder is used where there is no `file`.
         path_of: image_id -> the image file.
         rejects: (image_id, path, reason) of each image that is unreadable, or not in `file`, is appended to it.
         file: features computed elsewhere, by image_id or else by file name; None: computed by the encoder.
+        draws: refuse regions without boxes, whose maps cannot be drawn.
+        progress: show a bar of the encoder; None: in a terminal.
 
     Returns:
         image_ids: of the N images that have features.
@@ -78,7 +101,8 @@ def features_of(
 
     ids, paths = list(path_of), list(path_of.values())
     if file is None:
-        encoded = list(encoded_images(captioner, paths, ids, rejects, progress=sys.stderr.isatty()))
+        progress = sys.stderr.isatty() if progress is None else progress
+        encoded = list(encoded_images(captioner, paths, ids, rejects, progress=progress))
         features = np.concatenate([features for _, features in encoded]) if encoded else np.empty(0)
         return [image_id for kept, _ in encoded for image_id in kept], Regions(features)
     external = ExternalFeatures.read(file)
@@ -88,6 +112,8 @@ def features_of(
     rejects += [(i, path_of[i], reason_of[name]) for i, name in name_of.items() if name in reason_of]
     given = {image_id: name for image_id, name in name_of.items() if name not in reason_of}
     names = list(given.values())
+    if draws:
+        external.check_places(names)
     return list(given), Regions(external.get(names), boxes=external.boxes(names)) if names else Regions(np.empty(0))
 
 

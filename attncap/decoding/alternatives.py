@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from attncap.decoding.to_caption import with_boxes
 from attncap.features.regions import Regions
 from attncap.images import AnyImage
 from attncap.metrics.evaluate import evaluate
-from attncap.models.captioner import CaptionerState
+from attncap.models.captioner import CaptionerState, grid_of_maps
 from attncap.plotting.explorer.page import Explorer, explore
 from attncap.tokenizers import END, pad_token_ids
 
@@ -126,7 +127,7 @@ def explore_features(
     Args:
         captioner: of any kind.
         features: shape (N, rows, cols, D), of the captioner's encoder; or `Regions` of that shape, whose boxes the maps
-            are then drawn on.
+            are then drawn on. Regions that are no grid, (N, 1, L, D), and have no boxes get no maps.
         image_ids: N names.
         images: N images in order, or image_id -> image.
         references: image_id -> human captions; if all N images have some, the page can sort by score.
@@ -145,7 +146,7 @@ def explore_features(
     """
     ours = _regions(features)
     decode = Decoder(captioner, beam_width=beam_width, n_best=beam_width, **settings)
-    decoded = with_boxes(decode(ours.features, image_ids), ours.boxes)
+    decoded = _with_places(captioner, decode(ours.features, image_ids), ours.boxes)
     captions = [[item] if isinstance(item, Caption) else item for item in decoded]
     scores = None
     if references and all(references.get(image_id) for image_id in image_ids):
@@ -156,7 +157,7 @@ def explore_features(
     if against is not None:
         theirs = _regions(against[1])
         decode = Decoder(against[0], beam_width=beam_width, **settings)
-        other = with_boxes(decode(theirs.features, image_ids), theirs.boxes)
+        other = _with_places(against[0], decode(theirs.features, image_ids), theirs.boxes)
     return explore(
         captions,
         images,
@@ -169,6 +170,15 @@ def explore_features(
         title=title,
         wrong=wrong,
     )
+
+
+def _with_places(captioner: Any, captions: Sequence[Any], boxes: np.ndarray | None) -> list[Any]:
+    """Return captions with the boxes of their regions; without boxes, regions that are no grid lose their maps."""
+    if boxes is None and getattr(captioner, "encoder", None) is None and grid_of_maps(captioner)[0][0] == 1:
+        groups = [[item] if isinstance(item, Caption) else item for item in captions]
+        bare = [[replace(caption, attention_weights=None) for caption in group] for group in groups]
+        return [own[0] if isinstance(item, Caption) else own for item, own in zip(captions, bare, strict=True)]
+    return with_boxes(captions, boxes)
 
 
 def _regions(features: np.ndarray | Regions) -> Regions:

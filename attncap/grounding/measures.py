@@ -43,7 +43,8 @@ class Grounding:
         mean_correctness: the mean over the phrase's words in place of the largest; this one can be compared with the
             baselines, since noise does not raise it.
         uniform, center: the same mass of a uniform map (all cells weigh the same; the region's share of the image
-            where the cells do) and of the average map.
+            where the cells do) and of the average map. Of maps on regions (`Caption.boxes`) the cells are those of the
+            grid that they are spread over: `uniform` is the share of the image, not that of equally weighted boxes.
         pointing_game: share of phrases whose maximum falls into the region; `pointing_uniform`, `pointing_center`
             likewise for the two baselines.
         n_phrases: number of phrases measured, in `n_pictures` images.

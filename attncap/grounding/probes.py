@@ -169,7 +169,7 @@ def measure_faithfulness(
         phrases: N lists. The last word of a phrase with boxes names a region; words of `FUNCTION_WORDS` are the others.
             None where there are no boxes: all words but those of `FUNCTION_WORDS` are content words.
         words_each: words of each kind, drawn at random.
-        radius: cells around the one that are blanked with it; 1 blanks 3 x 3.
+        radius: cells around the one that are blanked with it; 1 blanks 3 x 3. 0 for regions, which have no neighbors.
         batch_size: captions per pass.
         n_bootstrap: resamples of images.
         seed: of draws and resamples.
@@ -178,11 +178,13 @@ def measure_faithfulness(
         faithfulness: words outside the vocabulary are left out, because they have no probability.
 
     Raises:
-        ValueError: captions without maps, or no word of a known kind.
+        ValueError: captions without maps, no word of a known kind, or a radius on regions (`Caption.boxes`).
 
     Reference: erasure as Li et al. 2016, "Understanding Neural Networks through Representation Erasure"; whether
         attention explains, Jain and Wallace 2019.
     """
+    if radius and any(caption.boxes is not None for caption in captions):
+        raise ValueError(f"radius counts cells of a grid, and the maps are of regions: radius=0 expected, got {radius}")
     rng = np.random.default_rng(seed)
     words = pd.concat(
         [_drawn(kind, places, words_each, rng) for kind, places in _candidates(captions, phrases).items()],

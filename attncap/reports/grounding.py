@@ -37,7 +37,8 @@ class GroundReport:
         fed: "human captions fed in" or "generated captions".
         n_left_out: images without annotation.
         n_unreadable: images that cannot be read.
-        uniform, faithfulness: results of the probes, if asked for; faithfulness with one cell and with 3 x 3 blanked.
+        uniform, faithfulness: results of the probes, if asked for; faithfulness with one cell blanked and, on a grid,
+            with 3 x 3.
         method: whose maps were measured, "attention" or another of `attncap.explain.methods.METHODS`.
     """
 
@@ -157,8 +158,6 @@ def ground(
         raise ValueError(f"at least one shift and one image are needed, got shifts={list(shifts)}, limit={limit}")
     if boxes is None and not probes:
         raise ValueError("without boxes only the probes can be measured: give boxes (--boxes), or probes (--probes)")
-    if probes and isinstance(outside, ExternalFeatures) and outside.grid is None:
-        raise ValueError(f"probes blank cells of a grid, and {outside.name} has regions: leave --probes out")
     data = data if split is None else data.split(split)
     before = len(data.pictures)
     phrases: dict[str, list[list[Phrase]]] = {}
@@ -173,6 +172,8 @@ def ground(
     data = leave_out(data, dict(zip(unreadable[key].map(path_of), unreadable["reason"], strict=True)))
     if isinstance(store, ExternalFeatures):
         check_shape(captioner, store)
+        if boxes is not None:
+            store.check_places(list(data.pictures["image_id"]))
     if data.captions.empty:
         raise ValueError(f"{data.name}: no readable image with {'boxes and ' if boxes else ''}a caption is left")
     named: list[list[Phrase]] | None = None
@@ -198,7 +199,7 @@ def ground(
             uniform = compare_with_uniform(captioner, store, with_captions, data.references(), seed=seed, **decoding)
         faithfulness = tuple(
             measure_faithfulness(captioner, store, data.pictures, captions, named, radius=radius, seed=seed)
-            for radius in (0, 1)
+            for radius in ((0,) if isinstance(store, ExternalFeatures) and store.grid is None else (0, 1))
         )
     fed = "generated captions" if generated else "human captions fed in"
     return GroundReport(grounding, at_shifts, fed, n_left_out, len(unreadable), uniform, faithfulness, method)

@@ -79,7 +79,12 @@ def index_for(file: str | Path, captioner: Any) -> ImageIndex:
 def _checked(described: dict[str, Any], encoder: FeatureExtractor | None) -> FeatureExtractor:
     if encoder is not None and same_encoder(PooledEmbedding(encoder).describe(), described):
         return encoder
-    reads = "no encoder" if encoder is None else f"{encoder.layer} of {encoder.image_size} pixels"
+    if encoder is None:
+        raise ValueError(
+            "the captioner reads features computed elsewhere, and an index compares images by an encoder: neighbors "
+            "cannot be used (leave --neighbors out)"
+        )
+    reads = f"{encoder.layer} of {encoder.image_size} pixels"
     raise ValueError(
         f"the index holds codes of {described.get('encoder')}, and the captioner reads {reads}: build one with the "
         "captioner's layer and weights (attncap index build --encoder LAYER --weights FILE)"

@@ -145,6 +145,12 @@ def test_padding_is_neither_drawn_nor_blanked() -> None:
     np.testing.assert_allclose(found.words["random"], expected, rtol=1e-4)
 
 
+def test_regions_have_no_neighbors_to_blank() -> None:
+    caption = Caption(("dog",), (5,), -1.0, np.ones((1, 1, 1)), np.array([-1.0]), boxes=np.array([[0, 0, 1, 1.0]]))
+    with pytest.raises(ValueError, match="radius counts cells of a grid, and the maps are of regions: radius=0"):
+        measure_faithfulness(ReadsCells(attends=3), Store(np.zeros(0)), pictures_of(1), [caption], radius=1)  # type: ignore[arg-type]
+
+
 def test_blanking_hurts_the_word_where_the_model_looks() -> None:
     features = np.zeros((4, ROWS, COLS, D), np.float16)
     for picture, cell in enumerate((0, 4, 7, 14)):

@@ -6,6 +6,7 @@ Trained, saved, loaded in a fresh process, captioning an image file, its map dra
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -16,11 +17,13 @@ from typing import Any
 import keras
 import keras_hub
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import attncap
-from attncap.cli.main import main
+from attncap.cli.main import _parser, main
+from attncap.cli.outside_features import caption_with
 from attncap.data.dataset import CaptionData
 from attncap.decoding.predict import caption_features
 from attncap.features.external import ExternalFeatures
@@ -114,6 +117,12 @@ def regions(faces: CaptionData, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return file
 
 
+def run_of(command: list[str]) -> None:
+    """Run a command of attncap; an error that it would print is raised."""
+    parsed = _parser().parse_args(command)
+    parsed.run(parsed)
+
+
 def first_test_image(faces: CaptionData) -> Any:
     return faces.split("test").pictures.iloc[0]
 
@@ -139,7 +148,7 @@ def commands(faces: CaptionData, grids: Path, regions: Path, tmp_path_factory: p
         ["caption", "--run", str(folder / "grids"), image, "--heatmap", str(folder / "grids.png")],
         ["caption", "--run", str(folder / "regions"), image, "--heatmap", str(folder / "regions.png")],
         ["predict", "--run", str(folder / "grids"), *held_out, "--out", str(folder / "predictions.json")],
-        ["ground", "--run", str(folder / "regions"), *held_out, "--boxes", "faces", "--json"],
+        ["ground", "--run", str(folder / "regions"), *held_out, "--boxes", "faces", "--probes", "--json"],
         ["explore", "--run", str(folder / "regions"), "--against", str(folder / "grids"), *held_out, "--out", page],
         ["explain", "--run", str(folder / "regions"), image, "--out", str(folder / "why.png"), "--faithfulness"],
     )
@@ -176,6 +185,7 @@ def test_masked_regions_with_boxes(faces: CaptionData, regions: Path, commands: 
     assert printed[1].strip() == captions[0].sentence
     assert np.asarray(Image.open(folder / "regions.png")).std() > 10
     measured = json.loads(printed[3])  # one that looks at boxes alone has more of its map in them than a uniform one
+    assert [blanked["radius"] for blanked in measured["probes"]["faithfulness"]] == [0]  # regions have no neighbors
     assert measured["n_phrases"] > 0 and measured["attention_correctness"] > measured["uniform"] > 0
 
 
@@ -227,6 +237,71 @@ def test_what_does_not_go_with_features_from_a_file(faces: CaptionData, regions:
         ValueError, match=r"\(1, 8, 7\) \(rows, cols, D\), and the captioner was trained on \(4, 5, 3\)"
     ):
         caption_features(captioner, ExternalFeatures.read(regions), [faces.pictures["image_id"].iloc[0]])
+
+
+def test_regions_without_boxes_have_no_place(
+    faces: CaptionData, regions: Path, commands: tuple, tmp_path: Path
+) -> None:
+    """Their maps would be drawn, and measured, as stripes over the image."""
+    _, folder, _ = commands
+    arrays = dict(np.load(regions))
+    arrays.pop("boxes")
+    np.savez(tmp_path / "bare.npz", **arrays)
+    given = ["--run", str(folder / "regions"), "--features-file", str(tmp_path / "bare.npz")]
+    image, out = first_test_image(faces)["path"], ["--out", str(tmp_path / "out")]
+    held_out = ["--data", FACES, "--split", "test"]
+    for command in (
+        ["caption", *given, image, "--heatmap", str(tmp_path / "map.png")],
+        ["explain", *given, image, *out],
+        ["ground", *given, *held_out, "--boxes", "faces"],
+    ):
+        with pytest.raises(ValueError, match=r"bare\.npz: holds regions without boxes, .* add boxes \(N, L, 4\)"):
+            run_of(command)
+    run_of(["caption", *given, image])
+    run_of(["explore", *given, *held_out, "--out", str(tmp_path / "page.html")])
+    page = stored((tmp_path / "page.html").read_text())
+    assert all(beam["maps"] is None and beam["words"] for image in page["images"] for beam in image["beams"])
+
+
+def test_images_without_features_are_named(faces: CaptionData, regions: Path, commands: tuple, tmp_path: Path) -> None:
+    """By their own image_id and path, also where the file knows images by their file names."""
+    _, folder, _ = commands
+    test = faces.split("test").pictures
+    table = pd.DataFrame({"image_id": [f"no {n}" for n in range(len(test))], "path": test["path"].tolist()})
+    arrays = dict(np.load(regions))
+    kept = arrays["image_ids"] != test["image_id"].iloc[1]
+    np.savez(tmp_path / "some.npz", **{name: array[kept] for name, array in arrays.items()})
+    options = argparse.Namespace(
+        features_file=str(tmp_path / "some.npz"), runs=[str(folder / "regions")], consensus=None, neighbors=None,
+        beam_width=1, length_penalty=None,
+    )  # fmt: skip
+    captioner = attncap.load_captioner(folder / "regions")
+    captions, rejects = caption_with(options, captioner, table["path"].tolist(), table["image_id"].tolist())
+    assert [caption.image_id for caption in captions] == ["no 0", *(f"no {n}" for n in range(2, len(test)))]
+    assert rejects[["image_id", "path"]].to_numpy().tolist() == [["no 1", test["path"].iloc[1]]]
+
+
+def test_an_ensemble_of_runs_on_regions(faces: CaptionData, commands: tuple, tmp_path: Path) -> None:
+    _, folder, _ = commands
+    run = str(folder / "regions")
+    run_of(["caption", "--run", run, "--run", run, first_test_image(faces)["path"], "--heatmap", f"{tmp_path}/m.png"])
+    mean, *members = (np.asarray(Image.open(tmp_path / f"m{end}.png")) for end in ("", "_run1", "_run2"))
+    for member in members:  # two times the same captioner: the same boxes drawn
+        np.testing.assert_array_equal(member, mean)
+
+
+def test_a_captioner_of_ones_own_has_the_shape_of_the_features(
+    faces: CaptionData, regions: Path, tmp_path: Path
+) -> None:
+    tokenizer = WordTokenizer([*SPECIAL_TOKENS, "a"])
+    given: dict[str, Any] = {"features": str(regions), "verbose": 0}
+    for settings, message in (
+        ({"feature_shape": (4, 5, 3)}, r"features of shape \(1, 8, 7\) .* trained on \(4, 5, 3\)"),
+        ({"feature_shape": (1, 8, 7)}, "has rows of padding, and the captioner was trained without any"),
+    ):
+        captioner = AttentionCaptioner(tokenizer, hidden_units=8, **settings)
+        with pytest.raises(ValueError, match=message):
+            train(faces, tmp_path / "run", TrainConfig(**SMALL), model=captioner, **given)
 
 
 def vit() -> keras.Model:

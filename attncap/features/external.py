@@ -154,9 +154,9 @@ class ExternalFeatures:
             ("mask", self._mask, (shape[0], count)),
             ("boxes", self._boxes, (shape[0], count, 4)),
         ):
-            shape = getattr(array, "shape", "a mapping")
-            if array is not None and shape != expected:
-                raise ValueError(f"{self.name}: {what} of shape {expected} expected, got {shape}")
+            given = "a mapping" if isinstance(array, Mapping) else np.shape(array)
+            if array is not None and given != expected:
+                raise ValueError(f"{self.name}: {what} of shape {expected} expected, got {given}")
         self._dtype = read_dtype(self._features.dtype)
 
     def _init_mapping(self, features: Mapping[str, Any]) -> None:
@@ -195,16 +195,24 @@ class ExternalFeatures:
         """Return DataFrame (image_id, reason): the images without features. Nothing is computed here.
 
         Raises:
-            ValueError: as `boxes`, so that a training does not stop at them after its first epoch.
+            ValueError: as `boxes`, so that a training does not stop at them after its first epoch; or one of the first
+                images has a region whose features are all zeros, and no mask says whether it is padding.
         """
         check_list(image_ids, "image_ids", "image_ids")
         if self._function is not None and len(image_ids):
             self._regions(list(image_ids[:1]))  # tells the shape
         lacking = [image_id for image_id in image_ids if image_id not in self]
-        if self._boxes is not None:
-            known = [image_id for image_id in image_ids if image_id in self]
-            for start in range(0, len(known), 256):
-                self.boxes(known[start : start + 256])
+        known = [str(image_id) for image_id in image_ids if image_id in self]
+        for start in range(0, len(known) if self._boxes is not None else 0, 256):
+            self.boxes(known[start : start + 256])
+        if known and self.grid is None and not self.masked and self._function is None:
+            there = self._regions(known[:256]).features.any(axis=2)  # (B, L)
+            if not there.all():
+                row, region = np.argwhere(~there)[0]
+                raise ValueError(
+                    f"{self.name}: region {region} of {quoted(known[row])} is all zeros, and there is no mask: give a "
+                    "mask (N, L), False where a row is padding, else padding counts as a part of the image"
+                )
         return pd.DataFrame({"image_id": lacking, "reason": [f"no features of it in {self.name}"] * len(lacking)})
 
     def get(self, image_ids: Sequence[str]) -> np.ndarray:

@@ -156,6 +156,15 @@ def test_a_function_is_asked_for_the_images_of_a_batch() -> None:
         growing.get(["1", "e"])
 
 
+def test_padding_without_a_mask_is_no_region() -> None:
+    features = np.where(np.arange(6) < np.array([[6], [6], [4], [6], [6]]), 1.0, 0.0)[:, :, None].repeat(D, axis=2)
+    with pytest.raises(ValueError, match="region 4 of 'ç.png' is all zeros, and there is no mask: give a mask"):
+        ExternalFeatures(features, IDS).extract(IDS)
+    assert ExternalFeatures(features, IDS, mask=features.any(axis=2)).extract(IDS).empty
+    grid = ExternalFeatures(features.reshape(GRID.shape), IDS)  # a dark cell of a grid is a part of the image
+    assert grid.extract(IDS).empty and not grid.masked
+
+
 def test_a_function_gives_a_mask_always_or_never() -> None:
     """A captioner is made masked or not by the first images: a mask that came later would be dropped."""
     count = {"a.jpg": 6, "b.jpg": 6, "1": 2}

@@ -24,11 +24,20 @@ def features_file_of(options: argparse.Namespace) -> str | None:
     """Return the file of features that is given, or that the run was trained on; None: features are computed.
 
     Raises:
-        FileNotFoundError: the file that the run was trained on is not where it was.
+        FileNotFoundError: the file that a run was trained on is not where it was.
+        ValueError: runs of an ensemble that were trained on different files.
     """
     from attncap.training.external import features_file
 
-    return options.features_file or features_file(options.runs[0])
+    if options.features_file:
+        return str(options.features_file)
+    files = list(dict.fromkeys(features_file(run) for run in options.runs))
+    if len(files) > 1:
+        raise ValueError(
+            f"the runs were trained on different files of features, {' and '.join(map(str, files))}, and the members "
+            "of an ensemble read the same ones: name the file with --features-file"
+        )
+    return files[0]
 
 
 def caption_with(

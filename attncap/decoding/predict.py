@@ -162,7 +162,10 @@ def encoded_images(
     """
     encoder = captioner.encoder
     if encoder is None:
-        raise ValueError("this captioner holds no encoder: it takes features (caption_features), not image files")
+        raise ValueError(
+            "this captioner holds no encoder: it takes features (caption_features, or --features-file of a command), "
+            "not image files"
+        )
     check_list(paths, "paths", "images")
     image_ids = ids_of(paths) if image_ids is None else image_ids
     check_ids(image_ids)

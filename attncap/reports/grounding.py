@@ -151,7 +151,10 @@ def ground(
     check_method(captioner, method)
     outside = as_features(features)
     if not isinstance(outside, ExternalFeatures) and captioner.encoder is None:
-        raise ValueError("this captioner holds no encoder, so that features of the images cannot be computed")
+        raise ValueError(
+            "this captioner holds no encoder, so that features of the images cannot be computed: give those that it "
+            "reads (features=, or --features-file of the command)"
+        )
     if shifts is None:
         shifts = (-1, 0, 1) if method == "attention" else (0,)
     if not shifts or (limit is not None and limit < 1):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -288,6 +289,22 @@ def test_an_ensemble_of_runs_on_regions(faces: CaptionData, commands: tuple, tmp
     mean, *members = (np.asarray(Image.open(tmp_path / f"m{end}.png")) for end in ("", "_run1", "_run2"))
     for member in members:  # two times the same captioner: the same boxes drawn
         np.testing.assert_array_equal(member, mean)
+
+
+def test_members_trained_on_different_files_need_one_named(
+    faces: CaptionData, regions: Path, commands: tuple, tmp_path: Path
+) -> None:
+    """Features of the same shape are not the same features."""
+    _, folder, _ = commands
+    other = shutil.copytree(folder / "regions", tmp_path / "other")
+    file = shutil.copy(regions, tmp_path / "moved.npz")
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "features_file": str(file)}))
+    runs = ["--run", str(folder / "regions"), "--run", str(other)]
+    image = first_test_image(faces)["path"]
+    with pytest.raises(ValueError, match=r"different files of features, .*regions\.npz and .*moved\.npz, .*: name"):
+        run_of(["caption", *runs, image])
+    run_of(["caption", *runs, image, "--features-file", str(regions)])
 
 
 def test_a_captioner_of_ones_own_has_the_shape_of_the_features(

@@ -87,7 +87,7 @@ def test_what_is_refused(encoder: FeatureExtractor, features: np.ndarray) -> Non
     index = filled(encoder, features)
     with pytest.raises(ValueError, match="neighbors: at least 1 expected, got 0"):
         LookAlikes(index, SimpleNamespace(encoder=encoder), n=0)
-    with pytest.raises(ValueError, match="the captioner reads features computed elsewhere, .* leave --neighbors out"):
+    with pytest.raises(ValueError, match="the captioner reads features computed elsewhere, .*leave --neighbors out"):
         LookAlikes(index, SimpleNamespace(encoder=None))
     bare = ImageIndex(None, PooledEmbedding(encoder))
     bare.add_codes(["p"], [[]], pooled(features[:1]))

@@ -7,6 +7,7 @@ L vectors of D numbers per image.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ class ExternalFeatures:
 
     Args:
         features: array (N, L, D) or (N, rows, cols, D), or anything that is sliced like one, such as a dataset of h5py.
-            Or a mapping image_id -> array (L, D), where L may differ between images. Or a function of a list of
+            Or a mapping image_id -> array (L, D), where L may differ, or (rows, cols, D). Or a function of a list of
             image_ids that returns an array or `Regions`, always of the same shape, and with a mask always or never.
         image_ids: N names, for arrays. Numbers are taken as text.
         mask: for arrays: (N, L), True where a row holds a region, False where it is padding; None: all hold one.
@@ -164,12 +165,15 @@ class ExternalFeatures:
             raise ValueError(f"{self.name}: no features; {LAYOUT}")
         self._features = {str(image_id): _array(array) for image_id, array in features.items()}
         shapes = {image_id: tuple(array.shape) for image_id, array in self._features.items()}
-        size = next(iter(shapes.values()))[-1]
+        first = next(iter(shapes.values()))
+        grid, size = len(first) == 3, first[-1] if first else 0
         for image_id, shape in shapes.items():
-            if len(shape) != 2 or shape[1] != size or not shape[0]:
-                raise ValueError(f"{self.name}: {quoted(image_id)} has shape {shape}, (L, {size}) expected; {LAYOUT}")
+            if (shape != first if grid else len(shape) != 2 or shape[1] != size) or 0 in shape:
+                expected = first if grid else f"(L, {size})"
+                raise ValueError(f"{self.name}: {quoted(image_id)} has shape {shape}, {expected} expected; {LAYOUT}")
         self.image_ids = list(shapes)
-        self._set_shape((max(shape[0] for shape in shapes.values()), size))
+        self._set_shape(first if grid else (max(shape[0] for shape in shapes.values()), size))
+        shapes = {image_id: (math.prod(shape[:-1]), size) for image_id, shape in shapes.items()}  # (L, D)
         self.masked = len({shape[0] for shape in shapes.values()}) > 1
         if self._boxes is not None:
             self._boxes = self._boxes_of(shapes)
@@ -258,9 +262,9 @@ class ExternalFeatures:
     def pad_to(self, count: int) -> None:
         """Fill images of a mapping up to `count` regions, the number that a masked captioner reads, with padding.
 
-        Arrays and functions stay as they are, and so does a mapping with an image of more regions.
+        Arrays, functions and grids stay as they are, and so does a mapping with an image of more regions.
         """
-        if self._function is None and not self._row_of:
+        if self._function is None and not self._row_of and self.grid is None:
             counts = {array.shape[0] for array in self._features.values()}
             if max(counts) <= count:
                 self.feature_shape = (1, count, self.feature_shape[2])
@@ -338,7 +342,8 @@ class ExternalFeatures:
         return regions
 
     def _padded(self, ids: list[str], part: str) -> np.ndarray | None:
-        longest, size = self.feature_shape[1:]
+        rows, cols, size = self.feature_shape
+        longest = rows * cols
         if part == "mask":
             counts = np.array([self._features[image_id].shape[0] for image_id in ids])
             return np.arange(longest) < counts[:, None] if self.masked else None
@@ -348,7 +353,7 @@ class ExternalFeatures:
         width, dtype = (size, self._dtype) if part == "features" else (4, np.dtype(np.float32))
         padded = np.zeros((len(ids), longest, width), dtype)
         for row, image_id in zip(padded, ids, strict=True):
-            own = numbers(np.asarray(source[image_id][:]))
+            own = numbers(np.asarray(source[image_id][:])).reshape(-1, width)
             row[: len(own)] = own
         return padded
 
@@ -358,7 +363,8 @@ def as_features(given: Any) -> Any:
     if isinstance(given, str | os.PathLike):
         path = Path(given)
         return ExternalFeatures.read(path) if path.suffix.lower() in ENDINGS and not path.is_dir() else given
-    return ExternalFeatures(given) if isinstance(given, Mapping) or callable(given) else given
+    function = callable(given) and not hasattr(given, "preprocess")  # an encoder, as a Keras layer, is callable too
+    return ExternalFeatures(given) if isinstance(given, Mapping) or function else given
 
 
 def key_column(store: Any) -> str:

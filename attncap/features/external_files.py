@@ -13,7 +13,7 @@ import numpy as np
 ENDINGS = (".npy", ".npz", ".h5", ".hdf5", ".safetensors")
 LAYOUT = (
     "arrays 'features' (N, L, D) or (N, rows, cols, D) and 'image_ids' (N,), with 'mask' (N, L) and 'boxes' (N, L, 4) "
-    "where there are any; or one array (L, D) per image, named by its image_id"
+    "where there are any; or one array (L, D) or (rows, cols, D) per image, named by its image_id"
 )
 
 

@@ -40,6 +40,9 @@ def captioner_to_train(
         tokenizer: the vocabulary.
         source: of features.
         training: images, on which a captioner that standardizes pooled features gets their statistics.
+
+    Raises:
+        ValueError: the captioner reads other features than those of the source.
     """
     store = source.store
     if start is not None:
@@ -49,6 +52,7 @@ def captioner_to_train(
     if isinstance(model, Captioner):
         if isinstance(store, ExternalFeatures):
             check_shape(model, store)
+        _check_features(model, source)
         return model
     kind = model if isinstance(model, type) else captioner_class(config.model)
     keras.utils.set_random_seed(config.seed)
@@ -61,6 +65,17 @@ def captioner_to_train(
         keys = list(training.pictures[key_column(store)])
         captioner.standardize(*pooled_statistics(store, keys, tail=source.tail))
     return captioner
+
+
+def _check_features(model: Captioner, source: FeatureSource) -> None:
+    given = tuple(source.store.feature_shape)
+    if given != model.feature_shape:
+        raise ValueError(f"the captioner reads features of shape {model.feature_shape}, those given have {given}")
+    both = [encoder for encoder in (model.encoder, source.encoder) if encoder is not None]
+    if len({encoder.fingerprint() for encoder in both}) > 1:
+        raise ValueError(
+            "the encoder in the captioner is not that of the features: leave features out, or give those of its encoder"
+        )
 
 
 def continued(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from attncap._messages import quoted
 from attncap.features.extractor import Encoder, FeatureExtractor, best_dtype_policy
 from attncap.features.inception import NAME
 from attncap.features.store import FeatureStore
@@ -39,11 +40,18 @@ def feature_source(config: TrainConfig, features: Any, start: Captioner | None) 
         start: the captioner to continue from, with its encoder.
 
     Raises:
+        TypeError: `features` is no source of features.
         ValueError: settings of the encoder that do not go together.
     """
     if isinstance(features, Encoder):
         features = FeatureStore(None, features)
     if features is not None and not isinstance(features, str | Path):
+        lacking = [name for name in ("get", "extract", "feature_shape", "fingerprint") if not hasattr(features, name)]
+        if lacking:
+            raise TypeError(
+                f"features: a folder, a file, an encoder, a mapping, a function or a store expected, got "
+                f"{quoted(features)}, which has no {lacking[0]}"
+            )
         encoder = getattr(features, "extractor", None)
         return FeatureSource(features, encoder if isinstance(encoder, Encoder) else None)
     if config.finetune_to is not None and config.backbone != NAME:
@@ -54,6 +62,19 @@ def feature_source(config: TrainConfig, features: Any, start: Captioner | None) 
     whole = new_encoder(config) if start is None else encoder_of(start, config)
     encoder, tail = encoder_and_tail(whole, config.layer, config.finetune_to, start, policy_of(config))
     return FeatureSource(FeatureStore(features, encoder), encoder, tail, whole)
+
+
+def features_of_model(features: Any, model: Any) -> Any:
+    """Return the features of a training: for a captioner of the user's own, by default those of its encoder.
+
+    Args:
+        features: of `train`.
+        model: of `train`.
+    """
+    encoder = model.encoder if isinstance(model, Captioner) else None
+    if encoder is not None and (features is None or isinstance(features, str | Path)):
+        return FeatureStore(features, encoder)
+    return features
 
 
 def new_encoder(config: TrainConfig) -> FeatureExtractor:

@@ -71,10 +71,17 @@ def training_images(
 
 
 def given_tokenizer(tokenizer: CaptionTokenizer | None, model: Any, start: Captioner | None) -> CaptionTokenizer | None:
-    """Return the vocabulary of the captioner to continue from or to train, or else the given one."""
-    if start is not None:
-        return start.tokenizer
-    return model.tokenizer if isinstance(model, Captioner) else tokenizer
+    """Return the vocabulary of the captioner to continue from or to train, or else the given one.
+
+    Raises:
+        ValueError: a vocabulary is given, and the captioner has another.
+    """
+    captioner = model if start is None and isinstance(model, Captioner) else start
+    if captioner is None:
+        return tokenizer
+    if tokenizer is not None and tokenizer.digest() != captioner.tokenizer.digest():
+        raise ValueError("tokenizer is another vocabulary than that of the captioner to train: leave tokenizer out")
+    return captioner.tokenizer
 
 
 def tokenizer_of(config: TrainConfig, captions: list[str]) -> CaptionTokenizer:

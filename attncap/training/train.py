@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from attncap._files import check_list
 from attncap._messages import quoted
 from attncap.data.load import CaptionData
 from attncap.decoding.collapse import collapse_warnings
@@ -24,7 +25,7 @@ from attncap.training.config import TrainConfig
 from attncap.training.defaults import fit_to_data
 from attncap.training.distributed.base import SharedTraining
 from attncap.training.external import check_external, given_features
-from attncap.training.features import feature_source
+from attncap.training.features import feature_source, features_of_model
 from attncap.training.fit import fit
 from attncap.training.inputs import check_supervision, given_tokenizer, tokenizer_of, training_batches, training_images
 from attncap.training.manifest import check_given_again, check_or_write, manifest_of, same_settings
@@ -85,12 +86,14 @@ def train(
         captioner: the best epoch by `config.monitor`, as saved in `best.keras`.
 
     Raises:
-        TypeError: data is no `CaptionData`.
+        TypeError: data is no `CaptionData`, config no `TrainConfig`, or another argument of another type.
         ValueError: no training or validation images with captions; a run of other data or settings; boxes without
-            `attention_supervision`, or the reverse; tensorboard is not installed.
+            `attention_supervision`, or the reverse; tensorboard is not installed; a model with another vocabulary,
+            other features or another encoder than those given.
         FloatingPointError: the loss is not a number.
     """
-    config = _checked(data, config or TrainConfig(), model, metrics, tensorboard)
+    config = _checked(data, TrainConfig() if config is None else config, model, metrics, tensorboard)
+    _check_objects(tokenizer, callbacks)
     folder = RunFolder(run, resume) if distribution is None else distribution.run_folder(run, resume)
     with cleared_on_error(folder, resume, distribution is not None):
         config = same_settings(folder, config) if resume else config
@@ -104,7 +107,7 @@ def train(
         features = given_features(features, folder, resume)
         if isinstance(features, ExternalFeatures):
             check_external(config, features, boxes)
-        source = feature_source(config, features, start)
+        source = feature_source(config, features_of_model(features, model), start)
         if not resume:  # before the images are read, which takes long: a run that is killed there can be resumed too
             folder.write_json(folder.config_file, asdict(config))
 
@@ -160,19 +163,37 @@ def recorder_of(
 def _checked(data: Any, config: TrainConfig, model: Any, metrics: Any, tensorboard: bool) -> TrainConfig:
     if not isinstance(data, CaptionData):
         raise TypeError(f"data is a CaptionData, got {quoted(data)}: load it with attncap.load(...)")
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config is a TrainConfig, got {quoted(config)}: write attncap.TrainConfig(epochs=2)")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:  # else an error after the first epoch
         raise ValueError(
             "tensorboard logs need the package tensorboard, which is not installed: pip install tensorboard"
         )
-    monitored = (*SCORES, *(metrics or {}))
+    metrics = {} if metrics is None else metrics
+    if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
+        raise TypeError(f"metrics maps names to functions (predictions, references) -> score, got {quoted(metrics)}")
+    taken = next((name for name in metrics if name in SCORES), None)
+    if taken is not None:
+        raise ValueError(f"metrics: {taken!r} is a score of every training: give yours another name")
+    monitored = (*SCORES, *metrics)
     if config.monitor not in (None, *monitored):  # else an error after the first epoch
         raise ValueError(f"monitor is one of {', '.join(monitored)}, got {config.monitor!r}")
     if isinstance(model, str):
         return TrainConfig(**{**config.chosen(), "model": model})
-    if isinstance(model, type) and not issubclass(model, Captioner):
+    kind = model if isinstance(model, type) else type(model)
+    if model is not None and not issubclass(kind, Captioner):
         names = ", ".join(captioner_classes())
-        raise ValueError(f"model is a subclass of Captioner, one of {names}, or a captioner, got {model}")
+        raise ValueError(f"model is a subclass of Captioner, one of {names}, or a captioner, got {quoted(model)}")
     return config
+
+
+def _check_objects(tokenizer: Any, callbacks: Any) -> None:
+    if not isinstance(tokenizer, CaptionTokenizer | None):
+        raise TypeError(f"tokenizer is a CaptionTokenizer, such as a WordTokenizer, got {quoted(tokenizer)}")
+    check_list(callbacks, "callbacks", "Keras callbacks")
+    wrong = next((one for one in callbacks if not isinstance(one, keras.callbacks.Callback)), None)
+    if wrong is not None:
+        raise TypeError(f"callbacks is a list of keras.callbacks.Callback, it holds {quoted(wrong)}")
 
 
 def _best(folder: RunFolder, captioner: Captioner) -> Captioner:

@@ -318,3 +318,15 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f.txt").write_text("x")
     with pytest.raises(ValueError, match=r"f\.txt: features of another format: \.npy, \.npz, .* expected"):
         ExternalFeatures.read(tmp_path / "f.txt")
+
+
+def test_a_mapping_of_grids_is_a_grid() -> None:
+    read = ExternalFeatures(dict(zip(IDS, GRID, strict=True)))
+    assert (read.feature_shape, read.grid, read.masked) == ((ROWS, COLS, D), (ROWS, COLS), False)
+    np.testing.assert_array_equal(read.get(["1", "a.jpg"]), GRID[[3, 0]])
+    read.pad_to(99)
+    assert read.feature_shape == (ROWS, COLS, D)
+    with pytest.raises(ValueError, match=r"'b' has shape \(3, 3, 7\), \(2, 3, 7\) expected; arrays"):
+        ExternalFeatures({"a": GRID[0], "b": np.zeros((3, 3, 7))})
+    with pytest.raises(ValueError, match=r"'b' has shape \(2, 3, 7\), \(L, 7\) expected; arrays"):
+        ExternalFeatures({"a": GRID[0, 0], "b": GRID[0]})

@@ -192,7 +192,46 @@ def test_data_and_model_of_a_wrong_kind_are_named(tmp_path: Path) -> None:
         train("faces:20", tmp_path / "run")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="model is a subclass of Captioner, one of attention"):
         train(squares(tmp_path / "images"), tmp_path / "run", model=int)  # type: ignore[arg-type]
-    assert not (tmp_path / "run").exists()
+    data = squares(tmp_path / "images")
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"config": {"epochs": 2}}, TypeError, "config is a TrainConfig, got {'epochs': 2}"),
+        ({"model": 3}, ValueError, "model is a subclass of Captioner, one of .*, or a captioner, got 3"),
+        ({"model": keras.Sequential()}, ValueError, "or a captioner, got <Sequential"),
+        ({"tokenizer": "words"}, TypeError, "tokenizer is a CaptionTokenizer, such as a WordTokenizer, got 'words'"),
+        ({"metrics": [words_said]}, TypeError, "metrics maps names to functions"),
+        ({"metrics": {"words": "bleu"}}, TypeError, "metrics maps names to functions"),
+        ({"metrics": {"bleu_4": words_said}}, ValueError, "'bleu_4' is a score of every training: give yours another"),
+        ({"callbacks": keras.callbacks.TerminateOnNaN()}, TypeError, "callbacks: a list of Keras callbacks expected"),
+        ({"callbacks": [words_said]}, TypeError, "callbacks is a list of keras.callbacks.Callback, it holds <function"),
+        ({"features": 3}, TypeError, "a mapping, a function or a store expected, got 3, which has no get"),
+    ]
+    for settings, kind, message in wrong:
+        with pytest.raises(kind, match=message):
+            train(data, tmp_path / "run", **{"config": CONFIG_2, "verbose": 0, **settings})
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_captioner_of_ones_own_is_trained_on_what_it_reads(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+    tokenizer = WordTokenizer.from_captions(["a red green blue square at the left right top"], min_count=1)
+    settings: dict[str, Any] = {"hidden_units": 13, "embedding_units": 11, "projection_units": 7}
+    encoder = Means(image_size=12)
+    config = replace(CONFIG, epochs=1)
+    given = AttentionCaptioner(tokenizer, encoder=encoder, **settings)
+    captioner = train(data, tmp_path / "run", config, model=given, features=tmp_path / "store", verbose=0)
+    assert captioner.encoder.fingerprint() == encoder.fingerprint()  # not that of the settings: InceptionV3
+    assert any((tmp_path / "store").iterdir())
+    by_encoder = train(data, tmp_path / "encoder", config, features=Means(image_size=12), verbose=0)
+    assert isinstance(by_encoder.encoder, Means)
+
+    other = WordTokenizer.from_captions(["a square"], min_count=1)
+    for more, message in (
+        ({"tokenizer": other}, "tokenizer is another vocabulary than that of the captioner to train"),
+        ({"features": OwnFeatures()}, r"captioner reads features of shape \(3, 3, 3\), those given have \(3, 5, 7\)"),
+        ({"features": Means(image_size=15)}, "the encoder in the captioner is not that of the features"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(data, tmp_path / "other", config, model=given, verbose=0, **more)
 
 
 def test_train_config_is_at_top_level_and_documents_every_setting() -> None:

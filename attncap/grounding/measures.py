@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from attncap.captions import Caption
+from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.grounding.phrases import Phrase, cell_cover, point_in_boxes
 from attncap.metrics.significance import bootstrap, interval
 
@@ -43,8 +43,8 @@ class Grounding:
         mean_correctness: the mean over the phrase's words in place of the largest; this one can be compared with the
             baselines, since noise does not raise it.
         uniform, center: the same mass of a uniform map (all cells weigh the same; the region's share of the image
-            where the cells do) and of the average map. Of maps on regions (`Caption.boxes`) the cells are those of the
-            grid that they are spread over: `uniform` is the share of the image, not that of equally weighted boxes.
+            where the cells do) and of the average map. Of maps on regions (`Caption.boxes`) the uniform one gives all
+            regions of the image, without padding, the same weight: detectors put boxes where things are.
         pointing_game: share of phrases whose maximum falls into the region; `pointing_uniform`, `pointing_center`
             likewise for the two baselines.
         n_phrases: number of phrases measured, in `n_pictures` images.
@@ -189,6 +189,7 @@ def measure_grounding(
         raise ValueError(
             f"expected one list of phrases per caption, got {len(captions)} captions, {len(phrases)} lists"
         )
+    equal = [_equal_regions(caption) for caption in captions]
     captions = [caption.on_grid() for caption in captions]  # maps on boxes become grids
     maps = [_checked_maps(caption) for caption in captions]
     grids = sorted({array.shape[1:] for array in maps})
@@ -201,7 +202,8 @@ def measure_grounding(
 
     measured: list[dict[str, Any]] = []
     n_without_box = n_without_map = 0
-    for number, (caption, alphas, own_phrases) in enumerate(zip(captions, maps, phrases, strict=True)):
+    for number, (caption, alphas, regions, own_phrases) in enumerate(zip(captions, maps, equal, phrases, strict=True)):
+        even = flat if regions is None else regions
         for phrase in own_phrases:
             if phrase.end > len(caption.words):
                 raise ValueError(
@@ -228,12 +230,12 @@ def measure_grounding(
                         "type": phrase.type,
                         "attention_correctness": float(masses.max()),
                         "mean_correctness": float(masses.mean()),
-                        "uniform": float(cover.mean()),
+                        "uniform": float(cover.mean() if regions is None else (even * cover).sum()),
                         "center": float((average * cover).sum()),
                         "pointing_game": max(
                             point_in_boxes(point, phrase.boxes, upsample, place, tolerance) for point in points
                         ),
-                        "pointing_uniform": point_in_boxes(flat, phrase.boxes, 1, place, tolerance),
+                        "pointing_uniform": point_in_boxes(even, phrase.boxes, 1, place, tolerance),
                         "pointing_center": point_in_boxes(average, phrase.boxes, upsample, place, tolerance),
                     }
                 )
@@ -262,6 +264,20 @@ def measure_at_shifts(
     return {
         shift: measure_grounding(captions, phrases, shift=shift, comparable_with=shifts, **options) for shift in shifts
     }
+
+
+def _equal_regions(caption: Caption) -> np.ndarray | None:
+    """Return the map on a grid that gives all regions of a caption's image the same weight; None for other maps.
+
+    Padding has the whole image as its box (see `ExternalFeatures.boxes`) and no weight in any map.
+    """
+    weights, boxes = caption.attention_weights, caption.boxes
+    if weights is None or boxes is None:
+        return None
+    there = (boxes != WHOLE_IMAGE).any(axis=1) | (weights > 0).any(axis=(0, 1))  # (L,)
+    even = np.broadcast_to(there / max(there.sum(), 1), (1, 1, len(boxes)))
+    spread = replace(caption, words=("",), attention_weights=even, word_log_probs=None, extras={}).on_grid()
+    return np.asarray(spread.attention_weights)[0]
 
 
 def _steps(phrase: Phrase, shift: int, n_steps: int) -> range:

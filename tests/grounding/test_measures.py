@@ -301,6 +301,20 @@ def test_a_box_that_is_none(corners: list[float]) -> None:
         Phrase("1.jpg", 0, 1, "hat", np.array([corners]))
 
 
+def test_the_uniform_map_of_regions_weighs_each_region_alike() -> None:
+    """Detectors put boxes where things are: a captioner that weighs all boxes alike gains nothing over uniform."""
+    left, right, whole = [0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]
+    boxes = np.array([left, left, right, whole], np.float32)  # the last one is padding
+    phrase = Phrase("1", 0, 1, "hat", np.array([left]))
+    for weights, correctness in (([0.5, 0.0, 0.5, 0.0], 0.5), ([1 / 3, 1 / 3, 1 / 3, 0.0], 2 / 3)):
+        caption = Caption(("hat",), (4,), -1.0, np.array([[weights]]), boxes=boxes)
+        found = measure_grounding([caption], [[phrase]], n_bootstrap=0)
+        assert found.attention_correctness == pytest.approx(correctness)
+        assert found.uniform == pytest.approx(2 / 3) and found.pointing_uniform == 1
+    looked_at = Caption(("hat",), (4,), -1.0, np.array([[[0.0, 0.5, 0.0, 0.5]]]), boxes=boxes)  # a region as large
+    assert measure_grounding([looked_at], [[phrase]], n_bootstrap=0).uniform == pytest.approx(5 / 8)
+
+
 def test_a_phrase_without_words_or_with_flat_boxes() -> None:
     with pytest.raises(ValueError, match=r"phrase 2:2 \(hat\).*expected 0 <= start < end"):
         Phrase("1.jpg", 2, 2, "hat", np.zeros((0, 4)))

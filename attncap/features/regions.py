@@ -55,7 +55,7 @@ def checked_regions(features: Any, mask: Any, boxes: Any, ids: Sequence[str], co
             row, region = np.argwhere(~sound)[0]
             raise ValueError(
                 f"{name}: boxes are left, top, right, bottom as fractions of the image, 0 to 1; got "
-                f"{boxes[row, region].tolist()} for {quoted(ids[row])}: divide pixels by the width and height of the "
+                f"{np.round(boxes[row, region].astype(float), 3).tolist()} for {quoted(ids[row])}: divide pixels by the width and height of the "
                 "image, and give a mask where a row is padding"
             )
     return Regions(features, mask, boxes)

@@ -53,9 +53,10 @@ def checked_regions(features: Any, mask: Any, boxes: Any, ids: Sequence[str], co
         sound = ((boxes >= -1e-4) & (boxes <= 1.0001)).all(axis=2) & (boxes[..., 2:] >= boxes[..., :2]).all(axis=2)
         if not sound.all():
             row, region = np.argwhere(~sound)[0]
+            wrong = np.round(boxes[row, region].astype(float), 3).tolist()
             raise ValueError(
-                f"{name}: boxes are left, top, right, bottom as fractions of the image, 0 to 1; got "
-                f"{np.round(boxes[row, region].astype(float), 3).tolist()} for {quoted(ids[row])}: divide pixels by the width and height of the "
-                "image, and give a mask where a row is padding"
+                f"{name}: boxes are left, top, right, bottom as fractions of the image, 0 to 1; got {wrong} for "
+                f"{quoted(ids[row])}: divide pixels by the width and height of the image, and give a mask where a row "
+                "is padding"
             )
     return Regions(features, mask, boxes)

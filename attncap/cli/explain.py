@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,10 @@ def _explain(options: argparse.Namespace) -> None:
             if not text:
                 print(f"{path}: the caption is empty: nothing to explain", file=sys.stderr)
                 continue
+            first = next(iter(own.values()))
+            unknown = [word for word, p in zip(first.words, first.word_log_probs, strict=True) if p == -math.inf]
+            if unknown:
+                print(f"{path}: not in the vocabulary, so not explained: {', '.join(unknown)}", file=sys.stderr)
             save_figure(plot_explanations(path, own, mode=options.mode), file_of[image_id])
             print(f"figure: {file_of[image_id]}", file=sys.stderr)
         if options.faithfulness:

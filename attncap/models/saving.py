@@ -62,7 +62,9 @@ def model_file(path: str | Path, what: str = "captioner") -> Path:
     path = Path(path)
     file = path / "best.keras" if path.is_dir() else path
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such {what}: give a run folder or a .keras file")
+        begun = file.name == "best.keras" and (file.parent / "config.json").is_file()
+        mend = "its training has not finished an epoch" if begun else "give a run folder or a .keras file"
+        raise FileNotFoundError(f"{file}: no such {what}: {mend}")
     return file
 
 

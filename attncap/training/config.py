@@ -223,6 +223,8 @@ def _check_values(config: TrainConfig) -> None:
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
             raise ValueError(f"{name} is of type {kinds[name][0].__name__}, got {quoted(str(value))}")
         low, high = setting.metadata["low"], setting.metadata["high"]
+        if name == "image_size" and config.backbone != "inception_v3":
+            low = 1  # other networks take smaller images
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} is a finite number, got {value}")
         if low is not None and value < low:

@@ -253,3 +253,14 @@ def test_an_option_of_another_command_is_told_by_the_command(capsys: pytest.Capt
         error = capsys.readouterr().err
         assert stopped.value.code == 2 and f"attncap {command}: error: unrecognized arguments: --epochs=3" in error
         assert f"usage: attncap {command}" in error
+
+
+def test_explain_names_words_outside_the_vocabulary(
+    demo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    face = str(next((demo_folder / "faces" / "images").glob("*.png")))
+    out = ["--out", str(tmp_path / "why.png"), "--method", "attention", "--caption"]
+    assert main(["explain", "--run", str(demo_folder / "run"), face, *out, "a person with a zebra"]) == 0
+    assert f"{face}: not in the vocabulary, so not explained: zebra\n" in capsys.readouterr().err
+    assert main(["explain", "--run", str(demo_folder / "run"), face, *out, "a person"]) == 0
+    assert "vocabulary" not in capsys.readouterr().err

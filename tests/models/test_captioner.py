@@ -388,7 +388,10 @@ def test_saving_leaves_the_optimizer_out_and_in_place(batch: dict[str, np.ndarra
 def test_wrong_files_are_refused(captioner: AttentionCaptioner, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.keras: no such captioner"):
         load_captioner(tmp_path / "nothing.keras")
-    with pytest.raises(FileNotFoundError, match=r"best\.keras: no such captioner"):
+    with pytest.raises(FileNotFoundError, match=r"best\.keras: no such captioner: give a run folder"):
+        load_captioner(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"no such captioner: its training has not finished an epoch"):
         load_captioner(tmp_path)
 
     (tmp_path / "text.keras").write_text("not a model")

@@ -60,6 +60,12 @@ def test_the_values_that_were_once_taken(name: str, value: Any, message: str) ->
         TrainConfig(**{name: value})
 
 
+def test_the_least_image_size_is_that_of_inception_v3_alone() -> None:
+    assert TrainConfig(backbone="MobileNetV3Small", image_size=64).image_size == 64
+    with pytest.raises(ValueError, match="image_size must be at least 1, got 0"):
+        TrainConfig(backbone="MobileNetV3Small", image_size=0)
+
+
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_word_that_is_no_choice_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"^{name} is .*, got 'other'"):

@@ -57,10 +57,12 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _say(message: str) -> None:
-    """Write a line to standard error, not beside a progress bar that is still open there."""
+    """Write a line to standard error; progress bars that are still open there end before it."""
     from tqdm import tqdm
 
-    tqdm.write(message, file=sys.stderr)
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
+    print(message, file=sys.stderr)
 
 
 def _one_line(error: BaseException) -> str:

@@ -13,8 +13,9 @@ from attncap.captions import Caption
 from attncap.decoding.decoder import Decoder, SearchSettings
 from attncap.decoding.logits import LogitsProcessor
 from attncap.decoding.to_caption import with_boxes
-from attncap.features.external import ExternalFeatures, in_parts
+from attncap.features.external import ExternalFeatures
 from attncap.features.pipeline import encode_images
+from attncap.features.sources import in_parts
 from attncap.features.store import FeatureStore
 from attncap.images import AnyImage, UnreadableImage, image_name
 from attncap.models.captioner import Captioner

@@ -15,7 +15,8 @@ from attncap.captions import Caption
 from attncap.decoding.beam_search import Step
 from attncap.decoding.compilation import compiled_for_each_shape, filled, to_numpy
 from attncap.decoding.to_caption import captions_of, with_boxes
-from attncap.features.external import ExternalFeatures, in_parts
+from attncap.features.external import ExternalFeatures
+from attncap.features.sources import in_parts
 from attncap.features.store import FeatureStore
 from attncap.models.captioner import Captioner, CaptionerState, forbidden_logits
 from attncap.models.ensemble import Ensemble

@@ -1,7 +1,6 @@
 """`ExternalFeatures`: features that were computed elsewhere, read by image_id from arrays, a file or a function.
 
-For example CLIP or DINO patches, region features of a detector (bottom-up attention), or features of a PyTorch network:
-L vectors of D numbers per image.
+For example CLIP or DINO patches, or regions of a detector (bottom-up attention): L vectors of D numbers per image.
 """
 
 from __future__ import annotations
@@ -10,18 +9,26 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from attncap._files import check_list
 from attncap._messages import quoted
-from attncap.features.external_files import ENDINGS, LAYOUT, numbers, open_features, read_dtype, rows_of
+from attncap.features.external_files import (
+    LAYOUT,
+    as_array,
+    boxes_by_image,
+    numbers,
+    read_dtype,
+    read_features,
+    row_by_image,
+    rows_of,
+)
 from attncap.features.regions import Regions, checked_regions
 
 
@@ -75,7 +82,7 @@ class ExternalFeatures:
         self._function: Callable[[list[str]], Any] | None = None
         self._row_of: dict[str, int] = {}
         self._lock = threading.Lock()  # files of h5py and safetensors are read by one thread at a time
-        self._features, self._mask, self._boxes = features, _array(mask), _array(boxes)
+        self._features, self._mask, self._boxes = features, as_array(mask), as_array(boxes)
         if isinstance(features, Mapping):
             self._refuse("a mapping image_id -> array", image_ids=image_ids, mask=mask)
             self._init_mapping(features)
@@ -83,7 +90,7 @@ class ExternalFeatures:
             self._refuse("a function, which returns Regions", image_ids=image_ids, mask=mask, boxes=boxes)
             self._function, self._dtype = features, np.dtype(np.float32)
         else:
-            self._features = _array(features)
+            self._features = as_array(features)
             self._init_arrays(image_ids)
 
     @classmethod
@@ -104,25 +111,11 @@ class ExternalFeatures:
             ValueError: another format, damaged, or without names.
         """
         path = Path(file)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file of features")
-        try:
-            parts = open_features(path)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        except Exception as error:  # readers raise nearly anything on damaged files
-            raise ValueError(f"{path}: cannot be read as features: damaged? ({error})") from error
-        names = path.with_suffix(".ids.txt")
+        parts, ids = read_features(path, image_ids)
         if "features" not in parts:
-            made = cls(parts, image_ids, name=str(path))
+            made = cls(parts, ids, name=str(path))
         else:
-            if image_ids is None and "image_ids" in parts:
-                image_ids = [_text(value) for value in np.asarray(parts["image_ids"][:]).tolist()]
-            elif image_ids is None and names.is_file():
-                image_ids = names.read_text(encoding="utf-8").splitlines()
-            if image_ids is None:
-                raise ValueError(f"{path}: no image_ids in it: write them to {names}, one per line")
-            made = cls(parts["features"], image_ids, mask=parts.get("mask"), boxes=parts.get("boxes"), name=str(path))
+            made = cls(parts["features"], ids, mask=parts.get("mask"), boxes=parts.get("boxes"), name=str(path))
         made.file = path
         return made
 
@@ -139,22 +132,12 @@ class ExternalFeatures:
         shape = tuple(self._features.shape)
         if len(shape) not in (3, 4) or 0 in shape:
             raise ValueError(f"{self.name}: shape (N, L, D) or (N, rows, cols, D) expected, got {shape}; {LAYOUT}")
-        if image_ids is None or isinstance(image_ids, str):
-            raise ValueError(f"{self.name}: image_ids expected, a list of {shape[0]} names, one per row")
-        ids = [str(image_id) for image_id in image_ids]
-        if len(ids) != shape[0]:
-            raise ValueError(f"{self.name}: {shape[0]:,} rows of features and {len(ids):,} image_ids")
-        self._row_of = {image_id: row for row, image_id in enumerate(ids)}
-        if len(self._row_of) < len(ids):
-            twice = next(image_id for row, image_id in enumerate(ids) if self._row_of[image_id] != row)
-            raise ValueError(f"{self.name}: image_id {quoted(twice)} is there twice")
-        self.image_ids = ids
+        self._row_of = row_by_image(image_ids, shape[0], self.name)
+        self.image_ids = list(self._row_of)
         self._set_shape(shape[1:])
         count = self.feature_shape[0] * self.feature_shape[1]
-        for what, array, expected in (
-            ("mask", self._mask, (shape[0], count)),
-            ("boxes", self._boxes, (shape[0], count, 4)),
-        ):
+        for what, array, last in (("mask", self._mask, ()), ("boxes", self._boxes, (4,))):
+            expected = (shape[0], count, *last)
             given = "a mapping" if isinstance(array, Mapping) else np.shape(array)
             if array is not None and given != expected:
                 raise ValueError(f"{self.name}: {what} of shape {expected} expected, got {given}")
@@ -163,7 +146,7 @@ class ExternalFeatures:
     def _init_mapping(self, features: Mapping[str, Any]) -> None:
         if not features:
             raise ValueError(f"{self.name}: no features; {LAYOUT}")
-        self._features = {str(image_id): _array(array) for image_id, array in features.items()}
+        self._features = {str(image_id): as_array(array) for image_id, array in features.items()}
         shapes = {image_id: tuple(array.shape) for image_id, array in self._features.items()}
         first = next(iter(shapes.values()))
         grid, size = len(first) == 3, first[-1] if first else 0
@@ -176,18 +159,8 @@ class ExternalFeatures:
         shapes = {image_id: (math.prod(shape[:-1]), size) for image_id, shape in shapes.items()}  # (L, D)
         self.masked = len({shape[0] for shape in shapes.values()}) > 1
         if self._boxes is not None:
-            self._boxes = self._boxes_of(shapes)
+            self._boxes = boxes_by_image(self._boxes, shapes, self.name)
         self._dtype = np.result_type(np.float16, *{read_dtype(array.dtype) for array in self._features.values()})
-
-    def _boxes_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        if not isinstance(self._boxes, Mapping):
-            raise ValueError(f"{self.name}: boxes as a mapping image_id -> (L, 4) expected, as the features are one")
-        boxes = {str(image_id): _array(own) for image_id, own in self._boxes.items()}
-        for image_id, shape in shapes.items():
-            found = tuple(boxes[image_id].shape) if image_id in boxes else "none"
-            if found != (shape[0], 4):
-                raise ValueError(f"{self.name}: boxes of {quoted(image_id)}: ({shape[0]}, 4) expected, got {found}")
-        return boxes
 
     def _set_shape(self, shape: Sequence[int]) -> None:
         self.grid = (int(shape[0]), int(shape[1])) if len(shape) == 3 else None
@@ -342,8 +315,7 @@ class ExternalFeatures:
         return regions
 
     def _padded(self, ids: list[str], part: str) -> np.ndarray | None:
-        rows, cols, size = self.feature_shape
-        longest = rows * cols
+        longest, size = math.prod(self.feature_shape[:2]), self.feature_shape[2]
         if part == "mask":
             counts = np.array([self._features[image_id].shape[0] for image_id in ids])
             return np.arange(longest) < counts[:, None] if self.masked else None
@@ -356,46 +328,3 @@ class ExternalFeatures:
             own = numbers(np.asarray(source[image_id][:])).reshape(-1, width)
             row[: len(own)] = own
         return padded
-
-
-def as_features(given: Any) -> Any:
-    """Return `ExternalFeatures` of a file of features, a mapping or a function; anything else as it is."""
-    if isinstance(given, str | os.PathLike):
-        path = Path(given)
-        return ExternalFeatures.read(path) if path.suffix.lower() in ENDINGS and not path.is_dir() else given
-    function = callable(given) and not hasattr(given, "preprocess")  # an encoder, as a Keras layer, is callable too
-    return ExternalFeatures(given) if isinstance(given, Mapping) or function else given
-
-
-def key_column(store: Any) -> str:
-    """Return the column of a table of images that a store's `get` takes: "path", or "image_id" of outside features."""
-    return str(getattr(store, "keyed_by", "path"))
-
-
-def in_parts(
-    store: Any, pictures: pd.DataFrame, part: int, label: str, progress: bool = True
-) -> Iterator[tuple[list[str], np.ndarray, np.ndarray | None]]:
-    """Yield the image_ids, features and boxes of images, a part of them in memory at a time. A terminal shows a bar.
-
-    Args:
-        store: with the features of all of `pictures`.
-        pictures: DataFrame with `image_id` and `path`.
-        part: images in memory at a time.
-        label: of the bar.
-        progress: show it.
-    """
-    with tqdm(total=len(pictures), desc=label, unit=" images", disable=None if progress else True) as bar:
-        for start in range(0, len(pictures), part):
-            rows = pictures.iloc[start : start + part]
-            keys = list(rows[key_column(store)])
-            yield list(rows["image_id"]), store.get(keys), store.boxes(keys) if hasattr(store, "boxes") else None
-            bar.update(len(rows))
-
-
-def _array(given: Any) -> Any:
-    """Return a list or tuple as an array; anything else as it is: arrays, datasets of files, mappings, None."""
-    return np.asarray(given) if isinstance(given, list | tuple) else given
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

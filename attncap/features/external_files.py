@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from attncap._messages import quoted
 
 ENDINGS = (".npy", ".npz", ".h5", ".hdf5", ".safetensors")
 LAYOUT = (
@@ -120,3 +122,67 @@ def rows_of(array: Any, rows: list[int]) -> np.ndarray:
     read = array.rows(distinct) if isinstance(array, SlicedTensor) else np.asarray(array[distinct])
     place = {row: at for at, row in enumerate(distinct)}
     return read[[place[row] for row in rows]]
+
+
+def read_features(path: Path, image_ids: Sequence[Any] | None) -> tuple[dict[str, Any], Sequence[Any] | None]:
+    """Open a file of features, and find its image_ids: see `ExternalFeatures.read`.
+
+    Returns:
+        parts: see `open_features`.
+        image_ids: those given, or of the file, or of the text file next to it; None for one array per image.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another format, damaged, or without names.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of features")
+    try:
+        parts = open_features(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except Exception as error:  # readers raise nearly anything on damaged files
+        raise ValueError(f"{path}: cannot be read as features: damaged? ({error})") from error
+    if "features" not in parts or image_ids is not None:
+        return parts, image_ids
+    names = path.with_suffix(".ids.txt")
+    if "image_ids" in parts:
+        return parts, [_text(value) for value in np.asarray(parts["image_ids"][:]).tolist()]
+    if not names.is_file():
+        raise ValueError(f"{path}: no image_ids in it: write them to {names}, one per line")
+    return parts, names.read_text(encoding="utf-8").splitlines()
+
+
+def row_by_image(image_ids: Sequence[Any] | None, count: int, name: str) -> dict[str, int]:
+    """Return image_id -> row of an array of features with `count` rows; each row needs a name of its own."""
+    if image_ids is None or isinstance(image_ids, str):
+        raise ValueError(f"{name}: image_ids expected, a list of {count} names, one per row")
+    ids = [str(image_id) for image_id in image_ids]
+    if len(ids) != count:
+        raise ValueError(f"{name}: {count:,} rows of features and {len(ids):,} image_ids")
+    row_of = {image_id: row for row, image_id in enumerate(ids)}
+    if len(row_of) < len(ids):
+        twice = next(image_id for row, image_id in enumerate(ids) if row_of[image_id] != row)
+        raise ValueError(f"{name}: image_id {quoted(twice)} is there twice")
+    return row_of
+
+
+def boxes_by_image(boxes: Any, shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, Any]:
+    """Return the boxes of a mapping of features, checked against their shapes (L, D) by image_id."""
+    if not isinstance(boxes, Mapping):
+        raise ValueError(f"{name}: boxes as a mapping image_id -> (L, 4) expected, as the features are one")
+    arrays = {str(image_id): as_array(own) for image_id, own in boxes.items()}
+    for image_id, shape in shapes.items():
+        found = tuple(arrays[image_id].shape) if image_id in arrays else "none"
+        if found != (shape[0], 4):
+            raise ValueError(f"{name}: boxes of {quoted(image_id)}: ({shape[0]}, 4) expected, got {found}")
+    return arrays
+
+
+def as_array(given: Any) -> Any:
+    """Return a list or tuple as an array; anything else as it is: arrays, datasets of files, mappings, None."""
+    return np.asarray(given) if isinstance(given, list | tuple) else given
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

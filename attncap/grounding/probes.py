@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 from attncap.captions import WHOLE_IMAGE, Caption
 from attncap.decoding.predict import caption_stored
 from attncap.decoding.replay import CaptionReplay
-from attncap.features.external import ExternalFeatures, key_column
+from attncap.features.external import ExternalFeatures
+from attncap.features.sources import key_column
 from attncap.features.store import FeatureStore
 from attncap.grounding.phrases import Phrase, cell_cover
 from attncap.metrics.evaluate import Comparison, compare

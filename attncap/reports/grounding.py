@@ -16,7 +16,8 @@ from attncap.decoding.predict import caption_stored, check_shape
 from attncap.decoding.replay import replay_captions
 from attncap.explain.methods import Method
 from attncap.explain.words import Explainer, check_method
-from attncap.features.external import ExternalFeatures, as_features, key_column
+from attncap.features.external import ExternalFeatures
+from attncap.features.sources import as_features, key_column
 from attncap.features.store import FeatureStore
 from attncap.grounding.annotations import load_phrases, phrases_in
 from attncap.grounding.measures import Grounding, measure_at_shifts, measure_grounding

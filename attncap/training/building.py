@@ -9,8 +9,9 @@ import numpy as np
 
 from attncap.data.load import CaptionData
 from attncap.decoding.predict import check_shape
-from attncap.features.external import ExternalFeatures, key_column
+from attncap.features.external import ExternalFeatures
 from attncap.features.extractor import Encoder, FeatureExtractor
+from attncap.features.sources import key_column
 from attncap.models.attending_captioner import AttendingCaptioner
 from attncap.models.captioner import Captioner
 from attncap.models.registry import captioner_class, settings_of

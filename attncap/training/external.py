@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from attncap.features.external import ExternalFeatures, as_features
+from attncap.features.external import ExternalFeatures
+from attncap.features.sources import as_features
 from attncap.training.config import TrainConfig
 from attncap.training.run_folder import RunFolder, read_object
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from attncap.data.load import CaptionData, leave_out
-from attncap.features.external import key_column
+from attncap.features.sources import key_column
 from attncap.grounding.annotations import Phrases, load_phrases, named_regions
 from attncap.models.captioner import Captioner
 from attncap.models.registry import captioner_class

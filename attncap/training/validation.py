@@ -13,7 +13,7 @@ from attncap.data.load import CaptionData
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.decoder import Decoder
 from attncap.decoding.predict import decode_stored
-from attncap.features.external import key_column
+from attncap.features.sources import key_column
 from attncap.metrics.evaluate import References, evaluate
 from attncap.models.captioner import Captioner
 from attncap.tokenizers import PAD

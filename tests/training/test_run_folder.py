@@ -58,7 +58,7 @@ def test_a_failed_save_keeps_the_state_before(run: RunFolder, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", half)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="no space left"):
         run.save_state(ARRAYS, HISTORY)
     assert run.load_state()[1] == HISTORY[:1]
     assert sorted(os.listdir(run.path)) == ["history.csv", "run.lock", "state.npz"]

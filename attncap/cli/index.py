@@ -125,9 +125,11 @@ def _build(options: argparse.Namespace) -> None:
                 f"{len(plain)} plain images (first {plain[0]}): no bit of their hash is set, so they match each other",
                 file=sys.stderr,
             )
-        if options.graph:
+        if options.graph and len(index):
             print(f"approximate index: {index.build_graph()}")
     report_rejects(options.db, rejects)
+    if len(rejects) == len(pictures):
+        raise ValueError(f"{options.data}: none of its {len(pictures)} images can be put into an index")
 
 
 def _query(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from attncap._messages import quoted
 from attncap.data.load import CaptionData
 from attncap.decoding.compilation import compiled, filled
 from attncap.decoding.decoder import Decoder
@@ -71,7 +72,8 @@ class Validator:
         scores = evaluate(texts, self.prepared, metrics=["bleu", "cider"], bootstrap=0, human=False).to_json_dict()
         found = {f"val_bleu_{n}": float(score) for n, score in enumerate(scores["bleu"], start=1)}
         found |= {"val_cider_d": float(scores["cider_d"]), "val_loss": losses[0] / losses[1]}
-        return found | {f"val_{name}": float(score(texts, self.references)) for name, score in self.metrics.items()}
+        own_scores = {name: score(texts, self.references) for name, score in self.metrics.items()}
+        return found | {f"val_{name}": _number(name, value) for name, value in own_scores.items()}
 
     def _loss(self, captioner: Captioner, images: Any) -> list[float]:
         paths = dict(zip(images["image_id"].astype(str), images[key_column(self.store)], strict=True))
@@ -91,6 +93,13 @@ class Validator:
             sums = self._losses(captioner)(*(filled(array, size) for array in arrays))
             total += [float(ops.convert_to_numpy(value)) for value in sums]
         return total.tolist()
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"metrics: {name!r} needs to return a number, got {quoted(value)}") from None
 
 
 def _summed_loss(captioner: Captioner) -> Callable[..., Any]:

@@ -120,6 +120,12 @@ def test_what_is_given_is_used_and_the_run_resumes(tmp_path: Path) -> None:
     assert history_of(tmp_path / "killed") == history
 
 
+def test_a_metric_that_gives_no_number_is_named(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+    with pytest.raises(TypeError, match="metrics: 'words' needs to return a number, got None"):
+        train(data, tmp_path / "run", CONFIG_2, features=OwnFeatures(), metrics={"words": lambda *_: None}, verbose=0)
+
+
 @keras.saving.register_keras_serializable("test_own_parts")
 class Means(Encoder):
     """The mean color of each of 3 x 3 cells."""

@@ -135,7 +135,7 @@ def test_rejects_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(attncap.data.dataset.os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="no space left on the disk"):
         SMALL.write_rejects(path)
     assert path.read_bytes() == before and os.listdir(path.parent) == ["rejects.csv"]
 

@@ -76,7 +76,8 @@ def test_mistakes_are_said_in_one_line(faces: Any, tmp_path: Path, capsys: pytes
     (tmp_path / "images" / "bad.png").write_bytes(b"no picture")
     (tmp_path / "bad.csv").write_text("file,caption\nbad.png,nothing\n")
     status, out, err = run(capsys, "build", "--data", f"table:{tmp_path / 'bad.csv'}:{tmp_path / 'images'}", "--db", db)
-    assert status == 0 and "1 images cannot be read" in err and "bad.png: not an image" in err
+    assert status == 2 and "none of its 1 images can be put into an index" in err
+    assert "1 images cannot be read" in err and "bad.png: not an image" in err
     picture = table["path"].iloc[0]
     cases = [
         (("query", "--db", db, picture), r"m.db: 0 images in it, at least 1 needed"),

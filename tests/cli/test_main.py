@@ -111,15 +111,6 @@ def test_predict_evaluate_and_caption(demo_folder: Path, tmp_path: Path, capsys:
         assert figure.width > 400
 
 
-def test_an_index_of_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "a.png").write_text("no image")
-    (tmp_path / "t.csv").write_text("file,caption\na.png,a hat\n")
-    source, db = f"table:{tmp_path / 't.csv'}:{tmp_path}", str(tmp_path / "i.db")
-    assert main(["index", "build", "--data", source, "--db", db, "--encoder", "dhash"]) == 2
-    assert f"{source}: none of its 1 images can be put into an index" in capsys.readouterr().err
-    assert "a.png" in (tmp_path / "i.rejects.csv").read_text()
-
-
 def test_training_resumes_and_refuses_a_second_run(demo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--data", "faces:20", "--run", str(demo_folder / "run"), "--weights", "faces"]
     assert main(arguments) == 2
